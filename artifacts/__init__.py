@@ -1,0 +1,1 @@
+"""What a person looks at: tables, galleries, charts, the HTML report and their Prefect artifacts."""

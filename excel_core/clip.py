@@ -1,0 +1,160 @@
+"""A frozen CLIP with a plain ViT tower, opened up: its pieces by name, and images turned into its input.
+
+Only reads an open_clip model's modules; nothing here trains or patches it. Loading is in `clip_weights.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from excel_core.errors import ModelError
+
+__all__ = ["FrozenClip", "normalise_pixels", "pixels_from_normalised", "warp_images"]
+
+# Mean and standard deviation of R, G, B in [0, 1].
+PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+Normalisation = Literal["imagenet", "clip"]
+
+
+@dataclass(frozen=True)
+class QueryKeyValue:
+    """Queries, keys and values of one block, each (B, H, N, D_s/H)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class FrozenClip:
+    """An open_clip model in evaluation mode without gradients, and its vision tower block by block."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, name: str = "CLIP") -> None:
+        check_plain_vit(model, name)
+        self.model: Any = model.eval().requires_grad_(False)
+        self.visual: Any = model.visual
+        self.blocks: list[Any] = list(self.visual.transformer.resblocks)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.patch: int = self.visual.patch_size[0]
+        self.width: int = self.visual.conv1.out_channels
+        self.heads: int = self.blocks[0].attn.num_heads
+        self.joint_width: int = self.visual.proj.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.visual.proj.device  # type: ignore[no-any-return]
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """image (B, 3, S, S') normalised → tokens (B, 1 + h*w, D_s), class token first, before block 1.
+
+        The positional embedding is resized bilinearly (align_corners=False) to h x w (method 2).
+        """
+        patches = self.visual.conv1(image)
+        h, w = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2)
+        class_token = self.visual.class_embedding.expand(len(image), 1, -1)
+        tokens = torch.cat([class_token, patches], dim=1) + self._positions(h, w)
+        return self.visual.ln_pre(tokens)  # type: ignore[no-any-return]
+
+    def _positions(self, h: int, w: int) -> Tensor:
+        stored: Tensor = self.visual.positional_embedding
+        rows, columns = self.visual.grid_size
+        if (rows, columns) == (h, w):
+            return stored
+        grid = stored[1:].reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid.float(), size=(h, w), mode="bilinear", align_corners=False).to(stored.dtype)
+        return torch.cat([stored[:1], grid.flatten(2)[0].T])
+
+    def qkv(self, block: int, tokens: Tensor) -> QueryKeyValue:
+        """tokens (B, N, D_s), the input of `block` (0-based) → its queries, keys, values after LN1."""
+        B, N, C = tokens.shape
+        layer = self.blocks[block]
+        projected = F.linear(layer.ln_1(tokens), layer.attn.in_proj_weight, layer.attn.in_proj_bias)
+        q, k, v = projected.reshape(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        return QueryKeyValue(q, k, v)
+
+    def attention_output(self, block: int, attended: Tensor) -> Tensor:
+        """attended (B, H, N, D_s/H) → (B, N, D_s) through the block's output projection."""
+        B, H, N, d = attended.shape
+        layer = self.blocks[block]
+        return layer.ls_1(layer.attn.out_proj(attended.transpose(1, 2).reshape(B, N, H * d)))  # type: ignore[no-any-return]
+
+    def mlp(self, block: int, tokens: Tensor) -> Tensor:
+        """tokens (B, N, D_s) → the block's MLP update (B, N, D_s), to be added."""
+        layer = self.blocks[block]
+        return layer.ls_2(layer.mlp(layer.ln_2(tokens)))  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """tokens (B, N, D_s) after the last block → joint space (B, N, D); not normalised."""
+        return self.visual.ln_post(tokens) @ self.visual.proj  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
+        """texts → (len(texts), D) float32 rows of unit length, on the CPU."""
+        rows = []
+        for start in range(0, len(texts), batch_size):
+            tokens = self.tokenizer(texts[start : start + batch_size]).to(self.device)
+            rows.append(self.model.encode_text(tokens, normalize=True).float().cpu())
+        return torch.cat(rows)
+
+
+def check_plain_vit(model: nn.Module, name: str) -> None:
+    """Raise ModelError, naming what is unsupported, unless the vision tower is a plain ViT with a class token."""
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+    visual: Any = getattr(model, "visual", None)
+    if not isinstance(visual, VisionTransformer):
+        raise ModelError(
+            f"{name}: its vision tower is {type(visual).__name__}; excel needs open_clip's plain VisionTransformer, "
+            "such as ViT-B-16 or ViT-L-14"
+        )
+    problems = []
+    if visual.attn_pool is not None:
+        problems.append("attentional pooling")
+    if visual.pool_type != "tok":
+        problems.append(f"pooling by {visual.pool_type!r} instead of the class token")
+    if visual.patch_size[0] != visual.patch_size[1]:
+        problems.append(f"patches of {visual.patch_size} that are not square")
+    if visual.proj is None:
+        problems.append("no projection into the joint space")
+    if visual.final_ln_after_pool:
+        problems.append("the final LayerNorm after pooling")
+    for index, block in enumerate(visual.transformer.resblocks):
+        if type(block) is not ResidualAttentionBlock or not isinstance(block.attn, nn.MultiheadAttention):
+            problems.append(f"block {index + 1} of type {type(block).__name__}")
+            break
+    if problems:
+        raise ModelError(f"{name}: unsupported in its vision tower: {'; '.join(problems)}; choose a plain ViT")
+
+
+def warp_images(images: list[NDArray[np.uint8]], size: int) -> Tensor:
+    """images, each (H, W, 3) uint8 RGB → (B, 3, size, size) float32 in [0, 1], warped to a square (method 2)."""
+    warped = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in images]
+    return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).float() / 255
+
+
+def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
+    """image (B, 3, H, W) in [0, 1] → network input with that mean and standard deviation."""
+    mean, std = _statistics(image, normalisation)
+    return (image - mean) / std
+
+
+def pixels_from_normalised(image: Tensor, normalisation: Normalisation) -> Tensor:
+    """Inverse of `normalise_pixels`, times 255: colours in [0, 255]."""
+    mean, std = _statistics(image, normalisation)
+    return (image * std + mean) * 255
+
+
+def _statistics(image: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
+    mean, std = PIXEL_STATISTICS[normalisation]
+    return image.new_tensor(mean).view(1, 3, 1, 1), image.new_tensor(std).view(1, 3, 1, 1)

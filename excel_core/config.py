@@ -1,0 +1,324 @@
+"""Frozen specs of every stage; presets say what a data set needs, methods say how to compute.
+
+A run is one `RunSpec`: `preset("voc", method="reference")` builds it, `with_settings` applies
+`stage.field=value` edits. Specs refuse unknown fields and values out of bounds, and list the valid ones.
+Section numbers in comments are those of the method's description in README; equation numbers the paper's.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from excel_core.errors import SettingError
+
+__all__ = [
+    "METHODS", "PRESETS", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
+    "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec",
+    "Spec", "TrainSpec", "preset", "with_settings",
+]  # fmt: skip
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSpec(Spec):
+    """Where images and image-level labels come from."""
+
+    layout: Literal["voc", "world", "coco"] = Field("voc", description="how the data folder is laid out")
+    prompts: str = Field("voc", description="class file in prompts/: names, synonyms, background prompts")
+    train_split: str = Field("train", description="split whose image-level labels supervise")
+    val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on")
+    max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
+    scene_size: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="world: side of a scene, pixels")
+    train_scenes: Positive = Field(400, description="world: training scenes")
+    val_scenes: Positive = Field(100, description="world: held-out scenes of each validation split")
+
+
+class DescribeSpec(Spec):
+    """Class descriptions (method 1)."""
+
+    provider: Literal["bundled"] = Field("bundled", description="who writes the descriptions")
+    n: Annotated[int, Field(ge=1, le=100)] = Field(20, description="descriptions a class")
+
+
+class ClipSpec(Spec):
+    """The frozen CLIP that everything looks through."""
+
+    model: str = Field("ViT-B-16:openai", description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE")
+
+
+class KnowledgeSpec(Spec):
+    """Text semantic enrichment (method 1, eqs. 2-4)."""
+
+    mode: Literal["attributes", "class_mean", "none"] = Field(
+        "attributes", description="enrich by k-means attributes, by the class mean of descriptions, or not at all"
+    )
+    attributes: Positive = Field(112, description="k-means clusters over all descriptions")
+    keep: Positive | None = Field(None, description="TOP-K attributes a class; None drops the lowest tenth")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in T_c = t_c + lambda * sum")
+    seed: int = Field(0, description="random state of k-means")
+
+
+class CalibrationSpec(Spec):
+    """Static and learnable visual calibration (method 2 and 5, eqs. 5, 6, 8-10)."""
+
+    attention: Literal["svc", "v", "qk"] = Field(
+        "svc", description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens"
+    )
+    depth: Positive = Field(5, description="blocks, counted from the last, that are calibrated")
+    heads: Literal["sum", "each"] = Field("sum", description="one map summed over heads, or each head its own")
+    layers: Literal["published", "true"] = Field(
+        "published", description="block outputs with the published aliasing accident, or the true ones"
+    )
+    relation_mean: Literal["batch", "image"] = Field("batch", description="over what mean(cos) of eq. 8 is taken")
+
+
+class CamSpec(Spec):
+    """Patch-text class activation maps (method 3, eq. 1)."""
+
+    image_size: Annotated[int, Field(ge=32, le=2048)] = Field(320, description="side S the image is warped to")
+    normalisation: Literal["imagenet", "clip"] = Field("imagenet", description="pixel mean and std")
+    features: Literal["over_tokens", "over_channels"] = Field(
+        "over_tokens", description="L2 normalisation of P: over tokens for each channel, or over channels"
+    )
+    surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
+    minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
+    calibration: CalibrationSpec = CalibrationSpec()
+    batch_size: Positive = Field(8, description="images a forward pass")
+    shard_images: Positive = Field(256, description="images a Zarr shard")
+
+
+class AffinitySpec(Spec):
+    """Class-aware attention affinity (method 4)."""
+
+    enabled: bool = True
+    layers: Positive = Field(6, description="last blocks whose q-k attention is averaged")
+    scale: Literal["published", "mean"] = Field(
+        "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
+    )
+    threshold: Unit = Field(0.79, description="share of a CAM's maximum that opens a box")
+    sinkhorn_steps: Annotated[int, Field(ge=0)] = Field(3, description="column/row normalisations")
+
+
+class ParSpec(Spec):
+    """Pixel-adaptive refinement (method 4)."""
+
+    enabled: bool = True
+    dilations: tuple[Positive, ...] = (1, 2, 4, 8, 12, 24)
+    iterations: Annotated[int, Field(ge=0)] = 20
+    image: Literal["pixels", "normalised"] = Field(
+        "normalised", description="colours in 0..255 (training) or network input (published evaluation)"
+    )
+
+
+class CrfSpec(Spec):
+    """Dense CRF (method 4); sigma in pixels and grey levels."""
+
+    enabled: bool = False
+    iterations: Annotated[int, Field(ge=0)] = 10
+    gaussian_sigma: Annotated[float, Field(gt=0)] = 1
+    gaussian_weight: Annotated[float, Field(ge=0)] = 3
+    bilateral_sigma: Annotated[float, Field(gt=0)] = 67
+    bilateral_colour_sigma: Annotated[float, Field(gt=0)] = 3
+    bilateral_weight: Annotated[float, Field(ge=0)] = 4
+
+
+class RefineSpec(Spec):
+    """CAMs to pseudo labels (method 4): affinity, then PAR, then CRF, each switchable."""
+
+    affinity: AffinitySpec = AffinitySpec()
+    par: ParSpec = ParSpec()
+    crf: CrfSpec = CrfSpec()
+    background_power: Annotated[float, Field(gt=0)] = Field(1.0, description="(1 - max CAM) ** power")
+
+
+class SegmenterSpec(Spec):
+    """Neck (adapter) and transformer head (method 5)."""
+
+    width: Positive = 256
+    layers: Positive = 3
+    heads: Positive = 8
+    dropout: Unit = Field(0.1, description="Dropout2d after the neck's fusing convolution")
+
+
+class TrainSpec(Spec):
+    """Training of neck and head with LVC (method 5)."""
+
+    segmenter: SegmenterSpec = SegmenterSpec()
+    iterations: Positive = 30000
+    batch_size: Positive = 4
+    crop: Annotated[int, Field(ge=32)] = 320
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="1e-4 as printed, times 10 as published")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    warmup: Annotated[int, Field(ge=0)] = Field(50, description="iterations of linear warm-up from 1e-6 x")
+    power: Annotated[float, Field(gt=0)] = Field(1.0, description="of the polynomial decay (1 - t/T)")
+    dynamic_from: Annotated[int, Field(ge=0)] = Field(14000, description="dynamic refined labels from here on")
+    own_argmax_from: Annotated[int, Field(ge=0)] | None = Field(
+        24000, description="affinity target is the head's own argmax from here on; None: never"
+    )
+    diversity_weight: Annotated[float, Field(ge=0)] = 0.1
+    radius: Positive = Field(8, description="Chebyshev radius of affinity pairs on the patch grid")
+    padding: Literal["labelled", "ignored"] = Field(
+        "labelled", description="padded crop area: labelled as published, or ignored (255)"
+    )
+    checkpoint_every: Positive = 1000
+    seed: int = 0
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode and crop")
+    precision: Literal["fp32", "amp"] = Field("fp32", description="amp: bf16 autocast on CUDA, no effect on CPU")
+
+
+class EvaluateSpec(Spec):
+    """Scores (method 6); each names its protocol."""
+
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = (0.7, 1.0, 1.2, 1.5)
+    flip: Literal["all", "not_at_1"] = Field(
+        "not_at_1", description="flip averaging at every scale, or (published VOC) not at scale 1.0"
+    )
+    image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is warped to at scale 1.0")
+    crf: bool = Field(True, description="also score multi-scale + CRF")
+    ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits")
+    max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class ReportSpec(Spec):
+    """What the report shows."""
+
+    gallery_images: Annotated[int, Field(ge=0, le=100)] = 8
+
+
+class RunSpec(Spec):
+    """The whole run, a field a stage."""
+
+    preset: str
+    method: str
+    dataset: DatasetSpec = DatasetSpec()
+    describe: DescribeSpec = DescribeSpec()
+    clip: ClipSpec = ClipSpec()
+    knowledge: KnowledgeSpec = KnowledgeSpec()
+    cams: CamSpec = CamSpec()
+    refine: RefineSpec = RefineSpec()
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    report: ReportSpec = ReportSpec()
+
+
+# Each preset holds only what differs from the defaults above, which are VOC's published hyper-parameters.
+PRESETS: dict[str, dict[str, Any]] = {
+    "voc": {},
+    "coco": {
+        "dataset": {"layout": "coco", "prompts": "coco"},
+        "knowledge": {"attributes": 224},
+        "refine": {"affinity": {"threshold": 0.88}},
+        "train": {"iterations": 100_000, "warmup": 200, "dynamic_from": 30_000, "own_argmax_from": None},
+        "evaluate": {"flip": "all"},
+    },
+    # The picture-book world on a CPU in minutes: smaller pictures, a smaller CLIP, a shorter schedule.
+    "demo": {
+        "dataset": {
+            "layout": "world",
+            "prompts": "world",
+            "val_splits": ("held_out_1", "held_out_2", "held_out_3"),
+        },
+        "clip": {"model": "excel-tiny"},
+        "knowledge": {"attributes": 64},
+        "cams": {"image_size": 128, "normalisation": "clip", "batch_size": 32},
+        "train": {
+            "segmenter": {"width": 64},
+            "iterations": 300,
+            "batch_size": 8,
+            "crop": 128,
+            "dynamic_from": 150,
+            "own_argmax_from": 250,
+            "checkpoint_every": 100,
+        },
+        "evaluate": {"image_size": 128, "ablation": True},
+    },
+}
+
+# Each method holds only what differs from `reference`, the published implementation's behaviour.
+METHODS: dict[str, dict[str, Any]] = {
+    "reference": {},
+    "paper": {
+        "cams": {
+            "normalisation": "clip",
+            "features": "over_channels",
+            "surgery": False,
+            "minmax": "patches",
+            "calibration": {"heads": "each", "layers": "true", "relation_mean": "image"},
+        },
+        "refine": {"affinity": {"scale": "mean"}},
+        "evaluate": {"flip": "all"},
+    },
+    "clean": {
+        "cams": {
+            "normalisation": "clip",
+            "features": "over_channels",
+            "calibration": {"layers": "true", "relation_mean": "image"},
+        },
+        "refine": {"affinity": {"scale": "mean"}},
+        "train": {"padding": "ignored"},
+        "evaluate": {"flip": "all"},
+    },
+}
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
+
+
+def preset(name: str, method: str = "reference") -> RunSpec:
+    """The run of a preset under a method; unknown names raise SettingError with the valid ones."""
+    if name not in PRESETS:
+        raise SettingError(f"unknown preset {name!r}; valid presets: {', '.join(PRESETS)}")
+    if method not in METHODS:
+        raise SettingError(f"unknown method {method!r}; valid methods: {', '.join(METHODS)}")
+    run = _apply(RunSpec(preset=name, method=method), PRESETS[name])
+    return _apply(run, METHODS[method])
+
+
+def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:
+    """`run` with every `stage.field=value` of `settings` applied; values are YAML scalars or lists."""
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not separator or len(keys) < 2:
+            raise SettingError(f"--set {setting!r}: expected stage.field=value, e.g. refine.par.iterations=10")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingError(f"--set {setting!r}: the value is not readable: {error}") from None
+        edit: dict[str, Any] = {keys[-1]: value}
+        for key in reversed(keys[:-1]):
+            edit = {key: edit}
+        run = _apply(run, edit)
+    return run
+
+
+def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:
+    """`spec` with the nested `edit` merged in and validated; errors name the dotted field."""
+    fields = type(spec).model_fields
+    values = dict(spec)
+    for key, value in edit.items():
+        if key not in fields or (not path and key in ("preset", "method")):
+            valid = [name for name in fields if path or name not in ("preset", "method")]
+            raise SettingError(f"unknown field {path + key!r}; valid fields: {', '.join(path + v for v in valid)}")
+        current = values[key]
+        if isinstance(current, BaseModel):
+            if not isinstance(value, dict):
+                inner = ", ".join(f"{path}{key}.{name}" for name in type(current).model_fields)
+                raise SettingError(f"{path + key!r} is a group; set one of its fields: {inner}")
+            value = _apply(current, value, f"{path}{key}.")
+        values[key] = value
+    try:
+        return type(spec)(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = path + ".".join(str(part) for part in problem["loc"])
+        raise SettingError(f"{place}: {problem['msg']}; got {problem['input']!r}") from None

@@ -1,0 +1,54 @@
+"""Every error excel raises on purpose.
+
+    ExcelError                     base: something a person can act on
+    ├── SettingError               a wrong setting, refused before work starts; lists the valid choices
+    ├── ModelError                 a CLIP model or checkpoint that cannot be used, and what to do instead
+    ├── DataError                  a data set that cannot be used as a whole
+    │   ├── ImageError             one bad image: recorded with its reason and skipped
+    │   └── MaskLeakError          a segmentation mask was opened outside evaluation
+    ├── PromptError                a prompt or description file that does not fit its schema
+    └── StoreError                 a store that is missing, damaged or of another shape
+"""
+
+__all__ = [
+    "DataError",
+    "ExcelError",
+    "ImageError",
+    "MaskLeakError",
+    "ModelError",
+    "PromptError",
+    "SettingError",
+    "StoreError",
+]
+
+
+class ExcelError(Exception):
+    """Base of every error excel raises on purpose."""
+
+
+class SettingError(ExcelError):
+    """A wrong setting, refused before work starts."""
+
+
+class ModelError(ExcelError):
+    """A CLIP model or checkpoint that cannot be used."""
+
+
+class DataError(ExcelError):
+    """A data set that cannot be used as a whole."""
+
+
+class ImageError(DataError):
+    """One image that cannot be used; its message is the reason recorded in the manifest."""
+
+
+class MaskLeakError(DataError):
+    """A segmentation mask was opened outside evaluation."""
+
+
+class PromptError(ExcelError):
+    """A prompt or description file that does not fit its schema."""
+
+
+class StoreError(ExcelError):
+    """A store that is missing, damaged or of another shape than expected."""

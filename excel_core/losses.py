@@ -1,0 +1,48 @@
+"""The two losses of training (ExCEL eqs. 11, 12; method 5)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["IGNORE", "diversity_loss", "pair_labels", "segmentation_loss"]
+
+IGNORE = 255  # label of pixels and pairs that take no part
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """logits (B, C+1, H, W); labels (B, H, W) int64, 0 background, 255 ignored → half the mean CE of each side."""
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    background = labels == 0
+    foreground = (labels != 0) & (labels != IGNORE)
+    # 1e-6 keeps a side without pixels at zero.
+    parts = [(losses * side).sum() / (side.sum() + 1e-6) for side in (background, foreground)]
+    return 0.5 * (parts[0] + parts[1])
+
+
+def pair_labels(labels: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+    """labels (B, H, W) → (B, M, M) uint8 over the M = h*w patches: 1 same label, 0 different, 255 no part.
+
+    Labels are taken nearest-neighbour on the grid. Pairs farther than `radius` (Chebyshev, in patches) or with an
+    ignored end take no part; a patch with itself counts as same.
+    """
+    small = F.interpolate(labels[:, None].float(), size=grid, mode="nearest").flatten(1)
+    pairs = (small[:, :, None] == small[:, None, :]).to(torch.uint8)
+    ignored = small == IGNORE
+    far = _distance(grid, labels.device) > radius
+    pairs[ignored[:, :, None] | ignored[:, None, :] | far] = IGNORE
+    return pairs
+
+
+def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """(M, M) Chebyshev distance between patches."""
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")
+    place = torch.stack([rows.flatten(), columns.flatten()], dim=1)
+    return (place[:, None] - place[None]).abs().amax(dim=-1)
+
+
+def diversity_loss(probability: Tensor, pairs: Tensor) -> Tensor:
+    """probability R̂ (B, M, M), pairs (B, M, M) as `pair_labels` gives them → scalar (eq. 12)."""
+    same, different = pairs == 1, pairs == 0
+    attract = ((1 - probability) * same).sum() / (same.sum() + 1)
+    repel = (probability * different).sum() / (different.sum() + 1)
+    return 0.5 * (attract + repel)

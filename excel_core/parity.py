@@ -1,0 +1,185 @@
+"""Hold the core against golden arrays of the published implementation (`excel parity PREFIX`).
+
+Every key is computed by the functions the pipeline itself uses, in `reference` mode, from the golden inputs alone:
+sizes, class counts and grids are read from the arrays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.affinity import (
+    affinity_cams,
+    dynamic_attention,
+    mean_attention,
+    scale_attention,
+    upsample_with_background,
+)
+from excel_core.calibration import calibrated_features, layer_features, original_path, relation_of
+from excel_core.cams import normalise_tokens, patch_text_cams
+from excel_core.clip_weights import clip_from_openai_state
+from excel_core.config import KnowledgeSpec, SegmenterSpec, preset
+from excel_core.errors import StoreError
+from excel_core.knowledge import enrich
+from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
+from excel_core.metrics import confusion_matrix, scores
+from excel_core.par import pixel_adaptive_refinement
+from excel_core.segmenter import Segmenter
+
+__all__ = ["Comparison", "compare_with_goldens"]
+
+ARRAY_TOLERANCE = 1e-4  # of the largest golden magnitude
+LABEL_TOLERANCE = 1e-3  # share of pixels that may differ
+LOSS_TOLERANCE = 1e-5  # relative
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One golden key: largest error in the unit of its tolerance."""
+
+    key: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is finite and within tolerance."""
+        return bool(np.isfinite(self.error)) and self.error <= self.tolerance
+
+
+def compare_with_goldens(prefix: Path) -> list[Comparison]:
+    """Compare with PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz; one Comparison a golden key that is not an input."""
+    golden = _load(prefix, "")
+    clip = clip_from_openai_state(_tensors(_load(prefix, "_clip")), quick_gelu=True)
+    with torch.inference_mode():
+        computed = _compute(golden, clip, _tensors(_load(prefix, "_head")))
+    inputs = {"image", "text", "bank", "par_image"} | {key for key in golden if key.startswith("classes_")}
+    missing = sorted(set(golden) - inputs - set(computed))
+    results = [_compare(key, computed[key], golden[key]) for key in golden if key in computed]
+    return results + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in missing]
+
+
+def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every golden output, keyed as in the archive."""
+    run = preset("voc", "reference")
+    cams_spec, calibration, refine = run.cams, run.cams.calibration, run.refine
+    image, text, bank = (torch.from_numpy(golden[key]) for key in ("image", "text", "bank"))
+    classes = golden["static_cams"].shape[-1]
+    size = image.shape[-2:]
+    out: dict[str, Tensor] = {}
+
+    enriched = enrich(text[:classes], bank.T.contiguous(), KnowledgeSpec())
+    out["text_enriched"] = knowledge = torch.cat([enriched, text[classes:]])
+    path = original_path(clip, image, refine.affinity.layers)
+    calibrated = calibrated_features(clip, path, calibration)
+    out["svc_features"] = projected = clip.project(calibrated)
+    out["svc_features_token_normalised"] = normalise_tokens(projected, cams_spec)
+    static = patch_text_cams(projected, knowledge, classes, cams_spec)
+    out["static_cams"] = static.mT
+    out["layer_features"] = layers = layer_features(path, calibrated, calibration)
+    scaled = scale_attention(path.attention, clip.heads, calibration, refine.affinity)
+    out["attention_layer7"] = path.attention[0]
+    out["attention_mean_last6"] = attention = mean_attention(scaled, refine.affinity)
+
+    segmenter = _segmenter(head, clip, classes)
+    segmentation = segmenter(layers, path.grid)
+    out["adapter_features"], out["seg_logits"] = segmentation.features, segmentation.logits
+    relation = relation_of(segmentation.features, calibration)
+    out["relation"] = relation.probability
+    dynamic_features = clip.project(calibrated_features(clip, path, calibration, relation))
+    dynamic = patch_text_cams(dynamic_features, knowledge, classes, cams_spec)
+    out["dynamic_cams"] = dynamic.mT
+
+    sharpened = dynamic_attention(scaled, relation.probability, refine.affinity)
+    labels, labels_dynamic = [], []
+    for i in range(len(image)):
+        kept = torch.from_numpy(golden[f"classes_{i}"])
+        one = static[i, kept].reshape(-1, *path.grid)
+        out[f"caa_{i}"] = caa = affinity_cams(one, attention[i], refine.affinity)
+        two = dynamic[i, kept].reshape(-1, *path.grid)
+        out[f"caa_dynamic_{i}"] = caa_dynamic = affinity_cams(two, sharpened[i], refine.affinity)
+        colours = torch.from_numpy(golden["par_image"])[i : i + 1]
+        names = torch.cat([torch.zeros(1, dtype=torch.long), kept + 1])
+        maps = [upsample_with_background(c, size, refine.background_power) for c in (caa, caa_dynamic)]
+        refined = [pixel_adaptive_refinement(colours, m[None], refine.par)[0] for m in maps]
+        out[f"cams_with_background_{i}"], out[f"par_{i}"] = maps[0], refined[0]
+        labels.append(names[refined[0].argmax(dim=0)])
+        labels_dynamic.append(names[refined[1].argmax(dim=0)])
+    out["pseudo_labels"], out["pseudo_labels_dynamic"] = torch.stack(labels), torch.stack(labels_dynamic)
+    out.update(_compare_losses(golden, segmentation.logits, relation.probability, path.grid, run.train.radius))
+    return out
+
+
+def _compare_losses(
+    golden: Arrays, logits: Tensor, probability: Tensor, grid: tuple[int, int], radius: int
+) -> dict[str, Tensor]:
+    """Losses and scores against the golden pseudo labels, which are these keys' own inputs."""
+    truth = torch.from_numpy(golden["pseudo_labels"]).long()
+    full = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    pairs = pair_labels(truth, grid, radius)
+    names = [str(index) for index in range(logits.shape[1])]
+    matrix = confusion_matrix(truth.numpy(), full.argmax(dim=1).numpy(), len(names))
+    result = scores(matrix, names)
+    iou = [float("nan") if result.iou[name] is None else result.iou[name] for name in names]
+    return {
+        "affinity_labels": pairs,
+        "loss_seg": segmentation_loss(full, truth),
+        "loss_div": diversity_loss(probability, pairs),
+        "iou_vs_pseudo": torch.tensor(iou, dtype=torch.float64),
+        "miou_vs_pseudo": torch.tensor(result.miou, dtype=torch.float64),
+    }
+
+
+def _segmenter(state: dict[str, Tensor], clip: Any, classes: int) -> Segmenter:
+    """The segmenter holding a published neck + decoder state dict."""
+    layers = len({key.split(".")[3] for key in state if key.startswith("decoder.transformer.resblocks.")})
+    width = state["neck.linear_fuse.bias"].shape[0]
+    segmenter = Segmenter(len(clip.blocks), clip.width, classes, SegmenterSpec(width=width, layers=layers))
+    rename: list[Callable[[str], str]] = [
+        lambda key: key.replace("neck.linears_modulelist.", "neck.adapters."),
+        lambda key: key.replace(".proj.", ".0.").replace(".proj_2.", ".2.") if ".adapters." in key else key,
+        lambda key: key.replace("neck.linear_fuse", "neck.fuse"),
+        lambda key: key.replace("decoder.transformer.resblocks.", "head."),
+        lambda key: key.replace("decoder.linear_pred", "classifier"),
+    ]
+    renamed = {}
+    for key, value in state.items():
+        for step in rename:
+            key = step(key)
+        renamed[key] = value
+    segmenter.load_state_dict(renamed)
+    return segmenter.eval()
+
+
+def _compare(key: str, computed: Tensor, golden: NDArray[Any]) -> Comparison:
+    got = computed.numpy()
+    if got.shape != golden.shape:
+        return Comparison(f"{key} (shape {got.shape}, golden {golden.shape})", float("nan"), 0.0)
+    if golden.dtype == np.uint8:
+        return Comparison(key, float((got != golden).mean()), LABEL_TOLERANCE)
+    defined = ~np.isnan(golden)  # classes without pixels have no IoU
+    if not np.array_equal(defined, ~np.isnan(got)):
+        return Comparison(f"{key} (defined elsewhere)", float("nan"), 0.0)
+    worst = float(np.abs(got - golden)[defined].max(initial=0.0))
+    scale = float(np.abs(golden[defined]).max(initial=0.0)) or 1.0
+    return Comparison(key, worst / scale, LOSS_TOLERANCE if key.startswith("loss_") else ARRAY_TOLERANCE)
+
+
+def _load(prefix: Path, suffix: str) -> Arrays:
+    path = prefix.with_name(f"{prefix.name}{suffix}.npz")
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist; parity needs PREFIX.npz, PREFIX_clip.npz and PREFIX_head.npz")
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
