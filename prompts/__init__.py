@@ -1,0 +1,1 @@
+"""Prompts as data: class names, synonyms, background prompts, descriptions and their instruction."""
