@@ -1,0 +1,87 @@
+"""One image file → RGB pixels, whatever it was saved as; or ImageError with a reason a person understands."""
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from excel_core.errors import ImageError
+
+__all__ = ["MIN_SIDE", "read_image"]
+
+MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
+# Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode the whole file → (H, W, 3) uint8 RGB in [0, 255], row 0 at the top.
+
+    * Greyscale, palette and CMYK images are converted to RGB.
+    * 16-bit values are scaled by their range: 0…65535 becomes 0…255, nothing is clipped.
+    * Transparent pixels are laid over white.
+    * EXIF orientation is ignored, as VOC's own tools do: its masks fit the pixels as they are stored.
+    * Of an animation, the first frame.
+
+    The file is opened by Python, so that the guard of `masks_forbidden` sees it.
+    Raises ImageError, starting with the file's name, where the file is missing, empty, truncated or
+    cannot be decoded, is larger than Pillow's limit (Image.MAX_IMAGE_PIXELS), has a side below MIN_SIDE
+    pixels, or holds pixels of unknown range (32-bit).
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ImageError(f"{path.name}: the file is empty")
+            file.seek(0)
+            return _decode(path, file)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path.name}: no such file") from error
+    except OSError as error:
+        raise ImageError(f"{path.name}: cannot be opened ({error.strerror or error})") from error
+
+
+def _decode(path: Path, file: IO[bytes]) -> NDArray[np.uint8]:
+    """Decode an open image file; any failure of a decoder becomes an ImageError."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(path, image)
+            image.load()
+            return _to_rgb(path, image)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path.name}: too large to decode safely ({error})") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path.name}: not an image in one of the formats {', '.join(FORMATS)}") from error
+    except Exception as error:  # a damaged file may raise almost anything inside its decoder
+        raise ImageError(f"{path.name}: truncated or damaged ({error})") from error
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    """Refuse, from the header alone, what is too large to decode or too small to use."""
+    width, height = image.size
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between one and two times its limit
+    if limit is not None and width * height > limit:
+        raise ImageError(f"{path.name}: {width}×{height} pixels are over the limit of {limit}")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{path.name}: {width} wide and {height} high; both sides must have at least {MIN_SIDE} pixels"
+        )
+
+
+def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    """Convert a decoded image of any Pillow mode → (H, W, 3) uint8 RGB."""
+    if image.mode.startswith("I"):  # 16-bit greyscale; some formats hand it out as 32-bit integers
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{path.name}: 32-bit pixels have no known range; save the image with 8 bits")
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ImageError(f"{path.name}: float pixels have no known range; save the image with 8 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"), dtype=np.uint8)

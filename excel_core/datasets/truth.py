@@ -1,0 +1,130 @@
+"""Segmentation masks: one door for evaluation, and a guard that fails whoever else opens one.
+
+Evaluation runs outside the guard and reads through TruthDoor; every other stage runs inside
+`masks_forbidden`. There is no permission to hand around: the two never overlap in one process.
+
+What the guard sees: every file that Python opens (open, Path, os.open, Pillow, np.load, np.fromfile,
+np.memmap), in any thread and in forked workers. What it does not: C code that opens files by itself
+(cv2.imread, torchvision.io, pyarrow), spawned processes that did not enter the guard themselves, and a
+hard link or copy of a mask elsewhere. excel reads every picture through a file that Python opened.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from excel_core.datasets.manifest import check_image_id
+from excel_core.errors import DataError, MaskLeakError
+from excel_core.palette import load_labels_png
+
+__all__ = ["MASK_FOLDERS", "TruthDoor", "masks_forbidden"]
+
+# Names under which VOC and its augmented set keep masks; protected wherever they are.
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject")
+_NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file systems ignore case
+
+
+@dataclass(frozen=True)
+class TruthDoor:
+    """The masks of a data set in VOC layout, for evaluation only."""
+
+    root: Path
+    folder: str = "SegmentationClass"
+
+    def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
+        """Mask of image_id → (height, width) uint8: 0 background, i + 1 for class i, 255 ignore.
+
+        height and width are the size of what is scored against it. A PNG saved as RGB is decoded
+        through the VOC palette. Raises DataError for a missing or damaged mask or another size, and
+        MaskLeakError inside `masks_forbidden`.
+        """
+        path = self.root / self.folder / f"{check_image_id(image_id, 'truth')}.png"
+        for guard in _snapshot():
+            raise MaskLeakError(_message(guard, str(path), "TruthDoor.read"))
+        if not path.is_file():
+            raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
+        mask = load_labels_png(path)
+        if mask.shape != (height, width):
+            raise DataError(
+                f"{path}: the mask is {mask.shape[0]} high and {mask.shape[1]} wide, "
+                f"expected {height} high and {width} wide as what is scored against it"
+            )
+        return mask
+
+
+@contextmanager
+def masks_forbidden(*mask_folders: Path, stage: str = "this stage") -> Iterator[None]:
+    """While active, opening a file under a mask folder raises MaskLeakError; for the whole process.
+
+    Protected are all folders named as in MASK_FOLDERS and mask_folders, each under its name and under
+    the place that symbolic links lead to. stage is the name that the error gives. May be nested and
+    may be active in several threads at once. A folder of pseudo labels needs another name.
+    """
+    _install()
+    folders = {form for folder in mask_folders for form in _forms(os.fspath(folder))}
+    token = object()
+    _active[token] = _Guard(stage, tuple(sorted(folders)))
+    try:
+        yield
+    finally:
+        del _active[token]
+
+
+@dataclass(frozen=True)
+class _Guard:
+    stage: str
+    folders: tuple[str, ...]  # absolute, as named and as resolved
+
+    def protects(self, path: str) -> bool:
+        """Whether the absolute path is a mask folder or lies in one."""
+        if any(path == folder or path.startswith(folder + os.sep) for folder in self.folders):
+            return True
+        return not _NAMES.isdisjoint(path.casefold().split(os.sep))
+
+
+# Insertion, deletion and list(values()) are atomic, so no lock: the hook runs inside every open, and a
+# lock that another thread holds at a fork would stay locked in the worker for ever.
+_active: dict[object, _Guard] = {}
+_installed: list[bool] = []
+
+
+def _snapshot() -> list[_Guard]:
+    return list(_active.values())
+
+
+def _install() -> None:
+    """Add the audit hook once; a hook cannot be removed, so it is idle while no guard is active."""
+    if not _installed:
+        _installed.append(True)
+        sys.addaudithook(_watch)
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    """Audit hook: raising here stops the open before it happens."""
+    if event != "open" or not _active:
+        return
+    path = arguments[0]
+    if not isinstance(path, str | bytes | os.PathLike):
+        return  # a file descriptor: whoever opened it went through here
+    for form in _forms(os.fsdecode(path)):
+        for guard in _snapshot():
+            if guard.protects(form):
+                raise MaskLeakError(_message(guard, form, "open"))
+
+
+def _forms(path: str) -> tuple[str, str]:
+    """Absolute path as it is written, and where its symbolic links lead."""
+    return os.path.abspath(path), os.path.realpath(path)
+
+
+def _message(guard: _Guard, path: str, how: str) -> str:
+    return (
+        f"{guard.stage}: {how} of the segmentation mask {path}, but only evaluation may see masks; "
+        "take labels from labels.csv or Annotations, and score in the evaluate stage, outside masks_forbidden"
+    )

@@ -1,0 +1,173 @@
+"""A folder in VOC layout → the manifest: which images, of which split, with which image-level labels.
+
+JPEGImages/ID.jpg                      (or .jpeg, .png)
+ImageSets/Segmentation/SPLIT.txt       one id a line; train_aug.txt is such a file as well
+labels.csv                             image,labels; takes precedence over
+Annotations/ID.xml                     VOC's own boxes, of which only the names are used
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from excel_core.datasets.images import read_image
+from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
+from excel_core.datasets.manifest import Manifest, check_bad_share, check_image_id, check_manifest
+from excel_core.errors import DataError, ImageError, SettingError
+
+__all__ = ["read_voc"]
+
+IMAGES = "JPEGImages"
+SPLITS = "ImageSets/Segmentation"
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SHOWN = 8  # how many entries of a wrong folder an error names
+
+LabelReader = Callable[[str], list[str]]  # image id → labels in class order; ImageError where there are none
+
+
+def read_voc(
+    root: Path,
+    splits: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    max_bad: float = 0.01,
+    threads: int = 4,
+) -> Manifest:
+    """Read the data set under root → Manifest, rows in the order of splits and of their list files.
+
+    splits are names of list files, class_names the C foreground classes in class order. Every image is
+    decoded once, in `threads` threads, since only that finds a truncated file. An image that is
+    missing, damaged, too small or without labels keeps its row, with the reason in `error`; more than
+    max_bad of them (a share in [0, 1], but always at least one image) end the reading.
+
+    Raises DataError for a root of another layout, an unknown split, an id that is listed twice or leads
+    out of the folder, an unknown label in labels.csv, and for too many bad images.
+    Never opens a mask.
+    """
+    check_class_names(class_names)
+    if isinstance(splits, str) or not splits or len(set(splits)) != len(splits):
+        raise SettingError(f"splits must be a list of distinct names, got {splits!r}")
+    _check_layout(root)
+    ids = {split: _read_split(root, split) for split in splits}
+    labels_of = _label_reader(root, class_names)
+    unique = list(dict.fromkeys(image_id for listed in ids.values() for image_id in listed))
+    with ThreadPoolExecutor(threads) as pool:
+        records = dict(zip(unique, pool.map(lambda i: _read_record(root, i, labels_of), unique), strict=True))
+    rows = [(i, split, records[i]) for split, listed in ids.items() for i in listed]
+    manifest = _to_manifest(rows)
+    check_bad_share(manifest, max_bad)
+    return check_manifest(manifest)
+
+
+@dataclass(frozen=True)
+class _Record:
+    image: str  # relative to the root
+    height: int
+    width: int
+    labels: tuple[str, ...]
+    error: str
+
+
+def _to_manifest(rows: list[tuple[str, str, _Record]]) -> Manifest:
+    """Rows of (id, split, record) → the table, one column each."""
+    return pd.DataFrame(
+        {
+            "id": [image_id for image_id, _, _ in rows],
+            "split": [split for _, split, _ in rows],
+            "image": [record.image for _, _, record in rows],
+            "height": np.array([record.height for _, _, record in rows], dtype=np.int32),
+            "width": np.array([record.width for _, _, record in rows], dtype=np.int32),
+            "labels": [list(record.labels) for _, _, record in rows],
+            "error": [record.error for _, _, record in rows],
+        }
+    )
+
+
+def _read_record(root: Path, image_id: str, labels_of: LabelReader) -> _Record:
+    """Decode one image and look up its labels; what goes wrong becomes the record's error."""
+    names = [f"{IMAGES}/{image_id}{suffix}" for suffix in SUFFIXES]
+    image = next((name for name in names if (root / name).is_file()), names[0])
+    height, width, labels, errors = 0, 0, list[str](), list[str]()
+    try:
+        height, width, _ = read_image(root / image).shape
+    except ImageError as error:
+        errors.append(str(error))
+    try:
+        labels = labels_of(image_id)
+        if not labels:
+            raise ImageError("no labels: the image has no object of any class")
+    except ImageError as error:
+        errors.append(str(error))
+    return _Record(image, height, width, tuple(labels), "; ".join(errors))
+
+
+def _label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:
+    """Choose the source of labels: labels.csv where there is one, else one XML file an image."""
+    table = root / "labels.csv"
+    if not table.is_file():
+        return lambda image_id: read_labels_xml(root / "Annotations" / f"{image_id}.xml", class_names)
+    labels = read_labels_csv(table, class_names)
+
+    def look_up(image_id: str) -> list[str]:
+        if image_id not in labels:
+            raise ImageError("no labels: labels.csv has no row for this image")
+        return labels[image_id]
+
+    return look_up
+
+
+def _read_split(root: Path, split: str) -> list[str]:
+    """Ids of one split, in file order."""
+    valid = sorted(path.stem for path in (root / SPLITS).glob("*.txt"))
+    if split not in valid:
+        raise DataError(f"unknown split {split!r}; {root / SPLITS} has: {', '.join(valid)}")
+    path = root / SPLITS / f"{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        image_id = check_image_id(line.strip(), f"{path} line {number}")
+        if image_id in line_of:
+            raise DataError(f"{path} line {number}: {image_id} is on line {line_of[image_id]} already")
+        line_of[image_id] = number
+    if not line_of:
+        raise DataError(f"{path}: lists no image; write one id a line")
+    return list(line_of)
+
+
+def _check_layout(root: Path) -> None:
+    """Raise DataError, saying what was looked for, what is there and what to pass, unless root is VOC."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; pass the folder that holds {IMAGES}/ and {SPLITS}/")
+    missing = [] if (root / IMAGES).is_dir() else [f"{IMAGES}/"]
+    if not any((root / SPLITS).glob("*.txt")):
+        missing.append(f"{SPLITS}/*.txt")
+    if not (root / "labels.csv").is_file() and not (root / "Annotations").is_dir():
+        missing.append("labels.csv or Annotations/")
+    if not missing:
+        return
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    found = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    nearest = _nearest_root(root)
+    advice = f"; pass {nearest} instead" if nearest else ""
+    raise DataError(
+        f"{root}: not a data set in VOC layout: looked for {', '.join(missing)}; "
+        f"found {found or 'an empty folder'}{advice}"
+    )
+
+
+def _nearest_root(root: Path) -> Path | None:
+    """Find a VOC root up to two folders below (VOCdevkit/VOC2012) or above; None where there is none."""
+    below = [path.parent for depth in ("*", "*/*") for path in sorted(root.glob(f"{depth}/{IMAGES}"))]
+    for place in [*below, *list(root.resolve().parents)[:2]]:
+        if (place / IMAGES).is_dir() and (place / SPLITS).is_dir():
+            return place
+    return None

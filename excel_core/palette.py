@@ -1,0 +1,91 @@
+"""The VOC colour map, and label maps as palette PNGs that any viewer shows in colour."""
+
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from excel_core.errors import DataError
+
+__all__ = ["IGNORE", "VOC_PALETTE", "load_labels_png", "save_labels_png"]
+
+IGNORE = 255  # the label of a pixel that no score counts
+
+
+def _voc_palette() -> NDArray[np.uint8]:
+    """Spread the bits of each index over the three colours → (256, 3) uint8 RGB.
+
+    Bits 0, 1, 2 of the index become the top bits of red, green and blue, bits 3, 4, 5 the next ones,
+    and so on; no two indices share a colour, so the map can be read backwards.
+    """
+    index = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        palette[:, bit % 3] |= (((index >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
+    palette.flags.writeable = False
+    return palette
+
+
+VOC_PALETTE = _voc_palette()  # (256, 3) uint8 RGB, read-only; row 0 black, row 255 the VOC border colour
+
+
+def save_labels_png(path: Path, labels: NDArray[np.uint8]) -> None:
+    """Write labels (H, W) uint8 as a palette PNG in VOC colours, completely or not at all.
+
+    The bytes go to a temporary file in the same folder, which takes the final name last; the folder is
+    made where it is missing. Raises DataError for another shape or dtype, OSError (full disk) as it
+    comes, leaving an older file of that name as it was.
+    """
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
+        raise DataError(f"{path}: labels must be (H, W) uint8, got {labels.shape} {labels.dtype}")
+    image = Image.fromarray(np.ascontiguousarray(labels))
+    image.putpalette(VOC_PALETTE.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            image.save(file, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_labels_png(path: Path) -> NDArray[np.uint8]:
+    """Read a label map → (H, W) uint8, the index of each pixel.
+
+    A palette or greyscale PNG is read by value; one saved as RGB is decoded through VOC_PALETTE.
+    Raises DataError where the file is missing, damaged, or holds a colour that is not in the palette.
+    """
+    try:
+        with path.open("rb") as file, Image.open(file, formats=["PNG"]) as image:
+            image.load()
+            if image.mode in ("P", "L"):
+                return np.array(image, dtype=np.uint8)
+            if image.mode in ("RGB", "RGBA"):
+                return _decode_colours(np.asarray(image)[..., :3], path)
+            mode = image.mode
+    except DataError:  # a MaskLeakError is one
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such label file") from error
+    except Exception as error:  # a damaged file may raise almost anything inside its decoder
+        raise DataError(f"{path}: not a readable label PNG ({error})") from error
+    raise DataError(f"{path}: a label PNG is 8-bit palette, greyscale or RGB, got mode {mode}")
+
+
+def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Colours (H, W, 3) uint8 RGB → the palette index of each pixel (H, W) uint8."""
+    weights = np.array([1 << 16, 1 << 8, 1])
+    found, inverse = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)
+    index_of = {int(code): index for index, code in enumerate(VOC_PALETTE.astype(np.int64) @ weights)}
+    unknown = [code for code in found.tolist() if code not in index_of]
+    if unknown:
+        red, green, blue = unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255
+        raise DataError(
+            f"{path}: colour ({red}, {green}, {blue}) is not in the VOC palette; save labels as a palette PNG"
+        )
+    indices = np.array([index_of[code] for code in found.tolist()], dtype=np.uint8)
+    return indices[inverse].reshape(colours.shape[:2])

@@ -1,0 +1,81 @@
+"""The VOC colour map against known colours, and label PNGs there and back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from excel_core.errors import DataError
+from excel_core.palette import VOC_PALETTE, load_labels_png, save_labels_png
+
+VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
+LABELS = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)
+
+
+def test_known_colours() -> None:
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 8: (64, 0, 0)}
+    known |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {index: tuple(VOC_PALETTE[index].tolist()) for index in known} == known
+    assert VOC_PALETTE.shape == (256, 3) and len(np.unique(VOC_PALETTE, axis=0)) == 256
+
+
+def test_palette_is_the_one_in_the_official_masks() -> None:
+    with Image.open(VOC / "SegmentationClass" / "2007_000032.png") as image:
+        official = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(VOC_PALETTE[: len(official)], official)
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    save_labels_png(tmp_path / "new" / "x.png", LABELS)
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "new" / "x.png"), LABELS)
+    with Image.open(tmp_path / "new" / "x.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), VOC_PALETTE[LABELS])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_other_ways_of_saving_labels(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(LABELS if mode == "L" else VOC_PALETTE[LABELS]).convert(mode)
+    image.save(tmp_path / "x.png")
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png"), LABELS)
+
+
+def test_a_colour_that_is_no_label_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"\(1, 2, 3\) is not in the VOC palette"):
+        load_labels_png(tmp_path / "x.png")
+
+
+def test_unreadable_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such label file"):
+        load_labels_png(tmp_path / "x.png")
+    save_labels_png(tmp_path / "x.png", LABELS)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:-60])
+    with pytest.raises(DataError, match="not a readable label PNG"):
+        load_labels_png(tmp_path / "cut.png")
+    Image.fromarray(LABELS.astype(np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="got mode I;16"):
+        load_labels_png(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("labels", [LABELS.astype(np.int64), LABELS[None], LABELS[:0]])
+def test_other_arrays_are_refused_before_anything_is_written(tmp_path: Path, labels: np.ndarray) -> None:
+    with pytest.raises(DataError, match="labels must be"):
+        save_labels_png(tmp_path / "x.png", labels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_labels_png(tmp_path / "x.png", LABELS)
+
+    def fill_up(image: Image.Image, file: object, **options: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        save_labels_png(tmp_path / "x.png", LABELS * 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png"), LABELS)
