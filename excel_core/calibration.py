@@ -39,6 +39,10 @@ class Relation:
     raw: Tensor
     probability: Tensor
 
+    def detach(self) -> "Relation":
+        """The same values outside the gradient's graph."""
+        return Relation(self.raw.detach(), self.probability.detach())
+
 
 def original_path(clip: FrozenClip, image: Tensor, attention_layers: int = 6) -> OriginalPath:
     """image (B, 3, S, S') normalised, S a multiple of the patch → OriginalPath. Plain CLIP, nothing calibrated."""
@@ -61,7 +65,9 @@ def original_path(clip: FrozenClip, image: Tensor, attention_layers: int = 6) ->
         tokens = tokens + clip.mlp(block, tokens)
         outputs.append(tokens)
     grid = (image.shape[-2] // clip.patch, image.shape[-1] // clip.patch)
-    return OriginalPath(tuple(inputs), tuple(residuals), tuple(outputs), torch.stack(attention), grid)
+    B, N, _ = tokens.shape
+    kept = torch.stack(attention) if attention else tokens.new_empty(0, B, N, N)
+    return OriginalPath(tuple(inputs), tuple(residuals), tuple(outputs), kept, grid)
 
 
 def calibrated_features(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "normalise_pixels", "pixels_from_normalised", "warp_images"]
+__all__ = ["FrozenClip", "normalise_pixels", "warp_images"]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -145,16 +145,5 @@ def warp_images(images: list[NDArray[np.uint8]], size: int) -> Tensor:
 
 def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
     """image (B, 3, H, W) in [0, 1] → network input with that mean and standard deviation."""
-    mean, std = _statistics(image, normalisation)
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in PIXEL_STATISTICS[normalisation])
     return (image - mean) / std
-
-
-def pixels_from_normalised(image: Tensor, normalisation: Normalisation) -> Tensor:
-    """Inverse of `normalise_pixels`, times 255: colours in [0, 255]."""
-    mean, std = _statistics(image, normalisation)
-    return (image * std + mean) * 255
-
-
-def _statistics(image: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
-    mean, std = PIXEL_STATISTICS[normalisation]
-    return image.new_tensor(mean).view(1, 3, 1, 1), image.new_tensor(std).view(1, 3, 1, 1)

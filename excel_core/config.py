@@ -113,9 +113,6 @@ class ParSpec(Spec):
     enabled: bool = True
     dilations: tuple[Positive, ...] = (1, 2, 4, 8, 12, 24)
     iterations: Annotated[int, Field(ge=0)] = 20
-    image: Literal["pixels", "normalised"] = Field(
-        "normalised", description="colours in 0..255 (training) or network input (published evaluation)"
-    )
 
 
 class CrfSpec(Spec):

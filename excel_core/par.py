@@ -14,10 +14,11 @@ POSITION_WEIGHT = 0.01
 
 
 def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """image (B, 3, H, W), any colour scale; maps (B, K, H, W) → refined maps (B, K, H, W).
+    """image (B, 3, H, W); maps (B, K, H, W) → refined maps (B, K, H, W).
 
     maps <- sum_n aff_n maps_n, `iterations` times, over 8 neighbours at each dilation with replicated borders, where
     aff = softmax_n(mean_ch -(|I_n - I| / (std_n I + 1e-8) / 0.3)^2) + 0.01 softmax_n(-(pos_n / (std pos + 1e-8) / 0.3)^2).
+    The colours' scale does not matter, up to the 1e-8: differences are measured in local standard deviations.
     """
     offsets = [(dy * d, dx * d) for d in spec.dilations for dy, dx in NEIGHBOURS]
     reach = max(spec.dilations)

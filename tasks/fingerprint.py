@@ -1,0 +1,44 @@
+"""Cheap fingerprints of what lies outside the store: data folders by their listings, weights by their bytes."""
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from excel_core.clip_weights import parse_clip_name
+from excel_core.config import RunSpec
+from tasks.stage import Place, digest_of
+
+__all__ = ["clip_fingerprint", "folders_fingerprint"]
+
+
+def folders_fingerprint(root: Path | None, *names: str) -> str | None:
+    """Digest of path, size and time of change of every file under `root`/name (files or folders); None without a root."""
+    if root is None:
+        return None
+    rows: list[Any] = []
+    for name in names:
+        top = root / name
+        files = [top] if top.is_file() else (Path(place) / f for place, _, found in os.walk(top) for f in found)
+        for path in files:
+            status = path.stat()
+            rows.append([path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
+    return digest_of(sorted(rows))
+
+
+def clip_fingerprint(run: RunSpec, place: Place) -> str:
+    """The model's name, and the bytes of its weights where they are a local file."""
+    source = parse_clip_name(run.clip.model)
+    if source.file is None:
+        return f"{source.model}:{source.tag}"
+    if not source.file.is_file():
+        return f"{source.model}:missing"  # loading it will say what to do
+    status = source.file.stat()
+    return f"{source.model}:{_file_digest(source.file, status.st_size, status.st_mtime_ns)}"
+
+
+@cache
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,64 @@
+"""Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes."""
+
+from typing import Any
+
+import pandas as pd
+
+from artifacts.charts import draw_losses
+from excel_core.config import RunSpec
+from excel_core.seeds import Vision
+from excel_core.stores import Architecture, load_segmenter, save_segmenter
+from excel_core.training import LossRow, TrainingImage, train
+from tasks.fingerprint import clip_fingerprint
+from tasks.progress import Counter
+from tasks.stage import Stage, Work
+from tasks.vision import classes_of, load_vision, records
+
+__all__ = ["STAGE", "architecture", "trained_segmenter"]
+
+
+def build_train(work: Work) -> dict[str, Any]:
+    """Train, or go on from the folder's checkpoint."""
+    vision = load_vision(work)
+    images = [TrainingImage(row.path, row.classes) for row in records(work, work.run.dataset.train_split)]
+    spec = work.run.train
+    checkpoint = work.folder / "checkpoint.pt"
+    counter = Counter("train", spec.iterations)
+
+    def show(done: int, row: LossRow) -> None:
+        counter.to(done)
+
+    shape = architecture(work, vision)
+    with counter:
+        segmenter, rows = train(vision, images, spec, work.run.refine, shape, checkpoint, show)
+    save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
+    losses = pd.DataFrame([vars(row) for row in rows])
+    losses.to_csv(work.folder / "losses.csv", index=False)
+    draw_losses(work.folder / "losses.png", losses)
+    checkpoint.unlink(missing_ok=True)
+    tail = losses.tail(max(1, len(losses) // 10))
+    return {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+
+
+def architecture(work: Work, vision: Vision) -> Architecture:
+    """The architecture that this run trains."""
+    clip = vision.clip
+    return Architecture(work.run.clip.model, len(clip.blocks), clip.width, classes_of(work), work.run.train.segmenter)
+
+
+def trained_segmenter(work: Work, vision: Vision) -> Any:
+    """The train stage's segmenter on the run's device, in evaluation mode."""
+    path = work.input("train") / "segmenter.safetensors"
+    return load_segmenter(path, architecture(work, vision)).to(vision.clip.device)
+
+
+def _spec(run: RunSpec) -> dict[str, Any]:
+    result = {"train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"})}
+    return result | {
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "shard_images"}),
+        "refine": run.refine.model_dump(mode="json", exclude={"crf"}),
+        "split": run.dataset.train_split,
+    }
+
+
+STAGE = Stage("train", ("dataset", "knowledge"), _spec, build_train, outside=clip_fingerprint, resumable=True)
