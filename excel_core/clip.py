@@ -37,7 +37,7 @@ class QueryKeyValue:
 class FrozenClip:
     """An open_clip model in evaluation mode without gradients, and its vision tower block by block."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, name: str = "CLIP") -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "CLIP") -> None:
         check_plain_vit(model, name)
         self.model: Any = model.eval().requires_grad_(False)
         self.visual: Any = model.visual
@@ -108,7 +108,7 @@ class FrozenClip:
         return torch.cat(rows)
 
 
-def check_plain_vit(model: nn.Module, name: str) -> None:
+def check_plain_vit(model: Any, name: str) -> None:
     """Raise ModelError, naming what is unsupported, unless the vision tower is a plain ViT with a class token."""
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 

@@ -1,13 +1,13 @@
 """Every error excel raises on purpose.
 
-    ExcelError                     base: something a person can act on
-    ├── SettingError               a wrong setting, refused before work starts; lists the valid choices
-    ├── ModelError                 a CLIP model or checkpoint that cannot be used, and what to do instead
-    ├── DataError                  a data set that cannot be used as a whole
-    │   ├── ImageError             one bad image: recorded with its reason and skipped
-    │   └── MaskLeakError          a segmentation mask was opened outside evaluation
-    ├── PromptError                a prompt or description file that does not fit its schema
-    └── StoreError                 a store that is missing, damaged or of another shape
+ExcelError                     base: something a person can act on
+├── SettingError               a wrong setting, refused before work starts; lists the valid choices
+├── ModelError                 a CLIP model or checkpoint that cannot be used, and what to do instead
+├── DataError                  a data set that cannot be used as a whole
+│   ├── ImageError             one bad image: recorded with its reason and skipped
+│   └── MaskLeakError          a segmentation mask was opened outside evaluation
+├── PromptError                a prompt or description file that does not fit its schema
+└── StoreError                 a store that is missing, damaged or of another shape
 """
 
 __all__ = [

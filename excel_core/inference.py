@@ -20,9 +20,7 @@ def segment_single_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np
     return _logits(vision, segmenter, vision.prepare([image]), image.shape[:2])[0]
 
 
-def segment_multi_scale(
-    vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: EvaluateSpec
-) -> Tensor:
+def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: EvaluateSpec) -> Tensor:
     """image (H, W, 3) uint8 → mean logits (C+1, H, W) over `spec.scales` and flips.
 
     Each scale is resized from the S x S input, never from another scale's. `flip="not_at_1"` forgets the flip at scale
@@ -50,9 +48,7 @@ def _resize(image: Tensor, side: int) -> Tensor:
     return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def _logits(
-    vision: Vision, segmenter: Segmenter, views: Tensor, size: tuple[int, ...], flips: bool = False
-) -> Tensor:
+def _logits(vision: Vision, segmenter: Segmenter, views: Tensor, size: tuple[int, ...], flips: bool = False) -> Tensor:
     """views (V, 3, s, s), the second half mirrored when `flips` → logits (V, C+1, H, W), mirrored back."""
     encoded = vision.encode(views)
     logits = segmenter(encoded.layers, encoded.path.grid).logits.float()

@@ -103,9 +103,7 @@ def scores(confusion: NDArray[np.int64], names: Sequence[str]) -> Scores:
     )
 
 
-def evaluate_folders(
-    pred_dir: Path, truth_dir: Path, names: Sequence[str], ids: Sequence[str] | None = None
-) -> Scores:
+def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids: Sequence[str] | None = None) -> Scores:
     """Score a folder of label PNGs against a folder of masks; files belong together by name.
 
     names are all C class names in index order, background first. ids are the images to score; by

@@ -84,8 +84,6 @@ def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]
     unknown = [code for code in found.tolist() if code not in index_of]
     if unknown:
         red, green, blue = unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255
-        raise DataError(
-            f"{path}: colour ({red}, {green}, {blue}) is not in the VOC palette; save labels as a palette PNG"
-        )
+        raise DataError(f"{path}: colour ({red}, {green}, {blue}) is not in the VOC palette; save labels as a palette PNG")
     indices = np.array([index_of[code] for code in found.tolist()], dtype=np.uint8)
     return indices[inverse].reshape(colours.shape[:2])

@@ -73,7 +73,7 @@ def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Te
     cams_spec, calibration, refine = run.cams, run.cams.calibration, run.refine
     image, text, bank = (torch.from_numpy(golden[key]) for key in ("image", "text", "bank"))
     classes = golden["static_cams"].shape[-1]
-    size = image.shape[-2:]
+    size = (image.shape[-2], image.shape[-1])
     out: dict[str, Tensor] = {}
 
     enriched = enrich(text[:classes], bank.T.contiguous(), KnowledgeSpec())

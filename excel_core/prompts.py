@@ -124,15 +124,13 @@ def load_descriptions(path: Path, prompts: PromptSet, n: int) -> Descriptions:
         problem = f"must be {DESCRIPTIONS_FORMAT!r}, got {version!r}"
         raise _error(path, fields["format"], "format", problem, "convert the file to this format")
     provenance = {
-        key: _text(path, node, f"provenance.{key}")
-        for key, node in _mapping(path, fields["provenance"], "provenance").items()
+        key: _text(path, node, f"provenance.{key}") for key, node in _mapping(path, fields["provenance"], "provenance").items()
     }
     if "provider" not in provenance:
         raise _error(path, fields["provenance"], "provenance", "key 'provider' is missing", "add it")
     nodes = _fields(path, fields["classes"], "classes", prompts.class_names)
     texts = {
-        name: _class_texts(path, nodes[name], name, prompts.description_prefix(name), n)[:n]
-        for name in prompts.class_names
+        name: _class_texts(path, nodes[name], name, prompts.description_prefix(name), n)[:n] for name in prompts.class_names
     }
     return Descriptions(texts, provenance)
 

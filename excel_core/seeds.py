@@ -115,9 +115,7 @@ def refine_labels(
     return labels
 
 
-def refine_batch(
-    pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec
-) -> Tensor:
+def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
     """Training's pseudo labels: pixels (B, 3, S, S), classes a list an image, cams (B, C, h, w), attention (B, M, M)
     → labels (B, S, S) int64. Affinity and PAR as enabled; PAR runs on the whole batch."""
     size = (pixels.shape[-2], pixels.shape[-1])
@@ -137,5 +135,3 @@ def refine_batch(
         maps = pixel_adaptive_refinement(pixels, maps, spec.par)
     winner = maps.argmax(dim=1)
     return names.gather(1, winner.flatten(1)).reshape(winner.shape)
-
-

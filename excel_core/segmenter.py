@@ -42,7 +42,7 @@ class Neck(nn.Module):
     def forward(self, layers: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = layers[:, :, 1:]
         adapted = torch.cat([adapter(tokens) for adapter, tokens in zip(self.adapters, patches, strict=True)], dim=-1)
-        B, M, C = adapted.shape
+        B, _, C = adapted.shape
         fused: Tensor = self.dropout(self.fuse(adapted.mT.reshape(B, C, *grid)))
         return fused
 

@@ -176,8 +176,8 @@ class CamReader:
         self._cams = group["cams"]
         self._classes: NDArray[np.int16] = group["classes"][:]
         self.ids: list[str] = pd.read_parquet(folder / "cams.parquet")["id"].tolist()
-        if len(self.ids) != len(self._cams):
-            raise StoreError(f"{folder}: {len(self.ids)} ids for {len(self._cams)} CAMs; rerun cams")
+        if len(self.ids) != self._cams.shape[0]:
+            raise StoreError(f"{folder}: {len(self.ids)} ids for {self._cams.shape[0]} CAMs; rerun cams")
         self._rows = {image: row for row, image in enumerate(self.ids)}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
@@ -263,7 +263,7 @@ def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:
 
     def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
 
     metadata, tensors = _guarded(read, path)
     architecture.require(json.loads(metadata.get("architecture", "{}")), path)

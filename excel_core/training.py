@@ -198,7 +198,7 @@ def _step(
     loss_seg, loss_div = segmentation_loss(logits, labels), diversity_loss(relation.probability, pairs)
     loss = loss_seg + spec.diversity_weight * loss_div
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimiser.step()
     return LossRow(iteration, loss.item(), loss_seg.item(), loss_div.item(), rate)
 

@@ -38,9 +38,9 @@ def build_dataset(work: Work) -> dict[str, Any]:
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.dataset.model_dump(
-        mode="json", include={"layout", "train_split", "val_splits", "max_images"}
-    ) | {"classes": list(load_prompts(prompts_file(run.dataset.prompts)).class_names)}
+    return run.dataset.model_dump(mode="json", include={"layout", "train_split", "val_splits", "max_images"}) | {
+        "classes": list(load_prompts(prompts_file(run.dataset.prompts)).class_names)
+    }
 
 
 def _outside(run: RunSpec, place: Place) -> str | None:

@@ -29,7 +29,7 @@ from tasks.stage import Place, Stage, StageOutput, Work
 from tasks.train import trained_segmenter
 from tasks.vision import Record, classes_of, load_vision, records
 
-__all__ = ["STAGE"]
+__all__ = ["SHOWN_TRUTHS", "STAGE"]
 
 REFINEMENT = {
     "raw": "raw",
@@ -37,6 +37,7 @@ REFINEMENT = {
     "par": "PAR",
     "crf": "CRF",
 }
+SHOWN_TRUTHS = 24
 Labels = NDArray[np.uint8]
 
 
@@ -68,6 +69,12 @@ class _Scorer:
     def truth(self, row: Record) -> Labels:
         """The mask of one image."""
         return self.door.read(row.id, row.height, row.width)
+
+    def copy_truths(self) -> None:
+        """Keep the first masks of each split, so that the report can show them without opening one."""
+        for split, rows in self._masked.items():
+            for row in rows[:SHOWN_TRUTHS]:
+                save_labels_png(self.work.folder / "truth" / split / f"{row.id}.png", self.truth(row))
 
     def score(self, key: str, protocol: dict[str, Any], pairs: Iterable[tuple[Labels, Labels]]) -> None:
         """Add the scores of (truth, prediction) pairs."""
@@ -105,6 +112,7 @@ def build_evaluate(work: Work) -> dict[str, Any]:
         "ablation": ablation,
         "skipped": scorer.skipped,
     }
+    scorer.copy_truths()
     write_json(work.folder / "metrics.json", metrics)
     return {key: round(result["miou"], 4) for key, result in scorer.results.items()}
 

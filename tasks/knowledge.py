@@ -23,9 +23,7 @@ def build_knowledge_base(work: Work) -> dict[str, Any]:
     templates = clip.encode_texts([template.format(entry["synonyms"]) for entry in prompts["classes"]])
     background = clip.encode_texts([template.format(text) for text in prompts["background"]])
     knowledge = build_knowledge(templates, background, clip.encode_texts(list(texts)), work.run.knowledge)
-    write_knowledge(
-        work.folder / "knowledge.zarr", KnowledgeStore(knowledge, names, tuple(prompts["background"]), texts)
-    )
+    write_knowledge(work.folder / "knowledge.zarr", KnowledgeStore(knowledge, names, tuple(prompts["background"]), texts))
     return {"texts": len(texts) + len(knowledge.text), "attributes": len(knowledge.attributes)}
 
 

@@ -166,9 +166,7 @@ def _build(stage: Stage, work: Work) -> dict[str, Any]:
         ) from error
 
 
-def _seal(
-    stage: Stage, identity: str, work: Work, summary: dict[str, Any], seconds: float, final: Path
-) -> StageOutput:
+def _seal(stage: Stage, identity: str, work: Work, summary: dict[str, Any], seconds: float, final: Path) -> StageOutput:
     """Write the marker last, and move the folder to its final name."""
     files, content = {}, hashlib.sha256()
     for path in sorted(p for p in work.folder.rglob("*") if p.is_file()):

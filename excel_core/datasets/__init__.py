@@ -2,13 +2,13 @@
 
 images.py     one image file → RGB pixels, or the plain reason why not
 labels.py     image-level labels from labels.csv or VOC's XML
-manifest.py   the table of records, its checks and its content digest
+manifest.py   the table of records, and its checks
 voc.py        a folder in VOC layout → that table
 truth.py      the door to the masks, and the guard that keeps everything else out
 """
 
 from excel_core.datasets.images import read_image
-from excel_core.datasets.manifest import Manifest, check_manifest, content_digest, usable
+from excel_core.datasets.manifest import Manifest, check_manifest, usable
 from excel_core.datasets.truth import TruthDoor, masks_forbidden
 from excel_core.datasets.voc import read_voc
 
@@ -16,7 +16,6 @@ __all__ = [
     "Manifest",
     "TruthDoor",
     "check_manifest",
-    "content_digest",
     "masks_forbidden",
     "read_image",
     "read_voc",

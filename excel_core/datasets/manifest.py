@@ -1,4 +1,4 @@
-"""The table of records that every stage reads: what it holds, which rows can be used, what it digests to.
+"""The table of records that every stage reads: what it holds, which rows can be used.
 
 id      str        the image's name without its suffix; the key in every later store
 split   str        'train', 'val', …; an image that is in two splits has two rows
@@ -24,14 +24,14 @@ __all__ = [
     "check_bad_share",
     "check_image_id",
     "check_manifest",
-    "content_digest",
+    "image_digest",
     "usable",
 ]
 
 Manifest: TypeAlias = pd.DataFrame
 
-COLUMNS = ("id", "split", "image", "height", "width", "labels", "error")
-TEXT_COLUMNS = ("id", "split", "image", "error")
+COLUMNS = ("id", "split", "image", "height", "width", "labels", "error", "digest")
+TEXT_COLUMNS = ("id", "split", "image", "error", "digest")
 SIZE_COLUMNS = ("height", "width")
 SHOWN = 5  # how many bad images an error names
 
@@ -100,26 +100,10 @@ def check_bad_share(manifest: Manifest, max_bad: float) -> None:
             raise DataError("\n".join([f"split {split!r} has no usable image:", *reasons]))
 
 
-def content_digest(manifest: Manifest, root: Path) -> str:
-    """SHA-256 (hex) over id, split, labels and the bytes of every image file, row by row.
-
-    It does not depend on where root is; one replaced image, moved label or reordered row changes it.
-    A file that is missing counts as such, so that a data set with a bad image has a digest too.
-    """
-    digest = hashlib.sha256()
-    of_file: dict[str, str] = {}  # an image in two splits is read once
-    for row in check_manifest(manifest).itertuples():
-        if row.image not in of_file:
-            of_file[row.image] = _file_digest(root / row.image)
-        for part in (row.id, row.split, " ".join(row.labels), of_file[row.image]):
-            coded = part.encode()
-            digest.update(len(coded).to_bytes(8, "little") + coded)  # so that 'a','bc' is not 'ab','c'
-    return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
+def image_digest(path: Path) -> str:
+    """SHA-256 (hex) of an image file's bytes, '' where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return "unreadable"
+        return ""

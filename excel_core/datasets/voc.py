@@ -16,7 +16,7 @@ import pandas as pd
 
 from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
-from excel_core.datasets.manifest import Manifest, check_bad_share, check_image_id, check_manifest
+from excel_core.datasets.manifest import Manifest, check_bad_share, check_image_id, check_manifest, image_digest
 from excel_core.errors import DataError, ImageError, SettingError
 
 __all__ = ["read_voc"]
@@ -70,6 +70,7 @@ class _Record:
     width: int
     labels: tuple[str, ...]
     error: str
+    digest: str
 
 
 def _to_manifest(rows: list[tuple[str, str, _Record]]) -> Manifest:
@@ -83,6 +84,7 @@ def _to_manifest(rows: list[tuple[str, str, _Record]]) -> Manifest:
             "width": np.array([record.width for _, _, record in rows], dtype=np.int32),
             "labels": [list(record.labels) for _, _, record in rows],
             "error": [record.error for _, _, record in rows],
+            "digest": [record.digest for _, _, record in rows],
         }
     )
 
@@ -102,7 +104,7 @@ def _read_record(root: Path, image_id: str, labels_of: LabelReader) -> _Record:
             raise ImageError("no labels: the image has no object of any class")
     except ImageError as error:
         errors.append(str(error))
-    return _Record(image, height, width, tuple(labels), "; ".join(errors))
+    return _Record(image, height, width, tuple(labels), "; ".join(errors), image_digest(root / image))
 
 
 def _label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:

@@ -13,10 +13,7 @@ from excel_core.datasets import read_voc, usable
 from excel_core.errors import DataError, SettingError
 
 VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
-VOC_CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 CLASSES = ["dog", "cat", "person"]
 IDS = [f"a{index}" for index in range(5)]
 
@@ -53,7 +50,7 @@ def test_the_real_photos() -> None:
     manifest = read_voc(VOC, ["train", "val"], VOC_CLASSES)
     assert len(usable(manifest, "train")) == 150 and len(usable(manifest, "val")) == 100
     expected = ["2007_000032", "train", "JPEGImages/2007_000032.jpg", 281, 500, ["aeroplane", "person"], ""]
-    assert manifest.iloc[0].tolist() == expected
+    assert manifest.iloc[0].tolist()[:-1] == expected
     with Image.open(VOC / manifest.iloc[-1].image) as image:
         assert image.size == (manifest.iloc[-1].width, manifest.iloc[-1].height)
 

@@ -1,0 +1,31 @@
+# make demo · make test · make check · make parity GOLDENS=prefix
+# Everything lives in .venv/; `make clean` removes it and nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STORE ?= runs
+
+.PHONY: demo test check install clean
+
+demo: install
+	$(BIN)/excel demo --store $(STORE)
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+# The marker is written last, so an interrupted installation starts again. torch comes with torchvision in one command:
+# open_clip needs both, and they must fit each other.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

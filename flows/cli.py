@@ -1,0 +1,142 @@
+"""The command line `excel`: the same flows, with progress bars and errors a person can act on."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from excel_core.errors import ExcelError, SettingError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
+Method = Annotated[str, typer.Option(help="reference, paper or clean")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps")]
+
+
+@app.command()
+def run(
+    preset: Annotated[str, typer.Argument(help="voc, coco or demo")],
+    data: Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)] = None,
+    store: Store = None,
+    clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
+    device: Device = "cpu",
+    method: Method = "reference",
+    settings: Sets = None,
+) -> None:
+    """Run the whole pipeline of PRESET; stages that are complete are not run again."""
+    _run(preset, method, settings or [], data, store, clip, device)
+
+
+@app.command()
+def demo(store: Store = None, device: Device = "cpu", method: Method = "reference", settings: Sets = None) -> None:
+    """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
+    metrics = _run("demo", method, settings or [], None, store, None, device)
+    print(f"metrics: {metrics}")
+
+
+@app.command()
+def parity(prefix: Annotated[Path, typer.Argument(help="PREFIX of PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz")]) -> None:
+    """Compare the core with golden arrays of the published implementation; exit 1 on any failure."""
+    from excel_core.parity import compare_with_goldens
+
+    results = compare_with_goldens(prefix)
+    width = max(len(result.key) for result in results)
+    for result in results:
+        print(f"{result.key:<{width}}  error {result.error:.2e}  tolerance {result.tolerance:.0e}  {_verdict(result.ok)}")
+    failed = sum(not result.ok for result in results)
+    print(f"{len(results) - failed} ok, {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="folder of predicted palette PNGs")],
+    truth: Annotated[Path, typer.Option(help="folder of true palette PNGs")],
+    classes: Annotated[str, typer.Option(help="voc, coco, world or a class FILE (.yaml)")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores here")] = None,
+    split: Annotated[Path | None, typer.Option(help="score only the ids listed in this file, one a line")] = None,
+) -> None:
+    """Score predicted label maps against true ones, file by file of the same name."""
+    from artifacts.tables import print_scores
+    from excel_core.metrics import evaluate_folders
+    from excel_core.prompts import load_prompts
+    from excel_core.stores import write_json
+    from tasks.prompt_files import prompts_file
+
+    names = ("background", *load_prompts(prompts_file(classes)).class_names)
+    if split is not None and not split.is_file():
+        raise SettingError(f"--split {split}: there is no such file")
+    ids = None if split is None else split.read_text().split()
+    scores = evaluate_folders(pred, truth, names, ids=ids)
+    print_scores(scores, Console())
+    if json_file is not None:
+        write_json(json_file, scores.to_json())
+
+
+def _run(
+    preset: str, method: str, settings: list[str], data: Path | None, store: Path | None, clip: str | None, device: str
+) -> Path:
+    """Run the flow, or only show the results where every stage is complete; returns the path of metrics.json."""
+    from flows.settings import make_place, make_run
+    from tasks.chain import complete_outputs, needed_stages
+
+    spec = make_run(preset, method, settings, clip)
+    place = make_place(spec, str(data) if data else None, str(store) if store else None, device)
+    missing = len(needed_stages(spec, "report")) - len(complete_outputs(spec, place, "report"))
+    ui = _prefect_environment(place.store)
+    if missing:
+        from flows.excel import excel
+
+        excel(preset, method, settings, str(place.data) if place.data else None, str(place.store), clip, device)
+    else:
+        print("every stage is complete; nothing to run")
+    outputs = complete_outputs(spec, place, "report")
+    metrics = outputs["evaluate"].folder / "metrics.json"
+    _show(metrics, outputs["report"].folder / "index.html", outputs["dataset"].summary["bad"], ui)
+    return metrics
+
+
+def _show(metrics: Path, page: Path, bad: dict[str, str], ui: str) -> None:
+    from artifacts.tables import print_tables
+
+    print_tables(json.loads(metrics.read_text()), Console())
+    for image, reason in bad.items():
+        print(f"skipped {image}: {reason}")
+    print(f"report: {page}")
+    print(f"Prefect UI: run `{ui}` and open http://127.0.0.1:4200")
+
+
+def _prefect_environment(store: Path) -> str:
+    """Quiet, patient, local Prefect whose database is in the store; returns the command that opens its UI."""
+    home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    quiet = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    return f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+
+
+def _verdict(ok: bool) -> str:
+    return "ok" if ok else "FAIL"
+
+
+def main() -> None:
+    """Entry point: errors excel raises on purpose are one message and exit status 2."""
+    try:
+        app()
+    except ExcelError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
