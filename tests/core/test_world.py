@@ -1,6 +1,7 @@
 """The picture-book world: scenes, captions and descriptions, and the VOC folder they are written to."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -64,7 +65,7 @@ def test_another_size_is_the_same_scene(size: int) -> None:
         resized = np.asarray(Image.fromarray(other.mask).resize((64, 64), Image.Resampling.NEAREST))
         assert (resized == small.mask).mean() > 0.93
         picture = np.asarray(Image.fromarray(other.image).resize((64, 64)), dtype=float)
-        assert np.abs(picture - small.image).mean() < 16
+        assert np.abs(picture - small.image).mean() < 20  # of another scene: 50 and more
 
 
 def test_all_classes_and_grounds_occur() -> None:
@@ -77,7 +78,7 @@ def test_all_classes_and_grounds_occur() -> None:
 def test_training_and_held_out_seeds_are_disjoint() -> None:
     ranges = sorted((TRAIN_SEEDS, *HELD_OUT_SEEDS), key=lambda r: r.start)
     assert len(HELD_OUT_SEEDS) == 3
-    assert all(left.stop <= right.start for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left.stop <= right.start for left, right in pairwise(ranges))
 
 
 def test_objects_stay_in_their_box() -> None:
@@ -122,7 +123,7 @@ def test_views_count_only_the_patches_that_are_shown(captions: Captions) -> None
     whole = draw_views(bank, np.random.default_rng(0), 4, 64, 8, 1.0, (1.0, 1.0))
     part = draw_views(bank, np.random.default_rng(0), 4, 64, 8, 0.25, (0.4, 1.0))
     assert whole.kept.shape == (4, 64) and part.kept.shape == (4, 16)
-    assert all((np.diff(row) > 0).all() and 0 <= row.min() and row.max() < 64 for row in part.kept)
+    assert all((np.diff(row) > 0).all() and row.min() >= 0 and row.max() < 64 for row in part.kept)
     truths = {captions.scene_truth(render_scene(seed, 64)).tobytes() for seed in range(3)}
     assert all(row.tobytes() in truths for row in captions.truth(whole.shares))
     grounds = [i for i, fact in enumerate(captions.facts) if fact.startswith("ground/")]

@@ -1,0 +1,77 @@
+"""Training views: random crops of training scenes, and the share of each fact that is left in them.
+
+Scenes are drawn once and kept as uint8. A view is a square crop, resized, mirrored by chance, of which only some
+patches are shown to the tiny CLIP; the facts are counted on those patches alone. So its labels are exactly what is
+visible, and the class token has to find each thing where it is instead of guessing from its usual company.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from excel_core.world.captions import Captions
+from excel_core.world.scenes import render_scene
+
+__all__ = ["SceneBank", "Views", "draw_views", "fill_bank"]
+
+_MAX_PIECES = 40
+
+
+@dataclass(frozen=True, eq=False)
+class SceneBank:
+    """images (n, S, S, 3) uint8; piece_maps (n, S, S) uint8; facts (n, 40, F) bool: the facts of each piece."""
+
+    images: NDArray[np.uint8]
+    piece_maps: NDArray[np.uint8]
+    facts: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """images (B, V, V, 3) uint8; kept (B, K) int64, sorted patch numbers; shares (B, F) float64 in [0, 1]."""
+
+    images: NDArray[np.uint8]
+    kept: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+
+def fill_bank(seeds: Sequence[int], size: int, captions: Captions) -> SceneBank:
+    """Render the scenes `seeds` at `size` pixels."""
+    images = np.empty((len(seeds), size, size, 3), dtype=np.uint8)
+    piece_maps = np.empty((len(seeds), size, size), dtype=np.uint8)
+    facts = np.zeros((len(seeds), _MAX_PIECES, len(captions.facts)), dtype=bool)
+    for i, seed in enumerate(seeds):
+        scene = render_scene(seed, size)
+        images[i], piece_maps[i] = scene.image, scene.piece_map
+        facts[i, : len(scene.pieces)] = captions.facts_of(scene.pieces)
+    return SceneBank(images, piece_maps, facts)
+
+
+def draw_views(
+    bank: SceneBank, rng: np.random.Generator, count: int, size: int, patch: int, keep: float, zoom: tuple[float, float]
+) -> Views:
+    """`count` views of size × size pixels; crop sides are `zoom` shares of a scene; `keep` is the share of patches."""
+    full, cells = bank.images.shape[1], size // patch
+    kept_count = max(1, round(keep * cells * cells))
+    images = np.empty((count, size, size, 3), dtype=np.uint8)
+    kept = np.empty((count, kept_count), dtype=np.int64)
+    shares = np.empty((count, bank.facts.shape[2]))
+    for row, scene in enumerate(rng.integers(len(bank.images), size=count)):
+        side = rng.uniform(*zoom) * full
+        left, top = rng.uniform(0.0, full - side, size=2)
+        box = (left, top, left + side, top + side)
+        view = Image.fromarray(bank.images[scene]).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        pieces = Image.fromarray(bank.piece_maps[scene]).resize((size, size), Image.Resampling.NEAREST, box=box)
+        pixels, labels = np.asarray(view), np.asarray(pieces)
+        if rng.random() < 0.5:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        gain, shift = rng.uniform(0.85, 1.15), rng.uniform(-15.0, 15.0)
+        images[row] = np.clip(pixels * gain + shift, 0, 255)
+        kept[row] = np.sort(rng.permutation(cells * cells)[:kept_count])
+        patches = labels.reshape(cells, patch, cells, patch).transpose(0, 2, 1, 3).reshape(cells * cells, -1)
+        counts = np.bincount(patches[kept[row]].ravel(), minlength=_MAX_PIECES)
+        shares[row] = (counts / counts.sum()) @ bank.facts[scene]
+    return Views(images, kept, shares)
