@@ -1,0 +1,45 @@
+"""What several test rings share: small seeded models, and where the real data and goldens are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# Before anything imports Prefect: a patient, silent, local server.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+torch.set_num_threads(2)
+
+
+def small_clip_model(seed: int = 0, quick_gelu: bool = True) -> Any:
+    """A seeded open_clip model: 4 blocks, width 32, 2 heads, patch 8, joint width 16."""
+    from open_clip.model import CLIP
+
+    vision = {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    torch.manual_seed(seed)
+    return CLIP(16, vision, text, quick_gelu=quick_gelu)
+
+
+@pytest.fixture(scope="session")
+def small_clip() -> Any:
+    """`small_clip_model` as a FrozenClip."""
+    import open_clip
+
+    from excel_core.clip import FrozenClip
+
+    return FrozenClip(small_clip_model(), open_clip.SimpleTokenizer(), "small")
+
+
+@pytest.fixture
+def image_batch() -> torch.Tensor:
+    """(2, 3, 48, 48) seeded normal noise: 6 x 6 patches, another grid than the model's 4 x 4."""
+    return torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,50 @@
+"""CAMs against the published feature surgery written out with its four-dimensional tensor, and against cosine."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from excel_core.cams import minmax, patch_text_cams
+from excel_core.config import CamSpec
+
+
+def _inputs(seed, tokens=10, width=6, texts=7):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, tokens, width, generator=generator)
+    return features, F.normalize(torch.randn(texts, width, generator=generator), dim=1)
+
+
+@given(st.integers(0, 1000))
+def test_surgery_is_the_four_dimensional_one(seed):
+    features, text = _inputs(seed)
+    tokens = features / features.norm(dim=1, keepdim=True)
+    presence = (2 * tokens[:, :1] @ text.T).softmax(-1)
+    weights = presence / presence.mean(-1, keepdim=True)
+    product = tokens[:, :, None, :] * text[None, None] * weights[..., None]  # (B, N, C, D)
+    surgery = (product - product.mean(dim=2, keepdim=True)).sum(-1)
+    low, high = surgery.amin(1, keepdim=True), surgery.amax(1, keepdim=True)
+    expected = ((surgery - low) / (high - low))[:, 1:, :4].transpose(1, 2)
+    torch.testing.assert_close(patch_text_cams(features, text, 4, CamSpec()), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_paper_is_cosine_per_class_over_patches():
+    features, text = _inputs(5)
+    spec = CamSpec(features="over_channels", surgery=False, minmax="patches")
+    cams = patch_text_cams(features, text, 7, spec)
+    cosine = F.cosine_similarity(features[:, 1:, None], text[None, None], dim=-1)
+    for c in range(7):
+        one = cosine[..., c]
+        expected = (one - one.amin(1, keepdim=True)) / (one.amax(1, keepdim=True) - one.amin(1, keepdim=True))
+        torch.testing.assert_close(cams[:, c], expected)
+
+
+@given(st.integers(0, 1000), st.booleans())
+def test_cams_lie_in_the_unit_interval(seed, surgery):
+    features, text = _inputs(seed)
+    cams = patch_text_cams(features, text, 3, CamSpec(surgery=surgery))
+    assert cams.shape == (2, 3, 9) and cams.min() >= 0 and cams.max() <= 1
+
+
+def test_minmax_of_a_constant_is_zero():
+    assert torch.equal(minmax(torch.full((2, 5), 3.0), dim=1), torch.zeros(2, 5))

@@ -1,0 +1,55 @@
+"""Specs refuse what is wrong and say what is right; presets carry the published numbers."""
+
+import pytest
+
+from excel_core.config import METHODS, PRESETS, preset, with_settings
+from excel_core.errors import SettingError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_and_method_is_valid(name, method):
+    run = preset(name, method)
+    assert (run.preset, run.method) == (name, method)
+    assert type(run).model_validate_json(run.model_dump_json()) == run
+
+
+def test_published_numbers():
+    voc, coco = preset("voc"), preset("coco")
+    assert (voc.knowledge.attributes, coco.knowledge.attributes) == (112, 224)
+    assert (voc.refine.affinity.threshold, coco.refine.affinity.threshold) == (0.79, 0.88)
+    assert (voc.train.iterations, voc.train.dynamic_from, voc.train.own_argmax_from) == (30_000, 14_000, 24_000)
+    assert (coco.train.iterations, coco.train.dynamic_from, coco.train.own_argmax_from) == (100_000, 30_000, None)
+    assert (voc.train.warmup, coco.train.warmup) == (50, 200)
+    assert voc.evaluate.scales == (0.7, 1.0, 1.2, 1.5)
+    assert preset("voc", "clean").train.padding == "ignored" and voc.train.padding == "labelled"
+
+
+def test_settings_reach_nested_fields():
+    run = with_settings(preset("voc"), ["refine.par.iterations=3", "evaluate.scales=[1.0]", "train.own_argmax_from=null"])
+    assert run.refine.par.iterations == 3 and run.evaluate.scales == (1.0,) and run.train.own_argmax_from is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("refine.par.iteration=3", r"unknown field 'refine.par.iteration'; valid fields: .*refine.par.iterations"),
+        ("refined.par=3", "unknown field 'refined'; valid fields: dataset, describe"),
+        ("preset.x=1", "unknown field 'preset'"),
+        ("refine.par=3", "'refine.par' is a group; set one of its fields: refine.par.enabled"),
+        ("train.iterations", "expected stage.field=value"),
+        ("train.iterations=-1", "train.iterations: .*greater than or equal to 1; got -1"),
+        ("cams.normalisation=voc", "cams.normalisation: .*'imagenet' or 'clip'"),
+        ("train.iterations=[1", "not readable"),
+    ],
+)
+def test_wrong_settings_name_the_field(setting, message):
+    with pytest.raises(SettingError, match=message):
+        with_settings(preset("voc"), [setting])
+
+
+def test_unknown_preset_and_method():
+    with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, demo"):
+        preset("vco")
+    with pytest.raises(SettingError, match="unknown method 'best'; valid methods: reference, paper, clean"):
+        preset("voc", "best")

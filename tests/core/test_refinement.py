@@ -1,0 +1,154 @@
+"""Affinity, PAR and CRF against plain loops and properties that follow from the formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from excel_core.affinity import (
+    affinity_cams,
+    affinity_matrix,
+    box_mask,
+    dynamic_attention,
+    scale_attention,
+    upsample_with_background,
+)
+from excel_core.config import AffinitySpec, CalibrationSpec, CrfSpec, ParSpec
+from excel_core.crf import dense_crf
+from excel_core.par import pixel_adaptive_refinement
+
+
+def _rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_affinity_steps_written_out():
+    matrix = _rand(5, 5).numpy()
+    expected = matrix.copy()
+    for _ in range(3):
+        expected = expected / expected.sum(0, keepdims=True)
+        expected = expected / expected.sum(1, keepdims=True)
+    expected = (expected + expected.T) / 2
+    got = affinity_matrix(torch.from_numpy(matrix), AffinitySpec()).numpy()
+    np.testing.assert_allclose(got, expected @ expected, rtol=1e-5)
+
+
+def test_affinity_boxes_zero_columns_only():
+    cams, attention = _rand(1, 4, 4), _rand(16, 16, seed=1)
+    box = box_mask(cams[0].numpy(), 0.5).reshape(-1)
+    matrix = affinity_matrix(attention, AffinitySpec())
+    expected = (matrix * torch.from_numpy(box)) @ cams.reshape(16)
+    got = affinity_cams(cams, attention, AffinitySpec(threshold=0.5))
+    torch.testing.assert_close(got.reshape(16), expected)
+
+
+def test_box_mask_of_two_regions():
+    cam = np.zeros((6, 7), dtype=np.float32)
+    cam[0, 0] = cam[1, 1] = 1.0  # one region through the diagonal
+    cam[4, 3] = 0.9
+    cam[2, 6] = 0.5  # below the threshold
+    expected = np.zeros((6, 7), dtype=bool)
+    expected[0:2, 0:2] = True
+    expected[4, 3] = True
+    assert np.array_equal(box_mask(cam, 0.79), expected)
+    cam[5, 6] = 1.0  # exclusive ends are clipped: the last row and column stay out
+    assert np.array_equal(box_mask(cam, 0.79), expected)
+
+
+@given(st.integers(0, 200), st.sampled_from([0.0, 0.4, 0.79]))
+def test_box_mask_covers_what_exceeds_the_threshold(seed, threshold):
+    cam = np.random.default_rng(seed).random((7, 9), dtype=np.float32)
+    grey = (cam * 255).astype(np.uint8)
+    inside = box_mask(cam, threshold)
+    above = grey > int(threshold * grey.max())
+    assert inside[:-1, :-1][above[:-1, :-1]].all() and not inside[-1].any() and not inside[:, -1].any()
+
+
+def test_published_scale_sums_heads_in_calibrated_blocks_only():
+    attention = _rand(4, 2, 10, 10)
+    scaled = scale_attention(attention, 3, CalibrationSpec(depth=2), AffinitySpec())
+    torch.testing.assert_close(scaled[:2], attention[:2, :, 1:, 1:])
+    torch.testing.assert_close(scaled[2:], 3 * attention[2:, :, 1:, 1:])
+    mean = scale_attention(attention, 3, CalibrationSpec(depth=2), AffinitySpec(scale="mean"))
+    torch.testing.assert_close(mean, attention[:, :, 1:, 1:])
+
+
+def test_dynamic_attention_keeps_an_images_low_excess_layers():
+    layers, probability = _rand(4, 2, 5, 5), _rand(2, 5, 5, seed=1)
+    got = dynamic_attention(layers, probability, AffinitySpec(layers=3))
+    for b in range(2):
+        excess = [(probability[b] - layers[k, b]).sum().item() for k in (1, 2, 3)]
+        kept = [layers[k, b] for k, e in zip((1, 2, 3), excess, strict=True) if e <= np.mean(excess)]
+        torch.testing.assert_close(got[b], sum(kept) / (len(kept) + 1e-5) * probability[b])
+
+
+def test_upsampling_adds_the_background_first():
+    maps = upsample_with_background(_rand(2, 4, 4), (9, 13), power=2.0)
+    assert maps.shape == (3, 9, 13)
+    torch.testing.assert_close(maps[0], (1 - maps[1:].amax(0)) ** 2)
+
+
+def _naive_par(image, maps, spec):
+    """PAR by loops over pixels and neighbours."""
+    K, H, W = maps.shape
+    moves = [(dy * d, dx * d) for d in spec.dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    lengths = np.array([max(abs(y), abs(x)) * (math.sqrt(2) if y and x else 1) for y, x in moves])
+    position = np.exp(-((lengths / (lengths.std(ddof=1) + 1e-8) / 0.3) ** 2))
+    position /= position.sum()
+
+    def at(values, y, x):
+        return values[:, min(max(y, 0), H - 1), min(max(x, 0), W - 1)]
+
+    for _ in range(spec.iterations):
+        result = np.zeros_like(maps)
+        for y in range(H):
+            for x in range(W):
+                around = np.stack([at(image, y + dy, x + dx) for dy, dx in moves])
+                scaled = np.abs(around - image[:, y, x]) / (around.std(0, ddof=1) + 1e-8) / 0.3
+                logits = -(scaled**2).mean(1)
+                weights = np.exp(logits - logits.max())
+                weights = weights / weights.sum() + 0.01 * position
+                result[:, y, x] = sum(w * at(maps, y + dy, x + dx) for w, (dy, dx) in zip(weights, moves, strict=True))
+        maps = result
+    return maps
+
+
+def test_par_is_the_formula():
+    image, maps = _rand(1, 3, 6, 7).double(), _rand(1, 2, 6, 7, seed=1).double()
+    spec = ParSpec(dilations=(1, 3), iterations=2)
+    expected = _naive_par(image[0].numpy(), maps[0].numpy(), spec)
+    np.testing.assert_allclose(pixel_adaptive_refinement(image, maps, spec)[0].numpy(), expected, rtol=1e-9)
+
+
+def test_par_does_not_care_for_the_colours_scale_or_batch():
+    images, maps = _rand(2, 3, 12, 12) * 255, _rand(2, 2, 12, 12, seed=1)
+    spec = ParSpec(iterations=3)
+    both = pixel_adaptive_refinement(images, maps, spec)
+    torch.testing.assert_close(both[1:], pixel_adaptive_refinement(images[1:], maps[1:], spec))
+    torch.testing.assert_close(both, pixel_adaptive_refinement(images / 255 * 2 - 1, maps, spec), atol=1e-4, rtol=1e-4)
+
+
+def test_crf_follows_the_image_edge():
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    image[:, 16:] = 250
+    probability = np.where(np.arange(32) < 13, 0.9, 0.1)[None].repeat(32, 0).astype(np.float32)  # edge 3 pixels off
+    refined = dense_crf(image, np.stack([probability, 1 - probability]), CrfSpec()).argmax(0)
+    before = ((probability < 0.5) != (np.arange(32) >= 16)).sum()
+    after = (refined != (np.arange(32) >= 16)).sum()
+    assert before == 96 and after < before / 2
+
+
+def test_crf_of_one_label_changes_nothing():
+    only = np.ones((1, 9, 9), dtype=np.float32)
+    assert dense_crf(np.zeros((9, 9, 3), dtype=np.uint8), only, CrfSpec()) is only
+
+
+def test_crf_probabilities_sum_to_one():
+    rng = np.random.default_rng(0)
+    scores = rng.random((4, 20, 25)).astype(np.float32)
+    image = rng.integers(0, 255, (20, 25, 3), dtype=np.uint8)
+    refined = dense_crf(image, scores / scores.sum(0), CrfSpec())
+    assert refined.shape == (4, 20, 25) and refined.sum(0) == pytest.approx(1.0, abs=1e-4)

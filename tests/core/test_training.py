@@ -1,0 +1,150 @@
+"""Training: schedule, augmentation, bit-exact resume, what learns, and that no mask can be opened."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
+from excel_core.datasets.truth import masks_forbidden
+from excel_core.errors import MaskLeakError, StoreError
+from excel_core.seeds import Vision
+from excel_core.stores import Architecture, load_segmenter, save_segmenter
+from excel_core.training import TrainingImage, augment, learning_rate, train
+
+SPEC = TrainSpec(
+    segmenter=SegmenterSpec(width=16, layers=1, heads=2),
+    iterations=8,
+    batch_size=2,
+    crop=48,
+    warmup=2,
+    dynamic_from=3,
+    own_argmax_from=6,
+    checkpoint_every=3,
+)
+REFINE = RefineSpec.model_validate({"par": {"iterations": 2}, "affinity": {"layers": 2}})
+
+
+@pytest.fixture
+def vision(small_clip):
+    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
+    return Vision(small_clip, text, 3, spec)
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    found = []
+    for i, classes in enumerate([(0,), (1, 2), (2,), ()]):
+        path = tmp_path / "JPEGImages" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40 + 9 * i, 60, 3), dtype=np.uint8)).save(path)
+        found.append(TrainingImage(path, classes))
+    return found
+
+
+def _architecture(vision, spec=SPEC):
+    return Architecture("small", 4, 32, ("a", "b", "c"), spec.segmenter)
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_resume_is_bit_exact(vision, images, tmp_path):
+    shape = _architecture(vision)
+    whole, losses = train(vision, images, SPEC, REFINE, shape, tmp_path / "a.pt")
+
+    def kill(done, row):
+        if done == 5:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", kill)
+    resumed_at = []
+    resumed, again = train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", lambda done, row: resumed_at.append(done))
+    assert resumed_at[0] == 4  # after the checkpoint at 3, not from the start
+    assert again == losses
+    for ours, theirs in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_workers_do_not_change_the_losses(vision, images, tmp_path):
+    shape = _architecture(vision)
+    spec = SPEC.model_copy(update={"iterations": 3})
+    _, alone = train(vision, images, spec, REFINE, shape, tmp_path / "a.pt")
+    _, helped = train(vision, images, spec.model_copy(update={"workers": 2}), REFINE, shape, tmp_path / "b.pt")
+    assert alone == helped
+
+
+def test_only_neck_and_head_learn(vision, images, tmp_path):
+    frozen = {key: value.clone() for key, value in vision.clip.model.state_dict().items()}
+    segmenter, losses = train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt")
+    assert all(torch.equal(frozen[key], value) for key, value in vision.clip.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in vision.clip.model.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in segmenter.named_parameters() if "neck.fuse" in n)
+    assert all(np.isfinite([row.loss, row.segmentation, row.diversity]).all() for row in losses)
+    assert not segmenter.training
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(vision, images, tmp_path):
+    def kill(done, row):
+        if done == 4:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt", kill)
+    wider = SPEC.model_copy(update={"segmenter": SegmenterSpec(width=32, layers=1, heads=2)})
+    with pytest.raises(StoreError, match="another architecture .*segmenter: expected .*32.*got .*16.*rerun train"):
+        train(vision, images, wider, REFINE, _architecture(vision, wider), tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes(b"half a file")
+    with pytest.raises(StoreError, match="not readable.*remove it and rerun train"):
+        train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt")
+
+
+def test_saved_weights_come_back(vision, images, tmp_path):
+    shape = _architecture(vision)
+    segmenter = shape.build()
+    save_segmenter(tmp_path / "s.safetensors", shape, segmenter)
+    back = load_segmenter(tmp_path / "s.safetensors", shape)
+    assert all(torch.equal(a, b) for a, b in zip(segmenter.state_dict().values(), back.state_dict().values(), strict=True))
+    other = Architecture("other", 4, 32, ("a", "b", "c"), SPEC.segmenter)
+    with pytest.raises(StoreError, match="clip: expected other, got small"):
+        load_segmenter(tmp_path / "s.safetensors", other)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_on_a_mask_fails(vision, images, tmp_path, workers):
+    leak = tmp_path / "SegmentationClass" / "0.png"
+    leak.parent.mkdir()
+    leak.write_bytes(Path(images[0].path).read_bytes())
+    spec = SPEC.model_copy(update={"workers": workers})
+    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError, match="train"):
+        train(vision, [TrainingImage(leak, (0,))], spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    spec = TrainSpec(iterations=100, warmup=10, learning_rate=2e-3)
+    rates = [learning_rate(t, spec) for t in range(100)]
+    assert rates[0] == pytest.approx(2e-9) and rates[10] == pytest.approx(2e-3 * 0.9)
+    assert np.diff(rates[:10]).min() > 0 and np.diff(rates[10:]).max() < 0
+    assert rates[50] == pytest.approx(1e-3) and rates[99] == pytest.approx(2e-5)
+
+
+def test_augmentation_crops_pads_and_mirrors():
+    rng = np.random.default_rng(0)
+    image = np.full((30, 50, 3), 200, dtype=np.uint8)
+    spec = TrainSpec(crop=64, scale=(1.0, 1.0))
+    pixels, valid = augment(image, spec, rng)
+    assert pixels.shape == (3, 64, 64) and pixels.dtype == torch.uint8 and valid.sum() == 30 * 50
+    assert (pixels[:, valid] == 200).all() and (pixels[:, ~valid] == 0).all()
+    big = rng.integers(0, 255, (100, 120, 3), dtype=np.uint8)
+    pixels, valid = augment(big, TrainSpec(crop=32, scale=(1.0, 1.0)), rng)
+    windows = np.lib.stride_tricks.sliding_window_view(big, (32, 32, 3)).reshape(-1, 32, 32, 3)
+    crop = pixels.permute(1, 2, 0).numpy()
+    assert valid.all()
+    assert any((windows == c).all((1, 2, 3)).any() for c in (crop, crop[:, ::-1]))
