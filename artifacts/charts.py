@@ -49,9 +49,7 @@ def losses_png(losses: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_line(
-    axes: Axes, iteration: pd.Series, values: pd.Series, window: int, label: str, colour: str, dash: str
-) -> None:
+def _draw_line(axes: Axes, iteration: pd.Series, values: pd.Series, window: int, label: str, colour: str, dash: str) -> None:
     """One loss (T,) float over its iteration (T,) int: raw values faint, a running mean of `window` in front."""
     mean = values.rolling(window, min_periods=1).mean()
     if window > 1:
