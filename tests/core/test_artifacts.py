@@ -238,7 +238,7 @@ def test_markdown_cells_are_escaped() -> None:
 
 
 def test_the_markdown_artifact_stays_small_and_says_what_it_leaves_out(view: ReportView) -> None:
-    many = replace(view, gallery=tuple(gallery_item(f"image{i}", (400, 500)) for i in range(24)))
+    many = replace(view, gallery=tuple(gallery_item(f"image{i}", (140, 176)) for i in range(24)))
     body = bodies(many, Path("runs") / "index.html")[-1]
     assert isinstance(body, MarkdownBody) and len(body.markdown.encode()) <= MARKDOWN_BYTES
     shown = body.markdown.count("\n## ")
