@@ -83,7 +83,7 @@ class _Artist:
     def cam(self, cam: np.ndarray, name: str) -> Picture:
         """cam (h, w) in [0, 1] of class `name`."""
         pixels = overlay_cam(self.image, cam)
-        return Picture(self.encode(pixels), f"class activation map of {name} on image {self.id}", name)
+        return Picture(self.encode(pixels), f"class activation map of {name} on image {self.id}", f"CAM: {name}")
 
     def labels(self, labels: Labels, caption: str) -> Picture:
         """labels (H, W) of the original image; alt text and caption name the classes and their shares."""

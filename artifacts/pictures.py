@@ -98,12 +98,15 @@ def _numbered(image: Pixels, labels: Labels) -> Pixels:
         depth = distance_transform_edt(np.pad(labels == value, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)
         if depth[row, column] >= MARK_ROOM:
-            # Half a number's size from the border, where the picture is that large.
-            place = [
-                min(max(i, min(size, n // 2)), n - min(size, n // 2)) for i, n in zip((column, row), picture.size, strict=True)
-            ]
+            place = (_inside(int(column), picture.width, size), _inside(int(row), picture.height, size))
             draw.text(place, str(value), font=font, anchor="mm", fill="white", stroke_width=2, stroke_fill="black")
     return np.asarray(picture)
+
+
+def _inside(place: int, extent: int, size: int) -> int:
+    """`place` moved so that a number of height `size` is not cut by the border, where the picture is that large."""
+    room = min(size, extent // 2)
+    return min(max(place, room), extent - room)
 
 
 def _to_uint8(values: NDArray[np.floating]) -> Pixels:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from artifacts.gallery import Picture, PictureSize, gallery_groups, segmented_pictures
+from artifacts.gallery import Picture, PictureGroup, PictureSize, gallery_groups, segmented_pictures
 from artifacts.tables import (
     ablation_note,
     ablation_rows,
@@ -32,7 +32,8 @@ __all__ = ["MarkdownBody", "TableBody", "bodies", "publish"]
 
 MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
 SIZE = PictureSize(side=176, quality=70)
-COLUMNS = 6  # pictures in a row of the Markdown tables
+COLUMNS = 4  # pictures in a row of the Markdown tables; more are cut off in the UI
+FIRST = ("what", "split", "mIoU", "precision", "recall")  # what the UI shows of the results without scrolling
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,16 @@ def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
     protocol = protocol_text(metrics["results"][headline].get("protocol", {})) if headline else ""
     about = f"{view.method} method with {view.clip}"
     tables = [
-        TableBody(_key("results", view), f"Results of preset {view.preset}, {about}", results_rows(metrics)),
+        TableBody(_key("results", view), f"Results of preset {view.preset}, {about}", _scores_first(results_rows(metrics))),
         TableBody(_key("classes", view), protocol, classes),
         TableBody(_key("ablation", view), ablation_note(metrics), ablation_rows(metrics)),
     ]
     gallery = MarkdownBody(_key("gallery", view), f"Gallery of preset {view.preset}, {about}", _gallery(view, report))
     return [*(table for table in tables if table.rows), gallery]
+
+
+def _scores_first(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{column: row[column] for column in (*FIRST, *(c for c in row if c not in FIRST))} for row in rows]
 
 
 def _key(name: str, view: ReportView) -> str:
@@ -117,9 +122,12 @@ def _headlines(view: ReportView) -> list[tuple[str, str]]:
 
 def _gallery_blocks(view: ReportView) -> Iterator[str]:
     for item in view.gallery:
-        groups = gallery_groups(item, view.class_names, SIZE)
+        image, *groups = gallery_groups(item, view.class_names, SIZE)
+        if item.cams:
+            image, groups = PictureGroup("", image.pictures + groups[0].pictures), groups[1:]
         title = f"## {markdown_text(item.id)}: {markdown_text(', '.join(item.labels))}\n"
-        yield "\n".join([title, *(_picture_table(group.pictures, group.title) for group in groups)])
+        rows = [_picture_table(image.pictures), *(_picture_table(group.pictures, group.title) for group in groups)]
+        yield "\n".join([title, *rows])
 
 
 def _segmented_blocks(view: ReportView) -> Iterator[str]:
