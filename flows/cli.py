@@ -118,6 +118,7 @@ def _show(metrics: Path, page: Path, bad: dict[str, str], ui: str) -> None:
 def _prefect_environment(store: Path) -> str:
     """Quiet, patient, local Prefect whose database is in the store; returns the command that opens its UI."""
     home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it
     quiet = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

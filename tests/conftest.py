@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+
+import flows  # noqa: F401  sets OpenMP's wait policy, so before torch
+
+import torch  # isort: skip
 
 # Before anything imports Prefect: a patient, silent, local server.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
