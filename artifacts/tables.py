@@ -16,7 +16,7 @@ from rich.text import Text
 
 __all__ = [
     "ablation_note", "ablation_rows", "headline_key", "headline_keys", "markdown_table", "markdown_text", "mean_score",
-    "number", "per_class_rows", "print_tables", "protocol_text", "results_rows",
+    "number", "per_class_rows", "print_scores", "print_tables", "protocol_text", "results_rows",
 ]  # fmt: skip
 
 Row = dict[str, str]
@@ -139,6 +139,12 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     _print_table(console, "Ablation", ablation_rows(metrics), ablation_note(metrics))
     for what, reason in metrics.get("skipped", {}).items():
         console.print(Text(f"not scored: {what}: {reason}"))
+
+
+def print_scores(scores: Mapping[str, Any], console: Console) -> None:
+    """Print one evaluation's scores (`Scores.to_json()`), class by class."""
+    rows = per_class_rows({"results": {"all": scores}}, "all")
+    _print_table(console, "By class", rows, f"mIoU {number(scores['miou'])} over the classes in the truth")
 
 
 def _print_table(console: Console, title: str, rows: Sequence[Row], note: str) -> None:

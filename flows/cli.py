@@ -77,7 +77,7 @@ def evaluate(
         raise SettingError(f"--split {split}: there is no such file")
     ids = None if split is None else split.read_text().split()
     scores = evaluate_folders(pred, truth, names, ids=ids)
-    print_scores(scores, Console())
+    print_scores(scores.to_json(), _console())
     if json_file is not None:
         write_json(json_file, scores.to_json())
 
@@ -108,7 +108,7 @@ def _run(
 def _show(metrics: Path, page: Path, bad: dict[str, str], ui: str) -> None:
     from artifacts.tables import print_tables
 
-    print_tables(json.loads(metrics.read_text()), Console())
+    print_tables(json.loads(metrics.read_text()), _console())
     for image, reason in bad.items():
         print(f"skipped {image}: {reason}")
     print(f"report: {page}")
@@ -128,6 +128,11 @@ def _prefect_environment(store: Path) -> str:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     return f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+
+
+def _console() -> Console:
+    """A file or pipe gets 100 columns, enough for every table."""
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def _verdict(ok: bool) -> str:

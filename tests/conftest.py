@@ -21,6 +21,21 @@ SHARED = ROOT.parent / "shared"
 
 torch.set_num_threads(2)
 
+# Settings that make the demo small enough for a test.
+SMALL_DEMO = [
+    "dataset.train_scenes=12",
+    "dataset.val_scenes=4",
+    "train.iterations=4",
+    "train.batch_size=2",
+    "train.dynamic_from=2",
+    "train.own_argmax_from=3",
+    "train.segmenter.width=16",
+    "evaluate.scales=[0.7, 1.0]",
+    "cams.shard_images=8",
+    "refine.par.iterations=4",
+    "report.gallery_images=2",
+]
+
 
 def small_clip_model(seed: int = 0, quick_gelu: bool = True) -> Any:
     """A seeded open_clip model: 4 blocks, width 32, 2 heads, patch 8, joint width 16."""

@@ -1,0 +1,111 @@
+"""The command line as a user meets it: other processes, their output and exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import ROOT, SHARED, SMALL_DEMO
+
+from excel_core.palette import save_labels_png
+
+EXCEL = str(Path(sys.executable).with_name("excel"))
+
+
+def _excel(*arguments, check=True, env=()):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "PREFECT_HOME"))}
+    ran = subprocess.run(
+        [EXCEL, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=clean | dict(env), timeout=500
+    )
+    assert not check or ran.returncode == 0, ran.stdout + ran.stderr
+    return ran
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """(store, finished process) of a small `excel demo`."""
+    store = tmp_path_factory.mktemp("cli") / "store"
+    return store, _excel("demo", "--store", store, *[part for s in SMALL_DEMO for part in ("--set", s)])
+
+
+def test_demo_ends_with_its_metrics(demo):
+    store, ran = demo
+    lines = ran.stdout.strip().splitlines()
+    assert lines[-1].startswith("metrics: ")
+    metrics = json.loads(Path(lines[-1].removeprefix("metrics: ")).read_text())
+    assert metrics["format"] == "excel-metrics/1" and metrics["clip"] == "excel-tiny"
+    assert "SVC + TSE + LVC" in ran.stdout and "server start" in ran.stdout
+    page = next(line for line in lines if line.startswith("report: ")).removeprefix("report: ")
+    assert Path(page).is_file() and str(store) in page
+    assert "train: 4/4" in ran.stderr
+
+
+def test_demo_again_runs_nothing(demo):
+    store, first = demo
+    again = _excel("demo", "--store", store, *[part for s in SMALL_DEMO for part in ("--set", s)])
+    assert again.stdout.startswith("every stage is complete; nothing to run")
+    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "vco"], "unknown preset 'vco'; valid presets: voc, coco, demo"),
+        (["run", "voc"], "preset 'voc' needs a data folder: pass --data DIR"),
+        (["run", "voc", "--data", "nowhere"], "data folder 'nowhere' does not exist"),
+        (["run", "demo", "--method", "best"], "valid methods: reference, paper, clean"),
+        (["run", "demo", "--device", "tpu"], "unknown device 'tpu'; valid: cpu, cuda, mps"),
+        (["run", "demo", "--clip", "ViT-B-16"], "names no weights; write ViT-B-16:TAG or ViT-B-16:FILE"),
+        (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.segmenter"),
+        (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
+        (["parity", "nothing"], "parity needs PREFIX.npz"),
+    ],
+)
+def test_wrong_words_are_one_message(arguments, message, tmp_path):
+    ran = _excel(*arguments, check=False, env={"EXCEL_STORE": str(tmp_path / "s")}.items())
+    assert ran.returncode == 2 and ran.stderr.startswith("error: ") and "Traceback" not in ran.stderr
+    assert message in " ".join(ran.stderr.split()) and not (tmp_path / "s").exists()
+
+
+def test_a_wrong_data_folder_is_one_message(tmp_path):
+    (tmp_path / "photos").mkdir()
+    ran = _excel("run", "voc", "--data", tmp_path / "photos", "--store", tmp_path / "s", "--clip", "excel-tiny", check=False)
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert "JPEGImages" in ran.stderr and "found an empty folder" in ran.stderr
+
+
+def test_evaluate_scores_folders(tmp_path):
+    truth = np.zeros((10, 10), dtype=np.uint8)
+    truth[:5] = 1
+    prediction = np.zeros((10, 10), dtype=np.uint8)
+    prediction[:4] = 1
+    save_labels_png(tmp_path / "truth" / "a.png", truth)
+    save_labels_png(tmp_path / "pred" / "a.png", prediction)
+    _excel(
+        *("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth"),
+        *("--classes", "world", "--json", tmp_path / "s.json"),
+    )
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["iou"]["house"] == pytest.approx(0.8) and scores["recall"]["house"] == pytest.approx(0.8)
+    assert scores["precision"]["house"] == 1.0 and scores["miou"] == pytest.approx((0.8 + 50 / 60) / 2)
+    assert scores["iou"]["tree"] is None
+    (tmp_path / "pred" / "a.png").unlink()
+    ran = _excel("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth", "--classes", "world", check=False)
+    assert ran.returncode == 2 and "predictions are missing: a" in ran.stderr
+
+
+@pytest.mark.skipif(not (SHARED / "goldens").is_dir(), reason="the golden set with its CLIP is not here")
+def test_parity_prints_a_line_a_key_and_fails_on_a_difference(tmp_path):
+    ran = _excel("parity", SHARED / "goldens" / "reference")
+    assert ran.stdout.count(" ok\n") == 26 and ran.stdout.endswith("26 ok, 0 failed\n")
+    for part in ("", "_clip", "_head"):
+        (tmp_path / f"x{part}.npz").write_bytes((SHARED / "goldens" / f"reference{part}.npz").read_bytes())
+    with np.load(tmp_path / "x.npz") as archive:
+        arrays = dict(archive)
+    arrays["static_cams"] = arrays["static_cams"] + 0.01
+    np.savez(tmp_path / "x.npz", **arrays)
+    ran = _excel("parity", tmp_path / "x", check=False)
+    assert ran.returncode == 1 and ran.stdout.count("FAIL") == 1 and "25 ok, 1 failed" in ran.stdout

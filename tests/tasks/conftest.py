@@ -1,0 +1,21 @@
+"""One small run of the whole chain, without Prefect, shared by the tests that look at its outputs."""
+
+import pytest
+from tests.conftest import SMALL_DEMO
+
+from excel_core.config import preset, with_settings
+from tasks.chain import follow
+from tasks.stage import Place, run_stage
+
+
+@pytest.fixture(scope="session")
+def small_run():
+    """The demo in miniature: 12 training and 3 x 4 held-out scenes, 4 iterations."""
+    return with_settings(preset("demo"), SMALL_DEMO)
+
+
+@pytest.fixture(scope="session")
+def chain(small_run, tmp_path_factory):
+    """(outputs by stage, place) of `small_run`."""
+    place = Place(store=tmp_path_factory.mktemp("store"))
+    return follow(small_run, place, "report", run_stage)

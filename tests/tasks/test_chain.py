@@ -1,0 +1,173 @@
+"""What the whole chain leaves in the store, at miniature size."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from excel_core.config import with_settings
+from excel_core.datasets.truth import TruthDoor
+from excel_core.errors import MaskLeakError
+from excel_core.metrics import confusion_matrix, scores
+from excel_core.palette import VOC_PALETTE, load_labels_png
+from excel_core.stores import CamReader, read_knowledge, read_manifest
+from tasks.chain import STAGES, complete_outputs, follow, needed_stages
+from tasks.stage import Place, Stage, complete_output, run_stage, stage_identity
+
+
+def test_every_stage_left_a_sealed_output(chain):
+    outputs, _ = chain
+    assert list(outputs) == list(STAGES)
+    for output in outputs.values():
+        marker = json.loads((output.folder / "stage.json").read_text())
+        assert marker["format"] == "excel-stage/1" and marker["output"]["content"] == output.content
+        assert not list(output.folder.parent.glob("*.partial"))
+
+
+def test_the_manifest_has_image_level_labels_only(chain):
+    manifest = read_manifest(chain[0]["dataset"].folder / "manifest.parquet")
+    assert len(manifest) == 12 + 3 * 4 and (manifest["error"] == "").all()
+    assert all(1 <= len(labels) <= 3 for labels in manifest["labels"])
+    assert set(zip(manifest["height"], manifest["width"], strict=True)) == {(128, 128)}
+
+
+def test_knowledge_can_be_read_as_words(chain):
+    store = read_knowledge(chain[0]["knowledge"].folder / "knowledge.zarr")
+    assert len(store.texts) == 200 and store.texts[0].startswith(f"a clean origami {store.class_names[0]}. it ")
+    assert store.knowledge.attributes.shape[0] == 64
+
+
+def test_cams_are_small_and_of_image_level_classes(chain):
+    outputs, _ = chain
+    manifest = read_manifest(outputs["dataset"].folder / "manifest.parquet").set_index("id")
+    names = read_knowledge(outputs["knowledge"].folder / "knowledge.zarr").class_names
+    for stage in ("cams", "dynamic"):
+        reader = CamReader(outputs[stage].folder)
+        assert len(reader.ids) == 12
+        for image in reader.ids:
+            classes, cams = reader.read(image)
+            assert [names[c] for c in classes] == manifest.loc[image, "labels"]
+            assert cams.shape[1:] == (16, 16) and cams.min() >= 0 and cams.max() <= 1
+        assert outputs[stage].summary["bytes_an_image"] < 4096
+
+
+def test_pseudo_labels_are_palette_pngs_of_the_images_size(chain):
+    outputs, _ = chain
+    folder = outputs["refine"].folder
+    listed = (folder / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    assert len(listed) == 12
+    for image in listed:
+        with Image.open(folder / "SegmentationClassPseudo" / f"{image}.png") as png:
+            assert png.mode == "P" and png.size == (128, 128)
+            assert np.array_equal(np.array(png.getpalette()).reshape(-1, 3), VOC_PALETTE[: len(png.getpalette()) // 3])
+        for step in outputs["refine"].summary["steps"][:-1]:
+            assert (folder / "steps" / step / f"{image}.png").is_file()
+
+
+def test_metrics_are_what_the_files_say(chain):
+    outputs, place = chain
+    metrics = json.loads((outputs["evaluate"].folder / "metrics.json").read_text())
+    names = ("background", *read_knowledge(outputs["knowledge"].folder / "knowledge.zarr").class_names)
+    door = TruthDoor(place.data)
+    listed = (outputs["refine"].folder / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    matrix = sum(
+        confusion_matrix(
+            door.read(image, 128, 128),
+            load_labels_png(outputs["refine"].folder / "SegmentationClassPseudo" / f"{image}.png"),
+            len(names),
+        )
+        for image in listed
+    )
+    last = outputs["refine"].summary["steps"][-1]
+    result = metrics["results"][f"seeds.static.train.{last}"]
+    assert result["miou"] == pytest.approx(scores(matrix, names).miou)
+    assert set(result) == {"protocol", "miou", "iou", "precision", "recall", "confusion_ratio", "pixels"}
+    protocol_fields = {"what", "split", "labels", "refinement", "scales", "images"}
+    assert all(set(found["protocol"]) == protocol_fields for found in metrics["results"].values())
+    for split in ("held_out_1", "held_out_2", "held_out_3"):
+        for name in ("single_scale", "multi_scale", "multi_scale_crf"):
+            assert f"segmentation.{split}.{name}" in metrics["results"]
+    rows = [row["name"] for row in metrics["ablation"]["rows"]]
+    assert rows[0] == "q-k baseline" and rows[-1] == "SVC + TSE + LVC"
+    assert metrics["skipped"] == {}
+
+
+def test_training_left_its_curve(chain):
+    folder = chain[0]["train"].folder
+    losses = pd.read_csv(folder / "losses.csv")
+    assert losses["iteration"].tolist() == [0, 1, 2, 3] and np.isfinite(losses.to_numpy()).all()
+    with Image.open(folder / "losses.png") as chart:
+        assert chart.format == "PNG" and min(chart.size) > 200
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_nothing_runs_twice(chain, small_run):
+    _, place = chain
+    ran = []
+
+    def record(stage, run, place, inputs):
+        before = (place.store / stage.name).stat().st_mtime_ns
+        output = run_stage(stage, run, place, inputs)
+        ran.extend([stage.name] if (place.store / stage.name).stat().st_mtime_ns != before else [])
+        return output
+
+    again, _ = follow(small_run, Place(store=place.store), "report", record)
+    assert {name: o.identity for name, o in again.items()} == {name: o.identity for name, o in chain[0].items()}
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "kept"),
+    [
+        (
+            "report.gallery_images=1",
+            {"world", "dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "evaluate"},
+        ),
+        ("evaluate.scales=[1.0]", {"world", "dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic"}),
+        ("train.learning_rate=0.002", {"world", "dataset", "describe", "knowledge", "cams", "refine"}),
+        ("refine.affinity.threshold=0.5", {"world", "dataset", "describe", "knowledge", "cams"}),
+        ("cams.calibration.depth=2", {"world", "dataset", "describe", "knowledge"}),
+        ("knowledge.attributes=8", {"world", "dataset", "describe"}),
+        ("describe.n=10", {"world", "dataset"}),
+        ("dataset.train_scenes=11", {"describe"}),
+        ("train.workers=1", set(STAGES) - {"report"}),  # the report shows the whole spec
+        ("train.checkpoint_every=7", set(STAGES) - {"report"}),
+    ],
+)
+def test_an_edit_reruns_only_what_it_touches(chain, small_run, edit, kept):
+    _, place = chain
+    edited = with_settings(small_run, [edit])
+    complete = complete_outputs(edited, Place(store=place.store), "report")
+    found = {stage.name for stage in needed_stages(edited, "report") if _is_complete(stage, edited, place, complete)}
+    assert found == kept
+
+
+def _is_complete(stage, run, place, complete):
+    """Also for stages beside the first incomplete one."""
+    if not all(name in complete for name in stage.inputs):
+        return False
+    data = complete["world"].folder if "world" in complete and stage.name != "world" else None
+    at = Place(store=place.store, data=data)
+    return complete_output(stage, stage_identity(stage, run, at, complete), place.store) is not None
+
+
+def test_a_stage_that_opens_a_mask_fails_unless_it_evaluates(chain, small_run, tmp_path):
+    _, place = chain
+    mask = next((place.data / "SegmentationClass").glob("*.png"))
+
+    def peek(work):
+        load_labels_png(mask)
+        return {}
+
+    spying = Place(store=tmp_path)
+    with pytest.raises(MaskLeakError, match="spy"):
+        run_stage(Stage("spy", (), lambda run: {}, _in_this_module(peek)), small_run, spying, {})
+    run_stage(Stage("scorer", (), lambda run: {}, _in_this_module(peek), sees_masks=True), small_run, spying, {})
+
+
+def _in_this_module(function):
+    """A stage's code version is its module's; borrow a project module for a function made in a test."""
+    function.__module__ = "tasks.describe"
+    return function
