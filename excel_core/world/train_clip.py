@@ -30,7 +30,10 @@ from excel_core.world.scenes import TRAIN_SEEDS
 from excel_core.world.token_rows import prune_token_rows
 from excel_core.world.views import SceneBank, draw_views, fill_bank
 
-__all__ = ["CONFIG_PATH", "WEIGHTS_PATH", "Stage", "TrainSpec", "build_model", "train"]
+__all__ = [
+    "CONFIG_PATH", "FORMAT", "WEIGHTS_PATH", "Stage", "TrainSpec", "build_model", "encode_phrases", "encode_views",
+    "normalise_views", "phrase_loss", "save_model", "train",
+]  # fmt: skip
 
 CONFIG_PATH = Path(__file__).with_name("tiny_clip.json")
 WEIGHTS_PATH = Path(__file__).with_name("tiny_clip.safetensors")
@@ -55,7 +58,7 @@ class TrainSpec:
     scenes: int = 10_000
     scene_size: int = 128
     stages: tuple[Stage, ...] = (
-        Stage(steps=2400, batch=96, size=64, keep=0.6, zoom=(0.4, 1.0)),
+        Stage(steps=1900, batch=96, size=64, keep=0.5, zoom=(0.4, 1.0)),
         Stage(steps=200, batch=32, size=128, keep=0.75, zoom=(0.75, 1.0)),
     )
     phrases: int = 160  # a step, the same for all its images; about 26 of them are true of an image
@@ -121,7 +124,7 @@ def _rate_at(step: int, total: int, spec: TrainSpec) -> float:
     return spec.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - spec.warmup) / (total - spec.warmup))))
 
 
-def _normalise(images: NDArray[np.uint8]) -> Tensor:
+def normalise_views(images: NDArray[np.uint8]) -> Tensor:
     """HWC uint8 batch → (B, 3, V, V) float32 with CLIP's mean and deviation."""
     mean, deviation = (
         torch.tensor(values)[:, None, None]
@@ -169,7 +172,7 @@ def _step_loss(
     views = draw_views(bank, rng, stage.batch, stage.size, patch, stage.keep, stage.zoom)
     chosen = rng.permutation(len(tokens))[: spec.phrases]
     truth = torch.from_numpy(captions.truth(views.shares)[:, chosen])
-    seen = encode_views(model, _normalise(views.images), torch.from_numpy(views.kept))
+    seen = encode_views(model, normalise_views(views.images), torch.from_numpy(views.kept))
     said = encode_phrases(model, tokens[torch.from_numpy(chosen)])
     return phrase_loss(scale.exp() * seen @ said.T + bias, truth)
 
