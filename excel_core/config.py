@@ -37,8 +37,8 @@ class DatasetSpec(Spec):
     val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     scene_size: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="world: side of a scene, pixels")
-    train_scenes: Positive = Field(400, description="world: training scenes")
-    val_scenes: Positive = Field(100, description="world: held-out scenes of each validation split")
+    train_scenes: Positive = Field(240, description="world: training scenes")
+    val_scenes: Positive = Field(40, description="world: held-out scenes of each validation split")
 
 
 class DescribeSpec(Spec):
@@ -118,7 +118,7 @@ class ParSpec(Spec):
 class CrfSpec(Spec):
     """Dense CRF (method 4); sigma in pixels and grey levels."""
 
-    enabled: bool = False
+    enabled: bool = True
     iterations: Annotated[int, Field(ge=0)] = 10
     gaussian_sigma: Annotated[float, Field(gt=0)] = 1
     gaussian_weight: Annotated[float, Field(ge=0)] = 3
@@ -231,11 +231,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {
             "segmenter": {"width": 64},
             "iterations": 300,
-            "batch_size": 8,
             "crop": 128,
             "dynamic_from": 150,
-            "own_argmax_from": 250,
-            "checkpoint_every": 100,
+            "own_argmax_from": 240,
+            "checkpoint_every": 50,
         },
         "evaluate": {"image_size": 128, "ablation": True},
     },

@@ -82,6 +82,31 @@ def evaluate(
         write_json(json_file, scores.to_json())
 
 
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="where to write PRESET_gallery.png and PRESET_results.md")],
+    preset: Annotated[str, typer.Option(help="voc or demo")] = "demo",
+    data: Annotated[Path | None, typer.Option(help="data folder of that run", show_default=False)] = None,
+    store: Store = None,
+    clip: Annotated[str | None, typer.Option(help="CLIP of that run", show_default=False)] = None,
+    method: Method = "reference",
+    settings: Sets = None,
+) -> None:
+    """Write a finished run's pictures and tables, as README shows them."""
+    from artifacts.readme_figures import write_figures
+    from flows.settings import make_place, make_run
+    from tasks.chain import complete_outputs, report_work
+    from tasks.report import build_view
+
+    spec = make_run(preset, method, settings or [], clip)
+    place = make_place(spec, _text(data), _text(store), "cpu")
+    outputs = complete_outputs(spec, place, "report")
+    if "report" not in outputs:
+        raise SettingError(f"{place.store} holds no finished run of these settings; run it first")
+    for path in write_figures(folder, build_view(report_work(spec, place, outputs))):
+        print(path)
+
+
 def _run(
     preset: str, method: str, settings: list[str], data: Path | None, store: Path | None, clip: str | None, device: str
 ) -> Path:
@@ -90,13 +115,13 @@ def _run(
     from tasks.chain import complete_outputs, needed_stages
 
     spec = make_run(preset, method, settings, clip)
-    place = make_place(spec, str(data) if data else None, str(store) if store else None, device)
+    place = make_place(spec, _text(data), _text(store), device)
     missing = len(needed_stages(spec, "report")) - len(complete_outputs(spec, place, "report"))
     ui = _prefect_environment(place.store)
     if missing:
         from flows.excel import excel
 
-        excel(preset, method, settings, str(place.data) if place.data else None, str(place.store), clip, device)
+        excel(preset, method, settings, _text(place.data), str(place.store), clip, device)
     else:
         print("every stage is complete; nothing to run")
     outputs = complete_outputs(spec, place, "report")
@@ -128,6 +153,10 @@ def _prefect_environment(store: Path) -> str:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     return f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _console() -> Console:

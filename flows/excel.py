@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from artifacts.prefect_artifacts import publish
 from prefect import flow, task
 from pydantic import Field
 
+from artifacts.prefect_artifacts import publish
 from excel_core.config import RunSpec
 from flows.settings import make_place, make_run
-from tasks.chain import STAGES, follow
+from tasks.chain import follow, report_work
 from tasks.prefect_task import run_as_task
 from tasks.report import build_view
 from tasks.stage import Place, StageOutput, Work
@@ -40,16 +40,10 @@ def excel(
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
     run = make_run(preset, method, settings, clip)
     outputs, place = run_until("report", run, make_place(run, data, store, device))
-    show_results(run, place, outputs)
+    _publish(report_work(run, place, outputs))  # never cached, so that every run shows its tables and pictures
     return str(outputs["report"].folder / "index.html")
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)
 def _publish(work: Work) -> list[str]:
     return publish(build_view(work), work.folder / "index.html")
-
-
-def show_results(run: RunSpec, place: Place, outputs: dict[str, StageOutput]) -> None:
-    """Put the tables and pictures into the Prefect UI; never cached, so every run shows them."""
-    stage = STAGES["report"]
-    _publish(Work(run, place, {name: outputs[name] for name in stage.inputs}, outputs["report"].folder))

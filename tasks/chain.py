@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from excel_core.config import RunSpec
 from tasks import cams, dataset, describe, dynamic, evaluate, knowledge, refine, report, train, world
-from tasks.stage import Place, Stage, StageOutput, complete_output, stage_identity
+from tasks.stage import Place, Stage, StageOutput, Work, complete_output, stage_identity
 
-__all__ = ["STAGES", "complete_outputs", "follow", "needed_stages"]
+__all__ = ["STAGES", "complete_outputs", "follow", "needed_stages", "report_work"]
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -48,3 +48,10 @@ def complete_outputs(run: RunSpec, place: Place, last: str) -> Outputs:
         return complete_output(stage, stage_identity(stage, run, place, inputs), place.store)
 
     return follow(run, place, last, look)[0]
+
+
+def report_work(run: RunSpec, place: Place, outputs: Outputs) -> Work:
+    """What `tasks.report.build_view` reads, from finished outputs; the world, where there is one, is the data."""
+    if "world" in outputs:
+        place = place.model_copy(update={"data": outputs["world"].folder})
+    return Work(run, place, {name: outputs[name] for name in STAGES["report"].inputs}, outputs["report"].folder)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from artifacts.html_report import write_report
 
 import artifacts
+from artifacts.html_report import write_report
 from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.knowledge import nearest_descriptions

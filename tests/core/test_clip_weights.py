@@ -4,12 +4,12 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.conftest import small_clip_model
 
 from excel_core import clip_weights
 from excel_core.clip import FrozenClip, check_plain_vit
 from excel_core.clip_weights import clip_from_openai_state, load_clip, parse_clip_name
 from excel_core.errors import ModelError
+from tests.conftest import small_clip_model
 
 CONFIG = {
     "embed_dim": 16,

@@ -5,9 +5,8 @@ import pkgutil
 import subprocess
 import sys
 
-from tests.conftest import ROOT
-
 import excel_core
+from tests.conftest import ROOT
 
 ALLOWED = {
     "excel_core": {"excel_core"},

@@ -93,7 +93,7 @@ def test_upsampling_adds_the_background_first():
 
 def _naive_par(image, maps, spec):
     """PAR by loops over pixels and neighbours."""
-    K, H, W = maps.shape
+    _, H, W = maps.shape
     moves = [(dy * d, dx * d) for d in spec.dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     lengths = np.array([max(abs(y), abs(x)) * (math.sqrt(2) if y and x else 1) for y, x in moves])
     position = np.exp(-((lengths / (lengths.std(ddof=1) + 1e-8) / 0.3) ** 2))

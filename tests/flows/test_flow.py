@@ -6,12 +6,12 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.sorting import ArtifactSort
-from tests.conftest import SMALL_DEMO
 
 from excel_core.errors import ModelError, SettingError
 from flows import stages
 from flows.excel import excel
 from tasks.chain import STAGES
+from tests.conftest import SMALL_DEMO
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

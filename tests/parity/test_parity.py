@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import SHARED
 
 from excel_core.affinity import affinity_cams, upsample_with_background
 from excel_core.cams import normalise_tokens, patch_text_cams
@@ -15,6 +14,7 @@ from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.parity import compare_with_goldens
+from tests.conftest import SHARED
 
 GOLDENS = SHARED / "goldens" / "reference"
 

@@ -1,11 +1,11 @@
 """One small run of the whole chain, without Prefect, shared by the tests that look at its outputs."""
 
 import pytest
-from tests.conftest import SMALL_DEMO
 
 from excel_core.config import preset, with_settings
 from tasks.chain import follow
 from tasks.stage import Place, run_stage
+from tests.conftest import SMALL_DEMO
 
 
 @pytest.fixture(scope="session")

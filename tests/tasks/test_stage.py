@@ -9,12 +9,12 @@ import textwrap
 
 import pytest
 from pydantic import ValidationError
-from tests.conftest import ROOT
 
 from excel_core.config import preset
 from excel_core.errors import StoreError
 from tasks import code_version
 from tasks.stage import Place, Stage, StageOutput, complete_output, run_stage
+from tests.conftest import ROOT
 
 RUN = preset("voc")
 

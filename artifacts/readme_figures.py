@@ -1,0 +1,66 @@
+"""The figures and tables of README: made from a finished run, never by hand."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from artifacts.gallery import STEP_NAMES
+from artifacts.pictures import overlay_cam, overlay_labels
+from artifacts.tables import ablation_note, ablation_rows, markdown_table, results_rows
+from artifacts.view import GalleryItem, Pixels, ReportView
+from excel_core.stores import written_then_renamed
+
+__all__ = ["write_figures"]
+
+ROWS = 4  # images in the gallery
+
+
+def write_figures(folder: Path, view: ReportView) -> list[Path]:
+    """Write NAME_gallery.png and NAME_results.md into `folder`, NAME being the preset; returns their paths."""
+    gallery, results = (folder / f"{view.preset}_{name}" for name in ("gallery.png", "results.md"))
+    png = _gallery_png(view)
+    with written_then_renamed(gallery) as temporary:
+        temporary.write_bytes(png)
+    with written_then_renamed(results) as temporary:
+        temporary.write_text(_results_markdown(view))
+    return [gallery, results]
+
+
+def _results_markdown(view: ReportView) -> str:
+    stages = [{"stage": row.stage, "seconds": f"{row.seconds:.1f}", "KiB": f"{row.bytes / 1024:.0f}"} for row in view.stages]
+    head = f"Preset `{view.preset}`, method `{view.method}`, CLIP `{view.clip}`. Scores are shares in [0, 1]."
+    parts = [head, markdown_table(results_rows(view.metrics))]
+    if view.metrics.get("ablation"):
+        parts += [f"Ablation: {ablation_note(view.metrics)}.", markdown_table(ablation_rows(view.metrics))]
+    return "\n\n".join([*parts, markdown_table(stages)]).rstrip() + "\n"
+
+
+def _gallery_png(view: ReportView) -> bytes:
+    """One row an image: the photo, its first class's CAM, the label map after each step, and the truth."""
+    rows = [_row(item) for item in view.gallery[:ROWS]]
+    width = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.6 * width, 1.75 * len(rows)), dpi=120, layout="constrained", facecolor="white")
+    axes = np.atleast_2d(figure.subplots(len(rows), width, squeeze=False))
+    for line, row in zip(axes, rows, strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, (caption, pixels) in zip(line, row, strict=False):
+            axis.imshow(pixels)
+            axis.set_title(caption, fontsize=8)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _row(item: GalleryItem) -> list[tuple[str, Pixels]]:
+    row = [(", ".join(item.labels), item.image)]
+    row += [(f"CAM: {name}", overlay_cam(item.image, cam)) for name, cam in list(item.cams.items())[:1]]
+    row += [(STEP_NAMES.get(step, step), overlay_labels(item.image, labels)) for step, labels in item.steps.items()]
+    row += [
+        (f"LVC {STEP_NAMES.get(step, step)}", overlay_labels(item.image, item.lvc_steps[step]))
+        for step in list(item.lvc_steps)[-1:]
+    ]
+    return row + ([("truth", overlay_labels(item.image, item.truth))] if item.truth is not None else [])
