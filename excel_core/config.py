@@ -1,21 +1,16 @@
-"""Frozen specs of every stage; presets say what a data set needs, methods say how to compute.
+"""Frozen specs of every stage, with VOC's published hyper-parameters as defaults; presets.py builds runs from them.
 
-A run is one `RunSpec`: `preset("voc", method="reference")` builds it, `with_settings` applies
-`stage.field=value` edits. Specs refuse unknown fields and values out of bounds, and list the valid ones.
-Section numbers in comments are those of the method's description in README; equation numbers the paper's.
+Specs refuse unknown fields and values out of bounds. Equation numbers are the paper's.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from excel_core.errors import SettingError
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-    "METHODS", "PRESETS", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
+    "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
     "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec",
-    "Spec", "TrainSpec", "preset", "with_settings",
+    "Spec", "TrainSpec",
 ]  # fmt: skip
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -206,115 +201,3 @@ class RunSpec(Spec):
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     report: ReportSpec = ReportSpec()
-
-
-# Each preset holds only what differs from the defaults above, which are VOC's published hyper-parameters.
-PRESETS: dict[str, dict[str, Any]] = {
-    "voc": {},
-    "coco": {
-        "dataset": {"layout": "coco", "prompts": "coco"},
-        "knowledge": {"attributes": 224},
-        "refine": {"affinity": {"threshold": 0.88}},
-        "train": {"iterations": 100_000, "warmup": 200, "dynamic_from": 30_000, "own_argmax_from": None},
-        "evaluate": {"flip": "all"},
-    },
-    # The picture-book world on a CPU in minutes: smaller pictures, a smaller CLIP, a shorter schedule.
-    "demo": {
-        "dataset": {
-            "layout": "world",
-            "prompts": "world",
-            "val_splits": ("held_out_1", "held_out_2", "held_out_3"),
-        },
-        "clip": {"model": "excel-tiny"},
-        "knowledge": {"attributes": 64},
-        "cams": {"image_size": 128, "normalisation": "clip", "batch_size": 32},
-        "train": {
-            "segmenter": {"width": 64},
-            "iterations": 300,
-            "crop": 128,
-            "dynamic_from": 150,
-            "own_argmax_from": 240,
-            "checkpoint_every": 50,
-        },
-        "evaluate": {"image_size": 128, "ablation": True},
-    },
-}
-
-# Each method holds only what differs from `reference`, the published implementation's behaviour.
-METHODS: dict[str, dict[str, Any]] = {
-    "reference": {},
-    "paper": {
-        "cams": {
-            "normalisation": "clip",
-            "features": "over_channels",
-            "surgery": False,
-            "minmax": "patches",
-            "calibration": {"heads": "each", "layers": "true", "relation_mean": "image"},
-        },
-        "refine": {"affinity": {"scale": "mean"}},
-        "evaluate": {"flip": "all"},
-    },
-    "clean": {
-        "cams": {
-            "normalisation": "clip",
-            "features": "over_channels",
-            "calibration": {"layers": "true", "relation_mean": "image"},
-        },
-        "refine": {"affinity": {"scale": "mean"}},
-        "train": {"padding": "ignored"},
-        "evaluate": {"flip": "all"},
-    },
-}
-
-SpecT = TypeVar("SpecT", bound=BaseModel)
-
-
-def preset(name: str, method: str = "reference") -> RunSpec:
-    """The run of a preset under a method; unknown names raise SettingError with the valid ones."""
-    if name not in PRESETS:
-        raise SettingError(f"unknown preset {name!r}; valid presets: {', '.join(PRESETS)}")
-    if method not in METHODS:
-        raise SettingError(f"unknown method {method!r}; valid methods: {', '.join(METHODS)}")
-    run = _apply(RunSpec(preset=name, method=method), PRESETS[name])
-    return _apply(run, METHODS[method])
-
-
-def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:
-    """`run` with every `stage.field=value` of `settings` applied; values are YAML scalars or lists."""
-    for setting in settings:
-        path, separator, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not separator or len(keys) < 2:
-            raise SettingError(f"--set {setting!r}: expected stage.field=value, e.g. refine.par.iterations=10")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingError(f"--set {setting!r}: the value is not readable: {error}") from None
-        edit: dict[str, Any] = {keys[-1]: value}
-        for key in reversed(keys[:-1]):
-            edit = {key: edit}
-        run = _apply(run, edit)
-    return run
-
-
-def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:
-    """`spec` with the nested `edit` merged in and validated; errors name the dotted field."""
-    fields = type(spec).model_fields
-    values = dict(spec)
-    for key, value in edit.items():
-        if key not in fields or (not path and key in ("preset", "method")):
-            valid = [name for name in fields if path or name not in ("preset", "method")]
-            raise SettingError(f"unknown field {path + key!r}; valid fields: {', '.join(path + v for v in valid)}")
-        current = values[key]
-        if isinstance(current, BaseModel):
-            if not isinstance(value, dict):
-                inner = ", ".join(f"{path}{key}.{name}" for name in type(current).model_fields)
-                raise SettingError(f"{path + key!r} is a group; set one of its fields: {inner}")
-            value = _apply(current, value, f"{path}{key}.")
-        values[key] = value
-    try:
-        return type(spec)(**values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = path + ".".join(str(part) for part in problem["loc"])
-        raise SettingError(f"{place}: {problem['msg']}; got {problem['input']!r}") from None

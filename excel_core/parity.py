@@ -25,12 +25,13 @@ from excel_core.affinity import (
 from excel_core.calibration import calibrated_features, layer_features, original_path, relation_of
 from excel_core.cams import normalise_tokens, patch_text_cams
 from excel_core.clip_weights import clip_from_openai_state
-from excel_core.config import KnowledgeSpec, SegmenterSpec, preset
+from excel_core.config import KnowledgeSpec, SegmenterSpec
 from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.par import pixel_adaptive_refinement
+from excel_core.presets import preset
 from excel_core.segmenter import Segmenter
 
 __all__ = ["Comparison", "compare_with_goldens"]

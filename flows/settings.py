@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from excel_core.clip_weights import parse_clip_name
-from excel_core.config import RunSpec, preset, with_settings
+from excel_core.config import RunSpec
 from excel_core.errors import SettingError
+from excel_core.presets import preset, with_settings
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place
 

@@ -33,7 +33,7 @@ def build_view(work: Work) -> ReportView:
     run, store = work.run, load_knowledge(work)
     shown = run.report.gallery_images
     train = records(work, run.dataset.train_split)
-    gallery = tuple(_gallery_item(work, row, store.class_names) for row in _spread(train, shown))
+    gallery = tuple(_gallery_item(work, row, store.class_names) for row in train[: min(shown, SHOWN_TRUTHS)])
     per_split = -(-shown // len(run.dataset.val_splits))
     segmented = [item for split in run.dataset.val_splits for item in _segmented(work, split, per_split)]
     nearest = nearest_descriptions(store.knowledge, 3) if len(store.knowledge.attributes) else []
@@ -51,11 +51,6 @@ def build_view(work: Work) -> ReportView:
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,
     )
-
-
-def _spread(rows: list[Record], count: int) -> list[Record]:
-    """`count` of the first rows (those whose truth evaluation copies), images with more classes first."""
-    return sorted(rows[:SHOWN_TRUTHS], key=lambda row: -len(row.classes))[:count]
 
 
 def _gallery_item(work: Work, row: Record, names: tuple[str, ...]) -> GalleryItem:

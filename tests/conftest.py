@@ -18,6 +18,8 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+VOC = SHARED / "data" / "VOC2012"
+needs_photos = pytest.mark.skipif(not VOC.is_dir(), reason="the real VOC photos are not beside the repository")
 
 torch.set_num_threads(2)
 

@@ -66,9 +66,7 @@ def _check_size(path: Path, image: Image.Image) -> None:
     if limit is not None and width * height > limit:
         raise ImageError(f"{path.name}: {width}×{height} pixels are over the limit of {limit}")
     if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{path.name}: {width} wide and {height} high; both sides must have at least {MIN_SIDE} pixels"
-        )
+        raise ImageError(f"{path.name}: {width} wide and {height} high; both sides must have at least {MIN_SIDE} pixels")
 
 
 def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:

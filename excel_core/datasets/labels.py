@@ -62,7 +62,7 @@ def read_labels_xml(path: Path, class_names: Sequence[str]) -> list[str]:
     """
     try:
         with path.open("rb") as file:
-            names = [(node.text or "").strip() for node in parse(file).getroot().findall("object/name")]
+            names = [(node.text or "").strip() for node in parse(file).iterfind("object/name")]
     except FileNotFoundError as error:
         raise ImageError(f"no labels: Annotations/{path.name} is missing") from error
     except (ParseError, DefusedXmlException, ValueError, OSError) as error:

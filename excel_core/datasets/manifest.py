@@ -41,8 +41,7 @@ def check_image_id(image_id: str, where: str) -> str:
     odd = any(mark in image_id for mark in '/\\:"') or image_id.split() != [image_id]
     if odd or image_id.startswith(".") or not image_id.isprintable():
         raise DataError(
-            f"{where}: an image id is one file name inside JPEGImages without suffix, such as 2007_000032; "
-            f"got {image_id!r}"
+            f"{where}: an image id is one file name inside JPEGImages without suffix, such as 2007_000032; got {image_id!r}"
         )
     return image_id
 

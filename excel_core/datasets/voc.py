@@ -161,8 +161,7 @@ def _check_layout(root: Path) -> None:
     nearest = _nearest_root(root)
     advice = f"; pass {nearest} instead" if nearest else ""
     raise DataError(
-        f"{root}: not a data set in VOC layout: looked for {', '.join(missing)}; "
-        f"found {found or 'an empty folder'}{advice}"
+        f"{root}: not a data set in VOC layout: looked for {', '.join(missing)}; found {found or 'an empty folder'}{advice}"
     )
 
 

@@ -135,9 +135,7 @@ def _threshold(fact: str) -> float:
     return _SEEN["ground" if fact.removeprefix("ground/") in BACKGROUNDS else "part"]
 
 
-def sample_captions(
-    captions: Captions, scene: Scene, rng: np.random.Generator, count: int = 36
-) -> list[tuple[Phrase, bool]]:
+def sample_captions(captions: Captions, scene: Scene, rng: np.random.Generator, count: int = 36) -> list[tuple[Phrase, bool]]:
     """`count` phrases of a scene with their truth, half of them true where there are enough true ones."""
     truth = captions.scene_truth(scene)
     true, false = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)

@@ -127,8 +127,7 @@ def _rate_at(step: int, total: int, spec: TrainSpec) -> float:
 def normalise_views(images: NDArray[np.uint8]) -> Tensor:
     """HWC uint8 batch → (B, 3, V, V) float32 with CLIP's mean and deviation."""
     mean, deviation = (
-        torch.tensor(values)[:, None, None]
-        for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     )
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0 - mean) / deviation
 

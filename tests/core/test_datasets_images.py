@@ -160,9 +160,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path: Path, side: i
         read_image(path)
 
 
-def test_pillows_limit_is_an_error_where_it_only_warns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pillows_limit_is_an_error_where_it_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, Image.fromarray(PIXELS))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PIXELS.shape[0] * PIXELS.shape[1] - 1)
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="over the limit"):

@@ -8,8 +8,8 @@ from PIL import Image
 
 from excel_core.errors import DataError
 from excel_core.palette import VOC_PALETTE, load_labels_png, save_labels_png
+from tests.conftest import VOC, needs_photos
 
-VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
 LABELS = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)
 
 
@@ -20,6 +20,7 @@ def test_known_colours() -> None:
     assert VOC_PALETTE.shape == (256, 3) and len(np.unique(VOC_PALETTE, axis=0)) == 256
 
 
+@needs_photos
 def test_palette_is_the_one_in_the_official_masks() -> None:
     with Image.open(VOC / "SegmentationClass" / "2007_000032.png") as image:
         official = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -42,6 +43,7 @@ def test_other_ways_of_saving_labels(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png"), LABELS)
 
 
+@needs_photos
 def test_a_colour_that_is_no_label_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "x.png")
     with pytest.raises(DataError, match=r"\(1, 2, 3\) is not in the VOC palette"):

@@ -11,9 +11,30 @@ from PIL import Image
 
 from excel_core.datasets import read_voc, usable
 from excel_core.errors import DataError, SettingError
+from tests.conftest import VOC, needs_photos
 
-VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
-VOC_CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
+VOC_CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 CLASSES = ["dog", "cat", "person"]
 IDS = [f"a{index}" for index in range(5)]
 
@@ -46,6 +67,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@needs_photos
 def test_the_real_photos() -> None:
     manifest = read_voc(VOC, ["train", "val"], VOC_CLASSES)
     assert len(usable(manifest, "train")) == 150 and len(usable(manifest, "val")) == 100
@@ -139,9 +161,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD)
-def test_one_bad_image_is_recorded_and_skipped(
-    root: Path, spoil: Callable[[Path], None], reason: str
-) -> None:
+def test_one_bad_image_is_recorded_and_skipped(root: Path, spoil: Callable[[Path], None], reason: str) -> None:
     spoil(root)
     manifest = read_voc(root, ["train"], CLASSES)
     assert reason in manifest.iloc[1].error
@@ -192,9 +212,7 @@ def test_an_id_that_leads_elsewhere_is_refused(root: Path, image_id: str) -> Non
 def test_an_unknown_label_in_labels_csv_ends_it(root: Path) -> None:
     with (root / "labels.csv").open("a") as table:
         table.write("b9,cat unicorn\n")
-    with pytest.raises(
-        DataError, match="labels.csv line 7: unknown label 'unicorn'; valid: dog, cat, person"
-    ):
+    with pytest.raises(DataError, match="labels.csv line 7: unknown label 'unicorn'; valid: dog, cat, person"):
         read_voc(root, ["train"], CLASSES)
 
 
@@ -223,9 +241,7 @@ def test_a_wrong_root_says_what_was_found_and_what_to_pass(root: Path, tmp_path:
         with pytest.raises(DataError, match=f"looked for JPEGImages/.*pass {inner} instead"):
             read_voc(wrong, ["train"], CLASSES)
     (root / "labels.csv").unlink()
-    with pytest.raises(
-        DataError, match="looked for labels.csv or Annotations/; found ImageSets/, JPEGIm.*/$"
-    ):
+    with pytest.raises(DataError, match="looked for labels.csv or Annotations/; found ImageSets/, JPEGIm.*/$"):
         read_voc(root, ["train"], CLASSES)
 
 

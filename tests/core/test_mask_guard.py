@@ -15,8 +15,8 @@ from PIL import Image
 from excel_core.datasets import TruthDoor, masks_forbidden, read_image, read_voc
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.palette import VOC_PALETTE, load_labels_png, save_labels_png
+from tests.conftest import VOC, needs_photos
 
-VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
 MASK = np.random.default_rng(0).integers(0, 21, (10, 12), dtype=np.uint8)
 
 OPENERS: dict[str, Callable[[Path], Any]] = {
@@ -161,6 +161,7 @@ def test_guards_nest_and_end_with_an_exception(mask: Path) -> None:
     mask.read_bytes()
 
 
+@needs_photos
 def test_reading_the_data_set_opens_no_mask() -> None:
     with masks_forbidden(VOC / "SegmentationClass"):
         assert len(read_voc(VOC, ["val"], _voc_classes())) == 100
@@ -182,6 +183,7 @@ def test_an_image_that_links_to_a_mask_ends_the_reading(tmp_path: Path, mask: Pa
         read_voc(tmp_path, ["train"], ["dog"])
 
 
+@needs_photos
 def test_the_door_reads_indices(mask: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(TruthDoor(tmp_path).read("x", 10, 12), MASK)
     real = TruthDoor(VOC).read("2007_000032", 281, 500)

@@ -254,9 +254,7 @@ def test_refuses_unknown_and_missing_keys_and_classes(tmp_path: Path, pets: Prom
 
 def test_refuses_too_few_and_says_how_many(tmp_path: Path, pets: PromptSet) -> None:
     path = write_json(tmp_path / "d.json", pets_document())
-    assert f"{path}:{line_of(path, 'cat' + chr(34))}: classes.cat: needs 4 descriptions, got 3" in refusal(
-        path, pets, 4
-    )
+    assert f"{path}:{line_of(path, 'cat' + chr(34))}: classes.cat: needs 4 descriptions, got 3" in refusal(path, pets, 4)
     assert "at least 1, got 0" in refusal(path, pets, 0)
 
 

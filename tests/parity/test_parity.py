@@ -8,12 +8,13 @@ import torch
 
 from excel_core.affinity import affinity_cams, upsample_with_background
 from excel_core.cams import normalise_tokens, patch_text_cams
-from excel_core.config import KnowledgeSpec, preset
+from excel_core.config import KnowledgeSpec
 from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.parity import compare_with_goldens
+from excel_core.presets import preset
 from tests.conftest import SHARED
 
 GOLDENS = SHARED / "goldens" / "reference"

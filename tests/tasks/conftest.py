@@ -2,7 +2,7 @@
 
 import pytest
 
-from excel_core.config import preset, with_settings
+from excel_core.presets import preset, with_settings
 from tasks.chain import follow
 from tasks.stage import Place, run_stage
 from tests.conftest import SMALL_DEMO

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from excel_core.config import with_settings
 from excel_core.datasets.truth import TruthDoor
 from excel_core.errors import MaskLeakError
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.palette import VOC_PALETTE, load_labels_png
+from excel_core.presets import with_settings
 from excel_core.stores import CamReader, read_knowledge, read_manifest
 from tasks.chain import STAGES, complete_outputs, follow, needed_stages
 from tasks.stage import Place, Stage, complete_output, run_stage, stage_identity

@@ -10,8 +10,8 @@ import textwrap
 import pytest
 from pydantic import ValidationError
 
-from excel_core.config import preset
 from excel_core.errors import StoreError
+from excel_core.presets import preset
 from tasks import code_version
 from tasks.stage import Place, Stage, StageOutput, complete_output, run_stage
 from tests.conftest import ROOT
