@@ -1,17 +1,20 @@
-# make demo · make test · make check · make parity GOLDENS=prefix
+# make demo · make test · make figures (README's pictures and tables) · make check (linter and types)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
 
-.PHONY: demo test check install clean
+.PHONY: demo test figures check install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
 
 test: install
 	$(BIN)/python -m pytest
+
+figures: demo
+	$(BIN)/excel figures docs --store $(STORE)
 
 check: install
 	$(BIN)/ruff check .
