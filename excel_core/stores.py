@@ -15,6 +15,7 @@
 Files are written under a temporary name and renamed, so a reader never meets half a file.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -235,8 +236,10 @@ class Architecture:
 
 def save_checkpoint(path: Path, architecture: Architecture, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, lists and dicts of them) with the architecture it belongs to."""
+    buffer = io.BytesIO()  # torch's own writer reports a full disk as anything but an OSError
+    torch.save({"format": "excel-checkpoint/1", "architecture": architecture.to_json(), **state}, buffer)
     with written_then_renamed(path) as temporary:
-        torch.save({"format": "excel-checkpoint/1", "architecture": architecture.to_json(), **state}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, architecture: Architecture) -> dict[str, Any]:
@@ -250,11 +253,11 @@ def load_checkpoint(path: Path, architecture: Architecture) -> dict[str, Any]:
 
 def save_segmenter(path: Path, architecture: Architecture, segmenter: Segmenter) -> None:
     """Write the trained weights with their architecture as metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()}
     with written_then_renamed(path) as temporary:
-        save_file(tensors, temporary, metadata={"architecture": json.dumps(architecture.to_json())})
+        temporary.write_bytes(save(tensors, metadata={"architecture": json.dumps(architecture.to_json())}))
 
 
 def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:

@@ -9,6 +9,7 @@ from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_settings
+from tasks.dataset import check_layout
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place
 
@@ -19,9 +20,9 @@ def make_run(preset_name: str, method: str, settings: list[str], clip: str | Non
     """The run's spec; anything wrong in it is refused here, before work starts."""
     run = with_settings(preset(preset_name, method), settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
+    check_layout(run.dataset)
     prompts_file(run.dataset.prompts)
-    if run.dataset.layout != "coco":
-        descriptions_file(run.dataset.prompts)
+    descriptions_file(run.dataset.prompts)
     return run
 
 

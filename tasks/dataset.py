@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from excel_core.config import RunSpec
+from excel_core.config import DatasetSpec, RunSpec
 from excel_core.datasets.voc import read_voc
 from excel_core.errors import DataError
 from excel_core.prompts import load_prompts
@@ -12,7 +12,7 @@ from tasks.fingerprint import folders_fingerprint
 from tasks.prompt_files import prompts_file
 from tasks.stage import Place, Stage, Work
 
-__all__ = ["STAGE"]
+__all__ = ["STAGE", "check_layout"]
 
 SOURCES = ("JPEGImages", "Annotations", "ImageSets", "labels.csv")
 
@@ -20,8 +20,7 @@ SOURCES = ("JPEGImages", "Annotations", "ImageSets", "labels.csv")
 def build_dataset(work: Work) -> dict[str, Any]:
     """Read the data folder; bad images are recorded with their reasons."""
     spec = work.run.dataset
-    if spec.layout == "coco":
-        raise DataError("preset 'coco': the COCO reader is not part of this version; convert to VOC layout and use 'voc'")
+    check_layout(spec)
     if work.place.data is None:
         raise DataError("no data folder; pass --data DIR (VOC layout: JPEGImages, Annotations or labels.csv, ImageSets)")
     names = load_prompts(prompts_file(spec.prompts)).class_names
@@ -35,6 +34,12 @@ def build_dataset(work: Work) -> dict[str, Any]:
         "images": {split: int((manifest["split"] == split).sum()) for split in splits},
         "bad": {row.id: row.error for row in bad.itertuples()},
     }
+
+
+def check_layout(spec: DatasetSpec) -> None:
+    """DataError for a layout that has no reader yet."""
+    if spec.layout == "coco":
+        raise DataError("preset 'coco': the COCO reader is not part of this version; convert to VOC layout and use 'voc'")
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

@@ -6,6 +6,7 @@ folder is never written again. What follows is keyed by the output's *content*, 
 nothing stops there.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,6 +30,7 @@ from tasks.code_version import code_version
 __all__ = ["Place", "Stage", "StageOutput", "Work", "complete_output", "run_stage", "stage_identity"]
 
 MARKER = "stage.json"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 Note = Callable[[str], None]
 
 
@@ -159,9 +161,11 @@ def _build(stage: Stage, work: Work) -> dict[str, Any]:
         with masks_forbidden(stage=stage.name):
             return stage.build(work)
     except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         free = shutil.disk_usage(work.place.store).free
         raise StoreError(
-            f"{stage.name}: cannot write to {work.place.store} ({error.strerror or error}; {free / 2**20:.0f} MiB free). "
+            f"{stage.name}: cannot write to {work.place.store} ({error.strerror}; {free / 2**20:.0f} MiB free). "
             "Finished stages are kept; make room or choose another --store, and run again"
         ) from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import flows  # noqa: F401  sets OpenMP's wait policy, so before torch
 
@@ -22,6 +23,8 @@ VOC = SHARED / "data" / "VOC2012"
 needs_photos = pytest.mark.skipif(not VOC.is_dir(), reason="the real VOC photos are not beside the repository")
 
 torch.set_num_threads(2)
+settings.register_profile("no times", deadline=None)  # a slow machine is no failure
+settings.load_profile("no times")
 
 # Settings that make the demo small enough for a test.
 SMALL_DEMO = [

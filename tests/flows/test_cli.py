@@ -61,6 +61,7 @@ def test_demo_again_runs_nothing(demo):
         (["run", "demo", "--clip", "ViT-B-16"], "names no weights; write ViT-B-16:TAG or ViT-B-16:FILE"),
         (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.segmenter"),
         (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
+        (["run", "coco", "--data", "."], "the COCO reader is not part of this version"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),
     ],
 )
