@@ -1,6 +1,6 @@
 # make demo · make test · make figures (README's pictures and tables) · make check (linter and types)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs

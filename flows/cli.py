@@ -121,6 +121,8 @@ def _run(
     if missing:
         from flows.excel import excel
 
+        if "PREFECT_API_URL" not in os.environ:
+            print("starting a local Prefect server (about 20 s)", flush=True)
         excel(preset, method, settings, _text(place.data), str(place.store), clip, device)
     else:
         print("every stage is complete; nothing to run")
