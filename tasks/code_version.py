@@ -10,7 +10,7 @@ __all__ = ["code_version", "used_modules"]
 
 # `tasks.stage` and its like decide when a stage runs, not what it computes.
 PACKAGES = ("excel_core", "tasks", "artifacts")
-ORCHESTRATION = ("tasks.stage", "tasks.code_version", "tasks.progress")
+ORCHESTRATION = ("tasks.stage", "tasks.code_version", "tasks.fingerprint", "tasks.progress")
 
 
 @cache

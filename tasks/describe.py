@@ -6,7 +6,7 @@ from typing import Any
 from excel_core.config import RunSpec
 from excel_core.prompts import BundledProvider, load_prompts
 from excel_core.stores import write_json
-from tasks.fingerprint import folders_fingerprint
+from tasks.fingerprint import files_fingerprint
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place, Stage, Work
 
@@ -31,12 +31,11 @@ def build_describe(work: Work) -> dict[str, Any]:
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.describe.model_dump(mode="json") | {"prompts": run.dataset.prompts}
+    return run.describe.model_dump(mode="json")
 
 
-def _outside(run: RunSpec, place: Place) -> list[str | None]:
-    paths = (prompts_file(run.dataset.prompts), descriptions_file(run.dataset.prompts))
-    return [folders_fingerprint(path.parent, path.name) for path in paths]
+def _outside(run: RunSpec, place: Place) -> list[str]:
+    return files_fingerprint(prompts_file(run.dataset.prompts), descriptions_file(run.dataset.prompts))
 
 
 STAGE = Stage("describe", (), _spec, build_describe, outside=_outside)

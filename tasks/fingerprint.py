@@ -1,4 +1,4 @@
-"""Cheap fingerprints of what lies outside the store: data folders by their listings, weights by their bytes."""
+"""Fingerprints of what lies outside the store: data folders by their listings (cheap), single files by their bytes."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
 from tasks.stage import Place, digest_of
 
-__all__ = ["clip_fingerprint", "folders_fingerprint"]
+__all__ = ["clip_fingerprint", "files_fingerprint", "folders_fingerprint"]
 
 
 def folders_fingerprint(root: Path | None, *names: str) -> str | None:
@@ -27,6 +27,11 @@ def folders_fingerprint(root: Path | None, *names: str) -> str | None:
     return digest_of(sorted(rows))
 
 
+def files_fingerprint(*paths: Path) -> list[str]:
+    """Names and digests of files, wherever the folder is and whenever they were written."""
+    return [f"{path.name}:{_file_digest(path, *_version(path))}" for path in paths]
+
+
 def clip_fingerprint(run: RunSpec, place: Place) -> str:
     """The model's name, and the bytes of its weights where they are a local file."""
     source = parse_clip_name(run.clip.model)
@@ -34,8 +39,13 @@ def clip_fingerprint(run: RunSpec, place: Place) -> str:
         return f"{source.model}:{source.tag}"
     if not source.file.is_file():
         return f"{source.model}:missing"  # loading it will say what to do
-    status = source.file.stat()
-    return f"{source.model}:{_file_digest(source.file, status.st_size, status.st_mtime_ns)}"
+    return f"{source.model}:{_file_digest(source.file, *_version(source.file))}"
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Size and time of change, by which a digest is remembered."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-import artifacts
+import artifacts.html_report
 from artifacts.html_report import write_report
 from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
@@ -14,7 +14,7 @@ from excel_core.knowledge import nearest_descriptions
 from excel_core.palette import load_labels_png
 from excel_core.stores import CamReader, read_json
 from tasks.evaluate import SHOWN_TRUTHS
-from tasks.fingerprint import folders_fingerprint
+from tasks.fingerprint import files_fingerprint
 from tasks.refine import step_folder
 from tasks.stage import Place, Stage, StageOutput, Work
 from tasks.vision import Record, load_knowledge, records
@@ -93,9 +93,9 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.model_dump(mode="json")
 
 
-def _outside(run: RunSpec, place: Place) -> str | None:
-    folder = Path(artifacts.__file__).parent
-    return folders_fingerprint(folder, *sorted(path.name for path in folder.glob("*.j2")))
+def _outside(run: RunSpec, place: Place) -> list[str]:
+    folder = Path(artifacts.html_report.__file__).parent
+    return files_fingerprint(*sorted([*folder.glob("*.j2"), *folder.glob("*.css")]))
 
 
 STAGE = Stage(

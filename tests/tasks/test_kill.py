@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 
-from tests.conftest import ROOT
-
 from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.stage import Place, run_stage
+from tests.conftest import ROOT
 
 EDITS = ["train.iterations=24", "train.checkpoint_every=2"]
 SCRIPT = """
