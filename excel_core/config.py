@@ -165,7 +165,7 @@ class TrainSpec(Spec):
     checkpoint_every: Positive = 1000
     seed: int = 0
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode and crop")
-    precision: Literal["fp32", "amp"] = Field("fp32", description="amp: bf16 autocast on CUDA, no effect on CPU")
+    precision: Literal["fp32", "amp"] = Field("amp", description="amp: bf16 autocast on CUDA, no effect on CPU")
 
 
 class EvaluateSpec(Spec):

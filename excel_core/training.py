@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from excel_core.calibration import relation_of
+from excel_core.checkpoints import Architecture, load_checkpoint, save_checkpoint
 from excel_core.clip import normalise_pixels
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.datasets.images import read_image
@@ -25,7 +26,6 @@ from excel_core.errors import StoreError
 from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
 from excel_core.seeds import Vision, refine_batch
 from excel_core.segmenter import Segmenter
-from excel_core.stores import Architecture, load_checkpoint, save_checkpoint
 
 __all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "train"]
 

@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 
 from artifacts.charts import draw_losses
+from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
 from excel_core.seeds import Vision
-from excel_core.stores import Architecture, load_segmenter, save_segmenter
 from excel_core.training import LossRow, TrainingImage, train
 from tasks.fingerprint import clip_fingerprint
 from tasks.progress import Counter

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
 from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import MaskLeakError, StoreError
 from excel_core.seeds import Vision
-from excel_core.stores import Architecture, load_segmenter, save_segmenter
 from excel_core.training import TrainingImage, augment, learning_rate, train
 
 SPEC = TrainSpec(
