@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.calibration import Relation, calibrated_features, original_path
+from excel_core.calibration import OriginalPath, Relation, calibrated_features
 from excel_core.cams import patch_text_cams
 from excel_core.clip import FrozenClip
 from excel_core.config import CamSpec
@@ -29,34 +29,31 @@ class Variant:
     learnt: bool = False
 
 
-def variants(spec: CamSpec, learnt: bool) -> list[Variant]:
-    """The rows of the paper's tables 3 and 4, weakest first; the LVC row only where a trained neck exists."""
+def variants(spec: CamSpec) -> list[Variant]:
+    """The rows of the paper's tables 3 and 4, weakest first; the LVC row needs a trained neck's relation."""
 
     def calibrated(**fields: object) -> CamSpec:
         return spec.model_copy(update={"calibration": spec.calibration.model_copy(update=fields)})
 
-    rows = [
+    return [
         Variant("q-k baseline", calibrated(attention="qk")),
         Variant("value only, last block", calibrated(attention="v", depth=1)),
         Variant("intra-correlation, last block", calibrated(attention="svc", depth=1)),
         Variant("SVC", calibrated(attention="svc")),
         Variant("SVC + TSE", calibrated(attention="svc"), enriched=True),
+        Variant("SVC + TSE + LVC", calibrated(attention="svc"), enriched=True, learnt=True),
     ]
-    if learnt:
-        rows.append(Variant("SVC + TSE + LVC", calibrated(attention="svc"), enriched=True, learnt=True))
-    return rows
 
 
 def variant_cams(
     clip: FrozenClip,
-    batch: Tensor,
+    path: OriginalPath,
     texts: dict[bool, Tensor],
     classes: int,
     rows: Sequence[Variant],
-    relation: Relation | None = None,
+    relation: Relation,
 ) -> dict[str, Tensor]:
-    """batch (B, 3, S, S) normalised; texts[enriched] (C+Z, D) → CAMs (B, C, h, w) by variant, from one encoder pass."""
-    path = original_path(clip, batch, attention_layers=0)
+    """path of B images, texts[enriched] (C+Z, D), their learnt relation → CAMs (B, C, h, w) by variant."""
     result = {}
     for row in rows:
         tokens = calibrated_features(clip, path, row.spec.calibration, relation if row.learnt else None)
@@ -98,8 +95,7 @@ class ThresholdSweep:
         return float(np.mean((hit / np.maximum(union, 1))[true > 0]))
 
 
-def presence_scores(clip: FrozenClip, batch: Tensor, templates: Tensor) -> Tensor:
-    """batch (B, 3, S, S) normalised, templates t_c (C, D) unit → cosine of the image's class token with each (B, C)."""
-    path = original_path(clip, batch, attention_layers=0)
+def presence_scores(clip: FrozenClip, path: OriginalPath, templates: Tensor) -> Tensor:
+    """path of B images, templates t_c (C, D) unit → cosine of each image's class token with each template (B, C)."""
     image = F.normalize(clip.project(path.outputs[-1])[:, 0], dim=-1)
     return image @ templates.T

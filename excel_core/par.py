@@ -11,7 +11,6 @@ __all__ = ["pixel_adaptive_refinement"]
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 COLOUR_WIDTH = 0.3  # of the local standard deviation, for colours and for positions
 POSITION_WEIGHT = 0.01
-NEGLIGIBLE = 1e-12
 
 
 def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
@@ -51,8 +50,7 @@ def _affinity(image: Tensor, offsets: list[tuple[int, int]], reach: int) -> Tens
     colour = torch.softmax(-distance.mean(dim=2), dim=1)
     lengths = image.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in offsets])
     position = torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
-    # Weights too small to matter become 0: products with denormal numbers are many times slower on a CPU.
-    return F.threshold(colour + POSITION_WEIGHT * position.view(1, -1, 1, 1), NEGLIGIBLE, 0.0)
+    return colour + POSITION_WEIGHT * position.view(1, -1, 1, 1)
 
 
 def _pad(values: Tensor, reach: int) -> Tensor:

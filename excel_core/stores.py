@@ -1,6 +1,6 @@
 """Every on-disk format of the pipeline: name, version, dimensions, types; how it is written and read.
 
-    manifest.parquet     excel-manifest/1      one row an image; columns in datasets/manifest.py, plus `sha256`
+    manifest.parquet     excel-manifest/1      one row an image; columns in datasets/manifest.py
     descriptions.json    excel-descriptions/1  provenance, class -> n texts
     knowledge.zarr       excel-knowledge/1     text (C+Z, D), attributes (A, D), descriptions (n*C, D) float32;
                                                names and description texts as attributes of the group

@@ -24,7 +24,7 @@ def ablate(work: Work, splits: dict[str, list[Record]], truth: Truth) -> dict[st
     """Score the variants on each split's records → the `ablation` part of metrics.json."""
     vision = load_vision(work)
     segmenter = trained_segmenter(work, vision)
-    rows = variants(work.run.cams, learnt=True)
+    rows = variants(work.run.cams)
     templates = _templates(work, vision.clip).to(vision.text)
     texts = {True: vision.text, False: torch.cat([templates, vision.text[vision.classes :]])}
     scores: dict[str, dict[str, tuple[float, float]]] = {row.name: {} for row in rows}
@@ -34,10 +34,10 @@ def ablate(work: Work, splits: dict[str, list[Record]], truth: Truth) -> dict[st
         sweeps = {row.name: ThresholdSweep(vision.classes) for row in rows}
         seen = []
         for batch in track(batches(found, size), f"ablation {split}", -(-len(found) // size)):
-            pixels = vision.prepare([row.read() for row in batch])
-            seen.append(presence_scores(vision.clip, pixels, templates).cpu().numpy())
-            relation = vision.relation(segmenter, vision.encode(pixels))
-            for name, cams in variant_cams(vision.clip, pixels, texts, vision.classes, rows, relation).items():
+            encoded = vision.encode(vision.prepare([row.read() for row in batch]))
+            seen.append(presence_scores(vision.clip, encoded.path, templates).cpu().numpy())
+            relation = vision.relation(segmenter, encoded)
+            for name, cams in variant_cams(vision.clip, encoded.path, texts, vision.classes, rows, relation).items():
                 for row, cam in zip(batch, cams.float(), strict=True):
                     sweeps[name].add(cam, row.classes, truth(row))
         presence[split] = mean_average_precision(np.concatenate(seen), _present(found, vision.classes))

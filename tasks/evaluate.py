@@ -8,6 +8,7 @@ ablation and the zero-shot presence mAP; `skipped` says what could not be scored
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,7 @@ def _score_segmentation(scorer: _Scorer, split: str) -> None:
         return
     vision = load_vision(work)
     segmenter = trained_segmenter(work, vision)
+    vision = replace(vision, spec=vision.spec.model_copy(update={"image_size": spec.image_size}))
     matrices: dict[str, NDArray[np.int64]] = {}
     for row in track(rows, split, len(rows)):
         image, truth = row.read(), scorer.truth(row)

@@ -50,6 +50,15 @@ def test_demo_again_runs_nothing(demo):
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
 
 
+def test_figures_of_a_finished_run(demo, tmp_path):
+    small = [part for s in SMALL_DEMO for part in ("--set", s)]
+    _excel("figures", tmp_path, "--store", demo[0], *small)
+    assert (tmp_path / "demo_gallery.png").read_bytes().startswith(b"\x89PNG")
+    assert "| SVC + TSE + LVC |" in (tmp_path / "demo_results.md").read_text()
+    ran = _excel("figures", tmp_path, "--store", tmp_path / "other", *small, check=False)
+    assert ran.returncode == 2 and "no finished run of these settings" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -171,3 +171,16 @@ def _in_this_module(function):
     """A stage's code version is its module's; borrow a project module for a function made in a test."""
     function.__module__ = "tasks.describe"
     return function
+
+
+def test_segmentation_looks_at_its_own_size(chain, small_run):
+    """evaluate.image_size is the side that segmentation is warped to, whatever the CAMs' side is."""
+    edited = with_settings(small_run, ["evaluate.image_size=64", "evaluate.ablation=false", "evaluate.crf=false"])
+    outputs, _ = follow(edited, Place(store=chain[1].store), "evaluate", run_stage)
+    before, after = (
+        json.loads((found["evaluate"].folder / "metrics.json").read_text())["results"] for found in (chain[0], outputs)
+    )
+    key = "seeds.static.train.raw"
+    assert before[key] == after[key]
+    matrices = [[r[k] for k in r if k.startswith("segmentation") and "crf" not in k] for r in (before, after)]
+    assert matrices[0] != matrices[1]
