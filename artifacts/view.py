@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Cam", "GalleryItem", "Labels", "Pixels", "ReportView", "SegmentedItem", "StageRow"]
+__all__ = [
+    "AttributeRow", "Cam", "GalleryItem", "KnowledgeMap", "Labels", "Pixels", "ReportView", "SegmentedItem", "StageRow",
+]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
 Labels = NDArray[np.uint8]  # HW
@@ -28,6 +30,7 @@ class GalleryItem:
     steps: dict[str, Labels]  # raw, affinity, par, crf as far as enabled, from the static CAMs
     lvc_steps: dict[str, Labels] = field(default_factory=dict)  # the same from the CAMs with LVC
     truth: Labels | None = None
+    rank: str = ""  # why it is shown: "best of 240, IoU 0.91"; "" where nothing was scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +41,47 @@ class SegmentedItem:
     image: Pixels
     prediction: Labels
     truth: Labels | None = None
+    rank: str = ""  # as in GalleryItem
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage's output: its identity (hex digits), seconds it took, what it says of itself, bytes on disk."""
+    """One stage's output: its identity (hex digits), seconds it took, what it says of itself, bytes on disk, and where
+    it comes from."""
 
     stage: str
     identity: str
     seconds: float
     summary: dict[str, Any]
     bytes: int
+    folder: str = ""  # absolute
+    inputs: dict[str, str] = field(default_factory=dict)  # input stage -> its identity
+    code: str = ""  # version of the code (hex digits)
+    finished: str = ""  # ISO 8601, UTC
+    parts: int = 0  # shards or classes that it was built from; 0: built in one piece
+    made_by: str = ""  # name of the flow run that built it
+    made_by_id: str = ""  # its Prefect id; "" outside Prefect
+    cached: bool = False  # in this run it was found complete
+
+
+@dataclass(frozen=True)
+class AttributeRow:
+    """One attribute of the knowledge base: a k-means cluster of descriptions."""
+
+    number: int  # from 0
+    descriptions: tuple[str, ...]  # nearest to its centre, nearest first
+    classes: tuple[tuple[str, float], ...]  # (class, its softmax weight in eq. 4), largest first
+
+
+@dataclass(frozen=True, eq=False)
+class KnowledgeMap:
+    """Two principal components of the texts, float (…, 2): where descriptions, attributes and enriched classes lie."""
+
+    descriptions: NDArray[np.floating[Any]]  # (n*C, 2), class by class
+    description_class: NDArray[np.integer[Any]]  # (n*C,) 0-based
+    attributes: NDArray[np.floating[Any]]  # (A, 2)
+    classes: NDArray[np.floating[Any]]  # (C, 2), T_c
+    explained: tuple[float, float]  # share of the descriptions' variance on each axis, in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +97,8 @@ class ReportView:
     gallery: tuple[GalleryItem, ...]
     segmented: tuple[SegmentedItem, ...]
     losses: pd.DataFrame | None  # see charts.draw_losses
-    attributes: tuple[tuple[str, ...], ...]  # each attribute's nearest descriptions, nearest first
+    attributes: tuple[AttributeRow, ...]
     spec: dict[str, Any]
     class_names: tuple[str, ...]  # (C), without background
+    confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
+    knowledge_map: KnowledgeMap | None = None

@@ -8,7 +8,7 @@ import pandas as pd
 
 import artifacts.html_report
 from artifacts.html_report import write_report
-from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
+from artifacts.view import AttributeRow, GalleryItem, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.knowledge import nearest_descriptions
 from excel_core.palette import load_labels_png
@@ -47,7 +47,7 @@ def build_view(work: Work) -> ReportView:
         gallery=gallery,
         segmented=tuple(segmented[:shown]),
         losses=pd.read_csv(work.input("train") / "losses.csv"),
-        attributes=tuple(tuple(store.texts[int(i)] for i in row) for row in nearest),
+        attributes=tuple(AttributeRow(n, tuple(store.texts[int(i)] for i in row), ()) for n, row in enumerate(nearest)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,
     )
