@@ -15,6 +15,7 @@ __all__ = [
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy, scikit-learn and PyTorch all take
 
 
 class Spec(BaseModel):
@@ -58,7 +59,7 @@ class KnowledgeSpec(Spec):
     attributes: Positive = Field(112, description="k-means clusters over all descriptions")
     keep: Positive | None = Field(None, description="TOP-K attributes a class; None drops the lowest tenth")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in T_c = t_c + lambda * sum")
-    seed: int = Field(0, description="random state of k-means")
+    seed: Seed = Field(0, description="random state of k-means")
 
 
 class CalibrationSpec(Spec):
@@ -93,7 +94,7 @@ class CamSpec(Spec):
 class AffinitySpec(Spec):
     """Class-aware attention affinity (method 4)."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether CAMs are propagated along attention")
     layers: Positive = Field(6, description="last blocks whose q-k attention is averaged")
     scale: Literal["published", "mean"] = Field(
         "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
@@ -105,21 +106,21 @@ class AffinitySpec(Spec):
 class ParSpec(Spec):
     """Pixel-adaptive refinement (method 4)."""
 
-    enabled: bool = True
-    dilations: tuple[Positive, ...] = (1, 2, 4, 8, 12, 24)
-    iterations: Annotated[int, Field(ge=0)] = 20
+    enabled: bool = Field(True, description="whether PAR is applied")
+    dilations: tuple[Positive, ...] = Field((1, 2, 4, 8, 12, 24), description="pixels between neighbours")
+    iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
 
 
 class CrfSpec(Spec):
     """Dense CRF (method 4); sigma in pixels and grey levels."""
 
-    enabled: bool = True
-    iterations: Annotated[int, Field(ge=0)] = 10
-    gaussian_sigma: Annotated[float, Field(gt=0)] = 1
-    gaussian_weight: Annotated[float, Field(ge=0)] = 3
-    bilateral_sigma: Annotated[float, Field(gt=0)] = 67
-    bilateral_colour_sigma: Annotated[float, Field(gt=0)] = 3
-    bilateral_weight: Annotated[float, Field(ge=0)] = 4
+    enabled: bool = Field(True, description="whether pseudo labels pass the dense CRF")
+    iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
+    gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")
+    gaussian_weight: Annotated[float, Field(ge=0)] = Field(3, description="of the smoothness term")
+    bilateral_sigma: Annotated[float, Field(gt=0)] = Field(67, description="pixels, of the appearance term")
+    bilateral_colour_sigma: Annotated[float, Field(gt=0)] = Field(3, description="grey levels, of the appearance term")
+    bilateral_weight: Annotated[float, Field(ge=0)] = Field(4, description="of the appearance term")
 
 
 class RefineSpec(Spec):
@@ -134,9 +135,9 @@ class RefineSpec(Spec):
 class SegmenterSpec(Spec):
     """Neck (adapter) and transformer head (method 5)."""
 
-    width: Positive = 256
-    layers: Positive = 3
-    heads: Positive = 8
+    width: Positive = Field(256, description="channels of neck and head")
+    layers: Positive = Field(3, description="transformer layers of the head")
+    heads: Positive = Field(8, description="attention heads of a layer; they divide the width")
     dropout: Unit = Field(0.1, description="Dropout2d after the neck's fusing convolution")
 
 
@@ -144,26 +145,28 @@ class TrainSpec(Spec):
     """Training of neck and head with LVC (method 5)."""
 
     segmenter: SegmenterSpec = SegmenterSpec()
-    iterations: Positive = 30000
-    batch_size: Positive = 4
-    crop: Annotated[int, Field(ge=32)] = 320
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    iterations: Positive = Field(30000, description="batches in all")
+    batch_size: Positive = Field(4, description="crops a batch")
+    crop: Annotated[int, Field(ge=32)] = Field(320, description="side of a crop, pixels")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        (0.5, 2.0), description="least and greatest random rescaling before the crop"
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="1e-4 as printed, times 10 as published")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="of AdamW")
+    betas: tuple[Unit, Unit] = Field((0.9, 0.999), description="of AdamW")
     warmup: Annotated[int, Field(ge=0)] = Field(50, description="iterations of linear warm-up from 1e-6 x")
     power: Annotated[float, Field(gt=0)] = Field(1.0, description="of the polynomial decay (1 - t/T)")
     dynamic_from: Annotated[int, Field(ge=0)] = Field(14000, description="dynamic refined labels from here on")
     own_argmax_from: Annotated[int, Field(ge=0)] | None = Field(
         24000, description="affinity target is the head's own argmax from here on; None: never"
     )
-    diversity_weight: Annotated[float, Field(ge=0)] = 0.1
+    diversity_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the diversity loss in the sum")
     radius: Positive = Field(8, description="Chebyshev radius of affinity pairs on the patch grid")
     padding: Literal["labelled", "ignored"] = Field(
         "labelled", description="padded crop area: labelled as published, or ignored (255)"
     )
-    checkpoint_every: Positive = 1000
-    seed: int = 0
+    checkpoint_every: Positive = Field(1000, description="iterations between checkpoints")
+    seed: Seed = Field(0, description="of weights, batches and crops")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode and crop")
     precision: Literal["fp32", "amp"] = Field("amp", description="amp: bf16 autocast on CUDA, no effect on CPU")
 
@@ -171,7 +174,9 @@ class TrainSpec(Spec):
 class EvaluateSpec(Spec):
     """Scores (method 6); each names its protocol."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = (0.7, 1.0, 1.2, 1.5)
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference, averaged"
+    )
     flip: Literal["all", "not_at_1"] = Field(
         "not_at_1", description="flip averaging at every scale, or (published VOC) not at scale 1.0"
     )
@@ -184,7 +189,9 @@ class EvaluateSpec(Spec):
 class ReportSpec(Spec):
     """What the report shows."""
 
-    gallery_images: Annotated[int, Field(ge=0, le=24)] = 8  # evaluation copies so many truths
+    gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(
+        8, description="pictures in the gallery; evaluation copies so many truths"
+    )
 
 
 class RunSpec(Spec):

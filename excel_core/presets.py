@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 
-__all__ = ["METHODS", "PRESETS", "preset", "with_settings"]
+__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_settings"]
 
 # Each preset holds only what differs from config.py's defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -97,6 +97,11 @@ def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:
             edit = {key: edit}
         run = _apply(run, edit)
     return run
+
+
+def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
+    """`run` with the nested `edits`, {stage: {field: value}}, merged in; what they do not name stays."""
+    return _apply(run, edits)
 
 
 def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:

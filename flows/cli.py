@@ -20,6 +20,7 @@ Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXC
 Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
 Method = Annotated[str, typer.Option(help="reference, paper or clean")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps")]
+Runner = Annotated[str, typer.Option(help="sequential, dask or dask:tcp://HOST:PORT")]
 
 
 @app.command()
@@ -30,16 +31,23 @@ def run(
     clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
     device: Device = "cpu",
     method: Method = "reference",
+    runner: Runner = "sequential",
     settings: Sets = None,
 ) -> None:
     """Run the whole pipeline of PRESET; stages that are complete are not run again."""
-    _run(preset, method, settings or [], data, store, clip, device)
+    _run(preset, method, settings or [], data, store, clip, device, runner)
 
 
 @app.command()
-def demo(store: Store = None, device: Device = "cpu", method: Method = "reference", settings: Sets = None) -> None:
+def demo(
+    store: Store = None,
+    device: Device = "cpu",
+    method: Method = "reference",
+    runner: Runner = "sequential",
+    settings: Sets = None,
+) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
-    metrics = _run("demo", method, settings or [], None, store, None, device)
+    metrics = _run("demo", method, settings or [], None, store, None, device, runner)
     print(f"metrics: {metrics}")
 
 
@@ -108,12 +116,20 @@ def figures(
 
 
 def _run(
-    preset: str, method: str, settings: list[str], data: Path | None, store: Path | None, clip: str | None, device: str
+    preset: str,
+    method: str,
+    settings: list[str],
+    data: Path | None,
+    store: Path | None,
+    clip: str | None,
+    device: str,
+    runner: str,
 ) -> Path:
     """Run the flow, or only show the results where every stage is complete; returns the path of metrics.json."""
-    from flows.settings import make_place, make_run
+    from flows.settings import check_runner, make_place, make_run
     from tasks.chain import complete_outputs, needed_stages
 
+    check_runner(runner)
     spec = make_run(preset, method, settings, clip)
     place = make_place(spec, _text(data), _text(store), device)
     missing = len(needed_stages(spec, "report")) - len(complete_outputs(spec, place, "report"))
@@ -123,7 +139,7 @@ def _run(
 
         if "PREFECT_API_URL" not in os.environ:
             print("starting a local Prefect server (about 20 s)", flush=True)
-        excel(preset, method, settings, _text(place.data), str(place.store), clip, device)
+        excel(preset, method, _text(place.data), str(place.store), clip, device, runner, settings)
     else:
         print("every stage is complete; nothing to run")
     outputs = complete_outputs(spec, place, "report")

@@ -1,29 +1,44 @@
 """From a user's words to a run and its place; anything wrong is refused here, before work starts. Knows no Prefect."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
-from excel_core.presets import preset, with_settings
+from excel_core.presets import preset, with_edits, with_settings
 from tasks.dataset import check_layout
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place
 
-__all__ = ["make_place", "make_run"]
+__all__ = ["RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
+
+RUNNER_PATTERN = r"^(sequential|dask(:tcp://[A-Za-z0-9._-]+:[0-9]{1,5})?)$"
 
 
-def make_run(preset_name: str, method: str, settings: list[str], clip: str | None) -> RunSpec:
-    """The run's spec; anything wrong in it is refused here, before work starts."""
-    run = with_settings(preset(preset_name, method), settings + ([f"clip.model={clip}"] if clip else []))
+def make_run(
+    preset_name: str, method: str, settings: list[str], clip: str | None, edits: dict[str, Any] | None = None
+) -> RunSpec:
+    """The run's spec: the preset under the method, then `edits`, then `settings`, then `clip`. Anything wrong in it is
+    refused here, before work starts."""
+    run = with_edits(preset(preset_name, method), edits or {})
+    run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
     check_layout(run.dataset)
     prompts_file(run.dataset.prompts)
     descriptions_file(run.dataset.prompts)
     return run
+
+
+def check_runner(runner: str) -> str:
+    """`runner` itself; SettingError with the valid ones for any other."""
+    if not re.fullmatch(RUNNER_PATTERN, runner):
+        raise SettingError(f"unknown runner {runner!r}; valid: sequential, dask, dask:tcp://HOST:PORT")
+    return runner
 
 
 def make_place(run: RunSpec, data: str | None, store: str | None, device: str) -> Place:

@@ -1,31 +1,22 @@
 """Each stage as a flow of its own: it runs that stage and, where they are not complete yet, the ones it needs."""
 
-from typing import Literal
+from prefect import Flow
 
-from prefect import Flow, flow
-
-from flows.excel import Folder, Method, Preset, Settings, run_until
-from flows.settings import make_place, make_run
+from excel_core.config import RunSpec
+from flows.chain_run import run_until
+from flows.parameters import chain_flow
+from tasks.stage import Place
 
 __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "refine", "report", "train"]
 
 
-def _stage_flow(stage: str) -> Flow:  # type: ignore[type-arg]
-    @flow(name=stage, persist_result=False, description=f"Run stage {stage!r} and what it needs.")
-    def run_stage_flow(
-        preset: Preset = "voc",
-        method: Method = "reference",
-        settings: Settings = [],  # noqa: B006
-        data: Folder = None,
-        store: Folder = None,
-        clip: str | None = None,
-        device: Literal["cpu", "cuda", "mps"] = "cpu",
-    ) -> str:
-        run = make_run(preset, method, settings, clip)
-        outputs, _ = run_until(stage, run, make_place(run, data, store, device))
+def _stage_flow(stage: str) -> Flow[..., str]:
+    @chain_flow(stage, description=f"Run stage {stage!r} and what it needs. Returns its output folder.")
+    def run_stage(run: RunSpec, place: Place, runner: str) -> str:
+        outputs, _ = run_until(stage, run, place, runner)
         return str(outputs[stage].folder)
 
-    return run_stage_flow
+    return run_stage
 
 
 dataset = _stage_flow("dataset")

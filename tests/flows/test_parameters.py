@@ -1,0 +1,121 @@
+"""The one signature of all chain flows: its schema, and what its values become."""
+
+import pytest
+from prefect.exceptions import ParameterTypeError
+from pydantic import ValidationError
+
+from excel_core.config import RunSpec, Spec
+from excel_core.errors import SettingError
+from excel_core.presets import preset, with_edits
+from flows import parameters, stages
+from flows.excel import excel
+from flows.parameters import Edits
+from flows.settings import check_runner, make_run
+
+FLOWS = [excel, *(getattr(stages, name) for name in stages.__all__)]
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_all_flows_have_one_schema(flow):
+    assert flow.parameters == excel.parameters and flow.description
+    assert list(excel.parameters.properties) == [
+        "preset", "method", "data", "store", "clip", "device", "runner", "settings", "edits",
+    ]  # fmt: skip
+
+
+def _fields(schema):
+    """(place, schema) of every parameter and of every field of every group of edits."""
+    yield from schema.properties.items()
+    for group, definition in schema.definitions.items():
+        assert definition["additionalProperties"] is False and definition["description"], group
+        yield from ((f"{group}.{name}", field) for name, field in definition["properties"].items())
+
+
+def test_every_field_explains_itself():
+    for place, field in _fields(excel.parameters):
+        assert len(field.get("description", "")) > 8 and "None (" not in field["description"], place
+
+
+def _leaves(schema):
+    """The schema's alternatives and items, down to plain types."""
+    inner = [*schema.get("anyOf", []), *schema.get("prefixItems", []), *([schema["items"]] if "items" in schema else [])]
+    return [leaf for part in inner for leaf in _leaves(part)] if inner else [schema]
+
+
+def test_every_number_has_a_bound_and_every_choice_its_values():
+    for place, field in _fields(excel.parameters):
+        for leaf in _leaves(field):
+            if leaf.get("type") in ("integer", "number"):
+                assert "minimum" in leaf or "exclusiveMinimum" in leaf, place
+    train = excel.parameters.definitions["TrainEdits"]["properties"]
+    assert {"type": "integer", "minimum": 1} in train["iterations"]["anyOf"]
+    assert ["labelled", "ignored"] in [part.get("enum") for part in train["padding"]["anyOf"]]
+
+
+def test_edits_mirror_the_specs():
+    def names(model):
+        kinds = {name: field.annotation for name, field in model.model_fields.items()}
+        return {name: names(k) if isinstance(k, type) and issubclass(k, Spec) else None for name, k in kinds.items()}
+
+    def edit_names(schema, definitions):
+        found = {}
+        for name, field in schema["properties"].items():
+            ref = next((part["$ref"] for part in field["anyOf"] if "$ref" in part), None)
+            found[name] = ref and edit_names(definitions[ref.rpartition("/")[2]], definitions)
+        return found
+
+    schema = Edits.model_json_schema()
+    expected = {name: value for name, value in names(RunSpec).items() if name not in ("preset", "method")}
+    assert edit_names(schema, schema["$defs"]) == expected
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [{"train": {"iterations": 0}}, {"train": {"padding": "none"}}, {"trian": {}}, {"refine": {"par": {"iteration": 1}}}],
+)
+def test_wrong_edits_are_refused(edits):
+    with pytest.raises(ValidationError):
+        Edits(**edits)
+
+
+def test_edits_then_settings_then_clip():
+    edits = {"train": {"iterations": 7, "segmenter": {"width": 16}}, "clip": {"model": "a:b"}}
+    run = make_run("demo", "paper", ["train.iterations=8"], "excel-tiny", edits)
+    assert (run.train.iterations, run.train.segmenter.width, run.clip.model) == (8, 16, "excel-tiny")
+    assert run.train.crop == 128 and run.cams.surgery is False
+
+
+def test_empty_edits_change_nothing():
+    edits = Edits(train={"iterations": None, "segmenter": {}}, cams=None).model_dump(exclude_none=True)
+    assert with_edits(preset("demo"), edits) == preset("demo")
+    with pytest.raises(SettingError, match=r"valid fields: dataset, describe"):
+        with_edits(preset("demo"), {"preset": "voc"})
+
+
+@pytest.mark.parametrize("runner", ["sequential", "dask", "dask:tcp://10.0.0.1:8786", "dask:tcp://a-b.c:1"])
+def test_runners(runner):
+    assert check_runner(runner) == runner
+    assert excel.validate_parameters({"runner": runner})["runner"] == runner
+
+
+@pytest.mark.parametrize("runner", ["", "threads", "dask:", "dask:tcp://h", "dask:tcp://h:x", "dask:tcp://h:1\n", "dask "])
+def test_wrong_runners(runner):
+    with pytest.raises(SettingError, match="valid: sequential, dask, dask:tcp://HOST:PORT"):
+        check_runner(runner)
+    with pytest.raises(ParameterTypeError):
+        excel.validate_parameters({"runner": runner})
+
+
+def test_values_reach_the_body(tmp_path):
+    seen = {}
+
+    def body(run, place, runner):
+        """Looks."""
+        seen.update(run=run, place=place, runner=runner)
+        return "path"
+
+    flow = parameters.chain_flow("look")(body)
+    edits = flow.validate_parameters({"edits": {"train": {"iterations": 3}}})["edits"]
+    assert flow.fn("demo", store=str(tmp_path), runner="dask", settings=["train.crop=64"], edits=edits) == "path"
+    assert (seen["run"].train.iterations, seen["run"].train.crop) == (3, 64)
+    assert seen["place"].store == tmp_path and seen["runner"] == "dask"
