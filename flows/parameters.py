@@ -19,7 +19,7 @@ from tasks.stage import Place
 __all__ = ["Edits", "chain_flow"]
 
 Body = Callable[[RunSpec, Place, str], str]
-SETTING_PATTERN = r"^[a-z_0-9]+(\.[a-z_0-9]+)+ *="
+SETTING_PATTERN = r"^\w+(\.\w+)+ *="
 
 
 def _edits_of(spec: type[BaseModel], leave_out: tuple[str, ...] = ()) -> type[BaseModel]:

@@ -17,7 +17,7 @@ from tasks.stage import Place
 
 __all__ = ["RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
 
-RUNNER_PATTERN = r"^(sequential|dask(:tcp://[A-Za-z0-9._-]+:[0-9]{1,5})?)$"
+RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
 
 
 def make_run(
