@@ -1,98 +1,108 @@
-"""The ablation of calibration and text: CAMs of each variant on the same images, scored at each one's best threshold."""
+"""The ablation: which runs its rows are, and how raw CAMs are scored at every threshold at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.calibration import OriginalPath, Relation, calibrated_features
-from excel_core.cams import patch_text_cams
+from excel_core.bootstrap import mean_iou
+from excel_core.calibration import OriginalPath
 from excel_core.clip import FrozenClip
-from excel_core.config import CamSpec
+from excel_core.config import RunSpec
 from excel_core.losses import IGNORE
+from excel_core.presets import METHODS, with_edits, with_method
 
-__all__ = ["ThresholdSweep", "Variant", "presence_scores", "variant_cams", "variants"]
+__all__ = [
+    "BINS", "AblationRow", "ablation_rows", "best_threshold", "confusion_counts", "level_counts", "presence_scores",
+]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
+PLAIN = {"knowledge": {"mode": "none"}}
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A row of the ablation: a CAM spec, with enriched or plain class texts, with or without the learnt relation."""
+class AblationRow:
+    """One row: a run, whose static CAMs (or those with the learnt relation) are scored. `seeded`: its seed matters."""
 
+    group: str
     name: str
-    spec: CamSpec
-    enriched: bool = False
+    run: RunSpec
     learnt: bool = False
+    seeded: bool = True
 
 
-def variants(spec: CamSpec) -> list[Variant]:
-    """The rows of the paper's tables 3 and 4, weakest first; the LVC row needs a trained neck's relation."""
+def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
+    """The rows of the paper's tables 3 and 4 (calibration), 5 (attributes) and of the methods, by `run.ablation.groups`.
 
-    def calibrated(**fields: object) -> CamSpec:
-        return spec.model_copy(update={"calibration": spec.calibration.model_copy(update=fields)})
+    Numbers of attributes beyond the number of `descriptions` are left out: k-means could not make them.
+    """
 
-    return [
-        Variant("q-k baseline", calibrated(attention="qk")),
-        Variant("value only, last block", calibrated(attention="v", depth=1)),
-        Variant("intra-correlation, last block", calibrated(attention="svc", depth=1)),
-        Variant("SVC", calibrated(attention="svc")),
-        Variant("SVC + TSE", calibrated(attention="svc"), enriched=True),
-        Variant("SVC + TSE + LVC", calibrated(attention="svc"), enriched=True, learnt=True),
-    ]
+    def calibrated(attention: str, **fields: object) -> RunSpec:
+        return with_edits(run, PLAIN | {"cams": {"calibration": {"attention": attention, **fields}}})
+
+    plain = AblationRow("calibration", "SVC", calibrated("svc"), seeded=False)
+    groups = {
+        "calibration": [
+            AblationRow("calibration", "q-k baseline", calibrated("qk"), seeded=False),
+            AblationRow("calibration", "value only, last block", calibrated("v", depth=1), seeded=False),
+            AblationRow("calibration", "intra-correlation, last block", calibrated("svc", depth=1), seeded=False),
+            plain,
+            AblationRow("calibration", "SVC + TSE", run),
+            AblationRow("calibration", "SVC + TSE + LVC", run, learnt=True),
+        ],
+        "attributes": [
+            AblationRow("attributes", "no attributes", plain.run, seeded=False),
+            *(
+                AblationRow("attributes", f"{count} attributes", with_edits(run, {"knowledge": {"attributes": count}}))
+                for count in run.ablation.attributes
+                if count <= descriptions
+            ),
+        ],
+        "method": [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS],
+    }
+    return [row for group in run.ablation.groups for row in groups[group]]
 
 
-def variant_cams(
-    clip: FrozenClip,
-    path: OriginalPath,
-    texts: dict[bool, Tensor],
-    classes: int,
-    rows: Sequence[Variant],
-    relation: Relation,
-) -> dict[str, Tensor]:
-    """path of B images, texts[enriched] (C+Z, D), their learnt relation → CAMs (B, C, h, w) by variant."""
-    result = {}
-    for row in rows:
-        tokens = calibrated_features(clip, path, row.spec.calibration, relation if row.learnt else None)
-        cams = patch_text_cams(clip.project(tokens), texts[row.enriched], classes, row.spec)
-        result[row.name] = cams.reshape(*cams.shape[:2], *path.grid)
-    return result
-
-
-class ThresholdSweep:
-    """mIoU of one variant at every threshold: a pixel is its strongest image-level class where that CAM exceeds it."""
-
-    def __init__(self, classes: int) -> None:
-        # Pixels by true label (background first), strongest class, and its CAM value in BINS steps.
-        self.counts: NDArray[np.int64] = np.zeros((classes + 1, classes, BINS), dtype=np.int64)
-
-    def add(self, cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> None:
-        """One image: cams (C, h, w) in [0, 1], its class indices, truth (H, W) with 255 ignored."""
-        kept = cams[list(classes)]
-        full = F.interpolate(kept[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:
+    """One image: cams (C, h, w) in [0, 1], its class indices, truth (H, W) with 255 ignored → pixels by `truth`,
+    `strongest` (the class, 0-based, whose CAM is highest there) and `level` (that CAM in BINS steps)."""
+    if classes:
+        full = F.interpolate(cams[list(classes)][None], size=truth.shape, mode="bilinear", align_corners=False)[0]
         value, slot = (part.cpu().numpy() for part in full.max(dim=0))
         strongest = np.asarray(classes)[slot]
-        level = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
-        counted = truth != IGNORE
-        index = np.ravel_multi_index((truth[counted], strongest[counted], level[counted]), self.counts.shape)
-        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
+    else:  # nothing can be found in it: background at every threshold above 0
+        value, strongest = np.zeros(truth.shape), np.zeros(truth.shape, dtype=np.int64)
+    level = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
+    counted = truth != IGNORE
+    shape = (256, len(cams), BINS)
+    index = np.ravel_multi_index((truth[counted].astype(np.int64), strongest[counted], level[counted]), shape)
+    cells, pixels = np.unique(index, return_counts=True)
+    names = ("truth", "strongest", "level")
+    return pd.DataFrame(dict(zip(names, np.unravel_index(cells, shape), strict=True)) | {"pixels": pixels}).astype(np.int32)
 
-    def best(self) -> tuple[float, float]:
-        """(mIoU, threshold) of the best single threshold; classes absent from the truth are left out of the mean."""
-        scores = [self._miou(level) for level in range(BINS)]
-        best = int(np.argmax(scores))
-        return scores[best], best / BINS
 
-    def _miou(self, level: int) -> float:
-        foreground = self.counts[:, :, level:].sum(axis=2)
-        background = self.counts[:, :, :level].sum(axis=(1, 2))
-        confusion = np.concatenate([background[:, None], foreground], axis=1)
-        hit, true, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-        union = true + predicted - hit
-        return float(np.mean((hit / np.maximum(union, 1))[true > 0]))
+def confusion_counts(levels: pd.DataFrame, level: int) -> pd.DataFrame:
+    """`levels` as of `level_counts`, with an image column → image, truth, predicted, pixels at that threshold: a pixel is
+    its strongest class where that CAM reaches the level, else background."""
+    predicted = np.where(levels["level"] >= level, levels["strongest"] + 1, 0)
+    counts = levels.assign(predicted=predicted).groupby(["image", "truth", "predicted"], as_index=False, observed=True)
+    return counts["pixels"].sum()
+
+
+def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
+    """(mIoU, level) of the best single threshold over all images of `levels`; `classes` without background."""
+    table = np.zeros((classes + 1, classes, BINS), dtype=np.int64)
+    np.add.at(table, (levels["truth"], levels["strongest"], levels["level"]), levels["pixels"])
+    above = table[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # pixels at or above each level
+    background = table.sum(axis=(1, 2))[:, None] - above.sum(axis=1)
+    confusion = np.concatenate([background[:, None], above], axis=1).transpose(2, 0, 1)
+    scores = mean_iou(confusion)
+    best = int(np.argmax(scores))
+    return float(scores[best]), best
 
 
 def presence_scores(clip: FrozenClip, path: OriginalPath, templates: Tensor) -> Tensor:

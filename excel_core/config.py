@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-    "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
+    "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
     "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec",
-    "Spec", "TrainSpec",
+    "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -88,7 +88,6 @@ class CamSpec(Spec):
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
     calibration: CalibrationSpec = CalibrationSpec()
     batch_size: Positive = Field(8, description="images a forward pass")
-    shard_images: Positive = Field(256, description="images a Zarr shard")
 
 
 class AffinitySpec(Spec):
@@ -182,16 +181,31 @@ class EvaluateSpec(Spec):
     )
     image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is warped to at scale 1.0")
     crf: bool = Field(True, description="also score multi-scale + CRF")
-    ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits")
+    ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits, one seed")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class AblationSpec(Spec):
+    """The flow `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits."""
+
+    groups: tuple[Literal["calibration", "attributes", "method"], ...] = Field(
+        ("calibration", "attributes", "method"), description="which rows: calibration and text, number of attributes, method"
+    )
+    attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
+    seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+
+
+class ShardSpec(Spec):
+    """How images are cut into the pieces that are cached and scheduled on their own."""
+
+    images: Positive = Field(256, description="images a shard, at most about; shards are cut by a digest of the image's id")
 
 
 class ReportSpec(Spec):
     """What the report shows."""
 
-    gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(
-        8, description="pictures in the gallery; evaluation copies so many truths"
-    )
+    gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(9, description="images: best, median and worst, a third each")
 
 
 class RunSpec(Spec):
@@ -207,4 +221,6 @@ class RunSpec(Spec):
     refine: RefineSpec = RefineSpec()
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    ablation: AblationSpec = AblationSpec()
     report: ReportSpec = ReportSpec()
+    shards: ShardSpec = ShardSpec()

@@ -7,7 +7,8 @@ ExcelError                     base: something a person can act on
 │   ├── ImageError             one bad image: recorded with its reason and skipped
 │   └── MaskLeakError          a segmentation mask was opened outside evaluation
 ├── PromptError                a prompt or description file that does not fit its schema
-└── StoreError                 a store that is missing, damaged or of another shape
+├── StoreError                 a store that is missing, damaged or of another shape
+└── ServerError                a local Prefect server or worker that does not come up; names its log
 """
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "MaskLeakError",
     "ModelError",
     "PromptError",
+    "ServerError",
     "SettingError",
     "StoreError",
 ]
@@ -52,3 +54,7 @@ class PromptError(ExcelError):
 
 class StoreError(ExcelError):
     """A store that is missing, damaged or of another shape than expected."""
+
+
+class ServerError(ExcelError):
+    """A local Prefect server or worker that does not come up."""

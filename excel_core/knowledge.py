@@ -11,15 +11,18 @@ from torch import Tensor
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
 
-__all__ = ["Knowledge", "build_knowledge", "cluster_attributes", "enrich", "nearest_descriptions"]
+__all__ = [
+    "Knowledge", "attribute_weights", "build_knowledge", "cluster_attributes", "enrich", "nearest_descriptions",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """text (C+Z, D) unit rows: T_c then background prompts; attributes (A, D) centroids, not unit;
-    descriptions (n*C, D) unit rows, class by class. All float32 on the CPU. A = 0 without attributes."""
+    """text (C+Z, D) unit rows: T_c then background prompts; templates t_c (C, D) unit rows; attributes (A, D) centroids,
+    not unit; descriptions (n*C, D) unit rows, class by class. All float32 on the CPU. A = 0 without attributes."""
 
     text: Tensor
+    templates: Tensor
     attributes: Tensor
     descriptions: Tensor
 
@@ -35,7 +38,7 @@ def build_knowledge(templates: Tensor, background: Tensor, descriptions: Tensor,
         enriched = F.normalize(templates + spec.weight * means, dim=1)
     else:
         enriched = templates
-    return Knowledge(torch.cat([enriched, background]), attributes, descriptions)
+    return Knowledge(torch.cat([enriched, background]), templates, attributes, descriptions)
 
 
 def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
@@ -55,13 +58,18 @@ def enrich(templates: Tensor, attributes: Tensor, spec: KnowledgeSpec) -> Tensor
 
     T_c = t_c + weight * sum_j softmax_j(t_c·a_j over the kept) a_j; `keep=None` drops the lowest int(A/10), as published.
     """
+    top, index = attribute_weights(templates, attributes, spec)
+    addition = torch.einsum("ck,ckd->cd", top, attributes[index])
+    return F.normalize(templates + spec.weight * addition, dim=1)
+
+
+def attribute_weights(templates: Tensor, attributes: Tensor, spec: KnowledgeSpec) -> tuple[Tensor, Tensor]:
+    """Weights (C, K) of eq. 4, largest first, and the indices (C, K) of the attributes that each class keeps."""
     keep = len(attributes) - int(0.1 * len(attributes)) if spec.keep is None else spec.keep
     if keep > len(attributes):
         raise SettingError(f"knowledge.keep={keep} exceeds the {len(attributes)} attributes")
-    scores = templates @ attributes.T
-    top, index = scores.topk(keep, dim=1)
-    addition = torch.einsum("ck,ckd->cd", torch.softmax(top, dim=1), attributes[index])
-    return F.normalize(templates + spec.weight * addition, dim=1)
+    scores, index = (templates @ attributes.T).topk(keep, dim=1)
+    return torch.softmax(scores, dim=1), index
 
 
 def nearest_descriptions(knowledge: Knowledge, count: int) -> Tensor:

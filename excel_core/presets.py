@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 
-__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_settings"]
+__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_method", "with_settings"]
 
 # Each preset holds only what differs from config.py's defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 50,
         },
         "evaluate": {"image_size": 128, "ablation": True},
+        "shards": {"images": 32},
     },
 }
 
@@ -102,6 +103,31 @@ def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:
 def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
     """`run` with the nested `edits`, {stage: {field: value}}, merged in; what they do not name stays."""
     return _apply(run, edits)
+
+
+def with_method(run: RunSpec, method: str) -> RunSpec:
+    """`run` as another method computes it: every field that some method sets is what `method` makes it in the preset."""
+    other = preset(run.preset, method)
+    edits: dict[str, Any] = {}
+    for fields in METHODS.values():
+        _merge(edits, _picked(other, fields))
+    return _apply(run, edits).model_copy(update={"method": method})
+
+
+def _picked(spec: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
+    """The values that `spec` has at the leaves of `fields`."""
+    return {
+        name: _picked(getattr(spec, name), inner) if isinstance(inner, dict) else getattr(spec, name)
+        for name, inner in fields.items()
+    }
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(name, {}), value)
+        else:
+            into[name] = value
 
 
 def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:

@@ -2,11 +2,15 @@
 
     manifest.parquet     excel-manifest/1      one row an image; columns in datasets/manifest.py
     descriptions.json    excel-descriptions/1  provenance, class -> n texts
-    knowledge.zarr       excel-knowledge/1     text (C+Z, D), attributes (A, D), descriptions (n*C, D) float32;
+    knowledge.zarr       excel-knowledge/2     text (C+Z, D), templates (C, D), attributes (A, D), descriptions (n*C, D)
+                                               float32;
                                                names and description texts as attributes of the group
-    cams.zarr            excel-cams/1          cams (I, K, h, w) float16 in [0, 1], one chunk an image, sharded;
-                                               classes (I, K) int16, 0-based, -1 where an image has fewer than K
-    cams.parquet         excel-cams/1          ids of cams.zarr's rows, in order
+    cams.zarr            excel-cams/2          a group a shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk an
+                                               image; classes (I, K) int16, 0-based, -1 where an image has fewer than K
+    cams.parquet         excel-cams/2          id, shard and row of each image in cams.zarr
+    confusion.parquet    excel-confusion/1     pixels by image, result key, true and predicted label; only counts above 0
+    levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
+    presence.parquet     excel-presence/1      zero-shot presence scores by image, one column a class
     *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (palette.py)
     checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses (checkpoints.py)
     segmenter.safetensors                      the trained weights; architecture and class names as metadata (checkpoints.py)
@@ -32,9 +36,11 @@ from excel_core.errors import StoreError
 from excel_core.knowledge import Knowledge
 
 __all__ = [
-    "CamReader", "CamWriter", "KnowledgeStore", "read_json", "read_knowledge", "read_manifest", "write_json",
-    "write_knowledge", "write_manifest", "written_then_renamed",
+    "CamReader", "KnowledgeStore", "join_cams", "read_counts", "read_json", "read_knowledge", "read_manifest", "write_cams",
+    "write_counts", "write_json", "write_knowledge", "write_manifest", "written_then_renamed",
 ]  # fmt: skip
+
+CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/2", "excel-knowledge/2"
 
 
 @contextmanager
@@ -65,8 +71,7 @@ def read_json(path: Path) -> Any:
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
     """Write a manifest (see datasets/manifest.py) as Parquet."""
-    with written_then_renamed(path) as temporary:
-        manifest.to_parquet(temporary, index=False)
+    _write_table(path, manifest)
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -95,7 +100,7 @@ def write_knowledge(path: Path, store: KnowledgeStore) -> None:
 
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update(
-        format="excel-knowledge/1",
+        format=KNOWLEDGE_FORMAT,
         class_names=list(store.class_names),
         background=list(store.background),
         texts=list(store.texts),
@@ -106,8 +111,8 @@ def write_knowledge(path: Path, store: KnowledgeStore) -> None:
 
 def read_knowledge(path: Path) -> KnowledgeStore:
     """Read `knowledge.zarr`, checking that its parts fit each other."""
-    group = _open_zarr(path, "excel-knowledge/1", "knowledge")
-    parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "attributes", "descriptions")}
+    group = _open_zarr(path, KNOWLEDGE_FORMAT, "knowledge")
+    parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "templates", "attributes", "descriptions")}
     names, background, texts = (tuple(group.attrs[key]) for key in ("class_names", "background", "texts"))
     if len(parts["text"]) != len(names) + len(background) or len(parts["descriptions"]) != len(texts):
         raise StoreError(
@@ -117,72 +122,79 @@ def read_knowledge(path: Path) -> KnowledgeStore:
     return KnowledgeStore(Knowledge(**parts), names, background, texts)
 
 
-class CamWriter:
-    """Fill a cams.zarr of known ids shard by shard, in order; call `close` when all are in."""
+def write_cams(folder: Path, ids: Sequence[str], classes: Sequence[Sequence[int]], cams: Sequence[NDArray[np.float32]]) -> None:
+    """Write one shard: a list an image of its K' class indices and its CAMs (K', h, w) in [0, 1]."""
+    import zarr
 
-    def __init__(self, folder: Path, ids: Sequence[str], slots: int, grid: tuple[int, int], shard: int) -> None:
-        import zarr
+    slots = max((len(kept) for kept in classes), default=1)
+    grid = cams[0].shape[1:] if cams else (0, 0)
+    values = np.zeros((len(ids), slots, *grid), dtype=np.float16)
+    table = np.full((len(ids), slots), -1, dtype=np.int16)
+    for row, (kept, cam) in enumerate(zip(classes, cams, strict=True)):
+        values[row, : len(kept)], table[row, : len(kept)] = cam, kept
+    group = zarr.open_group(folder / "cams.zarr", mode="w-", zarr_format=3)
+    group.attrs.update(format=CAMS_FORMAT)
+    group.create_array(
+        "cams",
+        data=values,
+        chunks=(1, slots, *grid),
+        shards=values.shape,
+        dimension_names=("image", "slot", "row", "column"),
+    )
+    group.create_array("classes", data=table, dimension_names=("image", "slot"))
+    _write_table(folder / "cams.parquet", pd.DataFrame({"id": list(ids)}))
 
-        self._group = zarr.open_group(folder / "cams.zarr", mode="w", zarr_format=3)
-        self._group.attrs.update(format="excel-cams/1")
-        count, shard = len(ids), max(1, min(shard, len(ids)))
-        self._cams = self._group.create_array(
-            "cams",
-            shape=(count, slots, *grid),
-            chunks=(1, slots, *grid),
-            shards=(shard, slots, *grid),
-            dtype="float16",
-            fill_value=0,
-            dimension_names=("image", "slot", "row", "column"),
-        )
-        self._classes = np.full((count, slots), -1, dtype=np.int16)
-        self._buffer = np.zeros((shard, slots, *grid), dtype=np.float16)
-        self._start = self._filled = 0
-        self._count = count
-        with written_then_renamed(folder / "cams.parquet") as temporary:
-            pd.DataFrame({"id": list(ids)}).to_parquet(temporary, index=False)
 
-    def append(self, classes: Sequence[int], cams: NDArray[np.float32]) -> None:
-        """Add the next image: its K' <= K class indices and cams (K', h, w) in [0, 1]."""
-        self._buffer[self._filled] = 0
-        self._buffer[self._filled, : len(classes)] = cams
-        self._classes[self._start + self._filled, : len(classes)] = classes
-        self._filled += 1
-        if self._filled == len(self._buffer):
-            self._flush()
+def join_cams(folder: Path, shards: dict[str, Path]) -> int:
+    """Make `folder`/cams.zarr, in which the shards' arrays lie already under their names, one store → number of images."""
+    import zarr
 
-    def _flush(self) -> None:
-        if self._filled:
-            self._cams[self._start : self._start + self._filled] = self._buffer[: self._filled]
-        self._start, self._filled = self._start + self._filled, 0
-
-    def close(self) -> None:
-        """Write what is left and the class indices; StoreError if an image is missing."""
-        self._flush()
-        if self._start != self._count:
-            raise StoreError(f"cams.zarr: {self._start} of {self._count} images were appended")
-        self._group.create_array("classes", data=self._classes, dimension_names=("image", "slot"))
+    zarr.open_group(folder / "cams.zarr", mode="a", zarr_format=3).attrs.update(format=CAMS_FORMAT)
+    tables = [pd.read_parquet(path / "cams.parquet").assign(shard=name) for name, path in shards.items()]
+    index = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": [], "shard": []}, dtype=str)
+    index["row"] = index.groupby("shard").cumcount()
+    _write_table(folder / "cams.parquet", index)
+    return len(index)
 
 
 class CamReader:
     """cams.zarr by image id, read a chunk at a time."""
 
     def __init__(self, folder: Path) -> None:
-        group = _open_zarr(folder / "cams.zarr", "excel-cams/1", "cams")
-        self._cams = group["cams"]
-        self._classes: NDArray[np.int16] = group["classes"][:]
-        self.ids: list[str] = pd.read_parquet(folder / "cams.parquet")["id"].tolist()
-        if len(self.ids) != self._cams.shape[0]:
-            raise StoreError(f"{folder}: {len(self.ids)} ids for {self._cams.shape[0]} CAMs; rerun cams")
-        self._rows = {image: row for row, image in enumerate(self.ids)}
+        self._group = _open_zarr(folder / "cams.zarr", CAMS_FORMAT, "cams")
+        index = pd.read_parquet(folder / "cams.parquet")
+        self.ids: list[str] = index["id"].tolist()
+        self._place = {row.id: (row.shard, int(row.row)) for row in index.itertuples()}
+        self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
-        if image not in self._rows:
+        if image not in self._place:
             raise StoreError(f"cams.zarr holds no image {image!r}; rerun cams on this data set")
-        row = self._rows[image]
-        classes = [int(c) for c in self._classes[row] if c >= 0]
-        return classes, self._cams[row, : len(classes)].astype(np.float32)
+        shard, row = self._place[image]
+        if shard not in self._shards:
+            self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
+        cams, table = self._shards[shard]
+        classes = [int(c) for c in table[row] if c >= 0]
+        return classes, cams[row, : len(classes)].astype(np.float32)
+
+
+def write_counts(path: Path, counts: pd.DataFrame) -> None:
+    """Write a table of pixel counts (confusion.parquet, levels.parquet) or scores by image as Parquet."""
+    _write_table(path, counts)
+
+
+def read_counts(path: Path) -> pd.DataFrame:
+    """Read what `write_counts` wrote."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with written_then_renamed(path) as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 def _open_zarr(path: Path, expected: str, stage: str) -> Any:

@@ -1,14 +1,91 @@
-"""The chain as Prefect tasks, inside a flow."""
+"""The chain as Prefect tasks, inside a flow: every piece of work a task run, progress and a record of the run beside it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.runtime import flow_run
 
 from excel_core.config import RunSpec
+from excel_core.stores import read_json
+from flows.dead_runs import close_dead_runs
+from flows.runners import parts_builder
+from tasks.build import complete_output, run_stage
 from tasks.chain import follow
-from tasks.prefect_task import run_as_task
-from tasks.stage import Place, StageOutput
+from tasks.outputs import StageOutput
+from tasks.prefect_task import work_task
+from tasks.progress import listening
+from tasks.run_record import RunRecord, start_record
+from tasks.stage import Place, Work
 
-__all__ = ["run_until"]
+__all__ = ["ChainRun", "run_until"]
+
+PAUSE = 5.0  # seconds between two updates of a progress artifact
 
 
-def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential") -> tuple[dict[str, StageOutput], Place]:
-    """Run the chain up to `last` as Prefect tasks. Every `runner` gives the same outputs; today all run sequentially."""
+@dataclass(frozen=True)
+class ChainRun:
+    """A finished chain: the run's own outputs by stage name, and which of them were found complete."""
+
+    outputs: dict[str, StageOutput]
+    cached: frozenset[str] = field(default_factory=frozenset)
+
+
+def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential") -> ChainRun:
+    """Run the chain up to `last`. Every `runner` computes the same."""
     place.store.mkdir(parents=True, exist_ok=True)
-    return follow(run, place, last, run_as_task)
+    close_dead_runs(place.store)
+    cached = set()
+    with _recorded(run, place) as record, parts_builder(runner, place) as build_parts, listening(_Progress()):
+
+        def build(work: Work) -> StageOutput:
+            found = complete_output(work) is not None
+            output = run_stage(work, lambda piece: work_task(piece)(piece), build_parts)
+            record.use(output, cached=found)
+            if found and work.run == run:
+                cached.add(work.stage.name)
+            return output
+
+        outputs = follow(run, place, last, build)
+        record.own = {name: output.identity for name, output in outputs.items()}
+        if "evaluate" in outputs:
+            metrics = read_json(outputs["evaluate"].folder / "metrics.json")
+            record.headline = {key: result["miou"] for key, result in metrics["results"].items()}
+    return ChainRun(outputs, frozenset(cached))
+
+
+@contextmanager
+def _recorded(run: RunSpec, place: Place) -> Iterator[RunRecord]:
+    """The run's record, ended as the block ends."""
+    record = start_record(flow_run.flow_name or "", run, place, str(flow_run.id or ""), flow_run.name or "")
+    try:
+        yield record
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)
+        record.end("stopped" if stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    record.end("complete")
+
+
+class _Progress:
+    """A progress artifact a long stage, `excel-progress-<stage>`, made when the stage outlasts the first pause."""
+
+    def __init__(self) -> None:
+        self.artifacts: dict[str, object] = {}
+        self.updated: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        first = self.updated.setdefault(stage, now)
+        if now - first < PAUSE and not (done == total and stage in self.artifacts):
+            return
+        self.updated[stage] = now
+        percent = 100 * done / max(1, total)
+        if stage not in self.artifacts:
+            key = f"excel-progress-{stage.replace('_', '-')}"
+            text = f"{stage}: share of its images or iterations that is done"
+            self.artifacts[stage] = create_progress_artifact(percent, key=key, description=text, _sync=True)  # type: ignore[call-arg]
+        else:
+            update_progress_artifact(self.artifacts[stage], percent, _sync=True)  # type: ignore[call-arg, arg-type]

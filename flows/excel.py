@@ -16,11 +16,12 @@ __all__ = ["excel"]
 @chain_flow("excel")
 def excel(run: RunSpec, place: Place, runner: str) -> str:
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
-    outputs, place = run_until("report", run, place, runner)
-    _publish(report_work(run, place, outputs))  # never cached, so that every run shows its tables and pictures
-    return str(outputs["report"].folder / "index.html")
+    chain = run_until("report", run, place, runner)
+    # Never cached, so that every run shows its tables and pictures.
+    _publish(report_work(run, place, chain.outputs), chain.cached)
+    return str(chain.outputs["report"].folder / "index.html")
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)
-def _publish(work: Work) -> list[str]:
-    return publish(build_view(work), work.folder / "index.html")
+def _publish(work: Work, cached: frozenset[str]) -> list[str]:
+    return publish(build_view(work, cached), work.folder / "index.html")

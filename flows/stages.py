@@ -13,8 +13,7 @@ __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "r
 def _stage_flow(stage: str) -> Flow[..., str]:
     @chain_flow(stage, description=f"Run stage {stage!r} and what it needs. Returns its output folder.")
     def run_stage(run: RunSpec, place: Place, runner: str) -> str:
-        outputs, _ = run_until(stage, run, place, runner)
-        return str(outputs[stage].folder)
+        return str(run_until(stage, run, place, runner).outputs[stage].folder)
 
     return run_stage
 

@@ -1,43 +1,59 @@
-"""Stage `cams`: training-free static CAMs of the train split's image-level classes → cams.zarr."""
+"""Stage `cams`: training-free static CAMs of the train split's image-level classes → cams.zarr, a shard a part."""
 
 from typing import Any
 
 import torch
 
 from excel_core.config import RunSpec
-from excel_core.stores import CamWriter
-from tasks.fingerprint import clip_fingerprint
+from excel_core.stores import join_cams, write_cams
+from tasks.outputs import link_tree
 from tasks.progress import track
-from tasks.stage import Stage, Work
-from tasks.vision import batches, load_vision, records
+from tasks.records import batches, image_parts, records, shard_rows
+from tasks.stage import Part, Stage, Work
+from tasks.vision import load_vision, sight_key
 
-__all__ = ["STAGE", "cam_bytes"]
+__all__ = ["STAGE", "join_cam_parts"]
+
+
+def cam_parts(work: Work) -> list[Part]:
+    """A part depends on its images, the texts and the CAM spec."""
+    split, key = work.run.dataset.train_split, {"spec": _spec(work.run), "sight": sight_key(work)}
+    return image_parts(work, split, records(work, split), lambda shard, rows: key)
 
 
 @torch.inference_mode()
-def build_cams(work: Work) -> dict[str, Any]:
+def build_cam_part(work: Work) -> dict[str, Any]:
     """One forward pass a batch; only the image's own classes are stored."""
     vision = load_vision(work)
-    rows = records(work, work.run.dataset.train_split)
-    side = work.run.cams.image_size // vision.clip.patch
-    slots = max((len(row.classes) for row in rows), default=1)
-    writer = CamWriter(work.folder, [row.id for row in rows], slots, (side, side), work.run.cams.shard_images)
-    total = -(-len(rows) // work.run.cams.batch_size)
-    for batch in track(batches(rows, work.run.cams.batch_size), "cams", total):
+    rows = shard_rows(work, records(work, work.run.dataset.train_split))
+    kept = []
+    for batch in track(batches(rows, work.run.cams.batch_size), len):
         cams = vision.cams(vision.encode(vision.prepare([row.read() for row in batch]))).float().cpu().numpy()
-        for row, cam in zip(batch, cams, strict=True):
-            writer.append(row.classes, cam[list(row.classes)])
-    writer.close()
-    return {"images": len(rows), "slots": slots, "bytes_an_image": cam_bytes(work) / max(1, len(rows))}
+        kept += [cam[list(row.classes)] for row, cam in zip(batch, cams, strict=True)]
+    write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
+    return {"images": len(rows)}
 
 
-def cam_bytes(work: Work) -> int:
-    """Size of the folder's cams.zarr on disk."""
-    return sum(path.stat().st_size for path in (work.folder / "cams.zarr").rglob("*") if path.is_file())
+def join_cam_parts(work: Work) -> dict[str, Any]:
+    """All shards in one cams.zarr."""
+    for name, part in work.parts.items():
+        link_tree(part.folder / "cams.zarr", work.folder / "cams.zarr" / name)
+    images = join_cams(work.folder, {name: part.folder for name, part in work.parts.items()})
+    size = sum(path.stat().st_size for path in (work.folder / "cams.zarr").rglob("*") if path.is_file())
+    return {"images": images, "bytes_an_image": size / max(1, images)}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.cams.model_dump(mode="json") | {"split": run.dataset.train_split}
+    return run.cams.model_dump(mode="json")
 
 
-STAGE = Stage("cams", ("dataset", "knowledge"), _spec, build_cams, outside=clip_fingerprint)
+STAGE = Stage(
+    "cams",
+    ("dataset", "knowledge"),
+    _spec,
+    join_cam_parts,
+    parts=cam_parts,
+    build_part=build_cam_part,
+    takes=lambda work: {},
+    reads_data=True,
+)

@@ -1,57 +1,95 @@
-"""The stages in order, and how outputs are handed from one to the next."""
+"""The stages, which of them a run needs, and how outputs are handed from one to the next."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from excel_core.config import RunSpec
-from tasks import cams, dataset, describe, dynamic, evaluate, knowledge, refine, report, train, world
-from tasks.stage import Place, Stage, StageOutput, Work, complete_output, stage_identity
+from tasks import ablation, cams, dataset, describe, dynamic, evaluate, knowledge, refine, report, sweep, train, world
+from tasks.build import complete_output
+from tasks.identity import digest_of
+from tasks.outputs import StageOutput
+from tasks.stage import Place, Stage, Work
 
-__all__ = ["STAGES", "complete_outputs", "follow", "needed_stages", "report_work"]
+__all__ = ["STAGES", "Graph", "Node", "complete_outputs", "follow", "graph", "report_work", "work_of"]
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE
-    for module in (world, dataset, describe, knowledge, cams, refine, train, dynamic, evaluate, report)
-}
+    stage.name: stage
+    for stage in (
+        world.STAGE, dataset.STAGE, describe.STAGE, knowledge.STAGE, cams.STAGE, refine.STAGE, train.STAGE, dynamic.STAGE,
+        sweep.STAGE, sweep.LEARNT, ablation.STAGE, evaluate.STAGE, report.STAGE,
+    )
+}  # fmt: skip
 Outputs = dict[str, StageOutput]
-Runner = Callable[[Stage, RunSpec, Place, Outputs], StageOutput | None]
 
 
-def needed_stages(run: RunSpec, last: str) -> list[Stage]:
-    """The stages that `last` needs, itself included, in order; the world only for the world's layout."""
-    needed = {last}
-    for stage in reversed(STAGES.values()):
-        if stage.name in needed:
-            needed.update(stage.inputs)
-    if run.dataset.layout == "world" and "dataset" in needed:
-        needed.add("world")
-    return [stage for stage in STAGES.values() if stage.name in needed]
+@dataclass(frozen=True)
+class Node:
+    """A stage under a run, or under a variant of it that another stage needs; `inputs` maps input names to nodes' keys.
+
+    Two nodes whose specs, back to the first stage, agree have the same `key`: they are one node.
+    """
+
+    stage: Stage
+    run: RunSpec
+    key: str
+    inputs: dict[str, str] = field(hash=False)
+    variant: str = ""  # what the variant is called; "" for the run itself
 
 
-def follow(run: RunSpec, place: Place, last: str, runner: Runner) -> tuple[Outputs, Place]:
-    """Call `runner` on each needed stage with its inputs; stop where it returns None. → outputs, and the place with the
-    world as its data once that is drawn."""
-    outputs: Outputs = {}
-    for stage in needed_stages(run, last):
-        output = runner(stage, run, place, {name: outputs[name] for name in stage.inputs})
-        if output is None:
-            break
-        outputs[stage.name] = output
-        if stage.name == "world":
-            place = place.model_copy(update={"data": output.folder})
-    return outputs, place
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by key, inputs before what reads them; `own`: the keys of the run's own stages, without its variants'."""
+
+    nodes: dict[str, Node]
+    own: dict[str, str]
+
+
+def graph(run: RunSpec, last: str) -> Graph:
+    """Every node that stage `last` of `run` needs, itself included."""
+    nodes: dict[str, Node] = {}
+    own: dict[str, str] = {}
+
+    def add(stage: Stage, variant: RunSpec, label: str) -> str:
+        inputs = {
+            name: add(STAGES[need.stage], need.run, label if name in STAGES else name)
+            for name, need in stage.all_needs(variant).items()
+        }
+        parts = [stage.name, stage.spec(variant), inputs, variant.clip.model, variant.dataset.model_dump(mode="json")]
+        key = digest_of(parts)
+        nodes.setdefault(key, Node(stage, variant, key, inputs, label))
+        if variant == run:
+            own[stage.name] = key
+        return key
+
+    add(STAGES[last], run, "")
+    return Graph(nodes, own)
+
+
+def work_of(node: Node, place: Place, outputs: Outputs) -> Work:
+    """The node's work, its inputs taken from `outputs` by key."""
+    inputs = {name: outputs[key] for name, key in node.inputs.items()}
+    return Work(node.stage, node.run, place, inputs, variant=node.variant)
+
+
+def follow(run: RunSpec, place: Place, last: str, build: Callable[[Work], StageOutput | None]) -> Outputs:
+    """Call `build` on each needed node, leaving out those with an input that was not built → the run's own outputs by
+    stage name."""
+    found, outputs = graph(run, last), {}
+    for key, node in found.nodes.items():
+        if all(needed in outputs for needed in node.inputs.values()):
+            output = build(work_of(node, place, outputs))
+            if output is not None:
+                outputs[key] = output
+    return {name: outputs[key] for name, key in found.own.items() if key in outputs}
 
 
 def complete_outputs(run: RunSpec, place: Place, last: str) -> Outputs:
-    """The outputs that are complete already, from the first stage on; nothing is run."""
-
-    def look(stage: Stage, run: RunSpec, place: Place, inputs: Outputs) -> StageOutput | None:
-        return complete_output(stage, stage_identity(stage, run, place, inputs), place.store)
-
-    return follow(run, place, last, look)[0]
+    """The outputs that are complete already; nothing is run."""
+    return follow(run, place, last, complete_output)
 
 
 def report_work(run: RunSpec, place: Place, outputs: Outputs) -> Work:
-    """What `tasks.report.build_view` reads, from finished outputs; the world, where there is one, is the data."""
-    if "world" in outputs:
-        place = place.model_copy(update={"data": outputs["world"].folder})
-    return Work(run, place, {name: outputs[name] for name in STAGES["report"].inputs}, outputs["report"].folder)
+    """The work of the report, from finished outputs and with its folder: what `tasks.report.build_view` reads."""
+    stage = STAGES["report"]
+    inputs = {name: outputs[name] for name in stage.all_needs(run)}
+    return Work(stage, run, place, inputs, folder=outputs["report"].folder)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 __all__ = ["code_version", "used_modules"]
 
-# `tasks.stage` and its like decide when a stage runs, not what it computes.
+# These decide when a stage runs, not what it computes.
 PACKAGES = ("excel_core", "tasks", "artifacts")
-ORCHESTRATION = ("tasks.stage", "tasks.code_version", "tasks.fingerprint", "tasks.progress")
+ORCHESTRATION = (
+    "tasks.stage", "tasks.identity", "tasks.outputs", "tasks.build", "tasks.code_version", "tasks.fingerprint",
+    "tasks.progress",
+)  # fmt: skip
 
 
 @cache

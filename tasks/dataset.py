@@ -1,6 +1,5 @@
 """Stage `dataset`: images, sizes, image-level labels and splits → manifest.parquet. Masks are never read."""
 
-from pathlib import Path
 from typing import Any
 
 from excel_core.config import DatasetSpec, RunSpec
@@ -21,11 +20,9 @@ def build_dataset(work: Work) -> dict[str, Any]:
     """Read the data folder; bad images are recorded with their reasons."""
     spec = work.run.dataset
     check_layout(spec)
-    if work.place.data is None:
-        raise DataError("no data folder; pass --data DIR (VOC layout: JPEGImages, Annotations or labels.csv, ImageSets)")
     names = load_prompts(prompts_file(spec.prompts)).class_names
     splits = list(dict.fromkeys((spec.train_split, *spec.val_splits)))
-    manifest = read_voc(Path(work.place.data), splits, names)
+    manifest = read_voc(work.data, splits, names)
     if spec.max_images is not None:
         manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
     write_manifest(work.folder / "manifest.parquet", manifest)
@@ -52,4 +49,4 @@ def _outside(run: RunSpec, place: Place) -> str | None:
     return folders_fingerprint(place.data, *SOURCES)
 
 
-STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside)
+STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True)

@@ -1,33 +1,74 @@
-"""Stage `describe`: n descriptions a class → descriptions.json, with their provenance."""
+"""Stage `describe`: n descriptions a class → descriptions.json, with their provenance; a class a part."""
 
 from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.prompts import BundledProvider, load_prompts
-from excel_core.stores import write_json
+from excel_core.prompts import Descriptions, PromptSet, load_descriptions, load_prompts
+from excel_core.stores import read_json, write_json
 from tasks.fingerprint import files_fingerprint
+from tasks.identity import digest_of
+from tasks.progress import track
 from tasks.prompt_files import descriptions_file, prompts_file
-from tasks.stage import Place, Stage, Work
+from tasks.stage import Part, Place, Stage, Work
 
 __all__ = ["STAGE"]
 
 
-def build_describe(work: Work) -> dict[str, Any]:
-    """Ask the provider and write what it said."""
-    prompts = load_prompts(prompts_file(work.run.dataset.prompts))
-    provider = BundledProvider(descriptions_file(work.run.dataset.prompts))
-    descriptions = provider.describe(prompts, work.run.describe.n)
+def class_parts(work: Work) -> list[Part]:
+    """A part depends on its class's own bundled texts and on how many are asked for; not on its synonyms."""
+    prompts, bundled, n = _prompts(work), _bundled(work), work.run.describe.n
+    spec = {"spec": _spec(work.run), "provenance": dict(bundled.provenance), "template": prompts.template}
+    return [
+        Part(name=name, items=n, key=spec | {"class": name, "texts": digest_of(bundled.texts[name])}, about={"class": name})
+        for name in prompts.class_names
+    ]
+
+
+def build_class(work: Work) -> dict[str, Any]:
+    """Ask the provider for one class and write what it said."""
+    name, bundled = work.this_part.about["class"], _bundled(work)
+    texts = list(track(bundled.texts[name]))
+    write_json(work.folder / "descriptions.json", {"provenance": dict(bundled.provenance), "texts": texts})
+    return {"descriptions": len(texts)}
+
+
+def join_classes(work: Work) -> dict[str, Any]:
+    """All classes in one file, with the prompts that they belong to."""
+    prompts = _prompts(work)
+    found = {name: read_json(work.parts[name].folder / "descriptions.json") for name in prompts.class_names}
     write_json(
         work.folder / "descriptions.json",
         {
             "format": "excel-descriptions/1",
-            "provenance": dict(descriptions.provenance),
-            "classes": {name: list(texts) for name, texts in descriptions.texts.items()},
+            "provenance": next(iter(found.values()))["provenance"],
+            "classes": {name: part["texts"] for name, part in found.items()},
             "prompts": asdict(prompts),
         },
     )
-    return {"classes": len(descriptions.texts), "descriptions": sum(map(len, descriptions.texts.values()))}
+    return {"classes": len(found), "descriptions": sum(len(part["texts"]) for part in found.values())}
+
+
+def _prompts(work: Work) -> PromptSet:
+    path = prompts_file(work.run.dataset.prompts)
+    return _read_prompts(path, *files_fingerprint(path))
+
+
+def _bundled(work: Work) -> Descriptions:
+    path = descriptions_file(work.run.dataset.prompts)
+    return _read_descriptions(path, _prompts(work), work.run.describe.n, *files_fingerprint(path))
+
+
+@lru_cache(maxsize=4)
+def _read_prompts(path: Path, fingerprint: str) -> PromptSet:
+    return load_prompts(path)
+
+
+@lru_cache(maxsize=4)
+def _read_descriptions(path: Path, prompts: PromptSet, n: int, fingerprint: str) -> Descriptions:
+    return load_descriptions(path, prompts, n)
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -35,7 +76,9 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _outside(run: RunSpec, place: Place) -> list[str]:
-    return files_fingerprint(prompts_file(run.dataset.prompts), descriptions_file(run.dataset.prompts))
+    return files_fingerprint(prompts_file(run.dataset.prompts))
 
 
-STAGE = Stage("describe", (), _spec, build_describe, outside=_outside)
+STAGE = Stage(
+    "describe", (), _spec, join_classes, parts=class_parts, build_part=build_class, outside=_outside, parallel="threads"
+)

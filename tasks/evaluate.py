@@ -1,204 +1,156 @@
-"""Stage `evaluate`: the only one that opens masks. CAM seeds, pseudo labels, segmentation, ablation → metrics.json.
+"""Stage `evaluate`: opens masks. CAM seeds, pseudo labels and segmentation, a shard a part → metrics.json.
 
 metrics.json (excel-metrics/1): `results` maps a key to its `protocol` and scores; `ablation` holds the rows of the
 ablation and the zero-shot presence mAP; `skipped` says what could not be scored and why. Keys:
 
     seeds.<static|lvc>.<split>.<raw|affinity|par|crf>      label maps of image-level classes against the truth
     segmentation.<split>.<single_scale|multi_scale|multi_scale_crf>
+
+Beside it: confusion.parquet (pixels by image), segmentation/ (single-scale predictions), shown.json (which images the
+report shows) and truth/ (copies of those images' masks, so that the report opens none).
 """
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+import pandas as pd
+from scipy.sparse import csr_matrix
 
+from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.config import EvaluateSpec, RunSpec
-from excel_core.crf import dense_crf
-from excel_core.datasets.truth import MASK_FOLDERS, TruthDoor
-from excel_core.inference import segment_multi_scale, segment_single_scale
-from excel_core.metrics import confusion_matrix, scores
-from excel_core.palette import load_labels_png, save_labels_png
-from excel_core.stores import write_json
-from tasks.ablate import ablate
-from tasks.fingerprint import clip_fingerprint, folders_fingerprint
-from tasks.progress import track
-from tasks.refine import step_folder
-from tasks.stage import Place, Stage, StageOutput, Work
-from tasks.train import trained_segmenter
-from tasks.vision import Record, classes_of, load_vision, records
+from excel_core.datasets.truth import TruthDoor
+from excel_core.metrics import scores
+from excel_core.palette import save_labels_png
+from excel_core.stores import read_counts, read_json, write_counts, write_json
+from tasks.masks import masked_rows, missing_masks
+from tasks.outputs import link_tree
+from tasks.score_parts import SEEDS, build_score_part, score_parts
+from tasks.shown import image_scores, picked
+from tasks.stage import Need, Stage, Work
+from tasks.vision import classes_of
 
-__all__ = ["SHOWN_TRUTHS", "STAGE"]
+__all__ = ["STAGE"]
 
-REFINEMENT = {
-    "raw": "raw",
-    "affinity": "affinity",
-    "par": "PAR",
-    "crf": "CRF",
-}
-SHOWN_TRUTHS = 24
-Labels = NDArray[np.uint8]
+REFINEMENT = {"raw": "raw", "affinity": "affinity", "par": "PAR", "crf": "CRF"}
+RESAMPLES = 1000
 
 
-class _Scorer:
-    """Collects results under their protocol keys against the masks of the data folder."""
-
-    def __init__(self, work: Work) -> None:
-        assert work.place.data is not None
-        self.door = TruthDoor(work.place.data)
-        self.names = ("background", *classes_of(work))
-        self.results: dict[str, Any] = {}
-        self.skipped: dict[str, str] = {}
-        self._masked: dict[str, list[Record]] = {}
-        self.work = work
-
-    def masked(self, split: str, what: str) -> list[Record]:
-        """Records of a split that have a mask, at most evaluate.max_images; what is left out is said under `what`."""
-        if split not in self._masked:
-            rows = records(self.work, split)[: self.work.run.evaluate.max_images]
-            folder = self.door.root / self.door.folder
-            self._masked[split] = [row for row in rows if (folder / f"{row.id}.png").is_file()]
-            missing = len(rows) - len(self._masked[split])
-            if missing:
-                self.skipped[f"{split}: {missing} of {len(rows)} images"] = f"no mask in {self.door.folder}"
-        if not self._masked[split]:
-            self.skipped[what] = f"split {split!r} has no masks in {self.door.folder}"
-        return self._masked[split]
-
-    def truth(self, row: Record) -> Labels:
-        """The mask of one image."""
-        return self.door.read(row.id, row.height, row.width)
-
-    def copy_truths(self) -> None:
-        """Keep the first masks of each split, so that the report can show them without opening one."""
-        for split, rows in self._masked.items():
-            for row in rows[:SHOWN_TRUTHS]:
-                save_labels_png(self.work.folder / "truth" / split / f"{row.id}.png", self.truth(row))
-
-    def score(self, key: str, protocol: dict[str, Any], pairs: Iterable[tuple[Labels, Labels]]) -> None:
-        """Add the scores of (truth, prediction) pairs."""
-        matrix = np.zeros((len(self.names),) * 2, dtype=np.int64)
-        images = 0
-        for truth, prediction in pairs:
-            matrix += confusion_matrix(truth, prediction, len(self.names))
-            images += 1
-        self.put(key, protocol, matrix, images)
-
-    def put(self, key: str, protocol: dict[str, Any], matrix: NDArray[np.int64], images: int) -> None:
-        """Add the scores of a confusion matrix over `images` images."""
-        if images:
-            self.results[key] = {"protocol": protocol | {"images": images}} | scores(matrix, self.names).to_json()
+def join_scores(work: Work) -> dict[str, Any]:
+    """Add up the parts' counts and score everything that has a truth; what has none is skipped with a word."""
+    tables = [read_counts(part.folder / "confusion.parquet") for part in work.parts.values()]
+    counts = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
+    for part in work.parts.values():
+        if (part.folder / "segmentation").is_dir():
+            link_tree(part.folder / "segmentation", work.folder / "segmentation")
+    names = ("background", *classes_of(work))
+    results, shown, skipped = {}, {}, dict[str, str]()
+    for key, split, protocol in _protocols(work):
+        images = [row.id for row in masked_rows(work, split)]
+        skipped |= missing_masks(work, split)
+        if not images:
+            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {TruthDoor(work.data).folder}"
+            continue
+        by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
+        results[key] = _scored(by_image, names, protocol | {"images": len(images)})
+        if key.startswith("seeds.") or key.endswith(".single_scale"):
+            shown[split] = picked(images, image_scores(by_image, len(names)))
+    write_counts(work.folder / "confusion.parquet", counts)
+    write_json(work.folder / "shown.json", shown)
+    _copy_truths(work, shown)
+    _write_metrics(work, results, skipped)
+    return {key: round(result["miou"], 4) for key, result in results.items()}
 
 
-@torch.inference_mode()
-def build_evaluate(work: Work) -> dict[str, Any]:
-    """Score everything that has a truth; what has none is skipped with a word."""
-    scorer = _Scorer(work)
-    _score_seeds(scorer, "static", "CAM seed", work.inputs["refine"])
-    _score_seeds(scorer, "lvc", "CAM seed with LVC", work.inputs["dynamic"])
-    for split in work.run.dataset.val_splits:
-        _score_segmentation(scorer, split)
-    ablation: dict[str, Any] = {}
-    if work.run.evaluate.ablation:
-        rows = {split: scorer.masked(split, "ablation") for split in work.run.dataset.val_splits}
-        ablation = ablate(work, {split: found for split, found in rows.items() if found}, scorer.truth)
+def _scored(by_image: csr_matrix, names: tuple[str, ...], protocol: dict[str, Any]) -> dict[str, Any]:
+    """A result's scores, with the 95 % interval of its mIoU over images."""
+    total = np.asarray(by_image.sum(axis=0)).reshape(len(names), len(names))
+    drawn = resampled(by_image, image_draws(by_image.shape[0], RESAMPLES), len(names))
+    low, high = interval(mean_iou(drawn))
+    return {"protocol": protocol} | scores(total, names).to_json() | {"miou_interval": [low, high]}
+
+
+def _write_metrics(work: Work, results: dict[str, Any], skipped: dict[str, str]) -> None:
+    ablation = read_json(work.input("ablation") / "ablation.json") if "ablation" in work.inputs else {}
     metrics = {
         "format": "excel-metrics/1",
         "preset": work.run.preset,
         "method": work.run.method,
         "clip": work.run.clip.model,
-        "results": scorer.results,
-        "ablation": ablation,
-        "skipped": scorer.skipped,
+        "results": results,
+        "ablation": {key: ablation[key] for key in ("protocol", "rows", "presence_map")} if ablation.get("rows") else {},
+        "skipped": skipped | ({"ablation": "no split has masks"} if ablation and not ablation["rows"] else {}),
     }
-    scorer.copy_truths()
     write_json(work.folder / "metrics.json", metrics)
-    return {key: round(result["miou"], 4) for key, result in scorer.results.items()}
 
 
-def _score_seeds(scorer: _Scorer, kind: str, what: str, output: StageOutput) -> None:
-    split = scorer.work.run.dataset.train_split
-    rows = scorer.masked(split, f"seeds.{kind}.{split}")
-    steps: list[str] = output.summary["steps"]
-    for position, step in enumerate(steps):
-        last = step == steps[-1]
-        protocol = {
-            "what": f"{what}, the pseudo labels" if last else what,
-            "split": split,
-            "labels": "image-level ground truth",
-            "refinement": "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw",
-            "scales": "single",
-        }
-        folder = output.folder / step_folder(step, steps)
-        pairs = ((scorer.truth(row), load_labels_png(folder / f"{row.id}.png")) for row in rows)
-        scorer.score(f"seeds.{kind}.{split}.{step}", protocol, pairs)
+def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
+    door = TruthDoor(work.data)
+    for split, found in shown.items():
+        rows = {row.id: row for row in masked_rows(work, split)}
+        for row in (rows[entry["id"]] for entry in found):
+            save_labels_png(work.folder / "truth" / split / f"{row.id}.png", door.read(row.id, row.height, row.width))
 
 
-def _score_segmentation(scorer: _Scorer, split: str) -> None:
-    """Predict each image once a protocol; single-scale predictions are kept as PNGs for the report."""
-    work, spec = scorer.work, scorer.work.run.evaluate
-    rows = scorer.masked(split, f"segmentation.{split}")
-    if not rows:
-        return
-    vision = load_vision(work)
-    segmenter = trained_segmenter(work, vision)
-    vision = replace(vision, spec=vision.spec.model_copy(update={"image_size": spec.image_size}))
-    matrices: dict[str, NDArray[np.int64]] = {}
-    for row in track(rows, split, len(rows)):
-        image, truth = row.read(), scorer.truth(row)
-        single = segment_single_scale(vision, segmenter, image)
-        multi = segment_multi_scale(vision, segmenter, image, spec)
-        predictions = {"single_scale": _argmax(single), "multi_scale": _argmax(multi)}
-        if spec.crf:
-            probabilities = torch.softmax(multi, dim=0).cpu().numpy()
-            refined = dense_crf(image, probabilities, work.run.refine.crf)
-            predictions["multi_scale_crf"] = refined.argmax(axis=0).astype(np.uint8)
-        save_labels_png(work.folder / "segmentation" / split / f"{row.id}.png", predictions["single_scale"])
-        for name, prediction in predictions.items():
-            matrix = confusion_matrix(truth, prediction, len(scorer.names))
-            matrices[name] = matrices.get(name, np.zeros_like(matrix)) + matrix
-    for name, matrix in matrices.items():
-        scorer.put(f"segmentation.{split}.{name}", _segmentation_protocol(name, split, spec), matrix, len(rows))
+def _protocols(work: Work) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(result key, split, protocol) of everything that can be scored, in the order to show it."""
+    split = work.run.dataset.train_split
+    for kind, stage in SEEDS.items():
+        steps: list[str] = work.inputs[stage].summary["steps"]
+        what = "CAM seed" if kind == "static" else "CAM seed with LVC"
+        for position, step in enumerate(steps):
+            done = "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw"
+            about = what + (", the pseudo labels" if step == steps[-1] else "")
+            labels = {"labels": "image-level ground truth", "refinement": done, "scales": "single"}
+            yield f"seeds.{kind}.{split}.{step}", split, {"what": about, "split": split, **labels}
+    spec = work.run.evaluate
+    for split in work.run.dataset.val_splits:
+        for name in ("single_scale", "multi_scale", *(["multi_scale_crf"] if spec.crf else [])):
+            yield f"segmentation.{split}.{name}", split, _segmentation_protocol(name, split, spec)
 
 
 def _segmentation_protocol(name: str, split: str, spec: EvaluateSpec) -> dict[str, Any]:
     flips = "flip" if spec.flip == "all" else "flip except at 1.0"
-    scales = "single" if name == "single_scale" else f"{','.join(map(str, spec.scales))} + {flips}"
     return {
         "what": "segmentation",
         "split": split,
         "labels": "none",
         "refinement": "CRF" if name.endswith("crf") else "none",
-        "scales": scales,
+        "scales": "single" if name == "single_scale" else f"{','.join(map(str, spec.scales))} + {flips}",
     }
 
 
-def _argmax(logits: torch.Tensor) -> Labels:
-    return logits.argmax(dim=0).cpu().numpy().astype(np.uint8)
+def _needs(run: RunSpec) -> dict[str, Need]:
+    """The ablation of calibration and text under the run's own seed, where it is asked for."""
+    if not run.evaluate.ablation:
+        return {}
+    spec = run.ablation.model_copy(update={"groups": ("calibration",), "seeds": 1})
+    return {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
+
+
+def _takes(work: Work) -> dict[str, Any]:
+    """Beside the parts: names, and the ablation."""
+    ablation = work.inputs["ablation"].content if "ablation" in work.inputs else None
+    return {"classes": classes_of(work), "ablation": ablation}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
     return {
-        "evaluate": run.evaluate.model_dump(mode="json"),
-        "cams": run.cams.model_dump(mode="json"),
-        "crf": run.refine.crf.model_dump(mode="json", exclude={"enabled"}),
-        "segmenter": run.train.segmenter.model_dump(mode="json"),
         "splits": [run.dataset.train_split, *run.dataset.val_splits],
+        "evaluate": run.evaluate.model_dump(mode="json"),
         "names": [run.preset, run.method, run.clip.model],
     }
 
 
-def _outside(run: RunSpec, place: Place) -> Any:
-    return [clip_fingerprint(run, place), folders_fingerprint(place.data, *MASK_FOLDERS)]
-
-
 STAGE = Stage(
     "evaluate",
-    ("dataset", "describe", "knowledge", "refine", "train", "dynamic"),
+    ("dataset", "knowledge", "refine", "train", "dynamic"),
     _spec,
-    build_evaluate,
-    outside=_outside,
+    join_scores,
+    parts=score_parts,
+    build_part=build_score_part,
+    needs=_needs,
+    takes=_takes,
+    reads_data=True,
     sees_masks=True,
 )

@@ -1,6 +1,5 @@
 """Fingerprints of what lies outside the store: data folders by their listings (cheap), single files by their bytes."""
 
-import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
-from tasks.stage import Place, digest_of
+from tasks.identity import digest_of, file_digest
+from tasks.stage import Place
 
 __all__ = ["clip_fingerprint", "files_fingerprint", "folders_fingerprint"]
 
@@ -50,5 +50,4 @@ def _version(path: Path) -> tuple[int, int]:
 
 @cache
 def _file_digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)

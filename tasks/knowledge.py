@@ -4,27 +4,34 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.knowledge import build_knowledge
+from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import KnowledgeStore, read_json, write_knowledge
 from tasks.fingerprint import clip_fingerprint
 from tasks.stage import Stage, Work
+from tasks.text_embeddings import TextEmbeddings
 from tasks.vision import cached_clip
 
 __all__ = ["STAGE"]
 
 
 def build_knowledge_base(work: Work) -> dict[str, Any]:
-    """Encode every text once and cluster the descriptions."""
+    """Encode every text that was not encoded before, and cluster the descriptions."""
     described = read_json(work.input("describe") / "descriptions.json")
-    prompts, classes = described["prompts"], described["classes"]
-    names = tuple(entry["name"] for entry in prompts["classes"])
-    template = prompts["template"]
-    texts = tuple(text for name in names for text in classes[name])
+    prompts = _prompt_set(described["prompts"])
+    texts = tuple(text for name in prompts.class_names for text in described["classes"][name])
     clip = cached_clip(work.run.clip.model, work.place.device)
-    templates = clip.encode_texts([template.format(entry["synonyms"]) for entry in prompts["classes"]])
-    background = clip.encode_texts([template.format(text) for text in prompts["background"]])
-    knowledge = build_knowledge(templates, background, clip.encode_texts(list(texts)), work.run.knowledge)
-    write_knowledge(work.folder / "knowledge.zarr", KnowledgeStore(knowledge, names, tuple(prompts["background"]), texts))
+    embeddings = TextEmbeddings(work.place.store, clip_fingerprint(work.run, work.place), work.place.device)
+    templates, background, descriptions = (
+        embeddings.encode(clip, found) for found in (prompts.templates(), prompts.background_templates(), list(texts))
+    )
+    knowledge = build_knowledge(templates, background, descriptions, work.run.knowledge)
+    write_knowledge(work.folder / "knowledge.zarr", KnowledgeStore(knowledge, prompts.class_names, prompts.background, texts))
     return {"texts": len(texts) + len(knowledge.text), "attributes": len(knowledge.attributes)}
+
+
+def _prompt_set(values: dict[str, Any]) -> PromptSet:
+    classes = tuple(ClassPrompt(**entry) for entry in values["classes"])
+    return PromptSet(values["name"], values["template"], classes, tuple(values["background"]))
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

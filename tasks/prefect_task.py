@@ -1,32 +1,42 @@
-"""A stage as a Prefect task: cached under the stage's identity, in the store beside the outputs it names."""
+"""A piece of work as a Prefect task: cached under its identity, in the store beside the outputs it names."""
 
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
-from excel_core.config import RunSpec
-from tasks.stage import Place, Stage, StageOutput, run_stage, stage_identity
+from tasks.build import find_or_build
+from tasks.outputs import StageOutput
+from tasks.stage import Work
 
-__all__ = ["run_as_task"]
+__all__ = ["work_task"]
 
 
-class StageIdentity(CachePolicy):
-    """Prefect's cache key is the stage's identity, computed from the task's own arguments."""
+class WorkIdentity(CachePolicy):
+    """Prefect's cache key is the work's identity, computed from the task's own argument."""
 
     def compute_key(self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any) -> str | None:
-        """`stage/identity`."""
-        stage: Stage = inputs["stage"]
-        return f"{stage.name}/{stage_identity(stage, inputs['run'], inputs['place'], inputs['inputs'])}"
+        """`kind/identity`."""
+        work: Work = inputs["work"]
+        return f"{work.kind}/{work.identity()}"
 
 
-@task(cache_policy=StageIdentity(), persist_result=True, result_serializer="json", task_run_name="{stage.name}")
-def _stage_task(stage: Stage, run: RunSpec, place: Place, inputs: dict[str, StageOutput]) -> StageOutput:
-    return run_stage(stage, run, place, inputs, note=get_run_logger().info)
+@task(cache_policy=WorkIdentity(), persist_result=True, result_serializer="json", task_run_name="{work.name}")
+def _build_work(work: Work) -> StageOutput:
+    context = TaskRunContext.get()
+    origin = {
+        "flow_run_id": str(flow_run.id or ""),
+        "flow_run_name": str(flow_run.name or ""),
+        "task_run_id": str(context.task_run.id) if context else "",
+    }
+    return find_or_build(work, get_run_logger().info, origin)
 
 
-def run_as_task(stage: Stage, run: RunSpec, place: Place, inputs: dict[str, StageOutput]) -> StageOutput:
-    """Run a stage as a Prefect task within a flow. A cached result whose files are gone or damaged is a miss."""
-    named = _stage_task.with_options(name=stage.name, result_storage=place.store / "prefect-results")
-    return named(stage, run, place, inputs)
+def work_task(work: Work) -> Any:
+    """The Prefect task for `work`, to be called with it inside a flow. A cached result whose files are gone or damaged is a
+    miss. On a GPU it carries the tag `gpu`, whose concurrency limit keeps tasks on one GPU apart."""
+    tags = {"gpu"} if work.place.device != "cpu" else set()
+    return _build_work.with_options(name=work.kind, result_storage=work.place.store / "prefect-results", tags=tags)

@@ -4,22 +4,28 @@ copies that evaluation made."""
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 import artifacts.html_report
 from artifacts.html_report import write_report
-from artifacts.view import AttributeRow, GalleryItem, ReportView, SegmentedItem, StageRow
+from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
-from excel_core.knowledge import nearest_descriptions
+from excel_core.knowledge import attribute_weights, nearest_descriptions
 from excel_core.palette import load_labels_png
-from excel_core.stores import CamReader, read_json
-from tasks.evaluate import SHOWN_TRUTHS
+from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
 from tasks.fingerprint import files_fingerprint
+from tasks.outputs import StageOutput, read_marker
+from tasks.records import Record, records
 from tasks.refine import step_folder
-from tasks.stage import Place, Stage, StageOutput, Work
-from tasks.vision import Record, load_knowledge, records
+from tasks.stage import Place, Stage, Work
+from tasks.vision import load_knowledge
 
 __all__ = ["STAGE", "build_view"]
+
+NEAREST, USERS = 3, 3  # descriptions and classes shown of an attribute
 
 
 def build_report(work: Work) -> dict[str, Any]:
@@ -28,42 +34,66 @@ def build_report(work: Work) -> dict[str, Any]:
     return {"page": "index.html"}
 
 
-def build_view(work: Work) -> ReportView:
-    """Everything the report and the Prefect artifacts show."""
+def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
+    """Everything the report and the Prefect artifacts show; `cached` names the stages that a run found complete."""
     run, store = work.run, load_knowledge(work)
-    shown = run.report.gallery_images
-    train = records(work, run.dataset.train_split)
-    gallery = tuple(_gallery_item(work, row, store.class_names) for row in train[: min(shown, SHOWN_TRUTHS)])
-    per_split = -(-shown // len(run.dataset.val_splits))
-    segmented = [item for split in run.dataset.val_splits for item in _segmented(work, split, per_split)]
-    nearest = nearest_descriptions(store.knowledge, 3) if len(store.knowledge.attributes) else []
+    metrics = read_json(work.input("evaluate") / "metrics.json")
+    shown = read_json(work.input("evaluate") / "shown.json")
+    per_split = -(-run.report.gallery_images // len(run.dataset.val_splits))
+    segmented = [item for split in run.dataset.val_splits for item in _segmented(work, split, shown, per_split)]
     return ReportView(
         title=f"excel {run.preset}",
         preset=run.preset,
         method=run.method,
         clip=run.clip.model,
-        metrics=read_json(work.input("evaluate") / "metrics.json"),
-        stages=tuple(_stage_row(output) for output in work.inputs.values()),
-        gallery=gallery,
-        segmented=tuple(segmented[:shown]),
+        metrics=metrics,
+        stages=tuple(_stage_row(output, output.stage in cached) for output in work.inputs.values()),
+        gallery=tuple(_gallery(work, shown, store.class_names)),
+        segmented=tuple(segmented),
         losses=pd.read_csv(work.input("train") / "losses.csv"),
-        attributes=tuple(AttributeRow(n, tuple(store.texts[int(i)] for i in row), ()) for n, row in enumerate(nearest)),
+        attributes=tuple(_attributes(store, run)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,
+        confusion=_confusion(work, metrics, len(store.class_names) + 1),
+        knowledge_map=_knowledge_map(store),
     )
 
 
-def _gallery_item(work: Work, row: Record, names: tuple[str, ...]) -> GalleryItem:
-    classes, cams = CamReader(work.input("cams")).read(row.id)
-    return GalleryItem(
-        id=row.id,
-        labels=tuple(names[c] for c in row.classes),
-        image=row.read(),
-        cams={names[c]: cam for c, cam in zip(classes, cams, strict=True)},
-        steps=_steps(work.inputs["refine"], row.id),
-        lvc_steps=_steps(work.inputs["dynamic"], row.id),
-        truth=_truth(work, work.run.dataset.train_split, row.id),
-    )
+def _gallery(work: Work, shown: dict[str, Any], names: tuple[str, ...]) -> list[GalleryItem]:
+    split = work.run.dataset.train_split
+    cams = CamReader(work.input("cams"))
+    return [
+        GalleryItem(
+            id=row.id,
+            labels=tuple(names[c] for c in row.classes),
+            image=row.read(),
+            cams={names[c]: cam for c, cam in zip(*cams.read(row.id), strict=True)},
+            steps=_steps(work.inputs["refine"], row.id),
+            lvc_steps=_steps(work.inputs["dynamic"], row.id),
+            truth=_truth(work, split, row.id),
+            rank=rank,
+        )
+        for row, rank in _chosen(work, split, shown, work.run.report.gallery_images)
+    ]
+
+
+def _segmented(work: Work, split: str, shown: dict[str, Any], count: int) -> list[SegmentedItem]:
+    folder = work.input("evaluate") / "segmentation" / split
+    return [
+        SegmentedItem(row.id, row.read(), load_labels_png(folder / f"{row.id}.png"), _truth(work, split, row.id), rank)
+        for row, rank in _chosen(work, split, shown, count)
+        if (folder / f"{row.id}.png").is_file()
+    ]
+
+
+def _chosen(work: Work, split: str, shown: dict[str, Any], count: int) -> list[tuple[Record, str]]:
+    """(image, why it is shown): best, median and worst in turn, sorted by rank; the first images of an unscored split."""
+    rows = records(work, split)
+    if split not in shown:
+        return [(row, "") for row in rows[:count]]
+    by_id = {row.id: row for row in rows}
+    chosen = sorted(shown[split][:count], key=lambda entry: entry["rank"])
+    return [(by_id[e["id"]], f"{e['group']}: rank {e['rank']} of {len(rows)}, mIoU {e['miou']:.2f}") for e in chosen]
 
 
 def _steps(output: StageOutput, image: str) -> dict[str, Any]:
@@ -71,22 +101,70 @@ def _steps(output: StageOutput, image: str) -> dict[str, Any]:
     return {step: load_labels_png(output.folder / step_folder(step, steps) / f"{image}.png") for step in steps}
 
 
-def _segmented(work: Work, split: str, count: int) -> list[SegmentedItem]:
-    folder = work.input("evaluate") / "segmentation" / split
-    rows = [row for row in records(work, split) if (folder / f"{row.id}.png").is_file()][:count]
-    return [
-        SegmentedItem(row.id, row.read(), load_labels_png(folder / f"{row.id}.png"), _truth(work, split, row.id))
-        for row in rows
-    ]
-
-
 def _truth(work: Work, split: str, image: str) -> Any:
     path = work.input("evaluate") / "truth" / split / f"{image}.png"
     return load_labels_png(path) if path.is_file() else None
 
 
-def _stage_row(output: StageOutput) -> StageRow:
-    return StageRow(output.stage, output.identity, output.seconds, output.summary, sum(output.files.values()))
+def _attributes(store: KnowledgeStore, run: RunSpec) -> list[AttributeRow]:
+    knowledge, names = store.knowledge, store.class_names
+    if not len(knowledge.attributes):
+        return []
+    weights, index = (part.numpy() for part in attribute_weights(knowledge.templates, knowledge.attributes, run.knowledge))
+    table = np.zeros((len(names), len(knowledge.attributes)))
+    np.put_along_axis(table, index, weights, axis=1)
+    users = np.argsort(-table, axis=0, kind="stable")[:USERS]
+    return [
+        AttributeRow(
+            number,
+            tuple(store.texts[int(i)] for i in nearest),
+            tuple((names[c], float(table[c, number])) for c in users[:, number] if table[c, number] > 0),
+        )
+        for number, nearest in enumerate(nearest_descriptions(knowledge, NEAREST))
+    ]
+
+
+def _confusion(work: Work, metrics: dict[str, Any], classes: int) -> dict[str, NDArray[np.int64]]:
+    counts = read_counts(work.input("evaluate") / "confusion.parquet")
+    found = {}
+    for key in metrics["results"]:
+        table = counts[counts["result"] == key]
+        found[key] = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(found[key], (table["truth"], table["predicted"]), table["pixels"])
+    return found
+
+
+def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
+    """Descriptions, attributes and T_c on the two principal axes of the descriptions."""
+    knowledge, classes = store.knowledge, len(store.class_names)
+    axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
+    attributes = knowledge.attributes.numpy()
+    return KnowledgeMap(
+        descriptions=axes.transform(knowledge.descriptions.numpy()),
+        description_class=np.repeat(np.arange(classes), len(store.texts) // classes),
+        attributes=axes.transform(attributes) if len(attributes) else np.zeros((0, 2)),
+        classes=axes.transform(knowledge.text[:classes].numpy()),
+        explained=(float(axes.explained_variance_ratio_[0]), float(axes.explained_variance_ratio_[1])),
+    )
+
+
+def _stage_row(output: StageOutput, cached: bool) -> StageRow:
+    origin = read_marker(output.folder)["origin"]
+    return StageRow(
+        stage=output.stage,
+        identity=output.identity,
+        seconds=output.seconds,
+        summary=output.summary,
+        bytes=output.bytes,
+        folder=str(output.folder),
+        inputs=origin["inputs"],
+        code=origin["basis"]["code"],
+        finished=origin["finished"],
+        parts=len(output.parts),
+        made_by=origin.get("flow_run_name", ""),
+        made_by_id=origin.get("flow_run_id", ""),
+        cached=cached,
+    )
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -95,7 +173,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 def _outside(run: RunSpec, place: Place) -> list[str]:
     folder = Path(artifacts.html_report.__file__).parent
-    return files_fingerprint(*sorted([*folder.glob("*.j2"), *folder.glob("*.css")]))
+    return files_fingerprint(*sorted(path for kind in ("j2", "css", "js") for path in folder.glob(f"*.{kind}")))
 
 
 STAGE = Stage(
@@ -104,4 +182,5 @@ STAGE = Stage(
     _spec,
     build_report,
     outside=_outside,
+    reads_data=True,
 )

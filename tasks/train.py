@@ -9,10 +9,10 @@ from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
 from excel_core.seeds import Vision
 from excel_core.training import LossRow, TrainingImage, train
-from tasks.fingerprint import clip_fingerprint
 from tasks.progress import Counter
+from tasks.records import records, rows_key
 from tasks.stage import Stage, Work
-from tasks.vision import classes_of, load_vision, records
+from tasks.vision import classes_of, load_vision, sight_key
 
 __all__ = ["STAGE", "architecture", "trained_segmenter"]
 
@@ -52,13 +52,17 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
     return load_segmenter(path, architecture(work, vision)).to(vision.clip.device)
 
 
+def _takes(work: Work) -> dict[str, Any]:
+    """The images to train on, the texts and the CLIP; not the images of other splits."""
+    return {"rows": rows_key(records(work, work.run.dataset.train_split)), "sight": sight_key(work)}
+
+
 def _spec(run: RunSpec) -> dict[str, Any]:
     result = {"train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"})}
     return result | {
-        "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "shard_images"}),
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
         "refine": run.refine.model_dump(mode="json", exclude={"crf"}),
-        "split": run.dataset.train_split,
     }
 
 
-STAGE = Stage("train", ("dataset", "knowledge"), _spec, build_train, outside=clip_fingerprint, resumable=True)
+STAGE = Stage("train", ("dataset", "knowledge"), _spec, build_train, takes=_takes, reads_data=True, resumable=True)

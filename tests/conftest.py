@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# The same number of threads here and in every process that a test starts: sums over threads end in other last bits.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
 import flows  # noqa: F401  sets OpenMP's wait policy, so before torch
 
 import torch  # isort: skip
@@ -22,7 +25,6 @@ SHARED = ROOT.parent / "shared"
 VOC = SHARED / "data" / "VOC2012"
 needs_photos = pytest.mark.skipif(not VOC.is_dir(), reason="the real VOC photos are not beside the repository")
 
-torch.set_num_threads(2)
 settings.register_profile("no times", deadline=None)  # a slow machine is no failure
 settings.load_profile("no times")
 
@@ -36,7 +38,7 @@ SMALL_DEMO = [
     "train.own_argmax_from=3",
     "train.segmenter.width=16",
     "evaluate.scales=[0.7, 1.0]",
-    "cams.shard_images=8",
+    "shards.images=4",
     "refine.par.iterations=4",
     "report.gallery_images=2",
 ]

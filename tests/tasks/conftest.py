@@ -3,8 +3,9 @@
 import pytest
 
 from excel_core.presets import preset, with_settings
+from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place, run_stage
+from tasks.stage import Place
 from tests.conftest import SMALL_DEMO
 
 
@@ -18,4 +19,4 @@ def small_run():
 def chain(small_run, tmp_path_factory):
     """(outputs by stage, place) of `small_run`."""
     place = Place(store=tmp_path_factory.mktemp("store"))
-    return follow(small_run, place, "report", run_stage)
+    return follow(small_run, place, "report", run_stage), place

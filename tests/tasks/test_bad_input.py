@@ -7,8 +7,9 @@ import pytest
 
 from excel_core.errors import DataError
 from excel_core.presets import preset, with_settings
+from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place, run_stage
+from tasks.stage import Place
 from tests.conftest import SMALL_DEMO
 
 # The world's folder, read as any user's folder in VOC layout.
@@ -20,12 +21,12 @@ SIZES = ["cams.image_size=64", "evaluate.image_size=64", "train.crop=64"]
 @pytest.fixture
 def data(chain, tmp_path):
     """A copy of the small world to spoil."""
-    return shutil.copytree(chain[1].data, tmp_path / "photos")
+    return shutil.copytree(chain[0]["world"].folder, tmp_path / "photos")
 
 
 def _follow(data, tmp_path, last, *edits):
     run = with_settings(preset("voc"), [*AS_VOC, *SMALL, *SIZES, *edits])
-    return follow(run, Place(store=tmp_path / "store", data=data), last, run_stage)[0]
+    return follow(run, Place(store=tmp_path / "store", data=data), last, run_stage)
 
 
 def test_a_truncated_photo_is_recorded_and_the_run_goes_on(data, tmp_path):

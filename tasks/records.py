@@ -1,0 +1,101 @@
+"""The images of a split as the stages see them, and how they are cut into shards."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from excel_core.datasets.images import read_image
+from excel_core.datasets.manifest import usable
+from excel_core.stores import read_manifest
+from tasks.identity import digest_of
+from tasks.stage import Part, Work
+from tasks.vision import classes_of
+
+__all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows"]
+
+
+class Record(NamedTuple):
+    """A usable image of a split: id, its path, 0-based indices of its image-level classes, its size and its digest."""
+
+    id: str
+    path: Path
+    classes: tuple[int, ...]
+    height: int
+    width: int
+    digest: str
+
+    def read(self) -> NDArray[np.uint8]:
+        """The image, (H, W, 3) uint8 RGB."""
+        return read_image(self.path)
+
+
+def records(work: Work, split: str) -> list[Record]:
+    """Usable images of a split, in the manifest's order."""
+    manifest = work.input("dataset") / "manifest.parquet"
+    return list(_records(manifest, work.inputs["dataset"].content, work.data, split, classes_of(work)))
+
+
+@lru_cache(maxsize=8)
+def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[str, ...]) -> tuple[Record, ...]:
+    """`content` is there for the cache alone."""
+    index = {name: i for i, name in enumerate(names)}
+    return tuple(
+        Record(
+            row.id, data / row.image, tuple(index[label] for label in row.labels), int(row.height), int(row.width), row.digest
+        )
+        for row in usable(read_manifest(manifest), split).itertuples()
+    )
+
+
+def image_parts(work: Work, split: str, rows: Sequence[Record], key: Any, name: str = "") -> list[Part]:
+    """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
+
+    Parts are named SPLIT-iofn, with `name-` before it. A shard is the images whose ids' digests begin alike, so that an
+    image added or removed touches its own shard alone, until the number of shards doubles.
+    """
+    count = 1
+    while len(rows) > count * work.run.shards.images:
+        count *= 2
+    shards: dict[int, list[Record]] = {}
+    for row in rows:
+        shards.setdefault(shard_of(row.id, count), []).append(row)
+    parts = []
+    for index in sorted(shards):
+        shard = f"{split}-{index + 1}of{count}"
+        basis = {"rows": rows_key(shards[index]), **key(shard, shards[index])}
+        about = {"split": split, "index": index, "count": count, "what": name}
+        parts.append(Part(name=f"{name}-{shard}" if name else shard, items=len(shards[index]), key=basis, about=about))
+    return parts
+
+
+def shard_rows(work: Work, rows: Sequence[Record]) -> list[Record]:
+    """Those of a split's `rows` that belong to the part to build."""
+    about = work.this_part.about
+    return [row for row in rows if shard_of(row.id, about["count"]) == about["index"]]
+
+
+def shard_of(image: str, count: int) -> int:
+    """Which of `count` (a power of two) shards an image id belongs to."""
+    return int.from_bytes(hashlib.sha256(image.encode()).digest()[:4]) * count >> 32
+
+
+def rows_key(rows: Sequence[Record]) -> str:
+    """Digest of the images themselves, their ids and their image-level classes."""
+    return digest_of([[row.id, row.digest, row.classes] for row in rows])
+
+
+def batches(rows: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """`rows` in lists of at most `size`."""
+    batch: list[Record] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

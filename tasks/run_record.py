@@ -1,0 +1,155 @@
+"""The store's memory of its runs: what was asked, which outputs it led to, how it ended.
+
+    STORE/records/<id>.json     excel-run/1, rewritten after every stage; <id> is the start (UTC) and a random end
+
+A record whose state is `running` while its process is gone belongs to a run that was killed.
+"""
+
+import os
+import secrets
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from excel_core.config import RunSpec
+from excel_core.errors import SettingError, StoreError
+from excel_core.stores import read_json, write_json
+from tasks.outputs import StageOutput
+from tasks.stage import Place
+
+__all__ = ["RunRecord", "find_record", "read_records", "start_record"]
+
+State = Literal["running", "complete", "failed", "stopped", "crashed"]
+
+
+class Process(BaseModel):
+    """Which process runs it; `started` (clock ticks since boot) tells it from a later one with the same number."""
+
+    host: str
+    pid: int
+    started: int
+
+    @classmethod
+    def current(cls) -> "Process":
+        """This process."""
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=_started(os.getpid()) or 0)
+
+    def alive(self) -> bool:
+        """Whether it still runs; one on another host is taken to."""
+        return self.host != socket.gethostname() or _started(self.pid) == self.started
+
+
+class RunRecord(BaseModel):
+    """One run. `outputs` lists everything it used as kind/identity; `own` the outputs of its own stages by name."""
+
+    format: Literal["excel-run/1"] = "excel-run/1"
+    id: str
+    flow: str
+    flow_run_id: str = ""
+    flow_run_name: str = ""
+    process: Process
+    state: State = "running"
+    message: str = ""
+    started: str
+    finished: str = ""
+    spec: dict[str, Any]
+    data: str | None
+    device: str
+    outputs: list[str] = []
+    own: dict[str, str] = {}
+    cached: list[str] = []
+    headline: dict[str, float] = {}
+    store: Path = Field(exclude=True)
+
+    @property
+    def dead(self) -> bool:
+        """It says that it runs, but its process is gone."""
+        return self.state == "running" and not self.process.alive()
+
+    @property
+    def run(self) -> RunSpec:
+        """What was asked; StoreError where an earlier version of excel knew other fields."""
+        try:
+            return RunSpec.model_validate(self.spec)
+        except ValidationError as error:
+            raise StoreError(f"run {self.id} is of another version: {error.errors()[0]['loc']}; run it again") from None
+
+    def output(self, stage: str) -> Path:
+        """Output folder of one of its own stages."""
+        if stage not in self.own:
+            raise SettingError(f"run {self.id} has no {stage}; it has {', '.join(self.own) or 'no output'}")
+        return self.store / stage / self.own[stage]
+
+    def use(self, output: StageOutput, cached: bool) -> None:
+        """Note an output that the run was led to."""
+        self.outputs.append(f"{output.stage}/{output.identity}")
+        if cached:
+            self.cached.append(f"{output.stage}/{output.identity}")
+        self.save()
+
+    def end(self, state: State, message: str = "") -> None:
+        """Note how it ended."""
+        self.state, self.message, self.finished = state, message, _now()
+        self.save()
+
+    def save(self) -> None:
+        """Write the record."""
+        write_json(self.store / "records" / f"{self.id}.json", self.model_dump(mode="json"))
+
+
+def start_record(flow: str, run: RunSpec, place: Place, flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
+    """The record of a run that begins now."""
+    record = RunRecord(
+        id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        flow=flow,
+        flow_run_id=flow_run_id,
+        flow_run_name=flow_run_name,
+        process=Process.current(),
+        started=_now(),
+        spec=run.model_dump(mode="json"),
+        data=str(place.data) if place.data else None,
+        device=place.device,
+        store=place.store,
+    )
+    record.save()
+    return record
+
+
+def read_records(store: Path) -> list[RunRecord]:
+    """Every readable record, oldest first."""
+    records = []
+    for path in sorted((store / "records").glob("*.json")):
+        try:
+            records.append(RunRecord(**read_json(path), store=store))
+        except (StoreError, ValidationError, TypeError):
+            continue  # of another version, or damaged: it keeps nothing alive
+    return records
+
+
+def find_record(store: Path, name: str) -> RunRecord:
+    """The run whose id, or flow run name, begins with `name`; `latest` is the newest. SettingError lists what there is."""
+    records = read_records(store)
+    if name == "latest" and records:
+        return records[-1]
+    found = [record for record in records if record.id.startswith(name) or record.flow_run_name == name]
+    if len(found) != 1:
+        what = "several runs" if found else "no run"
+        listed = ", ".join(record.id for record in (found or records)[-10:]) or "none"
+        raise SettingError(f"{store} has {what} named {name!r}; runs: {listed}")
+    return found[0]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine started, None where there is none (or it is a zombie that nobody waited for)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])

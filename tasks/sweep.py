@@ -1,0 +1,88 @@
+"""Stages `sweep` and `sweep_lvc`: raw CAMs of the validation splits against the truth at every threshold at once, a shard
+a part; with static calibration, or with the learnt relation. Also the zero-shot presence of each class."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from excel_core.ablation import level_counts, presence_scores
+from excel_core.config import RunSpec
+from excel_core.datasets.truth import TruthDoor
+from excel_core.stores import read_counts, write_counts
+from tasks.masks import masked_rows, masks_key
+from tasks.progress import track
+from tasks.records import batches, image_parts, shard_rows
+from tasks.stage import Part, Stage, Work
+from tasks.train import trained_segmenter
+from tasks.vision import classes_of, load_knowledge, load_vision, sight_key
+
+__all__ = ["LEARNT", "STAGE"]
+
+
+def sweep_parts(work: Work) -> list[Part]:
+    """A part depends on its images and masks, the texts and the CAM spec, and on the segmenter where it is used."""
+    key = {"spec": _spec(work.run), "sight": sight_key(work)}
+    if "train" in work.inputs:
+        key["train"] = work.inputs["train"].content
+    return [
+        part
+        for split in work.run.dataset.val_splits
+        for part in image_parts(
+            work, split, masked_rows(work, split), lambda shard, rows: key | {"masks": masks_key(work, rows)}
+        )
+    ]
+
+
+@torch.inference_mode()
+def build_sweep_part(work: Work) -> dict[str, Any]:
+    """Count pixels by truth, strongest class and CAM level; one forward pass a batch."""
+    vision, door = load_vision(work), TruthDoor(work.data)
+    segmenter = trained_segmenter(work, vision) if "train" in work.inputs else None
+    templates = load_knowledge(work).knowledge.templates.to(vision.text)
+    rows = shard_rows(work, masked_rows(work, work.this_part.about["split"]))
+    levels, presence = [], []
+    for batch in track(batches(rows, work.run.cams.batch_size), len):
+        encoded = vision.encode(vision.prepare([row.read() for row in batch]))
+        relation = vision.relation(segmenter, encoded) if segmenter is not None else None
+        presence += presence_scores(vision.clip, encoded.path, templates).cpu().tolist()
+        for row, cam in zip(batch, vision.cams(encoded, relation).float(), strict=True):
+            truth = door.read(row.id, row.height, row.width)
+            levels.append(level_counts(cam, row.classes, truth).assign(image=row.id))
+    write_counts(work.folder / "levels.parquet", pd.concat(levels, ignore_index=True))
+    scores = pd.DataFrame(presence, columns=list(classes_of(work)))
+    scores.insert(0, "image", [row.id for row in rows])
+    write_counts(work.folder / "presence.parquet", scores)
+    return {"images": len(rows)}
+
+
+def join_sweep(work: Work) -> dict[str, Any]:
+    """All shards' counts with their splits."""
+    about = {part.name: part.about["split"] for part in sweep_parts(work)}
+    for name in ("levels.parquet", "presence.parquet"):
+        tables = [read_counts(part.folder / name).assign(split=about[key]) for key, part in work.parts.items()]
+        write_counts(work.folder / name, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame())
+    return {"images": sum(part.summary["images"] for part in work.parts.values()), "classes": len(classes_of(work))}
+
+
+def _spec(run: RunSpec) -> dict[str, Any]:
+    return run.cams.model_dump(mode="json")
+
+
+def _stage(name: str, inputs: tuple[str, ...], takes: Callable[[Work], dict[str, Any]]) -> Stage:
+    return Stage(
+        name,
+        inputs,
+        _spec,
+        join_sweep,
+        parts=sweep_parts,
+        build_part=build_sweep_part,
+        takes=takes,
+        reads_data=True,
+        sees_masks=True,
+    )
+
+
+STAGE = _stage("sweep", ("dataset", "knowledge"), lambda work: {})
+LEARNT = _stage("sweep_lvc", ("dataset", "knowledge", "train"), lambda work: {})
