@@ -100,6 +100,7 @@ def _origin(work: Work, extra: dict[str, str]) -> dict[str, Any]:
         "basis": work.basis(),
         "inputs": {name: output.identity for name, output in work.inputs.items()},
         "parts": {name: output.identity for name, output in work.parts.items()},
+        "items": work.part.items if work.part else 0,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -1,0 +1,93 @@
+"""Two runs side by side: what was asked differently, and what came of it, with intervals over the images they share."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from excel_core.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.errors import SettingError
+from excel_core.stores import read_counts, read_json
+from tasks.run_record import RunRecord
+from tasks.shown import image_scores
+
+__all__ = ["compare_runs", "spec_differences"]
+
+RESAMPLES = 1000
+CHANGED = 10  # images shown
+
+
+def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[str, Any]:
+    """Differences B − A of result key `result` (default: the first segmentation both have, else their last seeds):
+
+    spec: [{field, a, b}]; results: [{key, a, b}]; result; miou and classes: {a, b, difference, low, high} with the 95 %
+    interval of the difference over the same resampled images; images: those that changed most. SettingError where the two
+    share no result or image.
+    """
+    metrics = [read_json(record.output("evaluate") / "metrics.json") for record in (a, b)]
+    shared = [key for key in metrics[0]["results"] if key in metrics[1]["results"]]
+    if not shared:
+        raise SettingError(f"runs {a.id} and {b.id} share no scored result")
+    if result is not None and result not in shared:
+        raise SettingError(f"--result {result!r}: both runs have {', '.join(shared)}")
+    key = result or next((key for key in shared if key.startswith("segmentation.")), shared[-1])
+    names = list(metrics[0]["results"][key]["iou"])
+    if names != list(metrics[1]["results"][key]["iou"]):
+        raise SettingError(f"runs {a.id} and {b.id} have other classes")
+    return {
+        "a": a.id,
+        "b": b.id,
+        "spec": spec_differences(a.spec, b.spec),
+        "results": [{"key": k, **{r: m["results"][k]["miou"] for r, m in zip("ab", metrics, strict=True)}} for k in shared],
+        "result": key,
+        "protocol": metrics[1]["results"][key]["protocol"],
+        **_paired([read_counts(record.output("evaluate") / "confusion.parquet") for record in (a, b)], key, names),
+    }
+
+
+def spec_differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[dict[str, Any]]:
+    """Every field, dotted, in which two dumped specs differ."""
+    found = []
+    for name in dict.fromkeys((*a, *b)):
+        field, one, other = f"{path}{name}", a.get(name), b.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += spec_differences(one, other, f"{field}.")
+        elif one != other:
+            found.append({"field": field, "a": one, "b": other})
+    return found
+
+
+def _paired(counts: list[Any], key: str, names: list[str]) -> dict[str, Any]:
+    tables = [table[table["result"] == key] for table in counts]
+    images = sorted(set(tables[0]["image"]) & set(tables[1]["image"]))
+    if not images:
+        raise SettingError(f"the runs share no image of {key}")
+    size = len(names)
+    by_image = [confusions_by_image(table, images, size) for table in tables]
+    draws = image_draws(len(images), RESAMPLES)
+    whole = [np.asarray(found.sum(axis=0)).reshape(size, size) for found in by_image]
+    drawn = [resampled(found, draws, size) for found in by_image]
+    iou, samples = [class_iou(found) for found in whole], [class_iou(found) for found in drawn]
+    means = [float(mean_iou(found)) for found in whole]
+    return {
+        "images_shared": len(images),
+        "miou": _difference(means[0], means[1], mean_iou(drawn[1]) - mean_iou(drawn[0])),
+        "classes": [
+            {"class": name} | _difference(iou[0][i], iou[1][i], samples[1][:, i] - samples[0][:, i])
+            for i, name in enumerate(names)
+            if not np.isnan(iou[0][i])
+        ],
+        "images": _most_changed(images, by_image, size),
+    }
+
+
+def _difference(a: float, b: float, samples: NDArray[np.float64]) -> dict[str, float]:
+    low, high = interval(samples)
+    return {"a": float(a), "b": float(b), "difference": float(b - a), "low": low, "high": high}
+
+
+def _most_changed(images: list[str], by_image: list[csr_matrix], size: int) -> list[dict[str, Any]]:
+    one, other = (image_scores(found, size) for found in by_image)
+    order = np.argsort(-np.abs(other - one), kind="stable")[:CHANGED]
+    return [{"id": images[i], "a": float(one[i]), "b": float(other[i]), "difference": float(other[i] - one[i])} for i in order]

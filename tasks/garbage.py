@@ -1,0 +1,107 @@
+"""Outputs that no kept run refers to, and their removal."""
+
+import fcntl
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from excel_core.errors import SettingError, StoreError
+from tasks.chain import STAGES
+from tasks.outputs import read_marker
+from tasks.run_record import RunRecord, read_records
+
+__all__ = ["Garbage", "find_garbage", "remove_garbage"]
+
+KINDS = tuple(kind for name in STAGES for kind in (name, f"{name}-parts"))
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder or file to remove: its kind, why, and the bytes that go with it alone (linked files count once)."""
+
+    path: Path
+    kind: str
+    why: str
+    bytes: int
+
+
+def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
+    """What can go when the newest `keep` runs (None: all) are kept. SettingError while a run is at work in the store."""
+    records = read_records(store)
+    working = [record.id for record in records if record.state == "running" and not record.dead]
+    if working:
+        raise SettingError(f"{store}: run {working[0]} is at work; wait until it ends, or stop it")
+    kept = records if keep is None else records[max(0, len(records) - keep) :]
+    wanted = _wanted(store, kept)
+    found = [_old_record(record) for record in records if record not in kept]
+    for kind in KINDS:
+        for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
+            if f"{kind}/{folder.name}" in wanted or _checkpoint(folder):
+                continue
+            why = "half built" if folder.name.endswith(".partial") else "no kept run refers to it"
+            found.append(Garbage(folder, kind, why, 0))
+    return _with_sizes(found)
+
+
+def remove_garbage(store: Path, garbage: list[Garbage]) -> None:
+    """Remove it, with the locks and Prefect results of what is removed; what another process has locked stays."""
+    for item in garbage:
+        if item.path.is_file():
+            item.path.unlink()
+            continue
+        identity = item.path.name.removesuffix(".partial")
+        lock = item.path.with_name(f".{identity}.lock")
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            (item.path / "stage.json").unlink(missing_ok=True)  # first, so that half of it is never taken for an output
+            shutil.rmtree(item.path)
+            (store / "prefect-results" / item.kind / identity).unlink(missing_ok=True)
+            lock.unlink()
+
+
+def _wanted(store: Path, records: list[RunRecord]) -> set[str]:
+    """kind/identity of everything that the records' runs used, and the parts that it was joined from."""
+    wanted = {output for record in records for output in record.outputs}
+    for output in list(wanted):
+        kind, _, _ = output.partition("/")
+        try:
+            parts = read_marker(store / output)["origin"]["parts"]
+        except StoreError:
+            continue
+        wanted |= {f"{kind}-parts/{identity}" for identity in parts.values()}
+    return wanted
+
+
+def _checkpoint(folder: Path) -> bool:
+    """A half-built folder that a training can go on from stays."""
+    return folder.name.endswith(".partial") and (folder / "checkpoint.pt").is_file()
+
+
+def _old_record(record: RunRecord) -> Garbage:
+    return Garbage(record.store / "records" / f"{record.id}.json", "records", "older than the kept runs", 0)
+
+
+def _with_sizes(found: list[Garbage]) -> list[Garbage]:
+    """Bytes that the file system gets back: a file whose every name goes counts once, at the first; others not at all."""
+    names: dict[tuple[int, int], int] = {}
+    files = [[path for path in _files(item.path)] for item in found]
+    for paths in files:
+        for path in paths:
+            status = path.stat()
+            names[status.st_dev, status.st_ino] = names.get((status.st_dev, status.st_ino), 0) + 1
+    sized = []
+    for item, paths in zip(found, files, strict=True):
+        total = 0
+        for path in paths:
+            status = path.stat()
+            if names.pop((status.st_dev, status.st_ino), 0) == status.st_nlink:
+                total += status.st_size
+        sized.append(Garbage(item.path, item.kind, item.why, total))
+    return sized
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

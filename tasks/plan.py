@@ -1,0 +1,151 @@
+"""What a run would do, without doing it: which stages and parts are missing and why, and what they took before."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from excel_core.config import RunSpec
+from excel_core.errors import StoreError
+from tasks.build import complete_output, output_folder, part_works
+from tasks.chain import graph, work_of
+from tasks.outputs import StageOutput, read_marker
+from tasks.stage import Place, Work
+
+__all__ = ["Step", "plan_run"]
+
+SHOWN = 3  # reasons named
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan. `parts` and `missing` are 0 for a stage in one piece, None where they hang on an input that
+    is not built yet. `seconds` and `bytes` are what earlier runs lead to expect, None where none did the like."""
+
+    name: str
+    runs: bool
+    why: str
+    parts: int | None = 0
+    missing: int | None = 0
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+def plan_run(run: RunSpec, place: Place, last: str) -> list[Step]:
+    """A step a stage, in the order in which they would run."""
+    steps: list[Step] = []
+    outputs: dict[str, StageOutput] = {}
+    nodes = graph(run, last).nodes
+    for key, node in nodes.items():
+        waiting = [name for name, needed in node.inputs.items() if needed not in outputs]
+        if waiting:
+            seconds, size = _whole(place.store / node.stage.name)
+            name = f"{node.stage.name} ({node.variant})" if node.variant else node.stage.name
+            several = None if node.stage.parts else 0
+            steps.append(Step(name, True, _waits_for(waiting), several, several, seconds, size))
+            continue
+        work = work_of(node, place, outputs)
+        found = complete_output(work)
+        if found is None:
+            steps.append(_missing(work))
+        else:
+            outputs[key] = found
+            steps.append(Step(work.name, False, "complete", len(found.parts)))
+    _changes_of.cache_clear()
+    return steps
+
+
+def _waits_for(inputs: list[str]) -> str:
+    names = ", ".join(inputs[:SHOWN]) + (f" and {len(inputs) - SHOWN} more" if len(inputs) > SHOWN else "")
+    return f"reads {names}, to be built first; what comes out the same is not run again"
+
+
+def _missing(work: Work) -> Step:
+    """The step of a stage whose inputs are complete and whose output is not."""
+    pieces = part_works(work)
+    missing = [piece for piece in pieces if complete_output(piece) is None]
+    if pieces:
+        seconds, size = _by_item(work.place.store / missing[0].kind, missing) if missing else (0.0, 0)
+    else:
+        seconds, size = _whole(work.place.store / work.kind)
+    return Step(work.name, True, _reason(work), len(pieces), len(missing), seconds, size)
+
+
+def _reason(work: Work) -> str:
+    folder = output_folder(work)
+    if folder.exists():
+        return "its output is damaged"
+    partial = folder.with_name(f"{folder.name}.partial")
+    if work.stage.resumable and any(partial.glob("*")):
+        return "was interrupted; goes on from its checkpoint"
+    changes = [_differences(earlier, work.basis()) for earlier in _changes_of(folder.parent)]
+    if not changes:
+        return "was never built"
+    nearest = min(changes, key=len)
+    named = "; ".join(nearest[:SHOWN]) + (f"; and {len(nearest) - SHOWN} more" if len(nearest) > SHOWN else "")
+    return named or "its output was removed"
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, once each, how two bases differ."""
+    old, new = dict(_leaves(earlier)), dict(_leaves(now))
+    words = []
+    for path in sorted({*old, *new}, key=lambda path: (path.startswith("parts."), path)):
+        if old.get(path) != new.get(path):
+            words.append(_worded(path, old.get(path, "absent"), new.get(path, "absent")))
+    return list(dict.fromkeys(words))
+
+
+def _worded(path: str, old: Any, new: Any) -> str:
+    head, _, rest = path.partition(".")
+    if head == "spec":
+        return f"{rest}: {old} → {new}"
+    if head == "inputs":
+        return f"input {rest} changed"
+    if head == "parts":
+        part, _, field = rest.partition(".")
+        return f"{field.split('.')[0]} of {part} changed" if "absent" not in (old, new) else f"{part} is new or gone"
+    return {"code": "its code changed", "outside": "data, prompts or weights outside the store changed"}.get(head, path)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of every leaf of nested dicts; lists are leaves."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+@cache
+def _changes_of(folder: Path) -> list[dict[str, Any]]:
+    """The bases of every complete output of a kind."""
+    return [marker["origin"]["basis"] for marker in _markers(folder)]
+
+
+def _whole(folder: Path) -> tuple[float | None, int | None]:
+    """Seconds and bytes of the newest output of a kind."""
+    newest = max(_markers(folder), key=lambda marker: marker["origin"]["finished"], default=None)
+    return (newest["output"]["seconds"], newest["output"]["bytes"]) if newest else (None, None)
+
+
+def _by_item(folder: Path, missing: list[Work]) -> tuple[float | None, int | None]:
+    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts of the kind."""
+    markers = _markers(folder)
+    items = sum(marker["origin"]["items"] for marker in markers)
+    if not items:
+        return None, None
+    wanted = sum(piece.this_part.items for piece in missing) / items
+    seconds = sum(marker["output"]["seconds"] for marker in markers) * wanted
+    return seconds, round(sum(marker["output"]["bytes"] for marker in markers) * wanted)
+
+
+def _markers(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for marker in folder.glob("*/stage.json"):
+        try:
+            found.append(read_marker(marker.parent))
+        except StoreError:
+            continue
+    return found
