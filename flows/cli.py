@@ -11,10 +11,15 @@ import typer
 from rich.console import Console
 
 from excel_core.errors import ExcelError, SettingError
+from flows.local_cli import down, up
+from flows.local_state import api_url
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+app.command()(up)
+app.command()(down)
 
 Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
@@ -155,13 +160,16 @@ def _show(metrics: Path, page: Path, bad: dict[str, str], ui: str) -> None:
     for image, reason in bad.items():
         print(f"skipped {image}: {reason}")
     print(f"report: {page}")
-    print(f"Prefect UI: run `{ui}` and open http://127.0.0.1:4200")
+    print(f"Prefect UI: {ui}")
 
 
 def _prefect_environment(store: Path) -> str:
-    """Quiet, patient, local Prefect whose database is in the store; returns the command that opens its UI."""
+    """Quiet, patient, local Prefect whose database is in the store; returns how to open its UI."""
     home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
     Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it
+    running = api_url(store)
+    if running:  # by `excel up`; a second server on its database would lock it
+        os.environ.setdefault("PREFECT_API_URL", running)
     quiet = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -170,7 +178,10 @@ def _prefect_environment(store: Path) -> str:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    return f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+    if running:
+        return running.removesuffix("/api")
+    command = f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+    return f"run `{command}` and open http://127.0.0.1:4200"
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,6 +1,5 @@
 """From a user's words to a run and its place; anything wrong is refused here, before work starts. Knows no Prefect."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
+from flows.local_state import store_folder
 from tasks.dataset import check_layout
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place
@@ -55,5 +55,4 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str) -
         raise SettingError(f"preset {run.preset!r} needs a data folder: pass --data DIR")
     elif not Path(data).is_dir():
         raise SettingError(f"data folder {data!r} does not exist")
-    root = Path(store or os.environ.get("EXCEL_STORE") or "runs").resolve()
-    return Place(store=root, data=Path(data).resolve() if data else None, device=device)
+    return Place(store=store_folder(store), data=Path(data).resolve() if data else None, device=device)

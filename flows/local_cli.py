@@ -1,0 +1,59 @@
+"""`excel up` and `excel down`: a working local Prefect installation by one command, and its end by another."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["down", "up"]
+
+Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
+
+
+def up(
+    store: Store = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="of the server; default 4200", show_default=False)] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EXCEL_DATABASE_URL",
+            help="postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME; default: SQLite in the store. A password is safer "
+            "in the variable than on the command line",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPU tasks at a time; default 1", show_default=False)] = None,
+    worker: Annotated[bool, typer.Option(help="also start a worker on this machine")] = True,
+) -> None:
+    """Start Prefect for a store: server, work pool, GPU limit, deployments and a worker. Again: repair what is missing."""
+    from flows.local import Wanted, bring_up, setup_commands
+    from flows.local_state import store_folder
+
+    folder = store_folder(store)
+    now = bring_up(Wanted(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
+    logs = folder / "prefect" / "logs"
+    print(f"logs: {logs}")
+    print("\nThe same by hand, in the repository's folder:")
+    for name, value in (("EXCEL_STORE", folder), ("PREFECT_HOME", folder / "prefect"), ("PREFECT_API_URL", f"{now.ui}/api")):
+        print(f"  export {name}={shlex.quote(str(value))}")
+    if now.database != "SQLite":
+        print("  export PREFECT_API_DATABASE_CONNECTION_URL=...  # the server alone needs it")
+    print("  export PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30")
+    print(f"  prefect server start --port {now.port} &")
+    for command in setup_commands(gpus):
+        print(f"  prefect {shlex.join(command)}")
+    print("  prefect worker start --pool excel &")
+    print(f"\nPrefect UI: {now.ui}")
+    print(f"a run:      PREFECT_API_URL={now.ui}/api prefect deployment run excel/demo --watch")
+    print(f"the end:    excel down --store {shlex.quote(str(folder))}")
+
+
+def down(store: Store = None) -> None:
+    """End what `excel up` started: the worker with its runs, then the server. Outputs and Prefect's history stay."""
+    from flows.local import take_down
+    from flows.local_state import store_folder
+
+    folder = store_folder(store)
+    take_down(folder, lambda text: print(text, flush=True))
+    print("\nThe same by hand: end `prefect worker start` and then `prefect server start` with Ctrl-C")
