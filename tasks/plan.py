@@ -16,6 +16,10 @@ from tasks.stage import Place, Work
 __all__ = ["Step", "plan_run"]
 
 SHOWN = 3  # reasons named
+PART_FIELDS = {
+    "rows": "images", "sight": "texts or CLIP", "cams": "CAMs", "labels": "label maps", "train": "the trained segmenter",
+    "texts": "descriptions",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,14 @@ def _reason(work: Work) -> str:
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In words, once each, how two bases differ."""
     old, new = dict(_leaves(earlier)), dict(_leaves(now))
-    words = []
-    for path in sorted({*old, *new}, key=lambda path: (path.startswith("parts."), path)):
-        if old.get(path) != new.get(path):
-            words.append(_worded(path, old.get(path, "absent"), new.get(path, "absent")))
+    changed = sorted(path for path in {*old, *new} if old.get(path) != new.get(path))
+    words = [_worded(path, old.get(path), new.get(path)) for path in changed if not path.startswith("parts.")]
+    by_field: dict[str, set[str]] = {}
+    for part, field in (path.split(".")[1:3] for path in changed if path.startswith("parts.")):
+        by_field.setdefault(field, set()).add(part)
+    for field, parts in by_field.items():
+        if field != "spec":  # it stands among the words already
+            words.append(f"{PART_FIELDS.get(field, field)} of {min(parts) if len(parts) == 1 else f'{len(parts)} parts'}")
     return list(dict.fromkeys(words))
 
 
@@ -102,10 +110,7 @@ def _worded(path: str, old: Any, new: Any) -> str:
     if head == "spec":
         return f"{rest}: {old} → {new}"
     if head == "inputs":
-        return f"input {rest} changed"
-    if head == "parts":
-        part, _, field = rest.partition(".")
-        return f"{field.split('.')[0]} of {part} changed" if "absent" not in (old, new) else f"{part} is new or gone"
+        return f"input {rest.split('.')[0]} changed"
     return {"code": "its code changed", "outside": "data, prompts or weights outside the store changed"}.get(head, path)
 
 

@@ -121,12 +121,12 @@ def start_record(flow: str, run: RunSpec, place: Place, flow_run_id: str = "", f
 def read_records(store: Path) -> list[RunRecord]:
     """Every readable record, oldest first."""
     records = []
-    for path in sorted((store / "records").glob("*.json")):
+    for path in (store / "records").glob("*.json"):
         try:
             records.append(RunRecord(**read_json(path), store=store))
         except (StoreError, ValidationError, TypeError):
             continue  # of another version, or damaged: it keeps nothing alive
-    return records
+    return sorted(records, key=lambda record: record.started)
 
 
 def find_record(store: Path, name: str) -> RunRecord:
@@ -143,7 +143,7 @@ def find_record(store: Path, name: str) -> RunRecord:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _started(pid: int) -> int | None:

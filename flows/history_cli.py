@@ -1,0 +1,126 @@
+"""`excel plan`, `runs`, `compare` and `gc`: what a run would do, what runs there were, and what of them can go."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+__all__ = ["compare", "gc", "plan", "runs"]
+
+Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
+Run = Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")]
+
+
+def plan(
+    preset: Annotated[str, typer.Argument(help="voc, coco or demo")],
+    last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report",
+    data: Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)] = None,
+    store: Store = None,
+    clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
+    method: Annotated[str, typer.Option(help="reference, paper or clean")] = "reference",
+    settings: Sets = None,
+) -> None:
+    """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
+    from artifacts.plan import print_plan
+    from excel_core.errors import SettingError
+    from flows.settings import make_place, make_run
+    from tasks.chain import STAGES
+    from tasks.plan import plan_run
+
+    if last not in STAGES:
+        raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
+    run = make_run(preset, method, settings or [], clip)
+    place = make_place(run, str(data) if data else None, str(store) if store else None, "cpu")
+    print_plan(plan_run(run, place, last), _console())
+
+
+def runs(store: Store = None) -> None:
+    """List the store's runs with their headline numbers, oldest first."""
+    from artifacts.comparison import run_rows
+    from artifacts.rows import print_rows
+    from flows.local_state import store_folder
+    from tasks.run_record import read_records
+
+    records = read_records(store_folder(store))
+    if not records:
+        print(f"{store_folder(store)} holds no runs")
+        return
+    print_rows(_console(), "Runs", run_rows(_listed(record) for record in records), [], ["run"])
+
+
+def compare(
+    a: Run,
+    b: Run,
+    result: Annotated[str | None, typer.Option(help="result key, e.g. seeds.lvc.train.crf", show_default=False)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the comparison here")] = None,
+    store: Store = None,
+) -> None:
+    """Show how run B differs from run A: settings, classes with 95 % intervals, and the images that changed most."""
+    from artifacts.comparison import print_comparison
+    from artifacts.tables import protocol_text
+    from excel_core.stores import write_json
+    from flows.local_state import store_folder
+    from tasks.compare import compare_runs
+    from tasks.run_record import find_record
+
+    folder = store_folder(store)
+    found = compare_runs(find_record(folder, a), find_record(folder, b), result)
+    miou = found["miou"]
+    note = (
+        f"{found['result']}: mIoU {miou['a']:.3f} → {miou['b']:.3f}, difference {miou['difference']:+.3f} "
+        f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {found['images_shared']} shared images; "
+        + protocol_text(found["protocol"])
+    )
+    print_comparison(_console(), found["a"], found["b"], found["spec"], found["classes"], found["images"], note)
+    if json_file is not None:
+        write_json(json_file, found)
+
+
+def gc(
+    keep: Annotated[int | None, typer.Option(min=1, help="keep the newest N runs; default: all", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+    store: Store = None,
+) -> None:
+    """Remove outputs that no kept run refers to, after showing what and how much."""
+    from artifacts.rows import print_rows, size
+    from flows.local_state import store_folder
+    from tasks.garbage import find_garbage, remove_garbage
+
+    folder = store_folder(store)
+    garbage = find_garbage(folder, keep)
+    if not garbage:
+        print(f"{folder}: every output belongs to a kept run; nothing to remove")
+        return
+    rows = [{"what": f"{item.kind}/{item.path.name}", "size": size(item.bytes), "why": item.why} for item in garbage]
+    print_rows(_console(), "To remove", rows, [], ["what"])
+    print(f"{len(garbage)} outputs, {size(sum(item.bytes for item in garbage))}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
+        print("nothing was removed; pass --yes to remove them")
+        return
+    remove_garbage(folder, garbage)
+    print("removed")
+
+
+def _listed(record: Any) -> dict[str, Any]:
+    """A record as the row that `artifacts.comparison.run_rows` shows."""
+    seconds = None
+    if record.finished:
+        seconds = (datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)).total_seconds()
+    heads = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}  # the last of each family
+    return {
+        "run": record.id,
+        "flow": f"{record.flow} {record.spec.get('preset')}",
+        "state": "crashed" if record.dead else record.state,
+        "seconds": seconds,
+        "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",
+        **heads,
+    }
+
+
+def _console() -> Console:
+    """A file or pipe gets 160 columns: nothing is cut."""
+    return Console(width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,216 @@
+"""An edit runs the task runs it touches and no other: stages, classes, shards of images, on a real Prefect server."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+from excel_core.stores import read_json
+from excel_core.world.voc_layout import scene_id, write_world
+from flows.excel import excel
+from tasks.prompt_files import descriptions_file, prompts_file
+from tasks.records import shard_of
+from tasks.run_record import read_records
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+SETTINGS = [
+    "dataset.val_splits=[held_out]", "clip.model=excel-tiny", "knowledge.attributes=16", "shards.images=5",
+    "cams.image_size=64", "evaluate.image_size=64", "evaluate.scales=[1.0]", "refine.par.iterations=2",
+    "train.crop=64", "train.iterations=2", "train.batch_size=2", "train.dynamic_from=1", "train.own_argmax_from=1",
+    "train.segmenter.width=16", "report.gallery_images=2",
+]  # fmt: skip
+TRAIN, LATER, HELD_OUT = range(1, 9), 9, range(501, 507)
+SCORED = {"static": "refine", "lvc": "dynamic"}  # kind of label maps -> the stage that makes them
+EVERYTHING_SEEN = ("cams", "refine", "train", "dynamic", "evaluate", "report")
+
+
+class Edited:
+    """A data folder, prompts and a store that are edited one thing at a time; `run` says what was executed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data, self.store, self.count = folder / "data", folder / "store", 0
+        self.data.mkdir()
+        write_world(self.data, {"train": [*TRAIN, LATER], "held_out": HELD_OUT}, 64)
+        self.listed = self.data / "ImageSets" / "Segmentation" / "train.txt"
+        self.listed.write_text(self.listed.read_text().replace(f"{scene_id(LATER)}\n", ""))
+        self.prompts, self.descriptions = folder / "classes.yaml", folder / "classes.json"
+        shutil.copy(prompts_file("world"), self.prompts)
+        shutil.copy(descriptions_file("world"), self.descriptions)
+
+    def run(self, *settings: str) -> dict[str, set[str]]:
+        """Run → the task runs that were executed, not cached: {stage: its parts, "" for the stage itself}."""
+        name, self.count = f"edit {self.count} of {self.store}", self.count + 1
+        every = [f"dataset.prompts={self.prompts}", *SETTINGS, *settings]
+        excel.with_options(flow_run_name=name)("voc", settings=every, data=str(self.data), store=str(self.store))
+        with get_client(sync_client=True) as client:
+            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+        executed: dict[str, set[str]] = {}
+        for run in runs:
+            if run.state.name == "Completed" and not run.name.startswith("artifacts"):
+                stage, _, part = run.name.partition(" ")
+                executed.setdefault(stage, set()).add(part)
+        return executed
+
+    def contents(self, stage: str) -> dict[str, str]:
+        """Content of each part of a stage of the last run."""
+        marker = read_records(self.store)[-1].output(stage) / "stage.json"
+        return read_json(marker)["output"]["parts"]
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory, prefect_server):
+    return Edited(tmp_path_factory.mktemp("edited"))
+
+
+@pytest.fixture(scope="module")
+def full(edited):
+    """What the first run executes: everything."""
+    executed = edited.run()
+    edited.first = {stage: edited.contents(stage) for stage in SCORED.values()}
+    return executed
+
+
+@contextmanager
+def _undone(*paths):
+    """Give the files their bytes and times back afterwards."""
+    kept = {path: (path.read_bytes(), path.stat()) for path in paths}
+    try:
+        yield
+    finally:
+        for path, (content, status) in kept.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _expected(edited, full, stages, predicted, **parts):
+    """Everything of `stages`, but of some only the given parts; of `evaluate`, the parts whose label maps came out
+    differently, and the predictions where the segmenter or the way it is used was `predicted` to change."""
+    expected = {stage: full[stage] for stage in stages} | parts
+    if "evaluate" in stages:
+        expected["evaluate"] = {""} | {
+            f"{kind}-{shard}"
+            for kind, stage in SCORED.items()
+            for shard, content in edited.contents(stage).items()
+            if edited.first[stage].get(shard) != content
+        }
+        if predicted:
+            expected["evaluate"] |= {part for part in full["evaluate"] if part.startswith("segmentation")}
+    return expected
+
+
+def _check(edited, full, stages, *settings, change=lambda: None, predicted=True, **parts):
+    """Run with the edit, compare what was executed, and undo it."""
+    with _undone(edited.prompts, edited.descriptions, edited.listed):
+        change()
+        executed = edited.run(*settings)
+    assert executed == _expected(edited, full, stages, predicted, **parts)
+
+
+def test_the_first_run_executes_everything(edited, full):
+    shards = {f"train-{i + 1}of2" for i in range(2)}
+    assert full["cams"] == full["refine"] == full["dynamic"] == {"", *shards}
+    assert full["describe"] == {"", *_classes(edited)}
+    held_out = {f"segmentation-held_out-{i + 1}of2" for i in range(2)}
+    assert full["evaluate"] == {"", *held_out, *(f"{kind}-{shard}" for kind in ("static", "lvc") for shard in shards)}
+    assert full["train"] == full["knowledge"] == full["dataset"] == full["report"] == {""}
+    assert edited.run() == {}
+
+
+def _classes(edited):
+    return list(json.loads(edited.descriptions.read_text())["classes"])
+
+
+def _rewrite_description(edited, detail):
+    found = json.loads(edited.descriptions.read_text())
+    found["classes"]["house"][0] = f"a clean origami house. it has {detail}."
+    edited.descriptions.write_text(json.dumps(found))
+
+
+def test_prompt_of_one_class(edited, full):
+    stages = ("knowledge", *EVERYTHING_SEEN)
+    _check(edited, full, stages, change=lambda: _rewrite_description(edited, "a round green window"), describe={"", "house"})
+
+
+def test_prompt_of_one_class_without_enrichment_leaves_the_cams_alone(edited, full):
+    """T_c does not change, so nothing that looks at images runs; only the report shows the texts."""
+    edited.run("knowledge.mode=none")
+    with _undone(edited.descriptions):
+        _rewrite_description(edited, "a wooden wheel at its side")
+        executed = edited.run("knowledge.mode=none")
+    assert executed == {"describe": {"", "house"}, "knowledge": {""}, "report": {""}}
+
+
+def test_synonym(edited, full):
+    stages = ("knowledge", *EVERYTHING_SEEN)
+    _check(edited, full, stages, change=lambda: _synonym(edited), describe={""})
+
+
+def _synonym(edited):
+    text = edited.prompts.read_text()
+    assert 'synonyms: "house"' in text
+    edited.prompts.write_text(text.replace('synonyms: "house"', 'synonyms: "castle palace"'))
+
+
+def test_background_prompt(edited, full):
+    change = lambda: edited.prompts.write_text(edited.prompts.read_text().rstrip() + "\n  - marble statue\n")  # noqa: E731
+    _check(edited, full, ("knowledge", *EVERYTHING_SEEN), change=change, describe={""})
+
+
+@pytest.mark.parametrize(
+    ("setting", "stages", "predicted"),
+    [
+        ("describe.n=10", ("describe", "knowledge", *EVERYTHING_SEEN), True),
+        ("knowledge.attributes=8", ("knowledge", *EVERYTHING_SEEN), True),
+        ("cams.calibration.depth=2", EVERYTHING_SEEN, True),
+        ("refine.affinity.threshold=0.4", ("refine", "train", "dynamic", "evaluate", "report"), True),
+        ("refine.crf.bilateral_weight=9", ("refine", "dynamic", "evaluate", "report"), True),  # training has no CRF
+        ("train.learning_rate=0.01", ("train", "dynamic", "evaluate", "report"), True),
+        ("evaluate.scales=[0.5, 1.0]", ("evaluate", "report"), True),
+        ("report.gallery_images=1", ("report",), False),
+        ("train.workers=1", ("report",), False),  # how fast, not what; the report shows the whole spec
+    ],
+)
+def test_setting(edited, full, setting, stages, predicted):
+    _check(edited, full, stages, setting, predicted=predicted)
+
+
+def _image(edited, number):
+    return edited.data / "JPEGImages" / f"{scene_id(number)}.jpg"
+
+
+def _mirror(path):
+    with Image.open(path) as image:
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(path, quality=95)
+
+
+def test_one_training_image_replaced(edited, full):
+    path = _image(edited, TRAIN[2])
+    one = {"", f"train-{shard_of(path.stem, 2) + 1}of2"}
+    with _undone(path):
+        change = lambda: _mirror(path)  # noqa: E731
+        stages = ("train", "dynamic", "evaluate", "report")
+        _check(edited, full, stages, change=change, dataset={""}, cams=one, refine=one)
+
+
+def test_one_training_image_added(edited, full):
+    one = {"", f"train-{shard_of(scene_id(LATER), 2) + 1}of2"}
+    change = lambda: edited.listed.write_text(f"{edited.listed.read_text()}{scene_id(LATER)}\n")  # noqa: E731
+    stages = ("train", "dynamic", "evaluate", "report")
+    _check(edited, full, stages, change=change, dataset={""}, cams=one, refine=one)
+
+
+def test_one_held_out_image_replaced(edited, full):
+    path = _image(edited, HELD_OUT[0])
+    with _undone(path):
+        _mirror(path)
+        executed = edited.run()
+    shard = f"segmentation-held_out-{shard_of(path.stem, 2) + 1}of2"
+    assert executed == {"dataset": {""}, "evaluate": {"", shard}, "report": {""}}
