@@ -1,0 +1,193 @@
+"""`excel up` to `excel down` as a user meets them: other processes, a real server, deployments run by a worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import yaml
+
+from flows import stages
+from flows.excel import excel
+from flows.local_state import read_state
+from flows.processes import is_running, marked
+from tests.conftest import ROOT, SMALL_DEMO
+
+BIN = Path(sys.executable).parent
+PATIENCE = 400  # seconds; a slow machine is no failure
+FLOWS = {"excel": excel} | {name: getattr(stages, name) for name in stages.__all__}
+
+
+def _command(name, *arguments, **env):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "PREFECT_HOME", "EXCEL_"))}
+    return subprocess.run(
+        [BIN / name, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=clean | env, timeout=PATIENCE
+    )
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory):
+    """A finished `excel up`: its store, port, API address, state and output; `excel down` at the end."""
+    store = tmp_path_factory.mktemp("up") / "store"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ran = _command("excel", "up", "--store", store, "--port", port)
+    try:
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        api = f"http://127.0.0.1:{port}/api"
+        yield SimpleNamespace(store=store, port=port, api=api, state=read_state(store), output=ran.stdout)
+    finally:
+        _command("excel", "down", "--store", store)
+
+
+def _post(up, path, **body):
+    answer = httpx.post(f"{up.api}/{path}", json=body, timeout=60)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _get(up, path):
+    return httpx.get(f"{up.api}/{path}", timeout=60).raise_for_status().json()
+
+
+def _start(up, deployment, **parameters):
+    found = _get(up, f"deployments/name/{deployment}")
+    return _post(up, f"deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
+
+
+def _until(check):
+    until = time.monotonic() + PATIENCE
+    while not (found := check()):
+        assert time.monotonic() < until
+        time.sleep(0.3)
+    return found
+
+
+def _final_state(up, run):
+    def final():
+        state = _get(up, f"flow_runs/{run}")["state"]
+        return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    return _until(final)
+
+
+def _of_run(up, kind, run):
+    return _post(up, f"{kind}/filter", flow_runs={"id": {"any_": [run]}})
+
+
+def test_up_says_what_it_did_and_how_to_go_on(up):
+    assert up.state.server and up.state.worker
+    for words in ("prefect work-pool create excel --type process", "prefect --no-prompt deploy --all", "excel down --store"):
+        assert words in up.output
+    assert (
+        _get(up, "work_pools/excel")["type"] == "process" and _get(up, "concurrency_limits/tag/gpu")["concurrency_limit"] == 1
+    )
+    assert [found["name"] for found in _post(up, "automations/filter")] == ["excel-zombies"]
+    assert _get(up, "admin/settings")["server"]["analytics_enabled"] is False
+
+
+def test_every_deployment_is_there_with_its_form(up):
+    names = {found["id"]: found["name"] for found in _post(up, "flows/filter")}
+    found = {(names[one["flow_id"]], one["name"]): one for one in _post(up, "deployments/filter")}
+    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
+    assert {("excel", name) for name in ("demo", "full-voc", "full-coco")} <= set(found)
+    assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
+    for (flow, _), one in found.items():
+        if flow in FLOWS:
+            form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}
+            assert one["parameter_openapi_schema"] == form
+        assert one["enforce_parameter_schema"] and not one["schedules"] and one["work_pool_name"] == "excel"
+        assert [list(step) for step in one["pull_steps"]] == [["prefect.deployments.steps.set_working_directory"]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"edits": {"train": {"iterations": 0}}}, "0 is less than the minimum of 1"),
+        ({"edits": {"train": {"padding": "none"}}}, "edits.train.padding"),
+        ({"edits": {"train": {"epochs": 3}}}, "'epochs' was unexpected"),
+        ({"runner": "threads"}, "sequential|dask"),
+        ({"settings": ["train.iterations"]}, "settings[0]"),
+        ({"preset": "vco"}, "'vco' is not one of ['voc', 'coco', 'demo']"),
+    ],
+)
+def test_wrong_values_are_refused_before_there_is_a_run(parameters, words, up):
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        _start(up, "excel/demo", **parameters)
+    assert refused.value.response.status_code == 409 and words in refused.value.response.json()["detail"]
+
+
+def test_prefects_own_command_refuses_too(up):
+    ran = _command("prefect", "deployment", "run", "excel/demo", "-p", "device=tpu", PREFECT_API_URL=up.api)
+    assert ran.returncode == 1 and "'tpu' is not one of" in ran.stdout + ran.stderr
+    assert _post(up, "flow_runs/count") == 0
+
+
+def test_the_demo_deployment_runs_the_whole_chain(up):
+    parameters = ("-p", f"store={json.dumps(str(up.store))}", "-p", f"settings={json.dumps(SMALL_DEMO)}")
+    ran = _command("prefect", "deployment", "run", "excel/demo", *parameters, "--watch", PREFECT_API_URL=up.api)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (run,) = _post(up, "flow_runs/filter")
+    assert run["state_name"] == "Completed" and run["work_pool_name"] == "excel"
+    tasks = {found["name"]: found["state_name"] for found in _of_run(up, "task_runs", run["id"])}
+    assert {tasks.get(name) for name in ("world", *stages.__all__)} == {"Completed"}
+    assert {found["type"] for found in _of_run(up, "artifacts", run["id"])} >= {"table", "markdown"}
+    assert next(up.store.glob("report/*/index.html")).is_file()
+
+
+def test_a_stage_deployment_takes_the_workers_store(up):
+    run = _start(up, "cams/voc", preset="demo", settings=SMALL_DEMO)
+    assert _final_state(up, run)["name"] == "Completed"
+    states = {found["name"]: found["state_name"] for found in _of_run(up, "task_runs", run)}
+    assert {states.get(name) for name in ("world", "dataset", "describe", "knowledge", "cams")} == {"Cached"}
+
+
+def test_coco_stops_at_once_with_its_word(up):
+    run = _start(up, "train/coco", data=str(ROOT))
+    state = _final_state(up, run)
+    assert state["name"] == "Failed" and "the COCO reader is not part of this version" in state["message"]
+    assert _of_run(up, "task_runs", run) == []
+
+
+def test_a_killed_run_is_crashed(up):
+    edits = {"train": {"iterations": 100_000, "batch_size": 2, "segmenter": {"width": 16}}}
+    run = _start(up, "train/voc", preset="demo", settings=SMALL_DEMO[:2], edits=edits)
+    _until(lambda: any(one["name"] == "train" and one["state_name"] == "Running" for one in _of_run(up, "task_runs", run)))
+    processes = marked(f"{up.state.mark}/worker")
+    os.kill(next(one.pid for one, env in processes.items() if env.get("PREFECT__FLOW_RUN_ID") == run), signal.SIGKILL)
+    assert _final_state(up, run)["name"] == "Crashed"
+
+
+def test_up_again_repairs_what_is_missing(up):
+    os.kill(up.state.worker.pid, signal.SIGKILL)
+    _until(lambda: not is_running(up.state.worker))
+    httpx.delete(f"{up.api}/concurrency_limits/tag/gpu").raise_for_status()
+    ran = _command("excel", "up", "--store", up.store, "--gpus", 2)
+    assert ran.returncode == 0, ran.stderr
+    assert "server: runs already" in ran.stdout and "deployments: is there already" in ran.stdout
+    assert "gpu limit: made" in ran.stdout and "worker: started" in ran.stdout
+    now = read_state(up.store)
+    assert now.server == up.state.server and now.worker != up.state.worker and is_running(now.worker)
+    assert _get(up, "concurrency_limits/tag/gpu")["concurrency_limit"] == 2
+
+
+def test_down_leaves_no_process_and_no_running_run(up):
+    run = _start(up, "train/voc", preset="demo", settings=[*SMALL_DEMO[:2], "train.iterations=100000"])
+    _until(lambda: _get(up, f"flow_runs/{run}")["state_name"] == "Running")
+    name = _get(up, f"flow_runs/{run}")["name"]
+    ran = _command("excel", "down", "--store", up.store)
+    assert ran.returncode == 0 and f"run {name}: ended" in ran.stdout
+    assert "worker: ended" in ran.stdout and "server: ended" in ran.stdout
+    assert not marked(f"{up.state.mark}/worker") and not marked(f"{up.state.mark}/server")
+    assert not is_running(up.state.server) and read_state(up.store) is None
+    with pytest.raises(httpx.ConnectError):
+        _get(up, "health")
