@@ -8,6 +8,7 @@ ExcelError                     base: something a person can act on
 │   └── MaskLeakError          a segmentation mask was opened outside evaluation
 ├── PromptError                a prompt or description file that does not fit its schema
 ├── StoreError                 a store that is missing, damaged or of another shape
+├── WorkerError                the cluster's workers die over a shard, again and again
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "ServerError",
     "SettingError",
     "StoreError",
+    "WorkerError",
 ]
 
 
@@ -58,3 +60,7 @@ class StoreError(ExcelError):
 
 class ServerError(ExcelError):
     """A local Prefect server or worker that does not come up."""
+
+
+class WorkerError(ExcelError):
+    """The cluster's workers die over a shard, again and again."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
@@ -70,22 +71,22 @@ def _recorded(run: RunSpec, place: Place) -> Iterator[RunRecord]:
 
 
 class _Progress:
-    """A progress artifact a long stage, `excel-progress-<stage>`, made when the stage outlasts the first pause."""
+    """Progress artifacts `excel-progress-<stage>`, one for each work of a stage that outlasts the first pause."""
 
     def __init__(self) -> None:
-        self.artifacts: dict[str, object] = {}
+        self.artifacts: dict[str, Any] = {}
         self.updated: dict[str, float] = {}
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, work: str, done: int, total: int) -> None:
         now = time.monotonic()
-        first = self.updated.setdefault(stage, now)
-        if now - first < PAUSE and not (done == total and stage in self.artifacts):
+        first = self.updated.setdefault(work, now)
+        if now - first < PAUSE and not (done == total and work in self.artifacts):
             return
-        self.updated[stage] = now
+        self.updated[work] = now
         percent = 100 * done / max(1, total)
-        if stage not in self.artifacts:
-            key = f"excel-progress-{stage.replace('_', '-')}"
-            text = f"{stage}: share of its images or iterations that is done"
-            self.artifacts[stage] = create_progress_artifact(percent, key=key, description=text, _sync=True)  # type: ignore[call-arg]
+        if work in self.artifacts:
+            update_progress_artifact(self.artifacts[work], percent, _sync=True)  # type: ignore[call-arg]
         else:
-            update_progress_artifact(self.artifacts[stage], percent, _sync=True)  # type: ignore[call-arg, arg-type]
+            key = f"excel-progress-{work.partition(' ')[0].replace('_', '-')}"  # a variant's name has signs no key may have
+            text = f"{work}: share of its images or iterations that is done"
+            self.artifacts[work] = create_progress_artifact(percent, key=key, description=text, _sync=True)  # type: ignore[call-arg]

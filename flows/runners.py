@@ -6,29 +6,35 @@ none. Parts reach their workers as paths and digests; what they make goes straig
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import dask
-from prefect.futures import as_completed
+from distributed import KilledWorker
+from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask import DaskTaskRunner
 
+from excel_core.errors import SettingError, WorkerError
 from tasks.build import Builder, Outputs, PartsBuilder, in_turn
-from tasks.prefect_task import work_task
-from tasks.progress import Counter
+from tasks.outputs import StageOutput
+from tasks.prefect_task import on_gpu, work_task
+from tasks.progress import Counter, uncounted
 from tasks.stage import Place, Work
 
 __all__ = ["parts_builder"]
 
 THREADS = 8  # parts that wait for a network rather than compute
+NUMBER_OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
 def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
     """Build parts as `runner` says; stages whose parts may not leave the process use its threads."""
     with ExitStack() as stack:
-        runners: dict[str, Any] = {}
+        runners: dict[str, TaskRunner[Any]] = {}
 
         def build(pieces: list[Work], one: Builder, counter: Counter) -> Outputs:
             kind = pieces[0].stage.parallel
@@ -37,6 +43,8 @@ def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
             if kind not in runners:
                 started = ThreadPoolTaskRunner(max_workers=THREADS) if kind == "threads" else _dask(runner, place)
                 runners[kind] = stack.enter_context(started)
+                if isinstance(started, DaskTaskRunner):
+                    _check_workers(started)
             return _submitted(runners[kind], pieces, counter, resources(pieces[0]) if kind == "workers" else {})
 
         yield build
@@ -44,35 +52,59 @@ def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
 
 def resources(work: Work) -> dict[str, float]:
     """What a Dask worker must offer to get the work: shards on a GPU go to workers started with `--resources GPU=1`."""
-    return {"GPU": 1} if work.place.device == "cuda" else {}
+    return {"GPU": 1} if on_gpu(work) else {}
 
 
-def _dask(runner: str, place: Place) -> TaskRunner[Any]:
+def _dask(runner: str, place: Place) -> DaskTaskRunner:
     """The cluster at the runner's address, or one on this machine: a worker a core, or one with the GPU."""
     address = runner.partition(":")[2]
     if address:
         return DaskTaskRunner(address=address)
-    on_gpu = place.device == "cuda"
+    gpu = place.device == "cuda"
+    # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
+    # runner, which takes all cores by itself.
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()) if gpu else "1")
     return DaskTaskRunner(
         cluster_kwargs={
-            "n_workers": 1 if on_gpu else os.cpu_count() or 1,
+            "n_workers": 1 if gpu else os.cpu_count() or 1,
             "threads_per_worker": 1,  # a shard at a time; torch has its own threads
-            "resources": {"GPU": 1} if on_gpu else {},
+            "resources": {"GPU": 1} if gpu else {},
             "memory_limit": 0,  # a worker is not to be restarted because a model is large
             "dashboard_address": None,
-            "env": {} if on_gpu else {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            "env": {name: os.environ.get(name, threads) for name in NUMBER_OF_THREADS},
         }
     )
 
 
+def _check_workers(runner: DaskTaskRunner) -> None:
+    """The mask guard is a process's: a worker that scores in one thread while it trains in another would fail."""
+    workers = runner.client.scheduler_info(n_workers=-1)["workers"]
+    busy = sorted(address for address, worker in workers.items() if worker["nthreads"] > 1)
+    if busy:
+        raise SettingError(f"Dask workers with several threads ({', '.join(busy)}): start them with --nthreads 1")
+
+
 def _submitted(runner: TaskRunner[Any], pieces: list[Work], counter: Counter, needed: dict[str, float]) -> Outputs:
     """All parts at once; every one that can finish does before the first error is raised."""
-    with dask.annotate(resources=needed) if needed else ExitStack():
-        futures = {runner.submit(work_task(piece), {"work": piece}): piece.this_part for piece in pieces}
-    states = {}
+    with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():
+        futures: dict[PrefectFuture[StageOutput], Work] = {
+            runner.submit(work_task(piece), {"work": piece}): piece for piece in pieces
+        }
+    done = 0
     for future in as_completed(list(futures)):
-        part = futures[future]
         future.wait()
-        states[part.name] = future
-        counter.to(min(counter.total, counter.done + part.items))
-    return {part.name: future.result() for future, part in futures.items()}
+        done += futures[future].this_part.items
+        counter.to(done)
+    return {piece.this_part.name: _result(future, piece) for future, piece in futures.items()}
+
+
+def _result(future: PrefectFuture[StageOutput], piece: Work) -> StageOutput:
+    try:
+        return future.result()
+    except KilledWorker as error:  # the task run cannot say so itself
+        message = (
+            f"{piece.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"
+        )
+        with get_client(sync_client=True) as client:
+            client.set_task_run_state(future.task_run_id, Crashed(message=message), force=True)
+        raise WorkerError(f"{message}; the system kills them when memory runs out: a smaller cams.batch_size helps") from error

@@ -77,10 +77,7 @@ def find_or_build(work: Work, note: Note = lambda text: None, origin: dict[str, 
         if final.exists():
             note(f"{work.name}: {final} is damaged and is built again")
             shutil.rmtree(final)
-        partial = final.with_name(f"{final.name}.partial")
-        if partial.exists() and not (work.stage.resumable and work.part is None):
-            shutil.rmtree(partial)
-        partial.mkdir(exist_ok=True)
+        partial = _partial(work, final)
         started = time.perf_counter()
         summary = _build(replace(work, folder=partial))
         seconds = time.perf_counter() - started + sum(part.seconds for part in work.parts.values())
@@ -94,6 +91,17 @@ def find_or_build(work: Work, note: Note = lambda text: None, origin: dict[str, 
         return seal(partial, final, output, _origin(work, origin or {}))
 
 
+def _partial(work: Work, final: Path) -> Path:
+    """The folder to fill: empty, or as a killed run left it where the stage goes on from there."""
+    partial = final.with_name(f"{final.name}.partial")
+    if partial.exists() and not (work.stage.resumable and work.part is None):
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    for half_written in partial.glob(".*.tmp"):
+        half_written.unlink()
+    return partial
+
+
 def _origin(work: Work, extra: dict[str, str]) -> dict[str, Any]:
     """What the output was made from, when, where and by which run."""
     return {
@@ -101,6 +109,7 @@ def _origin(work: Work, extra: dict[str, str]) -> dict[str, Any]:
         "inputs": {name: output.identity for name, output in work.inputs.items()},
         "parts": {name: output.identity for name, output in work.parts.items()},
         "items": work.part.items if work.part else 0,
+        "what": work.part.what if work.part else "",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),

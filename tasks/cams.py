@@ -56,4 +56,5 @@ STAGE = Stage(
     build_part=build_cam_part,
     takes=lambda work: {},
     reads_data=True,
+    on_device=True,
 )

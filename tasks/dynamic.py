@@ -70,4 +70,5 @@ STAGE = Stage(
     build_part=build_dynamic_part,
     takes=lambda work: {},
     reads_data=True,
+    on_device=True,
 )

@@ -153,4 +153,5 @@ STAGE = Stage(
     takes=_takes,
     reads_data=True,
     sees_masks=True,
+    on_device=True,
 )

@@ -38,4 +38,4 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.knowledge.model_dump(mode="json")
 
 
-STAGE = Stage("knowledge", ("describe",), _spec, build_knowledge_base, outside=clip_fingerprint)
+STAGE = Stage("knowledge", ("describe",), _spec, build_knowledge_base, outside=clip_fingerprint, on_device=True)

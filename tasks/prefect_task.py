@@ -12,7 +12,7 @@ from tasks.build import find_or_build
 from tasks.outputs import StageOutput
 from tasks.stage import Work
 
-__all__ = ["work_task"]
+__all__ = ["on_gpu", "work_task"]
 
 
 class WorkIdentity(CachePolicy):
@@ -35,8 +35,14 @@ def _build_work(work: Work) -> StageOutput:
     return find_or_build(work, get_run_logger().info, origin)
 
 
+def on_gpu(work: Work) -> bool:
+    """Whether the work computes on a GPU. Joining parts never does, nor do stages that only read and write."""
+    whole = work.part is None and work.stage.parts is not None
+    return work.place.device == "cuda" and work.stage.on_device and not whole
+
+
 def work_task(work: Work) -> Any:
     """The Prefect task for `work`, to be called with it inside a flow. A cached result whose files are gone or damaged is a
     miss. On a GPU it carries the tag `gpu`, whose concurrency limit keeps tasks on one GPU apart."""
-    tags = {"gpu"} if work.place.device != "cpu" else set()
+    tags = {"gpu"} if on_gpu(work) else set()
     return _build_work.with_options(name=work.kind, result_storage=work.place.store / "prefect-results", tags=tags)

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Counter", "listening", "track"]
+__all__ = ["Counter", "listening", "track", "uncounted"]
 
 T = TypeVar("T")
-Listener = Callable[[str, int, int], None]  # stage, done, total
+Listener = Callable[[str, int, int], None]  # name of the work, done, total
 _counter: ContextVar["Counter | None"] = ContextVar("counter", default=None)
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -57,6 +57,16 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """No counter for what starts in this context: parts that run side by side are counted as they finish, not within."""
+    token = _counter.set(None)
+    try:
+        yield
+    finally:
+        _counter.reset(token)
 
 
 def track(items: Iterable[T], weigh: Callable[[T], int] = lambda item: 1) -> Iterator[T]:

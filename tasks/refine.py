@@ -94,4 +94,5 @@ STAGE = Stage(
     build_part=build_refine_part,
     takes=lambda work: {},
     reads_data=True,
+    on_device=True,
 )

@@ -38,6 +38,7 @@ class Part(BaseModel):
     name: str
     items: int
     key: dict[str, Any]
+    what: str = ""  # kind of part, where a stage has several
     about: dict[str, Any] = {}  # what `build_part` needs to find its items
 
 
@@ -59,6 +60,7 @@ class Stage:
     less than all of their content; parts say it for themselves. `reads_data`: the world, where it is the data, is an input.
     `sees_masks` is True for scoring alone: every other stage runs under the mask guard. `resumable` keeps a partial
     folder for the next try. `parallel` is where parts may run: threads of this process, or a cluster's workers.
+    `on_device`: it computes on the place's device, in its parts where it has any.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     reads_data: bool = False
     sees_masks: bool = False
     resumable: bool = False
+    on_device: bool = False
     parallel: Literal["threads", "workers"] = "workers"
 
     def all_needs(self, run: RunSpec) -> dict[str, Need]:

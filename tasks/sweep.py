@@ -81,6 +81,7 @@ def _stage(name: str, inputs: tuple[str, ...], takes: Callable[[Work], dict[str,
         takes=takes,
         reads_data=True,
         sees_masks=True,
+        on_device=True,
     )
 
 

@@ -1,12 +1,15 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from artifacts.charts import draw_losses
-from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
+from excel_core.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
+from excel_core.errors import StoreError
 from excel_core.seeds import Vision
 from excel_core.training import LossRow, TrainingImage, train
 from tasks.progress import Counter
@@ -29,6 +32,7 @@ def build_train(work: Work) -> dict[str, Any]:
         counter.to(done)
 
     shape = architecture(work, vision)
+    _drop_damaged(checkpoint, shape)
     with counter:
         segmenter, rows = train(vision, images, spec, work.run.refine, shape, checkpoint, show)
     save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
@@ -38,6 +42,16 @@ def build_train(work: Work) -> dict[str, Any]:
     checkpoint.unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
     return {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+
+
+def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:
+    """A checkpoint that cannot be read must not end every run to come: training starts again, and says so."""
+    if checkpoint.exists():
+        try:
+            load_checkpoint(checkpoint, shape)
+        except StoreError as error:
+            checkpoint.unlink()
+            print(f"train: the checkpoint is damaged, training starts again ({error})", file=sys.stderr, flush=True)
 
 
 def architecture(work: Work, vision: Vision) -> Architecture:
@@ -65,4 +79,13 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train", ("dataset", "knowledge"), _spec, build_train, takes=_takes, reads_data=True, resumable=True)
+STAGE = Stage(
+    "train",
+    ("dataset", "knowledge"),
+    _spec,
+    build_train,
+    takes=_takes,
+    reads_data=True,
+    resumable=True,
+    on_device=True,
+)

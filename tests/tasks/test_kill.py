@@ -39,4 +39,19 @@ def test_sigkill_while_training(chain, small_run, tmp_path):
     resumed = follow(run, Place(store=stores[1]), "train", run_stage)["train"]
     assert resumed.identity == whole.identity and resumed.content == whole.content
     marker = json.loads((resumed.folder / "stage.json").read_text())
-    assert "checkpoint.pt" not in marker["output"]["files"]
+    assert "checkpoint.pt" not in marker["files"]
+
+
+def test_a_damaged_checkpoint_costs_the_training_and_not_every_run_to_come(chain, small_run, tmp_path, capfd):
+    """As a disk that filled up, or a power cut, leaves it; a half-written temporary file beside it is no output."""
+    run = with_settings(small_run, EDITS[:1])
+    whole = follow(run, chain[1], "train", run_stage)["train"]
+    place = Place(store=shutil.copytree(chain[1].store, tmp_path / "store"))
+    shutil.rmtree(place.store / "train" / whole.identity)
+    partial = place.store / "train" / f"{whole.identity}.partial"
+    partial.mkdir()
+    (partial / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
+    (partial / ".checkpoint.pt.7.tmp").write_bytes(b"half")
+    again = follow(run, place, "train", run_stage)["train"]
+    assert "the checkpoint is damaged, training starts again" in capfd.readouterr().err
+    assert again.content == whole.content
