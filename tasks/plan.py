@@ -1,5 +1,6 @@
 """What a run would do, without doing it: which stages and parts are missing and why, and what they took before."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -70,7 +71,7 @@ def _missing(work: Work) -> Step:
     pieces = part_works(work)
     missing = [piece for piece in pieces if complete_output(piece) is None]
     if pieces:
-        seconds, size = _by_item(work.place.store / missing[0].kind, missing) if missing else (0.0, 0)
+        seconds, size = _by_item(work.place.store / f"{work.kind}-parts", missing)
     else:
         seconds, size = _whole(work.place.store / work.kind)
     return Step(work.name, True, _reason(work), len(pieces), len(missing), seconds, size)
@@ -83,7 +84,7 @@ def _reason(work: Work) -> str:
     partial = folder.with_name(f"{folder.name}.partial")
     if work.stage.resumable and any(partial.glob("*")):
         return "was interrupted; goes on from its checkpoint"
-    changes = [_differences(earlier, work.basis()) for earlier in _changes_of(folder.parent)]
+    changes = [_differences(earlier, json.loads(json.dumps(work.basis()))) for earlier in _changes_of(folder.parent)]
     if not changes:
         return "was never built"
     nearest = min(changes, key=len)
@@ -136,14 +137,20 @@ def _whole(folder: Path) -> tuple[float | None, int | None]:
 
 
 def _by_item(folder: Path, missing: list[Work]) -> tuple[float | None, int | None]:
-    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts of the kind."""
+    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts that do the same."""
+    items: dict[str, int] = {}
+    for piece in missing:
+        items[piece.this_part.what] = items.get(piece.this_part.what, 0) + piece.this_part.items
+    seconds, size = 0.0, 0.0
     markers = _markers(folder)
-    items = sum(marker["origin"]["items"] for marker in markers)
-    if not items:
-        return None, None
-    wanted = sum(piece.this_part.items for piece in missing) / items
-    seconds = sum(marker["output"]["seconds"] for marker in markers) * wanted
-    return seconds, round(sum(marker["output"]["bytes"] for marker in markers) * wanted)
+    for what, wanted in items.items():
+        like = [marker for marker in markers if marker["origin"]["what"] == what]
+        share = wanted / max(1, sum(marker["origin"]["items"] for marker in like))
+        if not like:
+            return None, None
+        seconds += share * sum(marker["output"]["seconds"] for marker in like)
+        size += share * sum(marker["output"]["bytes"] for marker in like)
+    return seconds, round(size)
 
 
 def _markers(folder: Path) -> list[dict[str, Any]]:

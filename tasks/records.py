@@ -52,10 +52,10 @@ def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[
     )
 
 
-def image_parts(work: Work, split: str, rows: Sequence[Record], key: Any, name: str = "") -> list[Part]:
+def image_parts(work: Work, split: str, rows: Sequence[Record], key: Any, what: str = "") -> list[Part]:
     """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
 
-    Parts are named SPLIT-iofn, with `name-` before it. A shard is the images whose ids' digests begin alike, so that an
+    Parts are named SPLIT-iofn, with `what-` before it. A shard is the images whose ids' digests begin alike, so that an
     image added or removed touches its own shard alone, until the number of shards doubles.
     """
     count = 1
@@ -68,8 +68,9 @@ def image_parts(work: Work, split: str, rows: Sequence[Record], key: Any, name: 
     for index in sorted(shards):
         shard = f"{split}-{index + 1}of{count}"
         basis = {"rows": rows_key(shards[index]), **key(shard, shards[index])}
-        about = {"split": split, "index": index, "count": count, "what": name}
-        parts.append(Part(name=f"{name}-{shard}" if name else shard, items=len(shards[index]), key=basis, about=about))
+        about = {"split": split, "index": index, "count": count}
+        full = f"{what}-{shard}" if what else shard
+        parts.append(Part(name=full, items=len(shards[index]), key=basis, what=what, about=about))
     return parts
 
 

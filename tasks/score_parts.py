@@ -69,7 +69,7 @@ def build_score_part(work: Work) -> dict[str, Any]:
     """Compare each prediction with its mask → confusion.parquet; single-scale predictions are kept as PNGs."""
     about, door, classes = work.this_part.about, TruthDoor(work.data), len(classes_of(work)) + 1
     rows = shard_rows(work, masked_rows(work, about["split"]))
-    predictions = _segmented(work, rows) if about["what"] == "segmentation" else _seeds(work, rows)
+    predictions = _segmented(work, rows) if work.this_part.what == "segmentation" else _seeds(work, rows)
     tables = []
     truth: tuple[str, Labels] = ("", np.zeros((0, 0), dtype=np.uint8))
     for row, result, prediction in predictions:
@@ -88,12 +88,12 @@ def _counts(image: str, result: str, matrix: NDArray[np.int64]) -> pd.DataFrame:
 
 def _seeds(work: Work, rows: list[Record]) -> Iterator[Prediction]:
     about = work.this_part.about
-    output = work.inputs[SEEDS[about["what"]]]
+    output = work.inputs[SEEDS[work.this_part.what]]
     steps: list[str] = output.summary["steps"]
     for row in track(rows):
         for step in steps:
             labels = load_labels_png(output.folder / step_folder(step, steps) / f"{row.id}.png")
-            yield row, f"seeds.{about['what']}.{about['split']}.{step}", labels
+            yield row, f"seeds.{work.this_part.what}.{about['split']}.{step}", labels
 
 
 def _segmented(work: Work, rows: list[Record]) -> Iterator[Prediction]:

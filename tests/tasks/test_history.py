@@ -1,0 +1,132 @@
+"""Records of runs: what keeps an output alive, what two runs differ in, and which runs are dead."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from excel_core.errors import SettingError
+from excel_core.presets import with_settings
+from tasks.build import complete_output, run_stage
+from tasks.chain import follow
+from tasks.compare import compare_runs
+from tasks.garbage import find_garbage, remove_garbage
+from tasks.run_record import Process, find_record, read_records, start_record
+from tasks.stage import Place
+
+
+@pytest.fixture
+def place(chain, tmp_path):
+    """A store of its own with the small run's outputs."""
+    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store"))
+
+
+def _recorded(run, place, last="report"):
+    record = start_record("excel", run, place)
+
+    def build(work):
+        output = run_stage(work)
+        record.use(output, cached=False)
+        return output
+
+    outputs = follow(run, place, last, build)
+    record.own = {name: output.identity for name, output in outputs.items()}
+    record.end("complete")
+    return record
+
+
+def test_what_no_run_refers_to_goes_and_nothing_else(place, small_run):
+    first = _recorded(small_run, place)
+    edited = with_settings(small_run, ["refine.crf.iterations=1", "evaluate.ablation=false"])
+    second = _recorded(edited, place)
+    assert find_garbage(place.store) == []
+    found = find_garbage(place.store, keep=1)
+    kinds = {item.kind for item in found}
+    assert {"records", "refine", "refine-parts", "dynamic", "evaluate", "report", "sweep", "ablation"} <= kinds
+    assert not kinds & {"world", "dataset", "describe", "describe-parts", "knowledge-parts", "cams", "cams-parts", "train"}
+    size = _disk(place.store)
+    remove_garbage(place.store, found)
+    assert size - _disk(place.store) == sum(item.bytes for item in found) > 0
+    assert follow(edited, place, "report", complete_output)["report"].identity == second.own["report"]
+    assert "refine" not in follow(small_run, place, "report", complete_output)
+    assert [record.id for record in read_records(place.store)] == [second.id] != [first.id]
+    assert follow(small_run, place, "report", run_stage)["report"].content  # and it can be built again
+
+
+def _disk(store):
+    """Bytes of all outputs and records, linked files once."""
+    files = [path for path in store.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return sum({(s.st_dev, s.st_ino): s.st_size for s in (path.stat() for path in files)}.values())
+
+
+def test_half_built_outputs_go_but_a_checkpoint_stays(place, small_run):
+    _recorded(small_run, place)
+    (place.store / "cams" / "abc.partial").mkdir()
+    checkpoint = place.store / "train" / "abc.partial" / "checkpoint.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert [(item.path.name, item.why) for item in find_garbage(place.store)] == [("abc.partial", "half built")]
+    remove_garbage(place.store, find_garbage(place.store))
+    assert checkpoint.exists() and not (place.store / "cams" / "abc.partial").exists()
+
+
+def test_nothing_goes_while_a_run_is_at_work(place, small_run):
+    record = start_record("excel", small_run, place)
+    with pytest.raises(SettingError, match=f"run {record.id} is at work"):
+        find_garbage(place.store)
+    record.end("failed", "why")
+    assert find_garbage(place.store)
+
+
+def test_a_killed_process_is_told_from_a_living_one(place, small_run):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    record = start_record("excel", small_run, place)
+    started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    record.process = Process(host=record.process.host, pid=process.pid, started=started)
+    record.save()
+    assert not read_records(place.store)[0].dead
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert read_records(place.store)[0].dead  # a zombie still
+    process.communicate()
+    assert read_records(place.store)[0].dead
+    record.process = record.process.model_copy(update={"host": "elsewhere"})
+    assert not record.dead
+
+
+def test_runs_are_found_by_the_beginning_of_their_id(place, small_run):
+    with pytest.raises(SettingError, match="no run named 'x'; runs: none"):
+        find_record(place.store, "x")
+    records = [start_record("excel", small_run, place, flow_run_name=name) for name in ("brave-newt", "calm-owl")]
+    assert find_record(place.store, records[0].id[:-1]).id == records[0].id
+    assert find_record(place.store, "calm-owl").id == find_record(place.store, "latest").id == records[1].id
+    with pytest.raises(SettingError, match="several runs named '20'"):
+        find_record(place.store, "20")
+    (place.store / "records" / "zz.json").write_text("{half")
+    assert len(read_records(place.store)) == 2
+
+
+def test_two_runs_side_by_side(place, small_run):
+    a = _recorded(small_run, place)
+    b = _recorded(with_settings(small_run, ["train.learning_rate=0.01", "evaluate.ablation=false"]), place)
+    found = compare_runs(a, b)
+    assert {entry["field"] for entry in found["spec"]} == {"train.learning_rate", "evaluate.ablation"}
+    metrics = [json.loads((record.output("evaluate") / "metrics.json").read_text()) for record in (a, b)]
+    key = found["result"]
+    assert key == "segmentation.held_out_1.single_scale" and found["images_shared"] == 4
+    for name, which in zip("ab", metrics, strict=True):
+        assert found["miou"][name] == pytest.approx(which["results"][key]["miou"])
+        for entry in found["classes"]:
+            assert entry[name] == pytest.approx(which["results"][key]["iou"][entry["class"]])
+    assert all(entry["low"] <= entry["high"] for entry in found["classes"])
+    seeds = compare_runs(a, b, "seeds.static.train.crf")  # the edit does not touch them
+    assert seeds["miou"]["difference"] == seeds["miou"]["low"] == seeds["miou"]["high"] == 0
+    assert {entry["difference"] for entry in seeds["images"]} == {0.0}
+    with pytest.raises(SettingError, match="--result 'x': both runs have seeds.static.train.raw"):
+        compare_runs(a, b, "x")
+    with pytest.raises(SettingError, match="has no evaluate; it has world"):
+        compare_runs(a, _recorded(small_run, place, "cams"))
