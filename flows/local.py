@@ -46,6 +46,8 @@ def bring_up(wanted: Wanted, say: Say) -> Installation:
     """Start what does not run and repair what is missing; a second call changes nothing."""
     if not (ROOT / "prefect.yaml").is_file():
         raise SettingError(f"{ROOT} holds no prefect.yaml: install from the repository, pip install --editable .")
+    if not Path("/proc/self/stat").is_file():
+        raise SettingError("`excel up` needs Linux, where /proc tells processes apart; README has the commands by hand")
     home = wanted.store / "prefect"
     _check(wanted, read_state(wanted.store))  # refuses before even a folder is made
     (home / "logs").mkdir(parents=True, exist_ok=True)
@@ -104,9 +106,9 @@ def _crash(now: Installation, run: str, say: Say) -> None:
 def _check(wanted: Wanted, now: Installation | None) -> Installation:
     """The installation to bring up, with what lives already; refuses before anything starts."""
     shown = _shown(wanted.database)
+    if now is not None and (now.server or now.worker) and wanted.port not in (None, now.port):
+        raise SettingError(f"--port {wanted.port}: this store's server or worker uses port {now.port}; first `excel down`")
     if now is not None and now.server is not None:
-        if wanted.port not in (None, now.port):
-            raise SettingError(f"--port {wanted.port}: this store's server runs on port {now.port}; first `excel down`")
         if wanted.database is not None and shown != now.database:
             raise SettingError(f"--database: this store's server runs with {now.database}; first `excel down`")
         return now

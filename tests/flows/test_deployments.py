@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from flows import stages
+from flows.ablation import ablation
 from flows.excel import excel
 from flows.local_state import read_state
 from flows.processes import is_running, marked
@@ -22,7 +23,7 @@ from tests.conftest import ROOT, SMALL_DEMO
 
 BIN = Path(sys.executable).parent
 PATIENCE = 400  # seconds; a slow machine is no failure
-FLOWS = {"excel": excel} | {name: getattr(stages, name) for name in stages.__all__}
+FLOWS = {"excel": excel, "ablation": ablation} | {name: getattr(stages, name) for name in stages.__all__}
 
 
 def _command(name, *arguments, **env):
@@ -101,10 +102,10 @@ def test_every_deployment_is_there_with_its_form(up):
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "full-voc", "full-coco")} <= set(found)
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
+    assert {("ablation", name) for name in ("demo", "voc")} <= set(found)
     for (flow, _), one in found.items():
-        if flow in FLOWS:
-            form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}
-            assert one["parameter_openapi_schema"] == form
+        form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}
+        assert one["parameter_openapi_schema"] == form
         assert one["enforce_parameter_schema"] and not one["schedules"] and one["work_pool_name"] == "excel"
         assert [list(step) for step in one["pull_steps"]] == [["prefect.deployments.steps.set_working_directory"]]
 

@@ -71,7 +71,7 @@ def test_a_port_in_use_is_refused_before_anything_is_made(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"port": 4322}, "runs on port 4321; first `excel down`"),
+        ({"port": 4322}, "uses port 4321; first `excel down`"),
         ({"database": DATABASE}, "runs with SQLite; first `excel down`"),
     ],
 )

@@ -3,16 +3,19 @@
 import pytest
 from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from excel_core.config import RunSpec, Spec
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits
 from flows import parameters, stages
+from flows.ablation import ablation
+from flows.cli import app
 from flows.excel import excel
 from flows.parameters import Edits
 from flows.settings import check_runner, make_run
 
-FLOWS = [excel, *(getattr(stages, name) for name in stages.__all__)]
+FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
@@ -104,6 +107,12 @@ def test_wrong_runners(runner):
         check_runner(runner)
     with pytest.raises(ParameterTypeError):
         excel.validate_parameters({"runner": runner})
+
+
+def test_the_command_line_refuses_a_wrong_runner(tmp_path):
+    ran = CliRunner().invoke(app, ["demo", "--runner", "threads", "--store", str(tmp_path / "s")])
+    assert isinstance(ran.exception, SettingError) and "valid: sequential, dask" in str(ran.exception)
+    assert not (tmp_path / "s").exists()
 
 
 def test_values_reach_the_body(tmp_path):
