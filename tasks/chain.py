@@ -50,10 +50,10 @@ def graph(run: RunSpec, last: str) -> Graph:
     own: dict[str, str] = {}
 
     def add(stage: Stage, variant: RunSpec, label: str) -> str:
-        inputs = {
-            name: add(STAGES[need.stage], need.run, label if name in STAGES else name)
-            for name, need in stage.all_needs(variant).items()
-        }
+        inputs = {}
+        for name, need in stage.all_needs(variant).items():
+            called = name if name not in STAGES else "" if need.run == run else label
+            inputs[name] = add(STAGES[need.stage], need.run, called)
         parts = [stage.name, stage.spec(variant), inputs, variant.clip.model, variant.dataset.model_dump(mode="json")]
         key = digest_of(parts)
         nodes.setdefault(key, Node(stage, variant, key, inputs, label))

@@ -8,12 +8,19 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.client.schemas.sorting import ArtifactSort
 
 from excel_core.errors import ModelError, SettingError
+from excel_core.presets import preset, with_settings
+from excel_core.stores import read_json
 from flows import stages
+from flows.ablation import ablation
 from flows.excel import excel
-from tasks.chain import STAGES
+from tasks.chain import graph
+from tasks.run_record import read_records
 from tests.conftest import SMALL_DEMO
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), "report").own)
+FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 
 def _run(name, store, settings=(), flow=excel):
@@ -36,29 +43,44 @@ def store(tmp_path_factory, prefect_server):
 
 def test_every_stage_is_a_task_run(store):
     states = _task_states("first")
-    assert {name for name, state in states.items() if state == "Completed"} >= set(STAGES)
+    parts = {f"{stage} train-{i + 1}of4" for stage in ("cams", "refine", "dynamic") for i in range(4)}
+    rows = {"sweep (calibration: SVC, seed 0)", "sweep held_out_2-1of1 (calibration: SVC, seed 0)", "ablation"}
+    assert {name for name, state in states.items() if state == "Completed"} >= STAGES | parts | rows
 
 
 def test_a_second_run_is_cached_but_shows_its_artifacts(store):
     _run("second", store)
     states = _task_states("second")
-    assert {states[name] for name in STAGES} == {"Cached"}
-    assert [state for name, state in states.items() if name not in STAGES] == ["Completed"]
+    assert {state for name, state in states.items() if not name.startswith("artifacts")} == {"Cached"}
+    assert [state for name, state in states.items() if name.startswith("artifacts")] == ["Completed"]
+    assert set(states) >= STAGES and not any("of4" in name for name in states)  # nobody asks for a part
+
+
+def test_a_record_says_what_became_of_the_run(store):
+    first, second = read_records(store)[:2]
+    assert (first.state, second.state) == ("complete", "complete") and first.own == second.own
+    assert first.cached == [] and second.cached == second.outputs
+    assert first.flow_run_name == "first" and first.headline["seeds.lvc.train.crf"] > 0
+    marker = read_json(store / "cams" / first.own["cams"] / "stage.json")
+    assert marker["origin"]["flow_run_name"] == "first" and marker["origin"]["flow_run_id"] == first.flow_run_id
 
 
 def test_damaged_outputs_alone_are_built_again(store):
     refined = next((store / "refine").glob("*/SegmentationClassPseudo"))
-    next(refined.glob("*.png")).write_bytes(b"half")
+    next(refined.glob("*.png")).write_bytes(b"half")  # a second name of the part's file
     shutil.rmtree(next((store / "report").glob("*/index.html")).parent)
     _run("third", store)
     states = _task_states("third")
-    assert {name for name in STAGES if states[name] == "Completed"} == {"refine", "report"}
+    built = {name for name, state in states.items() if state == "Completed" and not name.startswith("artifacts")}
+    assert built - {"refine", "report"} == {next(name for name in built if name.startswith("refine train-"))}
 
 
 def test_an_edit_reruns_what_it_touches(store):
     _run("fourth", store, ["evaluate.scales=[1.0]"])
     states = _task_states("fourth")
     assert {name for name in STAGES if states[name] == "Completed"} == {"evaluate", "report"}
+    parts = {name.split()[1].split("-")[0] for name in states if name.startswith("evaluate ") and states[name] == "Completed"}
+    assert parts == {"segmentation"}
 
 
 def test_a_stage_alone_runs_what_it_needs(store):
@@ -68,7 +90,8 @@ def test_a_stage_alone_runs_what_it_needs(store):
 
 def test_artifacts_are_in_the_ui(store):
     with get_client(sync_client=True) as client:
-        keys = {"excel-results-demo", "excel-ablation-demo", "excel-gallery-demo", "excel-classes-demo"}
+        names = ("results", "ablation", "ablation-chart", "gallery", "attributes", "losses", "knowledge", "stages")
+        keys = {f"excel-{name}-demo" for name in names} | {f"excel-classes-demo-{family}" for family in FAMILIES}
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=sorted(keys))), sort=ArtifactSort.CREATED_DESC
         )
@@ -77,6 +100,28 @@ def test_artifacts_are_in_the_ui(store):
     assert "data:image/jpeg;base64," in gallery.data and len(gallery.data) < 2**20
     table = next(artifact for artifact in found if artifact.key == "excel-results-demo")
     assert "CAM seed" in table.data
+
+
+def test_the_stages_artifact_names_the_run_that_made_them(store):
+    made_by = read_records(store)[0].flow_run_id
+    with get_client(sync_client=True) as client:
+        key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-stages-demo"]))
+        newest, *_ = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)
+    assert f"/runs/flow-run/{made_by}" in newest.data and "cached" in newest.data
+
+
+def test_the_ablation_is_a_flow_that_shares_what_is_there(store):
+    few = ["ablation.groups=[calibration, attributes]", "ablation.attributes=[16]", "ablation.seeds=2"]
+    _run("rows", store, few, flow=ablation)
+    states = _task_states("rows")
+    assert states["sweep (calibration: SVC, seed 0)"] == states["train"] == "Cached"
+    assert states["sweep (attributes: 16 attributes, seed 1)"] == "Completed"
+    assert states["train (calibration: SVC + TSE + LVC, seed 1)"] == "Completed"
+    found = read_json(next(path for path in store.glob("ablation/*/ablation.json") if '"seeds": 2' in path.read_text()))
+    rows = {row["name"]: row for row in found["rows"]}
+    assert len(rows) == 8 and rows["SVC"]["std"] is None and rows["SVC + TSE + LVC"]["std"] is not None
+    assert rows["no attributes"]["miou"] == rows["SVC"]["miou"]
+    assert all(row["low"] <= row["miou"] <= row["high"] for row in rows.values())
 
 
 @pytest.mark.parametrize(
