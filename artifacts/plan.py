@@ -9,6 +9,8 @@ from artifacts.rows import ABSENT, Row, duration, print_rows, size
 
 __all__ = ["plan_rows", "print_plan"]
 
+NAMED = 3  # so many missing parts are named
+
 
 def plan_rows(steps: Sequence[Any]) -> list[Row]:
     """Steps as of tasks/plan.py → one row a stage."""
@@ -46,4 +48,7 @@ def _parts(step: Any) -> str:
         return "?"
     if not step.runs:
         return str(step.parts) if step.parts else ""
-    return f"{step.missing} of {step.parts}" if step.parts else ""
+    if not step.parts:
+        return ""
+    named = f": {', '.join(step.missing_names)}" if 0 < step.missing <= NAMED and step.missing < step.parts else ""
+    return f"{step.missing} of {step.parts}{named}"

@@ -1,4 +1,4 @@
-"""`excel plan`, `runs`, `compare` and `gc`: what a run would do, what runs there were, and what of them can go."""
+"""`excel plan`, `runs`, `compare`, `gc`, `verify`: what a run would do, what runs there were, what of them can go."""
 
 import sys
 from datetime import datetime
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-__all__ = ["compare", "gc", "plan", "runs"]
+__all__ = ["compare", "gc", "plan", "runs", "verify"]
 
 Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
@@ -103,6 +103,18 @@ def gc(
         return
     remove_garbage(folder, garbage)
     print("removed")
+
+
+def verify(store: Store = None) -> None:
+    """Read every byte of every output; exit 1 if any was damaged. Damaged ones are built again by the next run."""
+    from flows.local_state import store_folder
+    from tasks.verify import verify_store
+
+    checked, damaged = verify_store(store_folder(store))
+    for path, names in damaged.items():
+        print(f"damaged: {path}: {', '.join(names)}")
+    print(f"{checked} outputs read, {len(damaged)} damaged" + ("; they are built again by the next run" if damaged else ""))
+    raise typer.Exit(1 if damaged else 0)
 
 
 def _listed(record: Any) -> dict[str, Any]:

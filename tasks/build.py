@@ -14,7 +14,7 @@ from typing import Any
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import StoreError
 from tasks.outputs import StageOutput, locked, read_output, seal
-from tasks.progress import Counter
+from tasks.progress import Counter, say
 from tasks.stage import Work
 
 __all__ = [
@@ -67,7 +67,7 @@ def in_turn(pieces: list[Work], build: Builder, counter: Counter) -> Outputs:
     return outputs
 
 
-def find_or_build(work: Work, note: Note = lambda text: None, origin: dict[str, str] | None = None) -> StageOutput:
+def find_or_build(work: Work, note: Note = say, origin: dict[str, str] | None = None) -> StageOutput:
     """The output of one piece of work. A second run at the same time waits for the first and takes what it made."""
     final = output_folder(work)
     with locked(final.with_name(f".{final.name}.lock"), note):

@@ -10,7 +10,7 @@ from tasks.chain import STAGES
 from tasks.outputs import read_marker
 from tasks.run_record import RunRecord, read_records
 
-__all__ = ["Garbage", "find_garbage", "remove_garbage"]
+__all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
 
 KINDS = tuple(kind for name in STAGES for kind in (name, f"{name}-parts"))
 

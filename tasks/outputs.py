@@ -1,7 +1,7 @@
 """Complete output folders: sealed with a marker that is written last, checked before reuse, locked while they are built.
 
     STORE/<kind>/<identity>/            complete; never written again
-        stage.json                      excel-stage/2: sizes and content digest, what it was made from, by whom
+        stage.json                      excel-stage/2: each file's size, time of change, digest; what it was made from
     STORE/<kind>/<identity>.partial/    being built, or left by a run that was killed
     STORE/<kind>/.<identity>.lock       held by the run that builds it; the system frees it when that run dies
 
@@ -22,7 +22,7 @@ from excel_core.errors import StoreError
 from excel_core.stores import read_json, write_json
 from tasks.identity import file_digest
 
-__all__ = ["MARKER", "StageOutput", "link_tree", "locked", "read_marker", "read_output", "seal"]
+__all__ = ["MARKER", "StageOutput", "damaged_files", "link_tree", "locked", "read_marker", "read_output", "seal"]
 
 MARKER = "stage.json"
 FORMAT = "excel-stage/2"
@@ -30,8 +30,8 @@ Note = Callable[[str], None]
 
 
 class StageOutput(BaseModel):
-    """A complete output folder. Loading one whose files are missing or of another size fails, so a damaged output is
-    never mistaken for a cached one. `parts`: content of each part it was joined from."""
+    """A complete output folder. Loading one whose files are missing, of another size, or touched since and of another
+    digest fails, so a damaged output is never mistaken for a cached one. `parts`: content of each part it was joined from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,14 +50,26 @@ class StageOutput(BaseModel):
             files = read_marker(self.folder)["files"]
         except (StoreError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder}: no usable {MARKER}; the output is incomplete ({error})") from None
-        for name, size in files.items():
-            try:
-                found = os.stat(f"{self.folder}/{name}").st_size
-            except OSError:
-                found = None
-            if found != size:
-                raise ValueError(f"{self.folder / name}: missing or not {size} bytes; the output is damaged")
+        for name, expected in files.items():
+            if not _intact(self.folder, name, *expected):
+                raise ValueError(f"{self.folder / name}: missing or changed; the output is damaged")
         return self
+
+
+def _intact(folder: Path, name: str, size: int, changed: int, digest: str, hashed: bool = False) -> bool:
+    """Whether a file is as it was sealed. One that nobody touched is taken at its size, unless `hashed`."""
+    try:
+        status = os.stat(f"{folder}/{name}")
+        same = status.st_size == size
+        return same and ((status.st_mtime_ns == changed and not hashed) or file_digest(folder / name) == digest)
+    except OSError:
+        return False
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Files of a complete folder whose bytes are not those that were sealed; every byte is read."""
+    files = read_marker(folder)["files"]
+    return [name for name, expected in files.items() if not _intact(folder, name, *expected, hashed=True)]
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
@@ -83,9 +95,10 @@ def seal(folder: Path, final: Path, output: dict[str, Any], origin: dict[str, An
     files, content = {}, hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        files[name] = path.stat().st_size
-        content.update(f"{name}\0{file_digest(path)}\n".encode())
-    output = output | {"content": content.hexdigest(), "bytes": sum(files.values())}
+        status, digest = path.stat(), file_digest(path)
+        files[name] = [status.st_size, status.st_mtime_ns, digest]
+        content.update(f"{name}\0{digest}\n".encode())
+    output = output | {"content": content.hexdigest(), "bytes": sum(size for size, _, _ in files.values())}
     write_json(folder / MARKER, {"format": FORMAT, "output": output, "files": files, "origin": origin})
     os.replace(folder, final)
     return StageOutput(**output, folder=final)

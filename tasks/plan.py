@@ -33,6 +33,7 @@ class Step:
     why: str
     parts: int | None = 0
     missing: int | None = 0
+    missing_names: tuple[str, ...] = ()
     seconds: float | None = None
     bytes: int | None = None
 
@@ -48,7 +49,7 @@ def plan_run(run: RunSpec, place: Place, last: str) -> list[Step]:
             seconds, size = _whole(place.store / node.stage.name)
             name = f"{node.stage.name} ({node.variant})" if node.variant else node.stage.name
             several = None if node.stage.parts else 0
-            steps.append(Step(name, True, _waits_for(waiting), several, several, seconds, size))
+            steps.append(Step(name, True, _waits_for(waiting), several, several, (), seconds, size))
             continue
         work = work_of(node, place, outputs)
         found = complete_output(work)
@@ -74,7 +75,8 @@ def _missing(work: Work) -> Step:
         seconds, size = _by_item(work.place.store / f"{work.kind}-parts", missing)
     else:
         seconds, size = _whole(work.place.store / work.kind)
-    return Step(work.name, True, _reason(work), len(pieces), len(missing), seconds, size)
+    names = tuple(piece.this_part.name for piece in missing)
+    return Step(work.name, True, _reason(work), len(pieces), len(missing), names, seconds, size)
 
 
 def _reason(work: Work) -> str:

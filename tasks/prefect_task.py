@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from tasks.build import find_or_build
 from tasks.outputs import StageOutput
+from tasks.progress import say
 from tasks.stage import Work
 
 __all__ = ["on_gpu", "work_task"]
@@ -32,7 +33,13 @@ def _build_work(work: Work) -> StageOutput:
         "flow_run_name": str(flow_run.name or ""),
         "task_run_id": str(context.task_run.id) if context else "",
     }
-    return find_or_build(work, get_run_logger().info, origin)
+    log = get_run_logger()
+
+    def note(text: str) -> None:
+        log.warning(text)
+        say(text)
+
+    return find_or_build(work, note, origin)
 
 
 def on_gpu(work: Work) -> bool:

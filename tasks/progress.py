@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Counter", "listening", "track", "uncounted"]
+__all__ = ["Counter", "listening", "say", "track", "uncounted"]
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], None]  # name of the work, done, total
@@ -47,6 +47,11 @@ class Counter:
         if (listener := _listener.get()) and done != self.done:
             listener(self.stage, done, self.total)
         self.done = done
+
+
+def say(text: str) -> None:
+    """Tell whoever watches, beside the log."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

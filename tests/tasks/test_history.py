@@ -17,6 +17,7 @@ from tasks.compare import compare_runs
 from tasks.garbage import find_garbage, remove_garbage
 from tasks.run_record import Process, find_record, read_records, start_record
 from tasks.stage import Place
+from tasks.verify import verify_store
 
 
 @pytest.fixture
@@ -130,3 +131,18 @@ def test_two_runs_side_by_side(place, small_run):
         compare_runs(a, b, "x")
     with pytest.raises(SettingError, match="has no evaluate; it has world"):
         compare_runs(a, _recorded(small_run, place, "cams"))
+
+
+def test_verify_finds_what_looks_untouched(place, small_run):
+    outputs = follow(small_run, place, "report", complete_output)
+    checked, damaged = verify_store(place.store)
+    assert checked == len(list(place.store.glob("*/*/stage.json"))) and damaged == {}
+    path = outputs["train"].folder / "segmenter.safetensors"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert follow(small_run, place, "report", complete_output) == outputs  # nobody sees it
+    assert verify_store(place.store)[1] == {path.parent: ["segmenter.safetensors"]}
+    assert "train" not in follow(small_run, place, "report", complete_output)
+    assert follow(small_run, place, "train", run_stage)["train"].content == outputs["train"].content

@@ -1,6 +1,7 @@
 """Identity, sealing, damage, resuming and full disks of a stage."""
 
 import multiprocessing
+import os
 import resource
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from excel_core.errors import StoreError
 from excel_core.presets import preset
 from tasks import code_version
 from tasks.build import complete_output, find_or_build, run_stage
-from tasks.outputs import StageOutput
+from tasks.outputs import StageOutput, damaged_files, link_tree
 from tasks.stage import Place, Stage, Work
 from tests.conftest import ROOT
 
@@ -161,3 +162,28 @@ def test_code_version_changes_with_an_indirect_module(tmp_path):
     assert version() == before
     (package / "bottom.py").write_text("x = 2\n")
     assert version() != before
+
+
+def test_the_same_size_with_other_bytes_is_damage(counted, tmp_path):
+    stage, _ = counted
+    work = Work(stage, RUN, Place(store=tmp_path), {})
+    output = run_stage(work)
+    file = output.folder / "a" / "b" / "out.txt"
+    status = file.stat()
+    file.write_text("hello")  # touched, but the same
+    assert complete_output(work) == output
+    file.write_text("HELLO")
+    assert complete_output(work) is None and damaged_files(output.folder) == ["a/b/out.txt"]
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # behind our back
+    assert complete_output(work) == output and damaged_files(output.folder) == ["a/b/out.txt"]
+
+
+def test_linked_files_are_one_file(tmp_path):
+    (tmp_path / "part" / "x").mkdir(parents=True)
+    (tmp_path / "part" / "x" / "a.txt").write_text("a")
+    (tmp_path / "part" / "stage.json").write_text("{}")
+    link_tree(tmp_path / "part", tmp_path / "whole")
+    assert (tmp_path / "whole" / "x" / "a.txt").samefile(tmp_path / "part" / "x" / "a.txt")
+    assert not (tmp_path / "whole" / "stage.json").exists()
+    with pytest.raises(FileExistsError):
+        link_tree(tmp_path / "part", tmp_path / "whole")
