@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from excel_core.errors import ExcelError, SettingError
+from flows.history_cli import compare, gc, plan, runs, verify
 from flows.local_cli import down, up
 from flows.local_state import api_url
 
@@ -18,8 +19,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-app.command()(up)
-app.command()(down)
+for command in (up, down, plan, runs, compare, gc, verify):
+    app.command()(command)
 
 Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
@@ -54,6 +55,35 @@ def demo(
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
     metrics = _run("demo", method, settings or [], None, store, None, device, runner)
     print(f"metrics: {metrics}")
+
+
+@app.command()
+def ablation(
+    preset: Annotated[str, typer.Argument(help="voc, coco or demo")],
+    data: Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)] = None,
+    store: Store = None,
+    clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
+    device: Device = "cpu",
+    method: Method = "reference",
+    runner: Runner = "sequential",
+    settings: Sets = None,
+) -> None:
+    """Score raw CAMs of every row of the paper's tables 3, 4 and 5 and of the methods, over seeds."""
+    from artifacts.tables import print_tables
+    from flows.settings import check_runner, make_place, make_run
+    from tasks.chain import complete_outputs
+
+    spec = make_run(preset, method, settings or [], clip)
+    place = make_place(spec, _text(data), _text(store), device)
+    check_runner(runner)
+    _prefect_environment(place.store)
+    if "ablation" not in complete_outputs(spec, place, "ablation"):
+        from flows.ablation import ablation as flow
+
+        flow(preset, method, _text(place.data), str(place.store), clip, device, runner, settings or [])
+    path = complete_outputs(spec, place, "ablation")["ablation"].folder / "ablation.json"
+    print_tables({"ablation": json.loads(path.read_text())}, _console())
+    print(f"ablation: {path}")
 
 
 @app.command()
@@ -132,14 +162,13 @@ def _run(
 ) -> Path:
     """Run the flow, or only show the results where every stage is complete; returns the path of metrics.json."""
     from flows.settings import check_runner, make_place, make_run
-    from tasks.chain import complete_outputs, needed_stages
+    from tasks.chain import complete_outputs
 
     check_runner(runner)
     spec = make_run(preset, method, settings, clip)
     place = make_place(spec, _text(data), _text(store), device)
-    missing = len(needed_stages(spec, "report")) - len(complete_outputs(spec, place, "report"))
     ui = _prefect_environment(place.store)
-    if missing:
+    if "report" not in complete_outputs(spec, place, "report"):
         from flows.excel import excel
 
         if "PREFECT_API_URL" not in os.environ:
