@@ -24,7 +24,7 @@ from tasks.prefect_task import on_gpu, work_task
 from tasks.progress import Counter, uncounted
 from tasks.stage import Place, Work
 
-__all__ = ["parts_builder"]
+__all__ = ["local_cluster", "parts_builder"]
 
 THREADS = 8  # parts that wait for a network rather than compute
 NUMBER_OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -56,24 +56,26 @@ def resources(work: Work) -> dict[str, float]:
 
 
 def _dask(runner: str, place: Place) -> DaskTaskRunner:
-    """The cluster at the runner's address, or one on this machine: a worker a core, or one with the GPU."""
+    """The cluster at the runner's address, or one on this machine."""
     address = runner.partition(":")[2]
-    if address:
-        return DaskTaskRunner(address=address)
-    gpu = place.device == "cuda"
+    return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local_cluster(place))
+
+
+def local_cluster(place: Place) -> dict[str, Any]:
+    """Dask's LocalCluster for a run: a worker a core, or one with the GPU."""
+    gpu, cores = place.device == "cuda", os.cpu_count() or 1
     # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
     # runner, which takes all cores by itself.
-    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()) if gpu else "1")
-    return DaskTaskRunner(
-        cluster_kwargs={
-            "n_workers": 1 if gpu else os.cpu_count() or 1,
-            "threads_per_worker": 1,  # a shard at a time; torch has its own threads
-            "resources": {"GPU": 1} if gpu else {},
-            "memory_limit": 0,  # a worker is not to be restarted because a model is large
-            "dashboard_address": None,
-            "env": {name: os.environ.get(name, threads) for name in NUMBER_OF_THREADS},
-        }
-    )
+    threads = os.environ.get("OMP_NUM_THREADS", str(cores) if gpu else "1")
+    return {
+        "n_workers": 1 if gpu else cores,
+        "threads_per_worker": 1,  # a shard at a time; torch has its own threads
+        "resources": {"GPU": 1} if gpu else {},
+        "memory_limit": 0,  # a worker is not to be restarted because a model is large
+        "dashboard_address": None,
+        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port: several clusters on one machine
+        "env": {name: os.environ.get(name, threads) for name in NUMBER_OF_THREADS},
+    }
 
 
 def _check_workers(runner: DaskTaskRunner) -> None:

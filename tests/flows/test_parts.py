@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from flows import chain_run, stages
@@ -12,6 +12,7 @@ from tasks import describe
 from tasks.chain import STAGES
 from tasks.run_record import read_records
 from tests.conftest import SMALL_DEMO
+from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SHARDS = [f"train-{i}of4" for i in (1, 2, 3, 4)]
@@ -19,13 +20,6 @@ SHARDS = [f"train-{i}of4" for i in (1, 2, 3, 4)]
 
 def _run(name, store, flow=stages.refine):
     flow.with_options(flow_run_name=name)("demo", settings=SMALL_DEMO, store=str(store))
-
-
-def _states(name):
-    with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])), limit=200)
-    assert len({run.name for run in runs}) == len(runs)
-    return {run.name: run.state.name for run in runs}
 
 
 def _progress(stage):
@@ -48,7 +42,7 @@ def store(tmp_path_factory, prefect_server):
 
 
 def test_every_part_is_a_task_run(store):
-    states = _states("parts")
+    states = task_states("parts")
     classes = {path.name for path in (store / "describe-parts").glob("[!.]*")}
     assert set(states.values()) == {"Completed"} and len(classes) == 10
     assert {f"{stage} {shard}" for stage in ("cams", "refine") for shard in SHARDS} <= states.keys()
@@ -68,7 +62,7 @@ def test_damaged_parts_alone_are_built_again(store):
     next(hurt.glob("*/*.png")).write_bytes(b"half")
     kept = {path: path.stat().st_ino for path in (store / "refine-parts").glob("[!.]*/stage.json") if path.parent != hurt}
     _run("again", store)
-    states = _states("again")
+    states = task_states("again")
     parts = [state for name, state in states.items() if name.startswith("refine ")]
     assert sorted(parts) == ["Cached", "Cached", "Cached", "Completed"] and states["refine"] == "Completed"
     assert states["cams"] == "Cached" and not [name for name in states if name.startswith("cams ")]
@@ -102,4 +96,4 @@ def test_the_parts_of_describe_run_side_by_side(store, monkeypatch, tmp_path):
 
     monkeypatch.setitem(vars(describe.STAGE), "build_part", meet)
     _run("side by side", tmp_path / "store", stages.describe)
-    assert set(_states("side by side").values()) == {"Completed"}
+    assert set(task_states("side by side").values()) == {"Completed"}

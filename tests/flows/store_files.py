@@ -1,0 +1,40 @@
+"""What a store holds, for comparing two of them, or one before and after."""
+
+import hashlib
+from pathlib import Path
+
+from tasks.outputs import MARKER, read_marker, read_output
+
+__all__ = ["contents", "file_digests", "sealed"]
+
+TIMES = ("records", "prefect-results", "prefect", "report")  # they, and markers, hold times, processes and paths
+
+
+def file_digests(store: Path) -> dict[str, str]:
+    """SHA-256 of every output file by its name; of everything that holds no time."""
+    files = [path for path in store.rglob("*") if path.is_file() and path.name != MARKER and path.suffix != ".lock"]
+    named = {path.relative_to(store).as_posix(): path for path in files}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in sorted(named.items())
+        if name.split("/")[0] not in TIMES
+    }
+
+
+def contents(store: Path) -> dict[str, str]:
+    """The content digest of every complete output but the report, which shows times."""
+    found = {folder.relative_to(store).as_posix(): read_marker(folder) for folder in _finals(store)}
+    return {name: marker["output"]["content"] for name, marker in found.items() if not name.startswith("report/")}
+
+
+def sealed(store: Path) -> dict[str, tuple[int, int]]:
+    """Every folder that has its final name: inode and time of change of its marker. It must be complete."""
+    for folder in _finals(store):
+        assert read_output(folder) is not None, f"{folder} is not complete"
+    status = {folder.relative_to(store).as_posix(): (folder / MARKER).stat() for folder in _finals(store)}
+    return {name: (found.st_ino, found.st_mtime_ns) for name, found in status.items()}
+
+
+def _finals(store: Path) -> list[Path]:
+    kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "prefect-results", "prefect", "texts")]
+    return sorted(folder for kind in kinds for folder in kind.glob("[!.]*") if folder.suffix != ".partial")

@@ -1,0 +1,230 @@
+"""Parts on Dask's workers: other processes, the same bytes, one model each, and what a worker's death costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+from prefect.client.orchestration import get_client
+
+from excel_core.errors import DataError, MaskLeakError, SettingError, WorkerError
+from flows import runners, stages
+from tasks.build import part_works
+from tasks.chain import STAGES
+from tasks.outputs import read_marker
+from tasks.prefect_task import work_task
+from tasks.stage import Place
+from tests.conftest import ROOT, SMALL_DEMO
+from tests.flows.server import task_states
+from tests.flows.store_files import file_digests, sealed
+from tests.flows.toys import build_toys, pids_of, toys
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SHARDED = ("cams", "refine", "dynamic", "evaluate", "sweep", "sweep_lvc")
+
+
+@pytest.fixture(scope="module")
+def cluster(prefect_server):
+    """Two workers as `runner="dask"` starts them; a part may take one of them down, not two."""
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        local = LocalCluster(**runners.local_cluster(Place(store=".")) | {"n_workers": 2})
+    with local, Client(local, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def address(cluster):
+    return f"dask:{cluster.scheduler.address}"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(store=tmp_path)
+
+
+def _pids(cluster):
+    return set(cluster.run(os.getpid).values())
+
+
+def _loads():
+    """How often this process loaded a CLIP, and how often it had one."""
+    from tasks.vision import cached_clip
+
+    return cached_clip.cache_info()
+
+
+def _part_pids(store, kind):
+    markers = [read_marker(path.parent) for path in (store / f"{kind}-parts").glob("[!.]*/stage.json")]
+    return Counter(marker["origin"]["pid"] for marker in markers)
+
+
+@pytest.fixture(scope="module")
+def in_turn(tmp_path_factory, prefect_server):
+    """The store of a run up to `evaluate` in one process."""
+    store = tmp_path_factory.mktemp("sequential") / "store"
+    stages.evaluate("demo", settings=SMALL_DEMO, store=str(store))
+    return store
+
+
+def test_shards_are_built_by_two_processes_to_the_same_bytes(in_turn, cluster, address, tmp_path):
+    stages.evaluate("demo", settings=SMALL_DEMO, store=str(tmp_path), runner=address)
+    workers = _pids(cluster)
+    assert len(workers) == 2 and os.getpid() not in workers
+    built = {kind: _part_pids(tmp_path, kind) for kind in SHARDED}
+    assert all(set(pids) == workers for pids in built.values()), built
+    assert set(_part_pids(tmp_path, "describe")) == {os.getpid()}
+    assert file_digests(tmp_path) == file_digests(in_turn)
+    for load in cluster.run(_loads).values():  # once a worker, not once a shard
+        assert load.misses == 1 and load.hits > len(SHARDED)
+
+
+def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
+    """SIGKILL of a worker in the middle of a shard, when others are finished."""
+    settings = [*SMALL_DEMO, "shards.images=2"]
+    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    stages.refine("demo", settings=settings, store=str(whole))
+    stages.cams("demo", settings=settings, store=str(hurt))
+    workers, finished = sorted(_pids(cluster)), {}
+
+    def kill():
+        while not finished:
+            time.sleep(0.002)
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+            done, begun = ([*hurt.glob(f"refine-parts/[!.]*{end}")] for end in ("/stage.json", ".partial"))
+            if done and len(begun) == 2:  # each of the two is in the middle of one
+                finished.update(sealed(hurt))
+                os.kill(workers.pop(0), signal.SIGKILL)
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    stages.refine("demo", settings=settings, store=str(hurt), runner=address)
+    killer.join()
+    after = sealed(hurt)
+    assert finished and {name: after[name] for name in finished} == finished
+    assert file_digests(hurt) == file_digests(whole)
+    assert sum(_part_pids(hurt, "refine").values()) == len(list(whole.glob("refine-parts/[!.]*"))) >= 6
+
+
+def test_only_the_part_whose_worker_died_is_tried_again(cluster, address, place):
+    work = toys(place, a="build", b="die once", c="build", d="build")
+    output = build_toys(work, address)
+    assert (output.folder / "all.txt").read_text() == "abcd"
+    tries = Counter(mark.name.partition("-")[0] for mark in (place.store / "tries").glob("*"))
+    assert tries == {"a": 1, "b": 2, "c": 1, "d": 1}
+
+
+def test_a_part_that_kills_every_worker_is_one_message(cluster, address, place):
+    work = toys(place, a="die", b="build", c="build")
+    with pytest.raises(WorkerError, match="toys a: 2 Dask workers died over it, the last one tcp://.*memory"):
+        build_toys.with_options(flow_run_name="deadly")(work, address)
+    assert set(pids_of(work)) == {"b", "c"}
+    assert task_states("deadly") == {"toys a": "Crashed", "toys b": "Completed", "toys c": "Completed"}
+
+
+def test_the_other_parts_finish_before_an_error_is_raised(cluster, address, place):
+    work = toys(place, a="fail", **dict.fromkeys("bcdefg", "build"))
+    with pytest.raises(DataError, match="toys a fails for good"):
+        build_toys(work, address)
+    assert set(pids_of(work)) == set("bcdefg")
+    assert not list(place.store.glob("toys/[!.]*"))
+
+
+def test_masks_are_guarded_in_workers(cluster, address, place):
+    with pytest.raises(MaskLeakError, match="toys: open of the segmentation mask"):
+        build_toys(toys(place, a="open a mask"), address)
+
+
+def test_runner_dask_starts_workers_of_its_own(place):
+    """Two parts that wait for each other's process."""
+    work = toys(place, a="meet", b="meet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 2)
+        build_toys(work, "dask")
+    pids = set(pids_of(work).values())
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.fixture
+def scheduler(tmp_path, prefect_server):
+    """`dask scheduler` and, one a call, `dask worker` → (the runner, start_worker(*options))."""
+    file, started = tmp_path / "scheduler.json", []
+
+    def start(what, *options):
+        command = [Path(sys.executable).with_name("dask"), what, "--scheduler-file", file, "--no-dashboard", *options]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        started.append(subprocess.Popen([str(word) for word in command], cwd=tmp_path, env=env, start_new_session=True))
+
+    start("scheduler", "--host", "127.0.0.1", "--port", "0")
+    while not file.exists():
+        assert started[0].poll() is None
+        time.sleep(0.05)
+    runner = f"dask:{json.loads(file.read_text())['address']}"
+    yield runner, lambda *options: start("worker", "--host", "127.0.0.1", *options)
+    for process in reversed(started):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def test_shards_that_need_a_gpu_go_where_one_is(scheduler, place, monkeypatch):
+    runner, start_worker = scheduler
+    start_worker("--nthreads", "1", "--name", "plain")
+    start_worker("--nthreads", "1", "--name", "gpu", "--resources", "GPU=1")
+    with Client(runner.partition(":")[2], set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=120)
+        pids = client.run(os.getpid)
+        names = {worker["name"]: pids[address] for address, worker in client.scheduler_info()["workers"].items()}
+        both = toys(place, a="meet", b="meet")
+        build_toys(both, runner)
+        assert set(pids_of(both).values()) == set(names.values())
+        monkeypatch.setattr(runners, "resources", lambda work: {"GPU": 1})
+        one = toys(place, **dict.fromkeys("cdefgh", "build"))
+        build_toys(one, runner)
+        assert set(pids_of(one).values()) == {names["gpu"]} and len(pids_of(one)) == 6
+
+
+def test_workers_with_several_threads_are_refused(scheduler, place):
+    runner, start_worker = scheduler
+    start_worker("--nthreads", "2", "--no-nanny")
+    with Client(runner.partition(":")[2], set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=120)
+    with pytest.raises(SettingError, match="several threads .*--nthreads 1"):
+        build_toys(toys(place, a="build"), runner)
+
+
+def test_the_gpus_tag_is_on_what_computes_there(place):
+    on_gpu = toys(place.model_copy(update={"device": "cuda"}), a="build")
+    (part,) = part_works(on_gpu)
+    assert work_task(part).tags == {"gpu"} and runners.resources(part) == {"GPU": 1}
+    (plain,) = part_works(toys(place, a="build"))
+    for work in (on_gpu, plain):  # joining parts computes nothing there
+        assert work_task(work).tags == set() and runners.resources(work) == {}
+    assert {name for name, stage in STAGES.items() if stage.on_device} == {*SHARDED, "knowledge", "train"}
+
+
+def test_a_limit_of_one_keeps_gpu_tasks_apart(place):
+    """On threads of one process: with the limit nobody is ever beside another, without it two parts meet. (In this order:
+    Prefect 3.8 looks for a limit once a process, so one that is made later goes unseen.)"""
+    gpu = place.model_copy(update={"device": "cuda"})
+    limited, free = (
+        replace(work, stage=replace(work.stage, parallel="threads"))
+        for work in (toys(gpu, a="be alone", b="be alone", c="be alone"), toys(gpu, d="meet", e="meet"))
+    )
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit(tag="gpu", concurrency_limit=1)
+        build_toys(limited, "sequential")
+        client.delete_concurrency_limit_by_tag("gpu")
+    build_toys(free, "sequential")
+    assert set(pids_of(limited)) == set("abc") and set(pids_of(free)) == set("de")
