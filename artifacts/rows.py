@@ -1,0 +1,99 @@
+"""Rows of text, one dict a row, and how a person sees them: numbers as words, Markdown, the terminal."""
+
+import html
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "ABSENT", "Row", "columns", "defined", "duration", "interval", "markdown_table", "markdown_text", "number", "print_rows",
+    "size",
+]  # fmt: skip
+
+Row = dict[str, str]
+ABSENT = "–"  # a value that is undefined or was not measured
+
+
+def defined(value: Any) -> bool:
+    """A finite number: neither None nor NaN, nor True, which is an int to Python."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any, digits: int = 3, sign: str = "") -> str:
+    """A score as text, `–` for None and NaN; sign "+" writes the plus of a difference."""
+    return f"{value:{sign}.{digits}f}" if defined(value) else ABSENT
+
+
+def interval(found: Mapping[str, Any], value: str, sign: str = "") -> str:
+    """`0.432 ± 0.010 [0.41, 0.45]`: found[value], its `std` and `low`, `high`, as far as they are there."""
+    text = number(found.get(value), sign=sign)
+    if defined(found.get("std")):
+        text += f" ± {number(found['std'])}"
+    if defined(found.get("low")) and defined(found.get("high")):
+        text += f" [{number(found['low'], 2, sign)}, {number(found['high'], 2, sign)}]"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def columns(rows: Iterable[Row]) -> list[str]:
+    """Every column of the rows, in order of first appearance."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows as a GitHub-flavoured Markdown table, cells escaped; no rows, no text."""
+    names = columns(rows)
+    if not names:
+        return ""
+    cells = [names, *([row.get(name, ABSENT) for name in names] for row in rows)]
+    head, *body = (" | ".join(map(markdown_text, line)) for line in cells)
+    return "".join(f"| {line} |\n" for line in [head, " | ".join(["---"] * len(names)), *body])
+
+
+def markdown_text(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line: no HTML, links, emphasis or cell ends."""
+    # An underscore inside a word is only an underscore; at a word's end it would begin or end emphasis.
+    special = r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))"
+    escaped = re.sub(special, r"\\\1", " ".join(text.split()))
+    return html.escape(escaped, quote=False)
+
+
+def print_rows(
+    console: Console, title: str, rows: Sequence[Row], notes: Sequence[str] = (), words: Collection[str] = ()
+) -> None:
+    """Print rows as a table with notes below; no rows, no table. Figures stand right, but columns in `words` left."""
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title), title_justify="left", title_style="bold")
+    for column in columns(rows):
+        cells = [row.get(column, ABSENT) for row in rows]
+        figures = column not in words and all(re.match(r"[+-]?[\d.–]", cell) for cell in cells)
+        longest = max((len(word) for cell in cells for word in cell.split()), default=0)
+        table.add_column(Text(column), justify="right" if figures else "left", no_wrap=figures, min_width=longest)
+    for row in rows:
+        table.add_row(*(Text(row.get(column, ABSENT)) for column in columns(rows)))
+    console.print(table)
+    for text in filter(None, notes):
+        console.print(Text(text, style="dim"))
+    console.print()

@@ -1,0 +1,58 @@
+"""Rows of text: numbers as words, Markdown cells, two runs beside each other."""
+
+import io
+
+from rich.console import Console
+
+from artifacts.comparison import (
+    class_difference_rows,
+    comparison_markdown,
+    image_difference_rows,
+    print_comparison,
+    run_rows,
+    spec_difference_rows,
+)
+from artifacts.rows import duration, interval, markdown_table, size
+
+
+def test_markdown_cells_are_escaped() -> None:
+    table = markdown_table([{"class": "a|b", "x": "<b>*c*\n[d](e)"}, {"class": "held_out_1", "x": "_f_"}])
+    assert table.splitlines() == [
+        "| class | x |",
+        "| --- | --- |",
+        r"| a\|b | &lt;b&gt;\*c\* \[d\](e) |",
+        r"| held_out_1 | \_f\_ |",
+    ]
+    assert markdown_table([]) == ""
+
+
+def test_two_runs_beside_each_other() -> None:
+    spec = [{"field": "cams.depth", "a": [1, 2], "b": None}]
+    found = {"class": "kite", "a": 0.4, "b": 0.25, "difference": -0.15, "low": -0.2, "high": -0.1}
+    classes = [found, {"class": "cup", "a": 0.4, "b": 0.5, "difference": 0.1}, {"class": "car", "a": None, "b": 0.1}]
+    images = [{"id": f"{n}", "a": 0.5, "b": 0.5 + n / 100, "difference": n / 100} for n in range(-20, 10)]
+    assert spec_difference_rows(spec) == [{"field": "cams.depth", "a": "1, 2", "b": "–"}]
+    rows = class_difference_rows(classes)
+    assert [row["class"] for row in rows] == ["cup", "kite", "car"] and rows[0]["b - a"] == "+0.100"
+    assert rows[1] == {"class": "kite", "a": "0.400", "b": "0.250", "b - a": "-0.150 [-0.20, -0.10]"}
+    assert [row["image"] for row in image_difference_rows(images, 2)] == ["-20", "-19"]
+    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    print_comparison(console, "one", "two", spec, classes, images, "the protocol")
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    markdown = comparison_markdown("one", "two", spec, classes, images, "the protocol")
+    for text in ("a: one, b: two; the protocol", "cams.depth", "+0.100"):
+        assert text in printed and text in markdown
+    assert comparison_markdown("one", "two", [], classes, []).count("## ") == 1
+
+
+def test_runs_are_listed_with_their_numbers() -> None:
+    run = {"run": "calm-owl", "preset": "demo", "state": "complete", "seconds": 125.0, "seeds": 0.4321, "val": None}
+    assert run_rows([run]) == [
+        {"run": "calm-owl", "preset": "demo", "state": "complete", "took": "2 min 05 s", "seeds": "0.432", "val": "–"}
+    ]
+
+
+def test_numbers_for_people() -> None:
+    assert [duration(seconds) for seconds in (0.04, 59.96, 3599.6, 7385)] == ["0.0 s", "1 min 00 s", "1 h 00 min", "2 h 03 min"]
+    assert [size(count) for count in (999, 1000, 4_200_000, 10**10)] == ["999 B", "1.0 kB", "4.2 MB", "10.0 GB"]
+    assert interval({"miou": 0.5, "std": float("nan"), "low": 0.4, "high": None}, "miou") == "0.500"
