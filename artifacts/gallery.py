@@ -33,10 +33,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """Pictures that belong in one row under a heading."""
+    """Pictures that belong in one row under a heading; `steps`: each is what became of the one before."""
 
     title: str
     pictures: tuple[Picture, ...]
+    steps: bool = False
 
 
 def gallery_groups(item: GalleryItem, class_names: Sequence[str], size: PictureSize) -> list[PictureGroup]:
@@ -51,7 +52,7 @@ def gallery_groups(item: GalleryItem, class_names: Sequence[str], size: PictureS
     groups = [PictureGroup(title, tuple(first)), PictureGroup("Class activation maps", tuple(cams))]
     for heading, steps in (("Refinement", item.steps), ("Refinement with LVC", item.lvc_steps)):
         drawn = [artist.labels(labels, STEP_NAMES.get(step, step)) for step, labels in steps.items()]
-        groups.append(PictureGroup(heading, tuple(drawn)))
+        groups.append(PictureGroup(heading, tuple(drawn), steps=True))
     return [group for group in groups if group.pictures]
 
 

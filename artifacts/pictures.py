@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from artifacts.view import Cam, Labels, Pixels
 from excel_core.palette import IGNORE, VOC_PALETTE
 
-__all__ = ["fit_image", "fit_labels", "jpeg_data_uri", "overlay_cam", "overlay_labels"]
+__all__ = ["fit_image", "fit_labels", "jpeg_data_uri", "overlay_cam", "overlay_labels", "png_data_uri"]
 
 CAM_WEIGHT = 0.65  # of the colour map over the grey image
 LABEL_WEIGHT = 0.55  # of the palette colour over the image
@@ -65,6 +65,11 @@ def jpeg_data_uri(image: Pixels, max_side: int = 256, quality: int = 80) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def png_data_uri(png: bytes) -> str:
+    """The bytes of a PNG file → `data:image/png;base64,…`."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:

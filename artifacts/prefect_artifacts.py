@@ -1,39 +1,46 @@
-"""The results as Prefect artifacts: tables, and a Markdown page with small pictures. Prefect is imported on use.
+"""The results as Prefect artifacts: tables, and Markdown pages with small pictures. Prefect is imported on use.
 
 Keys are stable, so that the UI shows an artifact's history from run to run:
 
-    excel-results-<preset>    every result with its protocol
-    excel-classes-<preset>    the headline result by class
-    excel-ablation-<preset>   the ablation, where one was made
-    excel-gallery-<preset>    pictures, headline numbers, what was skipped, and where the report is
+    excel-results-<preset>            every result with its protocol
+    excel-classes-<preset>-<family>   a family of results by class, e.g. seeds-lvc-train, segmentation-val
+    excel-ablation-<preset>           the ablation's rows
+    excel-ablation-chart-<preset>     the same with intervals, drawn
+    excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
+    excel-attributes-<preset>         attributes: their nearest descriptions and the classes that use them
+    excel-losses-<preset>             the loss curve of training
+    excel-knowledge-<preset>          the map of descriptions, attributes and classes
+    excel-stages-<preset>             what this run built or found, by which run it was built, and where it lies
+
+What a run has nothing for is left out.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from artifacts.gallery import Picture, PictureGroup, PictureSize, gallery_groups, segmented_pictures
+from artifacts.chart_pictures import ablation_picture, knowledge_picture, loss_picture
+from artifacts.gallery import Picture
+from artifacts.prefect_gallery import gallery_markdown
+from artifacts.provenance import stages_markdown
+from artifacts.rows import Row, markdown_text
 from artifacts.tables import (
     ablation_note,
     ablation_rows,
-    headline_key,
-    headline_keys,
-    markdown_text,
-    number,
-    per_class_rows,
+    common_protocol,
+    families,
+    family_rows,
     protocol_text,
     results_rows,
+    words,
 )
-from artifacts.view import ReportView
+from artifacts.view import AttributeRow, ReportView
 
-__all__ = ["MarkdownBody", "TableBody", "bodies", "publish"]
+__all__ = ["MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "publish", "publish_ablation"]
 
 MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
-SIZE = PictureSize(side=176, quality=70)
-COLUMNS = 4  # pictures in a row of the Markdown tables; more are cut off in the UI
-FIRST = ("what", "split", "mIoU", "precision", "recall")  # what the UI shows of the results without scrolling
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class TableBody:
 
     key: str
     description: str
-    rows: list[dict[str, str]]
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,44 @@ class MarkdownBody:
 
 def publish(view: ReportView, report: Path) -> list[str]:
     """Create the artifacts of a run and link them to the flow or task run that calls this → their keys."""
+    return _create(bodies(view, report))
+
+
+def publish_ablation(metrics: Mapping[str, Any], preset: str) -> list[str]:
+    """The same for the ablation alone; of metrics.json's content only `ablation` is read."""
+    return _create(ablation_bodies(metrics, preset))
+
+
+def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish` creates, in order; `report` is the page's path."""
+    about = f"preset {view.preset}, {view.method} method with {view.clip}"
+    results = TableBody(_key("results", view.preset), f"Results of {about}", results_rows(view.metrics))
+    gallery = gallery_markdown(view, report, MARKDOWN_BYTES)
+    attributes = TableBody(
+        _key("attributes", view.preset),
+        "Attributes: clusters of descriptions, nearest to the centre first; classes with their softmax weights",
+        [_attribute_row(row) for row in view.attributes],
+    )
+    pages = [
+        MarkdownBody(_key("gallery", view.preset), f"Gallery of {about}", gallery),
+        *_chart("losses", view.preset, "Training", loss_picture(view)),
+        *_chart("knowledge", view.preset, "Knowledge base", knowledge_picture(view)),
+    ]
+    if view.stages:
+        pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {about}", stages_markdown(view.stages)))
+    tables = [results, *_class_tables(view)]
+    return [*_with_rows(tables), *ablation_bodies(view.metrics, view.preset), *_with_rows([attributes]), *pages]
+
+
+def ablation_bodies(metrics: Mapping[str, Any], preset: str) -> list[TableBody | MarkdownBody]:
+    """What `publish_ablation` creates: the table and the chart, or nothing."""
+    table = TableBody(_key("ablation", preset), ablation_note(metrics), ablation_rows(metrics))
+    return [*_with_rows([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
+
+
+def _create(made: Sequence[TableBody | MarkdownBody]) -> list[str]:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    made = bodies(view, report)
     for body in made:
         # `_sync`: inside an async flow these functions would otherwise return coroutines that nobody awaits.
         if isinstance(body, TableBody):
@@ -68,80 +110,37 @@ def publish(view: ReportView, report: Path) -> list[str]:
     return [body.key for body in made]
 
 
-def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
-    """What `publish` creates, in order; tables without rows are left out."""
-    metrics, headline = view.metrics, headline_key(view.metrics)
-    classes = per_class_rows(metrics, headline) if headline else []
-    protocol = protocol_text(metrics["results"][headline].get("protocol", {})) if headline else ""
-    about = f"{view.method} method with {view.clip}"
-    tables = [
-        TableBody(_key("results", view), f"Results of preset {view.preset}, {about}", _scores_first(results_rows(metrics))),
-        TableBody(_key("classes", view), protocol, classes),
-        TableBody(_key("ablation", view), ablation_note(metrics), ablation_rows(metrics)),
-    ]
-    gallery = MarkdownBody(_key("gallery", view), f"Gallery of preset {view.preset}, {about}", _gallery(view, report))
-    return [*(table for table in tables if table.rows), gallery]
+def _class_tables(view: ReportView) -> list[TableBody]:
+    """One a family: a row a class, the IoU of each step, precision and recall of the last."""
+    tables = []
+    for family, keys in families(view.metrics).items():
+        protocol = protocol_text(common_protocol(view.metrics, keys))
+        description = f"{family}: {protocol}; precision and recall of {words(keys[-1])}"
+        tables.append(TableBody(_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
+    return tables
 
 
-def _scores_first(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{column: row[column] for column in (*FIRST, *(c for c in row if c not in FIRST))} for row in rows]
+def _attribute_row(row: AttributeRow) -> Row:
+    classes = ", ".join(f"{name} {weight:.3f}" for name, weight in row.classes)
+    # Descriptions last: they are long, and the UI cuts a row at its width.
+    return {"attribute": str(row.number), "classes that use it": classes, "nearest descriptions": " · ".join(row.descriptions)}
 
 
-def _key(name: str, view: ReportView) -> str:
+def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[TableBody | MarkdownBody]:
+    """A page of one picture, described by its words; none, no page."""
+    if picture is None:
+        return []
+    page = f"![{markdown_text(picture.alt)}]({picture.uri})\n"
+    if len(page.encode()) > MARKDOWN_BYTES:
+        page = "The picture is too large for an artifact; it is in the report.\n"
+    return [MarkdownBody(_key(name, preset), f"{title}: {picture.caption}", page)]
+
+
+def _with_rows(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
+    return [table for table in tables if table.rows]
+
+
+def _key(name: str, *parts: str) -> str:
     """Lowercase letters, digits and dashes, as Prefect asks."""
-    preset = re.sub(r"[^a-z0-9]+", "-", view.preset.lower()).strip("-")
-    return f"excel-{name}-{preset}".rstrip("-")
-
-
-def _gallery(view: ReportView, report: Path) -> str:
-    """The Markdown page; images that would not fit are left out, and said."""
-    parts = [f"# {markdown_text(view.title)}\n", f"The full report: `{str(report).replace('`', '')}`\n"]
-    parts += [f"* **{found}** mIoU: {markdown_text(note)}" for found, note in _headlines(view)]
-    parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
-    names = ", ".join(f"{value} {name}" for value, name in enumerate(view.class_names, start=1))
-    parts.append(f"\nNumbers in the pictures are classes: {markdown_text(names)}.\n")
-    left = MARKDOWN_BYTES - 500 - sum(len(part.encode()) + 1 for part in parts)
-    shown = 0
-    for block in chain(_gallery_blocks(view), _segmented_blocks(view)):
-        left -= len(block.encode()) + 1
-        if left < 0:
-            break
-        parts.append(block)
-        shown += 1
-    total = len(view.gallery) + len(view.segmented)
-    if shown < total:
-        parts.append(f"{total - shown} more images are in the report.")
-    return "\n".join(parts) + "\n"
-
-
-def _headlines(view: ReportView) -> list[tuple[str, str]]:
-    """(mIoU, protocol) of each headline result."""
-    found = (view.metrics["results"][key] for key in headline_keys(view.metrics))
-    return [(number(result.get("miou")), protocol_text(result.get("protocol", {}))) for result in found]
-
-
-def _gallery_blocks(view: ReportView) -> Iterator[str]:
-    for item in view.gallery:
-        image, *groups = gallery_groups(item, view.class_names, SIZE)
-        if item.cams:
-            image, groups = PictureGroup("", image.pictures + groups[0].pictures), groups[1:]
-        title = f"## {markdown_text(item.id)}: {markdown_text(', '.join(item.labels))}\n"
-        rows = [_picture_table(image.pictures), *(_picture_table(group.pictures, group.title) for group in groups)]
-        yield "\n".join([title, *rows])
-
-
-def _segmented_blocks(view: ReportView) -> Iterator[str]:
-    for item in view.segmented:
-        pictures = segmented_pictures(item, view.class_names, SIZE)
-        yield f"## {markdown_text(item.id)}, segmented\n\n{_picture_table(pictures)}"
-
-
-def _picture_table(pictures: tuple[Picture, ...], title: str = "") -> str:
-    """Captions over pictures, COLUMNS in a row."""
-    rows = []
-    for start in range(0, len(pictures), COLUMNS):
-        row = pictures[start : start + COLUMNS]
-        captions = " | ".join(markdown_text(picture.caption) for picture in row)
-        shown = " | ".join(f"![{markdown_text(picture.alt)}]({picture.uri})" for picture in row)
-        rows.append(f"| {captions} |\n| {' | '.join(['---'] * len(row))} |\n| {shown} |\n")
-    return "\n".join([f"{markdown_text(title)}\n", *rows] if title else rows)
+    cleaned = (re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+    return "-".join(filter(None, ["excel", name, *cleaned]))

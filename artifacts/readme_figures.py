@@ -1,15 +1,14 @@
 """The figures and tables of README: made from a finished run, never by hand."""
 
-import io
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from artifacts.charts import empty_figure, png_bytes
 from artifacts.gallery import STEP_NAMES
 from artifacts.pictures import overlay_cam, overlay_labels
-from artifacts.tables import ablation_note, ablation_rows, markdown_table, results_rows
+from artifacts.rows import markdown_table
+from artifacts.tables import ablation_note, ablation_rows, results_rows
 from artifacts.view import GalleryItem, Pixels, ReportView
 from excel_core.stores import written_then_renamed
 
@@ -42,17 +41,15 @@ def _gallery_png(view: ReportView) -> bytes:
     """One row an image: the photo, its first class's CAM, the label map after each step, and the truth."""
     rows = [_row(item) for item in view.gallery[:ROWS]]
     width = max(len(row) for row in rows)
-    figure = Figure(figsize=(1.6 * width, 1.75 * len(rows)), dpi=120, layout="constrained", facecolor="white")
+    figure = empty_figure(1.75 * width, 1.9 * len(rows))
     axes = np.atleast_2d(figure.subplots(len(rows), width, squeeze=False))
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.set_axis_off()
         for axis, (caption, pixels) in zip(line, row, strict=False):
             axis.imshow(pixels)
-            axis.set_title(caption, fontsize=8)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+            axis.set_title(caption, fontsize=8, parse_math=False)
+    return png_bytes(figure)
 
 
 def _row(item: GalleryItem) -> list[tuple[str, Pixels]]:

@@ -1,7 +1,5 @@
-"""What people look at: pictures drawn right, tables with their protocols, a report that stands alone and escapes."""
+"""What people look at beside the page: pictures and charts drawn right, tables with their protocols, Prefect artifacts."""
 
-import base64
-import html.parser
 import io
 import json
 import re
@@ -9,196 +7,93 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from artifacts.ablation_chart import ablation_png
 from artifacts.charts import draw_losses, losses_png
-from artifacts.html_report import write_report
+from artifacts.knowledge_chart import knowledge_png
 from artifacts.pictures import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
-from artifacts.prefect_artifacts import MARKDOWN_BYTES, MarkdownBody, TableBody, bodies
+from artifacts.prefect_artifacts import MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
+from artifacts.provenance import stages_markdown
+from artifacts.rows import number
 from artifacts.tables import (
     ablation_rows,
     headline_key,
     headline_keys,
-    markdown_table,
     mean_score,
-    number,
     per_class_rows,
     print_tables,
     results_rows,
 )
-from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
+from artifacts.view import KnowledgeMap, ReportView
 from excel_core.metrics import scores
 from excel_core.palette import VOC_PALETTE
-
-HOSTILE = '<script>alert("x")</script>'
-NAMES = ("car|van", HOSTILE, "kite")
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-def result(what: str, split: str, labels: str, refinement: str, scales: str) -> dict[str, Any]:
-    protocol = {"what": what, "split": split, "labels": labels, "refinement": refinement, "scales": scales, "images": 7}
-    confusion = np.array([[80, 5, 5, 0], [10, 20, 0, 0], [9, 0, 31, 0], [0, 0, 0, 0]])
-    return {"protocol": protocol} | scores(confusion, ("background", *NAMES)).to_json()
-
-
-def metrics() -> dict[str, Any]:
-    truth = "image-level ground truth"
-    flips = "0.7,1.0,1.2,1.5 + flip"
-    rows = [{"name": "SVC", "miou": 0.28, "by_split": {"val": 0.28, "odd": None}, "threshold": {"val": 0.45}}]
-    return {
-        "format": "excel-metrics/1",
-        "preset": "demo",
-        "method": "reference",
-        "clip": "excel-tiny",
-        "results": {
-            "seeds.static.train.raw": result("CAM seed", "train", truth, "raw", "single"),
-            "seeds.static.train.par": result("CAM seed", "train", truth, "affinity+PAR", "single"),
-            "segmentation.val.single_scale": result("segmentation", "val", "none", "none", "single"),
-            "segmentation.val.multi_scale_crf": result("segmentation", "val", "none", "CRF", flips),
-        },
-        "ablation": {
-            "protocol": {"what": "CAMs, not refined", "splits": ["val"], "labels": truth, "images": {"val": 7}},
-            "rows": rows,
-            "presence_map": {"mean": 0.95, "by_split": {"val": 0.95}},
-        },
-        "skipped": {HOSTILE: "no masks in SegmentationClass"},
-    }
-
-
-def labels(height: int = 40, width: int = 60) -> np.ndarray:
-    values = np.zeros((height, width), dtype=np.uint8)
-    values[5:25, 5:30], values[10:35, 30:55], values[36:, :] = 1, 2, 255
-    return values
-
-
-def gallery_item(name: str, side: tuple[int, int] = (40, 60)) -> GalleryItem:
-    image = np.random.default_rng(0).integers(0, 256, (*side, 3), dtype=np.uint8)
-    cams = {NAMES[0]: np.eye(4), NAMES[1]: np.full((4, 4), np.nan, dtype=np.float16)}
-    steps = {"raw": labels(*side), "affinity": labels(*side), "par": labels(*side)}
-    return GalleryItem(name, NAMES[:2], image, cams, steps, lvc_steps={"raw": labels(*side)}, truth=labels(*side))
-
-
-def losses(count: int = 90) -> pd.DataFrame:
-    t = np.arange(count)
-    columns = {"loss": 1.1 / (t + 1), "segmentation": 1 / (t + 1), "diversity": 1 / (t + 1), "learning_rate": 1e-3 - t * 1e-6}
-    return pd.DataFrame({"iteration": t} | columns)
+from tests.report_view import FLOW_RUN, HOSTILE, NAMES, decoded, example_view, gallery_item, labels, losses
 
 
 @pytest.fixture
 def view() -> ReportView:
-    return ReportView(
-        title=f"Run of {HOSTILE}",
-        preset="De_mo",
-        method="reference",
-        clip="excel-tiny",
-        metrics=metrics(),
-        stages=(StageRow("cams", "ab" * 16, 75.2, {"images": 7, "steps": ["raw", "par"], "share": 0.123456}, 4_200_000),),
-        gallery=(gallery_item("one"), gallery_item(HOSTILE)),
-        segmented=(
-            SegmentedItem("val|1", gallery_item("x").image, labels(), labels()),
-            SegmentedItem("no truth", gallery_item("x").image, labels()),
-        ),
-        losses=losses(),
-        attributes=(("a red roof", HOSTILE), ("a sail",)),
-        spec={"train": {"note": HOSTILE}, "folder": Path("runs")},
-        class_names=NAMES,
-    )
-
-
-class Page(html.parser.HTMLParser):
-    """Collects tags and text, and asserts that every tag that opens also closes, in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def decoded(uri: str) -> Image.Image:
-    kind, payload = re.fullmatch(r"data:image/(jpeg|png);base64,(.+)", uri, re.S).groups()  # type: ignore[union-attr]
-    image = Image.open(io.BytesIO(base64.b64decode(payload, validate=True)), formats=[kind])
-    image.load()
-    return image
-
-
-def test_the_page_stands_alone_and_its_pictures_decode(tmp_path: Path, view: ReportView) -> None:
-    path = write_report(tmp_path, view)
-    assert [file.name for file in tmp_path.iterdir()] == ["index.html"] and path == tmp_path / "index.html"
-    page = Page(path.read_text(encoding="utf-8"))
-    images = page.all("img")
-    assert len(images) == 2 * (2 + 2 + 3 + 1) + (3 + 2) + 1
-    for image in images:
-        assert (image["alt"] or "").strip() and min(decoded(image["src"] or "").size) > 1
-    addresses = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("href", "src")]
-    assert all((value or "").startswith(("#", "data:image/")) for value in addresses)
-    assert (
-        not page.all("script") and not page.all("link") and "url(" not in path.read_text() and "@import" not in path.read_text()
-    )
-    sections = {attributes["id"] for attributes in page.all("section")}
-    assert {address[1:] for address in addresses if address and address[0] == "#"} <= sections
-
-
-def test_hostile_names_stay_text(tmp_path: Path, view: ReportView) -> None:
-    source = write_report(tmp_path, view).read_text(encoding="utf-8")
-    assert "<script" not in source
-    text = "".join(Page(source).text)
-    for place in (f"Run of {HOSTILE}", f"car|van, {HOSTILE}", f"Not scored: {HOSTILE}"):
-        assert place in text
-    assert json.loads(text[text.index('{\n  "train"') : text.rindex("}") + 1]) == {"train": {"note": HOSTILE}, "folder": "runs"}
-    markdown = bodies(view, Path("index.html"))[-1]
-    assert isinstance(markdown, MarkdownBody) and "<script" not in markdown.markdown
-
-
-def test_the_page_of_a_run_with_nothing_to_show(tmp_path: Path, view: ReportView) -> None:
-    bare = replace(view, metrics={"results": {}}, stages=(), gallery=(), segmented=(), losses=None, attributes=())
-    page = Page(write_report(tmp_path, bare).read_text(encoding="utf-8"))
-    assert "Nothing was scored." in "".join(page.text) and not page.all("img")
-    assert [body.key for body in bodies(bare, tmp_path)] == ["excel-gallery-de-mo"]
+    return example_view()
 
 
 def test_every_table_names_its_protocol(view: ReportView) -> None:
     rows = results_rows(view.metrics)
     assert rows[3] == {
         "what": "segmentation", "split": "val", "labels used": "none", "refinement": "CRF",
-        "scales": "0.7,1.0,1.2,1.5 + flip", "images": "7", "mIoU": "0.665", "precision": "0.823", "recall": "0.777",
+        "scales": "0.7,1.0,1.2,1.5 + flip", "images": "7", "mIoU": "0.665 [0.61, 0.70]",
+        "precision": "0.823", "recall": "0.777",
     }  # fmt: skip
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
     print_tables(view.metrics, console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 100
     printed = "\n".join(lines)
-    for expected in ("(b) image-level ground truth", "(a) 0.7,1.0,1.2,1.5 + flip", "refinement: CRF", "presence mAP 0.950"):
+    for expected in (
+        "(b) image-level ground truth", "(a) 0.7,1.0,1.2,1.5 + flip", "refinement: CRF", "presence mAP 0.950", "recall",
+        "segmentation.val.multi_scale_crf 0.665 [0.61, 0.70]", "Ablation: attributes", "0.432 ± 0.010 [0.41, 0.45]",
+        "over 3 seeds",
+    ):  # fmt: skip
         assert expected in printed
+
+
+def test_the_artifacts_of_a_run(view: ReportView) -> None:
     made = {body.key: body for body in bodies(view, Path("index.html"))}
-    assert list(made) == [f"excel-{name}-de-mo" for name in ("results", "classes", "ablation", "gallery")]
-    for name in ("classes", "ablation"):
-        body = made[f"excel-{name}-de-mo"]
-        assert isinstance(body, TableBody) and "labels: " in body.description
-        assert all(isinstance(value, str) for row in body.rows for value in row.values())
+    names = (
+        "results-de-mo", "classes-de-mo-seeds-static-train", "classes-de-mo-segmentation-val", "ablation-de-mo",
+        "ablation-chart-de-mo", "attributes-de-mo", "gallery-de-mo", "losses-de-mo", "knowledge-de-mo", "stages-de-mo",
+    )  # fmt: skip
+    assert list(made) == [f"excel-{name}" for name in names]
+    assert all(re.fullmatch("[a-z0-9-]+", key) for key in made)
+    for body in made.values():
+        if isinstance(body, TableBody):
+            assert all(isinstance(value, str) for row in body.rows for value in row.values())
+        else:
+            assert len(body.markdown.encode()) <= MARKDOWN_BYTES
+    family = made["excel-classes-de-mo-segmentation-val"]
+    assert isinstance(family, TableBody) and "labels: none" in family.description
+    assert "CRF" not in family.description and "recall of multi scale crf" in family.description
+    assert [row["class"] for row in family.rows] == ["background", HOSTILE, "car|van", "kite"]
+    columns = ["class", "IoU single scale", "IoU multi scale crf", "precision", "recall"]
+    assert list(family.rows[0]) == columns and family.rows[3]["IoU single scale"] == "–"
+    assert [body.key for body in ablation_bodies(view.metrics, view.preset)] == [
+        "excel-ablation-de-mo",
+        "excel-ablation-chart-de-mo",
+    ]
+    assert ablation_bodies({"ablation": {"rows": []}}, "demo") == ablation_bodies({}, "demo") == []
+
+
+def test_stages_link_to_the_runs_that_built_them(view: ReportView) -> None:
+    (row,) = view.stages
+    text = stages_markdown((row, replace(row, cached=True, made_by="a|b", made_by_id="not-an-id](x)", folder="")))
+    lines = text.splitlines()
+    assert lines[2] == rf"| cams | ran | [glorious_otter\_](../../runs/flow-run/{FLOW_RUN}) | 75.2 | 4.2 MB |"
+    assert lines[3] == r"| cams | cached | a\|b | 75.2 | 4.2 MB |"
+    assert lines[4] == "| total | 1 ran, 1 cached | | 150.4 | 8.4 MB |"
+    assert lines[6:] == ["```text", f"cams  /store/'{HOSTILE}'|x", "```"]
 
 
 def test_means_are_those_of_the_metrics() -> None:
@@ -214,7 +109,14 @@ def test_classes_are_ranked_and_undefined_values_last(view: ReportView) -> None:
     rows = per_class_rows(view.metrics, "seeds.static.train.raw")
     assert [row["class"] for row in rows] == ["background", HOSTILE, "car|van", "kite"]
     assert rows[-1] == {"class": "kite", "IoU": "–", "precision": "–", "recall": "–", "FP / TP": "–"}
-    assert ablation_rows(view.metrics) == [{"variant": "SVC", "mean mIoU": "0.280", "val": "0.280 at 0.45", "odd": "–"}]
+    old = {"name": "SVC", "miou": 0.28, "by_split": {"val": 0.28, "odd": None}, "threshold": {"val": 0.45}}
+    plain = [{"variant": "SVC", "mean mIoU": "0.280", "val": "0.280 at 0.45", "odd": "–"}]
+    assert ablation_rows({"ablation": {"rows": [old]}}) == plain
+    assert ablation_rows(view.metrics)[0] == {
+        "group": "calibration", "variant": "SVC + $TSE$", "mean mIoU": "0.432 ± 0.010 [0.41, 0.45]", "seeds": "3",
+        "val": "0.432 at 0.50",
+    }  # fmt: skip
+    assert ablation_png({"ablation": {"rows": [old]}}) and ablation_png({"ablation": {"rows": []}})
     assert [number(value) for value in (None, float("nan"), float("inf"), 0.12345)] == ["–", "–", "–", "0.123"]
 
 
@@ -226,26 +128,15 @@ def test_the_headline_is_the_last_of_its_family(view: ReportView) -> None:
     assert headline_key({}) is None
 
 
-def test_markdown_cells_are_escaped() -> None:
-    table = markdown_table([{"class": "a|b", "x": "<b>*c*\n[d](e)"}, {"class": "held_out_1", "x": "_f_"}])
-    assert table.splitlines() == [
-        "| class | x |",
-        "| --- | --- |",
-        r"| a\|b | &lt;b&gt;\*c\* \[d\](e) |",
-        r"| held_out_1 | \_f\_ |",
-    ]
-    assert markdown_table([]) == ""
-
-
 def test_the_markdown_artifact_stays_small_and_says_what_it_leaves_out(view: ReportView) -> None:
     many = replace(view, gallery=tuple(gallery_item(f"image{i}", (140, 176)) for i in range(24)))
-    body = bodies(many, Path("runs") / "index.html")[-1]
+    (body,) = [body for body in bodies(many, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
     assert isinstance(body, MarkdownBody) and len(body.markdown.encode()) <= MARKDOWN_BYTES
     shown = body.markdown.count("\n## ")
     assert 3 < shown < 24 and f"{26 - shown} more images are in the report." in body.markdown
     assert "`runs/index.html`" in body.markdown
     pictures = re.findall(r"!\[[^\]]+\]\((data:image/jpeg;base64,[^)]+)\)", body.markdown)
-    assert len(pictures) == 8 * shown and max(decoded(pictures[0]).size) <= 176
+    assert len(pictures) == 9 * shown and max(decoded(pictures[0]).size) <= 176
 
 
 def test_the_loss_curve_is_reproducible(tmp_path: Path) -> None:
@@ -255,6 +146,20 @@ def test_the_loss_curve_is_reproducible(tmp_path: Path) -> None:
         assert not image.info.keys() & {"Software", "Creation Time", "date"} and image.width >= 600
         assert np.asarray(image.convert("L")).std() > 10
     assert losses_png(losses(1)) and losses_png(losses(0))
+
+
+def test_charts_follow_their_numbers(view: ReportView) -> None:
+    other = json.loads(json.dumps(view.metrics))
+    other["ablation"]["rows"][0]["high"] += 0.05
+    assert ablation_png(view.metrics) == ablation_png(view.metrics) != ablation_png(other)
+    found = view.knowledge_map
+    assert found is not None
+    names = ("$a_b$", "kite", "a very long name of a class")
+    assert (
+        knowledge_png(found, names) == knowledge_png(found, names) != knowledge_png(replace(found, explained=(0.5, 0.1)), names)
+    )
+    crowd = KnowledgeMap(np.zeros((0, 2)), np.zeros(0, int), np.zeros((0, 2)), np.zeros((12, 2)), (0.0, 0.0))
+    assert knowledge_png(crowd, [f"class {n}" for n in range(12)])
 
 
 def test_cam_overlay_brightens_evenly() -> None:
@@ -287,7 +192,7 @@ def test_pictures_and_labels_are_fitted_alike(shape: tuple[int, int]) -> None:
 
 def test_nothing_but_excel_core_is_imported_until_published() -> None:
     code = (
-        "import sys, artifacts.charts, artifacts.html_report, artifacts.prefect_artifacts\n"
+        "import sys, artifacts.comparison, artifacts.html_report, artifacts.prefect_artifacts\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'dask', 'tasks', 'flows') or 'pyplot' in m])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
