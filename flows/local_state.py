@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -59,15 +60,21 @@ def api_url(store: Path) -> str | None:
 
 
 def call(now: Installation, path: str, body: Any = None) -> Any:
-    """Prefect's REST API; None where it does not answer."""
+    """Prefect's REST API; None where it does not answer or knows no such thing."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{now.ui}/api/{path}", data, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
-    try:
-        with opener.open(request, timeout=30) as answer:
-            return json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError):
-        return None
+    for _ in range(60):
+        try:
+            with opener.open(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # SQLite was locked by another request: Prefect's own client tries again too
+                return None
+            time.sleep(0.5)
+        except (OSError, ValueError):
+            return None
+    return None
 
 
 @contextmanager

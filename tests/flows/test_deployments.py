@@ -49,14 +49,18 @@ def up(tmp_path_factory):
         _command("excel", "down", "--store", store)
 
 
+def _ask(up, method, path, body=None):
+    while (answer := httpx.request(method, f"{up.api}/{path}", json=body, timeout=60)).status_code == 503:
+        time.sleep(0.3)  # SQLite was locked by another request
+    return answer.raise_for_status()
+
+
 def _post(up, path, **body):
-    answer = httpx.post(f"{up.api}/{path}", json=body, timeout=60)
-    answer.raise_for_status()
-    return answer.json()
+    return _ask(up, "POST", path, body).json()
 
 
 def _get(up, path):
-    return httpx.get(f"{up.api}/{path}", timeout=60).raise_for_status().json()
+    return _ask(up, "GET", path).json()
 
 
 def _start(up, deployment, **parameters):
@@ -171,7 +175,7 @@ def test_a_killed_run_is_crashed(up):
 def test_up_again_repairs_what_is_missing(up):
     os.kill(up.state.worker.pid, signal.SIGKILL)
     _until(lambda: not is_running(up.state.worker))
-    httpx.delete(f"{up.api}/concurrency_limits/tag/gpu").raise_for_status()
+    _ask(up, "DELETE", "concurrency_limits/tag/gpu")
     ran = _command("excel", "up", "--store", up.store, "--gpus", 2)
     assert ran.returncode == 0, ran.stderr
     assert "server: runs already" in ran.stdout and "deployments: is there already" in ran.stdout

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +15,7 @@ from excel_core.errors import ServerError, SettingError
 from flows import local
 from flows.cli import app
 from flows.local import Wanted, bring_up, take_down
-from flows.local_state import Installation, alone, api_url, read_state, write_state
+from flows.local_state import Installation, alone, api_url, call, read_state, write_state
 from flows.processes import MARK, Process, end, is_running, marked, start_detached
 
 PASSWORD = "s3/cr@t:?"
@@ -142,6 +144,26 @@ def test_a_server_that_ends_as_it_starts_names_its_log(tmp_path, monkeypatch):
     with pytest.raises(ServerError, match="ended as it started; its log: .*server.log"):
         bring_up(Wanted(tmp_path, port=port), print)
     assert (tmp_path / "prefect" / "logs" / "server.log").read_text() == "why\n"
+
+
+def test_a_locked_database_is_asked_again():
+    answers = [503, 503, 200, 404]
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(answers.pop(0))
+            self.end_headers()
+            self.wfile.write(b"[1]")
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        now = Installation("m", server.server_port, "SQLite")
+        assert call(now, "x") == [1] and call(now, "x") is None and not answers
+        server.shutdown()
+    assert call(now, "x") is None
 
 
 def test_the_command_line_is_light():
