@@ -13,6 +13,7 @@ __all__ = ["TABLE_CLASSES", "Cell", "Counts", "confusion_png", "confusion_table"
 
 TABLE_CLASSES = 25  # a matrix of more classes is a picture and a list: nobody reads 6,561 numbers
 LARGEST = 20
+CLASS_INCHES = 0.15  # of a row of the picture
 
 Counts = NDArray[np.int64]  # (C+1, C+1) pixels, rows truth, columns prediction, background first
 
@@ -42,14 +43,15 @@ def largest_confusions(counts: Counts, names: Sequence[str], most: int = LARGEST
 def confusion_png(counts: Counts, names: Sequence[str]) -> bytes:
     """The matrix as shades of one colour, from white (0 %) to dark (100 %); classes that are not in the truth hatched."""
     shares = _shares(counts)
-    figure = empty_figure(9, 8.2)
+    side = max(8.0, CLASS_INCHES * len(names))  # names stay readable; the page scrolls a wide picture in its box
+    figure = empty_figure(side + 1, side)
     axes = figure.subplots()
     axes.set_facecolor("#eeeeee")
     axes.patch.set_hatch("////")
     axes.patch.set_edgecolor("#bbbbbb")
     image = axes.imshow(np.ma.masked_invalid(shares * 100), cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(image, ax=axes, label="% of the truth's pixels", shrink=0.7)
-    small = {"fontsize": max(4, min(9, 360 // len(names))), "parse_math": False}
+    figure.colorbar(image, ax=axes, label="% of the truth's pixels", shrink=0.5)
+    small = {"fontsize": 8, "parse_math": False}
     axes.set_xticks(range(len(names)), names, rotation=90, **small)
     axes.set_yticks(range(len(names)), names, **small)
     axes.set_xlabel("predicted")
