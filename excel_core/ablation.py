@@ -89,8 +89,8 @@ def confusion_counts(levels: pd.DataFrame, level: int) -> pd.DataFrame:
     """`levels` as of `level_counts`, with an image column → image, truth, predicted, pixels at that threshold: a pixel is
     its strongest class where that CAM reaches the level, else background."""
     predicted = np.where(levels["level"] >= level, levels["strongest"] + 1, 0)
-    counts = levels.assign(predicted=predicted).groupby(["image", "truth", "predicted"], as_index=False, observed=True)
-    return counts["pixels"].sum()
+    grouped = levels.assign(predicted=predicted).groupby(["image", "truth", "predicted"], observed=True)
+    return grouped["pixels"].sum().reset_index()
 
 
 def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:

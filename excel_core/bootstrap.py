@@ -17,7 +17,7 @@ COVERAGE = 0.95
 
 def confusions_by_image(counts: pd.DataFrame, images: Sequence[str], classes: int) -> csr_matrix:
     """counts with the columns image, truth, predicted, pixels → (I, C·C) int64, a row for each of `images` in order."""
-    row = pd.Index(images).get_indexer(counts["image"])
+    row = pd.Index(images).get_indexer(pd.Index(counts["image"]))
     kept = row >= 0
     cell = counts["truth"].to_numpy(np.int64) * classes + counts["predicted"].to_numpy(np.int64)
     pixels = counts["pixels"].to_numpy(np.int64)

@@ -164,7 +164,8 @@ class CamReader:
         self._group = _open_zarr(folder / "cams.zarr", CAMS_FORMAT, "cams")
         index = pd.read_parquet(folder / "cams.parquet")
         self.ids: list[str] = index["id"].tolist()
-        self._place = {row.id: (row.shard, int(row.row)) for row in index.itertuples()}
+        places = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
+        self._place: dict[str, tuple[str, int]] = dict(zip(self.ids, places, strict=True))
         self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
