@@ -27,12 +27,13 @@ def image_scores(by_image: csr_matrix, classes: int) -> NDArray[np.float64]:
 def picked(images: Sequence[str], scores: NDArray[np.float64]) -> list[dict[str, Any]]:
     """{id, group, rank, miou} of up to THIRD best, median and worst images each, in turn; no image twice."""
     order = np.argsort(-scores, kind="stable").tolist()
-    middle = max(0, (len(order) - THIRD) // 2)
-    groups = {"best": order[:THIRD], "median": order[middle : middle + THIRD], "worst": order[::-1][:THIRD]}
+    third = min(THIRD, -(-len(order) // 3))
+    middle = (len(order) - third) // 2
+    groups = {"best": order[:third], "median": order[middle : middle + third], "worst": order[::-1][:third]}
     rank = {row: position + 1 for position, row in enumerate(order)}
     chosen: dict[int, dict[str, Any]] = {}
-    for position in range(THIRD):
+    for position in range(third):
         for group, rows in groups.items():
-            if position < len(rows) and (row := rows[position]) not in chosen:
+            if (row := rows[position]) not in chosen:
                 chosen[row] = {"id": images[row], "group": group, "rank": rank[row], "miou": float(scores[row])}
     return list(chosen.values())
