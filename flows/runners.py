@@ -5,12 +5,14 @@ none. Parts reach their workers as paths and digests; what they make goes straig
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import dask
-from distributed import KilledWorker
+from distributed import Client, KilledWorker, LocalCluster
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Crashed
@@ -18,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask import DaskTaskRunner
 
 from excel_core.errors import SettingError, WorkerError
+from flows.interrupts import out_of_reach
 from tasks.build import Builder, Outputs, PartsBuilder, in_turn
 from tasks.outputs import StageOutput
 from tasks.prefect_task import on_gpu, work_task
@@ -41,10 +44,10 @@ def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
             if kind == "workers" and runner == "sequential":
                 return in_turn(pieces, one, counter)
             if kind not in runners:
-                started = ThreadPoolTaskRunner(max_workers=THREADS) if kind == "threads" else _dask(runner, place)
+                started = ThreadPoolTaskRunner(max_workers=THREADS) if kind == "threads" else _dask(runner, place, stack)
                 runners[kind] = stack.enter_context(started)
                 if isinstance(started, DaskTaskRunner):
-                    _check_workers(started)
+                    _check_workers(out_of_reach(lambda: started.client))
             return _submitted(runners[kind], pieces, counter, resources(pieces[0]) if kind == "workers" else {})
 
         yield build
@@ -55,10 +58,23 @@ def resources(work: Work) -> dict[str, float]:
     return {"GPU": 1} if on_gpu(work) else {}
 
 
-def _dask(runner: str, place: Place) -> DaskTaskRunner:
-    """The cluster at the runner's address, or one on this machine."""
+def _dask(runner: str, place: Place, stack: ExitStack) -> DaskTaskRunner:
+    """The cluster at the runner's address, or one on this machine, which ends with `stack`."""
     address = runner.partition(":")[2]
-    return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local_cluster(place))
+    if address:
+        return DaskTaskRunner(address=address)
+    cluster = stack.enter_context(out_of_reach(lambda: LocalCluster(**local_cluster(place))))
+    stack.push(partial(_end_workers, cluster))
+    return DaskTaskRunner(cluster=cluster)
+
+
+def _end_workers(cluster: LocalCluster, kind: type[BaseException] | None, *error: Any) -> None:
+    """When the run is stopped, its workers end at once: asked to, they would first finish what they are at."""
+    if kind is not None and not issubclass(kind, Exception):
+        for nanny in cluster.workers.values():
+            nanny.auto_restart = False
+            if nanny.pid:
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def local_cluster(place: Place) -> dict[str, Any]:
@@ -78,9 +94,9 @@ def local_cluster(place: Place) -> dict[str, Any]:
     }
 
 
-def _check_workers(runner: DaskTaskRunner) -> None:
+def _check_workers(client: Client) -> None:
     """The mask guard is a process's: a worker that scores in one thread while it trains in another would fail."""
-    workers = runner.client.scheduler_info(n_workers=-1)["workers"]
+    workers = client.scheduler_info(n_workers=-1)["workers"]
     busy = sorted(address for address, worker in workers.items() if worker["nthreads"] > 1)
     if busy:
         raise SettingError(f"Dask workers with several threads ({', '.join(busy)}): start them with --nthreads 1")

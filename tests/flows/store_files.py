@@ -12,7 +12,8 @@ TIMES = ("records", "prefect-results", "prefect", "report")  # they, and markers
 
 def file_digests(store: Path) -> dict[str, str]:
     """SHA-256 of every output file by its name; of everything that holds no time."""
-    files = [path for path in store.rglob("*") if path.is_file() and path.name != MARKER and path.suffix != ".lock"]
+    other = (".lock", ".tmp")  # a killed run leaves a half-written text embedding under a name that nobody reads
+    files = [path for path in store.rglob("*") if path.is_file() and path.name != MARKER and path.suffix not in other]
     named = {path.relative_to(store).as_posix(): path for path in files}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,60 @@
+"""Ctrl-C: the run stops, says what is kept and how to go on, and its servers and workers outlive it by no second.
+
+A terminal sends SIGINT to every process that the command started. What the flow needs in order to end well (Prefect's
+server, to be told; Dask's workers, to be ended without a word) is therefore started where the signal does not reach.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+__all__ = ["STOPPED", "out_of_reach", "stoppable"]
+
+T = TypeVar("T")
+STOPPED = "stopped. Finished stages and shards are kept, and training its last checkpoint; the same command goes on from there"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Around a flow that a command runs: Ctrl-C ends it with a message and exit status 130."""
+    try:
+        _start_server()
+        yield
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr, flush=True)
+        sys.exit(130)
+
+
+def out_of_reach(start: Callable[[], T]) -> T:
+    """The result of `start`, run in a thread that blocks SIGINT: threads and processes inherit that from the one that
+    starts them, across exec too."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results.append(start())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # a first Ctrl-C meanwhile does not wait for it
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _start_server() -> None:
+    """Where no server is named, Prefect starts one with its first request; here it does so in advance."""
+    from prefect.client.orchestration import get_client
+
+    def start() -> None:
+        with get_client(sync_client=True):
+            pass
+
+    out_of_reach(start)
