@@ -17,7 +17,7 @@ from tests.flows.flow_process import FlowProcess, builds, iterations
 from tests.flows.store_files import contents, file_digests, sealed
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-KILLS, LONGEST = 20, 4.0  # seconds from the moment its work begins
+KILLS, FURTHEST, PAUSE = 20, 14, 0.4  # builds and iterations that an attempt begins, and seconds from there to the kill
 EVERY = 4
 SETTINGS = [
     *SMALL_DEMO,
@@ -32,9 +32,10 @@ SETTINGS = [
 def _kill_once(rng, log, store):
     """Start the flow, kill it at some moment after its work began → (it, whether it was killed)."""
     flow = FlowProcess.start(log, store, SETTINGS, "evaluate")
-    while flow.alive and not flow.begun():
+    last = rng.randint(1, FURTHEST)
+    while flow.alive and len(flow.begun()) < last:
         time.sleep(0.01)
-    flow.process.join(rng.uniform(0, LONGEST))
+    flow.process.join(rng.uniform(0, PAUSE))
     killed = flow.alive
     flow.kill() if killed else flow.process.join()
     assert killed or flow.process.exitcode == 0, log.with_suffix(".out").read_text()
