@@ -202,7 +202,7 @@ class ShardSpec(Spec):
     # Shards are a power of two, so they hold images/2 to images on average: 165 each of VOC's 10,582 at 256, 64 in all.
     # Prefect adds 13 ms to a shard, Dask 0.25 s of its worker's time (bench/overhead.py). Of a shard of CAMs on a CPU (0.87 s
     # an image) that is 0.01 % and 0.2 %; refined as well (0.3 to 5 s more an image), less. On a GPU (200 images/s) a shard of
-    # CAMs is 0.8 s: 1.5 % in the flow's process; Dask's 30 % are 16 s in all, under 1 % of CAMs and refinement together.
+    # CAMs is 0.8 s: 1.5 % in the flow's process; Dask's 30 % are 16 s in all, 1 % with refinement's own 16 s of both together.
     # 2048 would bring them to 4 %, but a kill loses the shard it was at: at 256 up to 14 minutes of refinement, at 2048 110.
     images: Positive = Field(256, description="images a shard, at most about; shards are cut by a digest of the image's id")
 
