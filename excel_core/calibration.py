@@ -12,6 +12,7 @@ from torch import Tensor
 
 from excel_core.clip import FrozenClip
 from excel_core.config import CalibrationSpec
+from excel_core.distributed import global_sum, team
 from excel_core.errors import SettingError
 
 __all__ = ["OriginalPath", "Relation", "calibrated_features", "layer_features", "original_path", "relation_of"]
@@ -130,11 +131,13 @@ def layer_features(path: OriginalPath, calibrated: Tensor, spec: CalibrationSpec
 def relation_of(features: Tensor, spec: CalibrationSpec) -> Relation:
     """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and its sigmoid, (B, h*w, h*w) (eq. 8).
 
-    The mean runs over the whole batch ('batch', published: an image depends on its batch mates) or each image.
+    The mean runs over the whole batch, the team's ('batch', published: an image depends on its batch mates), or each image.
     """
     unit = torch.nn.functional.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit
-    mean = cosine.mean() if spec.relation_mean == "batch" else cosine.mean(dim=(1, 2), keepdim=True)
+    # All processes' shares are of one size.
+    whole = spec.relation_mean == "batch"
+    mean = global_sum(cosine.mean()) / team().world if whole else cosine.mean(dim=(1, 2), keepdim=True)
     raw = 3 * (cosine - mean)
     return Relation(raw, torch.sigmoid(raw))
 

@@ -8,7 +8,7 @@ ExcelError                     base: something a person can act on
 │   └── MaskLeakError          a segmentation mask was opened outside evaluation
 ├── PromptError                a prompt or description file that does not fit its schema
 ├── StoreError                 a store that is missing, damaged or of another shape
-├── WorkerError                the cluster's workers die over a shard, again and again
+├── WorkerError                processes die over their work: a cluster's over a shard, again and again, or training's
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
 
@@ -63,4 +63,4 @@ class ServerError(ExcelError):
 
 
 class WorkerError(ExcelError):
-    """The cluster's workers die over a shard, again and again."""
+    """Processes die over their work: a cluster's workers over a shard, again and again, or those that train together."""

@@ -1,8 +1,10 @@
-"""The two losses of training (ExCEL eqs. 11, 12; method 5)."""
+"""The two losses of training (ExCEL eqs. 11, 12; method 5), over the batch of the whole team of processes."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from excel_core.distributed import global_sum
 
 __all__ = ["IGNORE", "diversity_loss", "pair_labels", "segmentation_loss"]
 
@@ -15,7 +17,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     background = labels == 0
     foreground = (labels != 0) & (labels != IGNORE)
     # 1e-6 keeps a side without pixels at zero.
-    parts = [(losses * side).sum() / (side.sum() + 1e-6) for side in (background, foreground)]
+    parts = [global_sum((losses * side).sum()) / (global_sum(side.sum()) + 1e-6) for side in (background, foreground)]
     return 0.5 * (parts[0] + parts[1])
 
 
@@ -43,6 +45,6 @@ def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
 def diversity_loss(probability: Tensor, pairs: Tensor) -> Tensor:
     """probability R̂ (B, M, M), pairs (B, M, M) as `pair_labels` gives them → scalar (eq. 12)."""
     same, different = pairs == 1, pairs == 0
-    attract = ((1 - probability) * same).sum() / (same.sum() + 1)
-    repel = (probability * different).sum() / (different.sum() + 1)
+    attract = global_sum(((1 - probability) * same).sum()) / (global_sum(same.sum()) + 1)
+    repel = global_sum((probability * different).sum()) / (global_sum(different.sum()) + 1)
     return 0.5 * (attract + repel)

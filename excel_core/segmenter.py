@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from excel_core.config import SegmenterSpec
+from excel_core.distributed import team
 from excel_core.errors import SettingError
 
 __all__ = ["Segmentation", "Segmenter"]
@@ -27,6 +28,24 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class ChannelDropout(nn.Module):
+    """torch's Dropout2d, but drawn for the batch of the whole team: an image loses the same channels, however many
+    processes share the batch."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        us, (B, C) = team(), x.shape[:2]
+        kept = x.new_empty(us.world * B, C, 1, 1).bernoulli_(1 - self.p)
+        if self.p < 1:
+            kept /= 1 - self.p
+        return x * kept[us.share(len(kept))]
+
+
 class Neck(nn.Module):
     """layers (L, B, 1+M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP a block, concatenated, fused by a 1x1 convolution."""
 
@@ -37,7 +56,7 @@ class Neck(nn.Module):
             nn.Sequential(nn.Linear(token_width, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(blocks)
         )
         self.fuse = nn.Conv2d(blocks * width, width, kernel_size=1)
-        self.dropout = nn.Dropout2d(spec.dropout)
+        self.dropout = ChannelDropout(spec.dropout)
 
     def forward(self, layers: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = layers[:, :, 1:]

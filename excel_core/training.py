@@ -1,7 +1,8 @@
 """Train neck and head with learnable visual calibration on pseudo labels made on the way (method 5).
 
 Nothing here is hidden state: the samples, augmentations and dropout of iteration t follow from (seed, t) alone, so a run
-that resumes at a checkpoint computes the very same losses as one that was never interrupted.
+that resumes at a checkpoint computes the very same losses as one that was never interrupted. A team of processes takes
+the same samples, shared out, to the same losses and weights but for the last bits (distributed.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from excel_core.calibration import relation_of
@@ -22,10 +24,11 @@ from excel_core.checkpoints import Architecture, load_checkpoint, save_checkpoin
 from excel_core.clip import normalise_pixels
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.datasets.images import read_image
+from excel_core.distributed import team
 from excel_core.errors import StoreError
 from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
 from excel_core.seeds import Vision, refine_batch
-from excel_core.segmenter import Segmenter
+from excel_core.segmenter import Segmentation, Segmenter
 
 __all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "train"]
 
@@ -87,17 +90,17 @@ def augment(image: NDArray[np.uint8], spec: TrainSpec, rng: np.random.Generator)
 
 
 class _Schedule(Dataset[list[Sample]]):
-    """Item t is the whole batch of iteration t."""
+    """Item t is one process' share of the batch of iteration t."""
 
-    def __init__(self, images: Sequence[TrainingImage], spec: TrainSpec) -> None:
-        self.images, self.spec = images, spec
+    def __init__(self, images: Sequence[TrainingImage], spec: TrainSpec, share: slice) -> None:
+        self.images, self.spec, self.share = images, spec, share
 
     def __len__(self) -> int:
         return self.spec.iterations
 
     def __getitem__(self, iteration: int) -> list[Sample]:
         batch = []
-        for position in range(iteration * self.spec.batch_size, (iteration + 1) * self.spec.batch_size):
+        for position in range(iteration * self.spec.batch_size, (iteration + 1) * self.spec.batch_size)[self.share]:
             epoch, place = divmod(position, len(self.images))
             order = np.random.default_rng([self.spec.seed, 0, epoch]).permutation(len(self.images))
             chosen = self.images[order[place]]
@@ -119,11 +122,13 @@ def train(
     """Train on `images`; returns the segmenter in evaluation mode and one LossRow an iteration.
 
     Resumes from `checkpoint` when it exists (StoreError if it belongs to another architecture) and writes it every
-    `spec.checkpoint_every` iterations. Gradients reach neck and head only.
+    `spec.checkpoint_every` iterations. Gradients reach neck and head only. In a team every process calls this with the
+    same arguments but for the device and gets the same; its first one writes the checkpoints.
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
-    device = vision.clip.device
+    device, us = vision.clip.device, team()
+    batches = _Schedule(images, spec, us.share(spec.batch_size))
     with _seeded(spec.seed, 0):
         segmenter = architecture.build().to(device).train()
     optimiser = torch.optim.AdamW(
@@ -135,11 +140,13 @@ def train(
         segmenter.load_state_dict(state["segmenter"])
         optimiser.load_state_dict(state["optimiser"])
         start, rows = state["iteration"], [LossRow(*row) for row in state["losses"]]
-    for iteration, batch in _batches(images, spec, start):
+    network = segmenter if us.world == 1 else DistributedDataParallel(segmenter)
+    for iteration, batch in _loaded(batches, start):
         with _seeded(spec.seed, iteration + 1):
-            row = _step(vision, segmenter, optimiser, batch, iteration, spec, refine)
+            row = _step(vision, network, optimiser, batch, iteration, spec, refine)
         rows.append(row)
-        if (iteration + 1) % spec.checkpoint_every == 0 and iteration + 1 < spec.iterations:
+        due = (iteration + 1) % spec.checkpoint_every == 0 and iteration + 1 < spec.iterations
+        if due and us.rank == 0:
             state = {
                 "iteration": iteration + 1,
                 "segmenter": segmenter.state_dict(),
@@ -151,12 +158,13 @@ def train(
     return segmenter.eval(), rows
 
 
-def _batches(images: Sequence[TrainingImage], spec: TrainSpec, start: int) -> Iterator[tuple[int, list[Sample]]]:
+def _loaded(batches: _Schedule, start: int) -> Iterator[tuple[int, list[Sample]]]:
+    """(iteration, batch) from `start` on."""
     loader: Any = DataLoader(
-        _Schedule(images, spec),
+        batches,
         batch_size=None,
-        sampler=range(start, spec.iterations),
-        num_workers=spec.workers,
+        sampler=range(start, len(batches)),
+        num_workers=batches.spec.workers,
         persistent_workers=False,
     )
     return enumerate(loader, start)
@@ -164,14 +172,14 @@ def _batches(images: Sequence[TrainingImage], spec: TrainSpec, start: int) -> It
 
 def _step(
     vision: Vision,
-    segmenter: Segmenter,
+    network: nn.Module,
     optimiser: torch.optim.Optimizer,
     batch: list[Sample],
     iteration: int,
     spec: TrainSpec,
     refine: RefineSpec,
 ) -> LossRow:
-    """One optimiser step on one batch."""
+    """One optimiser step on this process' share of a batch; `network` is the segmenter, bare or in DDP."""
     device = vision.clip.device
     pixels = torch.stack([sample.pixels for sample in batch]).to(device).float()
     valid = torch.stack([sample.valid for sample in batch]).to(device)
@@ -183,7 +191,7 @@ def _step(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
         with torch.no_grad():
             encoded = vision.encode(normalise_pixels(pixels / 255, vision.spec.normalisation), refine.affinity.layers)
-        output = segmenter(encoded.layers, encoded.path.grid)
+        output: Segmentation = network(encoded.layers, encoded.path.grid)
     relation = relation_of(output.features.float(), vision.spec.calibration)
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
         lvc = relation.detach() if iteration >= spec.dynamic_from else None
@@ -208,7 +216,7 @@ class _seeded:
 
     def __init__(self, seed: int, part: int) -> None:
         self.value = int(np.random.SeedSequence([seed, 2, part]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        self.fork = torch.random.fork_rng()
+        self.fork = torch.random.fork_rng(range(torch.cuda.device_count()))  # all, as manual_seed seeds all
 
     def __enter__(self) -> None:
         self.fork.__enter__()
