@@ -26,6 +26,7 @@ Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXC
 Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
 Method = Annotated[str, typer.Option(help="reference, paper or clean")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps")]
+Gpus = Annotated[int, typer.Option(help="GPUs that train together, or processes with cpu; they share the batch")]
 Runner = Annotated[str, typer.Option(help="sequential, dask or dask:tcp://HOST:PORT")]
 
 
@@ -36,24 +37,26 @@ def run(
     store: Store = None,
     clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
     device: Device = "cpu",
+    gpus: Gpus = 1,
     method: Method = "reference",
     runner: Runner = "sequential",
     settings: Sets = None,
 ) -> None:
     """Run the whole pipeline of PRESET; stages that are complete are not run again."""
-    _run(preset, method, settings or [], data, store, clip, device, runner)
+    _run(preset, method, settings or [], data, store, clip, device, gpus, runner)
 
 
 @app.command()
 def demo(
     store: Store = None,
     device: Device = "cpu",
+    gpus: Gpus = 1,
     method: Method = "reference",
     runner: Runner = "sequential",
     settings: Sets = None,
 ) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
-    metrics = _run("demo", method, settings or [], None, store, None, device, runner)
+    metrics = _run("demo", method, settings or [], None, store, None, device, gpus, runner)
     print(f"metrics: {metrics}")
 
 
@@ -158,6 +161,7 @@ def _run(
     store: Path | None,
     clip: str | None,
     device: str,
+    gpus: int,
     runner: str,
 ) -> Path:
     """Run the flow, or only show the results where every stage is complete; returns the path of metrics.json."""
@@ -166,14 +170,14 @@ def _run(
 
     check_runner(runner)
     spec = make_run(preset, method, settings, clip)
-    place = make_place(spec, _text(data), _text(store), device)
+    place = make_place(spec, _text(data), _text(store), device, gpus)
     ui = _prefect_environment(place.store)
     if "report" not in complete_outputs(spec, place, "report"):
         from flows.excel import excel
 
         if "PREFECT_API_URL" not in os.environ:
             print("starting a local Prefect server (about 20 s)", flush=True)
-        excel(preset, method, _text(place.data), str(place.store), clip, device, runner, settings)
+        excel(preset, method, _text(place.data), str(place.store), clip, device, gpus, runner, settings)
     else:
         print("every stage is complete; nothing to run")
     outputs = complete_outputs(spec, place, "report")

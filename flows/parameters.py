@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from excel_core.config import RunSpec, Spec
-from flows.settings import RUNNER_PATTERN, check_runner, make_place, make_run
+from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_place, make_run
 from tasks.stage import Place
 
 __all__ = ["Edits", "chain_flow"]
@@ -47,6 +47,7 @@ Method = Literal["reference", "paper", "clean"]
 Device = Literal["cpu", "cuda", "mps"]
 Text = Annotated[str, Field(min_length=1)]
 Runner = Annotated[str, Field(pattern=RUNNER_PATTERN)]
+Gpus = Annotated[int, Field(ge=1, le=MOST_GPUS)]
 Setting = Annotated[str, Field(pattern=SETTING_PATTERN)]
 
 
@@ -62,6 +63,7 @@ def chain_flow(name: str, description: str | None = None) -> Callable[[Body], Fl
             store: Text | None = None,
             clip: Text | None = None,
             device: Device = "cpu",
+            gpus: Gpus = 1,
             runner: Runner = "sequential",
             settings: list[Setting] = [],  # noqa: B006  Prefect shows it as the form's default; it is never changed
             edits: Edits | None = None,
@@ -75,13 +77,14 @@ def chain_flow(name: str, description: str | None = None) -> Callable[[Body], Fl
                 store: Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/.
                 clip: excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: the preset's.
                 device: Where tensors live.
+                gpus: Processes that train together, a GPU each; they share `train.batch_size`. With device cpu: CPU processes.
                 runner: sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.
                 settings: Edits as text, each stage.field=value with a YAML value; they win over `edits`.
                 edits: Edits as a form, a group a stage; whatever is empty keeps the preset's value.
             """
             values = {} if edits is None else edits.model_dump(exclude_none=True)
             run = make_run(preset, method, settings, clip, values)
-            return body(run, make_place(run, data, store, device), check_runner(runner))
+            return body(run, make_place(run, data, store, device, gpus), check_runner(runner))
 
         for copied in ("__module__", "__name__", "__qualname__"):
             setattr(chain, copied, getattr(body, copied))

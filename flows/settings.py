@@ -8,6 +8,7 @@ import torch
 
 from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
+from excel_core.distributed import Team
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
 from flows.local_state import store_folder
@@ -15,8 +16,9 @@ from tasks.dataset import check_layout
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place
 
-__all__ = ["RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
+__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
 
+MOST_GPUS = 64  # of one machine
 RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
 
 
@@ -41,18 +43,30 @@ def check_runner(runner: str) -> str:
     return runner
 
 
-def make_place(run: RunSpec, data: str | None, store: str | None, device: str) -> Place:
-    """Where the run happens, with absolute paths; refuses a missing data folder or device."""
+def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
+    """Where the run happens, with absolute paths; refuses a missing data folder or device, and GPUs that are not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingError("--device cuda: this PyTorch sees no CUDA device; use --device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"unknown device {device!r}; valid: cpu, cuda, mps")
+    _check_gpus(run, device, gpus)
     if run.dataset.layout == "world":
         data = None
     elif data is None:
         raise SettingError(f"preset {run.preset!r} needs a data folder: pass --data DIR")
     elif not Path(data).is_dir():
         raise SettingError(f"data folder {data!r} does not exist")
-    return Place(store=store_folder(store), data=Path(data).resolve() if data else None, device=device)
+    folder = Path(data).resolve() if data else None
+    return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
+
+
+def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:
+    if not 1 <= gpus <= MOST_GPUS:
+        raise SettingError(f"--gpus {gpus}: expected 1 to {MOST_GPUS}")
+    if gpus > 1 and device == "mps":
+        raise SettingError(f"--gpus {gpus}: --device mps trains in one process; use --gpus 1")
+    if device == "cuda" and gpus > torch.cuda.device_count():
+        raise SettingError(f"--gpus {gpus}: this machine has {torch.cuda.device_count()}; use at most that many")
+    Team(world=gpus).share(run.train.batch_size)

@@ -12,7 +12,7 @@ __all__ = ["code_version", "used_modules"]
 PACKAGES = ("excel_core", "tasks", "artifacts")
 ORCHESTRATION = (
     "tasks.stage", "tasks.identity", "tasks.outputs", "tasks.build", "tasks.code_version", "tasks.fingerprint",
-    "tasks.progress",
+    "tasks.progress", "tasks.team",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from excel_core.config import RunSpec
 from tasks.code_version import code_version
@@ -20,13 +20,14 @@ __all__ = ["Need", "Part", "Place", "Stage", "Work"]
 
 
 class Place(BaseModel):
-    """Where a run happens; nothing here changes results."""
+    """Where a run happens; nothing here changes results, but `processes` their last bits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
     data: Path | None = None
     device: str = "cpu"
+    processes: int = Field(1, ge=1)  # that train together, a GPU each
 
 
 class Part(BaseModel):

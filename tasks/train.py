@@ -1,6 +1,7 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +10,46 @@ import pandas as pd
 from artifacts.charts import draw_losses
 from excel_core.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
+from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
 from excel_core.seeds import Vision
-from excel_core.training import LossRow, TrainingImage, train
+from excel_core.training import TrainingImage, train
 from tasks.progress import Counter
 from tasks.records import records, rows_key
 from tasks.stage import Stage, Work
+from tasks.team import train_in_team
 from tasks.vision import classes_of, load_vision, sight_key
 
-__all__ = ["STAGE", "architecture", "trained_segmenter"]
+__all__ = ["STAGE", "architecture", "train_here", "trained_segmenter"]
 
 
 def build_train(work: Work) -> dict[str, Any]:
-    """Train, or go on from the folder's checkpoint."""
-    vision = load_vision(work)
-    images = [TrainingImage(row.path, row.classes) for row in records(work, work.run.dataset.train_split)]
-    spec = work.run.train
-    checkpoint = work.folder / "checkpoint.pt"
-    counter = Counter("train", spec.iterations)
-
-    def show(done: int, row: LossRow) -> None:
-        counter.to(done)
-
-    shape = architecture(work, vision)
-    _drop_damaged(checkpoint, shape)
-    with counter:
-        segmenter, rows = train(vision, images, spec, work.run.refine, shape, checkpoint, show)
-    save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
-    losses = pd.DataFrame([vars(row) for row in rows])
-    losses.to_csv(work.folder / "losses.csv", index=False)
-    draw_losses(work.folder / "losses.png", losses)
-    checkpoint.unlink(missing_ok=True)
+    """Train, in this process or in several, or go on from the folder's checkpoint; then draw the losses."""
+    spec, folder = work.run.train, work.folder
+    with Counter("train", spec.iterations) as counter:
+        train_anywhere = train_here if work.place.processes == 1 else train_in_team
+        train_anywhere(work, counter.to)
+    losses = pd.read_csv(folder / "losses.csv")
+    draw_losses(folder / "losses.png", losses)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
     return {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+
+
+def train_here(work: Work, show: Callable[[int], None]) -> None:
+    """Train in this process, alone or as one of a team, whose first process writes: segmenter.safetensors, losses.csv and
+    checkpoints. `show` hears of every iteration that is done."""
+    vision = load_vision(work)
+    images = [TrainingImage(row.path, row.classes) for row in records(work, work.run.dataset.train_split)]
+    shape, checkpoint = architecture(work, vision), work.folder / "checkpoint.pt"
+    first = team().rank == 0
+    if first:
+        _drop_damaged(checkpoint, shape)
+    wait_for_team()  # all of them go on from the same checkpoint, or from none
+    segmenter, rows = train(vision, images, work.run.train, work.run.refine, shape, checkpoint, lambda done, row: show(done))
+    if first:
+        save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
+        pd.DataFrame([vars(row) for row in rows]).to_csv(work.folder / "losses.csv", index=False)
 
 
 def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:

@@ -1,6 +1,7 @@
 """The one signature of all chain flows: its schema, and what its values become."""
 
 import pytest
+import torch
 from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from flows.ablation import ablation
 from flows.cli import app
 from flows.excel import excel
 from flows.parameters import Edits
-from flows.settings import check_runner, make_run
+from flows.settings import check_runner, make_place, make_run
 
 FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
 
@@ -22,7 +23,7 @@ FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
 def test_all_flows_have_one_schema(flow):
     assert flow.parameters == excel.parameters and flow.description
     assert list(excel.parameters.properties) == [
-        "preset", "method", "data", "store", "clip", "device", "runner", "settings", "edits",
+        "preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits",
     ]  # fmt: skip
 
 
@@ -115,6 +116,27 @@ def test_the_command_line_refuses_a_wrong_runner(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "device", "message"),
+    [
+        (0, "cpu", "--gpus 0: expected 1 to 64"),
+        (65, "cpu", "--gpus 65: expected 1 to 64"),
+        (3, "cpu", "train.batch_size=4 must be a multiple of the 3 training processes"),
+        (4, "cuda", "--gpus 4: this machine has 2; use at most that many"),
+    ],
+)
+def test_wrong_numbers_of_gpus(gpus, device, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    run = make_run("demo", "reference", ["train.batch_size=4"], None)
+    with pytest.raises(SettingError, match=message):
+        make_place(run, None, str(tmp_path), device, gpus)
+    assert make_place(run, None, str(tmp_path), device, 2).processes == 2
+    if not 1 <= gpus <= 64:
+        with pytest.raises(ParameterTypeError):
+            excel.validate_parameters({"gpus": gpus})
+
+
 def test_values_reach_the_body(tmp_path):
     seen = {}
 
@@ -125,6 +147,6 @@ def test_values_reach_the_body(tmp_path):
 
     flow = parameters.chain_flow("look")(body)
     edits = flow.validate_parameters({"edits": {"train": {"iterations": 3}}})["edits"]
-    assert flow.fn("demo", store=str(tmp_path), runner="dask", settings=["train.crop=64"], edits=edits) == "path"
+    assert flow.fn("demo", store=str(tmp_path), gpus=2, runner="dask", settings=["train.crop=64"], edits=edits) == "path"
     assert (seen["run"].train.iterations, seen["run"].train.crop) == (3, 64)
-    assert seen["place"].store == tmp_path and seen["runner"] == "dask"
+    assert seen["place"].store == tmp_path and seen["runner"] == "dask" and seen["place"].processes == 2

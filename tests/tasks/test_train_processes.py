@@ -1,0 +1,141 @@
+"""Training in two processes that torchrun starts (gloo, on the CPU): what one does, and what is left when it is cut off."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from excel_core.errors import MaskLeakError, StoreError, WorkerError
+from excel_core.presets import with_settings
+from tasks.build import run_stage
+from tasks.chain import follow
+from tasks.progress import listening
+from tasks.stage import Place, Work
+from tasks.team import train_in_team
+from tasks.train import STAGE
+from tests.conftest import ROOT
+
+EDITS = ["train.iterations=12", "train.checkpoint_every=2"]
+SCRIPT = """
+import sys
+from pathlib import Path
+from excel_core.config import RunSpec
+from tasks.build import run_stage
+from tasks.chain import follow
+from tasks.stage import Place
+follow(RunSpec.model_validate_json(sys.argv[1]), Place(store=Path(sys.argv[2]), processes=2), "train", run_stage)
+"""
+
+
+@pytest.fixture
+def place(chain, tmp_path):
+    """Two processes on a copy of the small run's store."""
+    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
+
+
+def _distance(ours, theirs):
+    """Largest difference of a weight or a loss between two outputs of the stage."""
+    a, b = (load_file(output.folder / "segmenter.safetensors") for output in (ours, theirs))
+    weights = []
+    for key in a:
+        difference = (a[key] - b[key]).abs()
+        if key.endswith("in_proj_bias"):  # softmax does not see the keys' bias: its gradient is rounding, scaled up by Adam
+            difference[len(difference) // 3 : 2 * len(difference) // 3] = 0
+        weights.append(difference.max().item())
+    losses = [pd.read_csv(output.folder / "losses.csv") for output in (ours, theirs)]
+    return max(weights), (losses[0] - losses[1]).abs().to_numpy().max()
+
+
+def _training(store: Path) -> list[str]:
+    """Command lines of the processes that train into `store`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # gone by now
+            continue
+        if any(word.startswith(str(store)) and word.endswith(".work.json.tmp") for word in words):
+            found.append(" ".join(words))
+    return found
+
+
+def test_the_stage_in_two_processes(chain, small_run, place, capfd):
+    """The same output under the same identity; on the way, a damaged checkpoint is noticed and said."""
+    alone = chain[0]["train"]
+    shutil.rmtree(place.store / "train")
+    partial = place.store / "train" / f"{alone.identity}.partial"
+    partial.mkdir(parents=True)
+    (partial / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
+    seen = []
+    with listening(lambda stage, done, total: seen.append((stage, done, total))):
+        team = follow(small_run, place, "train", run_stage)["train"]
+    assert team.identity == alone.identity and seen == [("train", done, 4) for done in (1, 2, 3, 4)]
+    assert capfd.readouterr().err.count("the checkpoint is damaged, training starts again") == 1
+    files = json.loads((team.folder / "stage.json").read_text())["files"]
+    assert set(files) == {"segmenter.safetensors", "losses.csv", "losses.png"}
+    assert max(_distance(team, alone)) < 1e-5
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
+def test_no_process_outlives_the_one_that_started_them(chain, small_run, place, tmp_path, sent):
+    run = with_settings(small_run, EDITS)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, run.model_dump_json(), str(place.store)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(place.store.glob("train/*.partial/checkpoint.pt")):
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before its first checkpoint"
+        time.sleep(0.01)
+    assert len(_training(place.store)) >= 3  # torchrun and its two
+    process.send_signal(sent)
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while _training(place.store):
+        assert time.monotonic() < deadline, _training(place.store)
+        time.sleep(0.1)
+    seen = []
+    with listening(lambda stage, done, total: seen.append(done)):
+        resumed = follow(run, place, "train", run_stage)["train"]
+    assert 2 < seen[0] <= 12 and seen[-1] == 12
+    elsewhere = Place(store=shutil.copytree(chain[1].store, tmp_path / "whole"))
+    whole = follow(run, elsewhere, "train", run_stage)["train"]
+    assert max(_distance(resumed, whole)) < 1e-5
+
+
+def test_a_mask_opened_in_a_process_of_the_team_fails_the_stage(small_run, place):
+    """A training image that is, behind a link, a mask."""
+    world = next(place.store.glob("world/*/JPEGImages")).parent
+    for image in world.glob("JPEGImages/*"):
+        mask = world / "SegmentationClass" / f"leaked_{image.name}"
+        image.rename(mask)
+        image.symlink_to(mask)
+    with pytest.raises(MaskLeakError, match="train: open of the segmentation mask .*leaked_"):
+        follow(with_settings(small_run, ["train.seed=1"]), place, "train", run_stage)
+    assert not _training(place.store)
+
+
+def test_a_full_disk_is_the_same_error(small_run, place):
+    """The system itself refuses to write more than 64 KiB to a file: the checkpoint is larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(StoreError, match="train: cannot write to .*File too large.*make room or choose another --store"):
+            follow(with_settings(small_run, EDITS), place, "train", run_stage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_processes_that_die_are_one_error_with_their_last_words(chain, small_run, tmp_path):
+    gone = {"dataset": chain[0]["dataset"].model_copy(update={"folder": tmp_path / "gone"})}
+    work = Work(STAGE, small_run, Place(store=tmp_path, processes=2), gone, folder=tmp_path)
+    with pytest.raises(WorkerError, match=r"(?s)train: its 2 processes ended with status 1:.*the output is incomplete"):
+        train_in_team(work, print)
+    assert not list(tmp_path.iterdir())
