@@ -11,7 +11,7 @@ from excel_core.config import RunSpec
 from excel_core.distributed import Team
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
-from flows.local_state import store_folder
+from flows.local.state import store_folder
 from tasks.dataset import check_layout
 from tasks.prompt_files import descriptions_file, prompts_file
 from tasks.stage import Place

@@ -17,8 +17,8 @@ import yaml
 from flows import stages
 from flows.ablation import ablation
 from flows.excel import excel
-from flows.local_state import read_state
-from flows.processes import is_running, marked
+from flows.local.processes import is_running, marked
+from flows.local.state import read_state
 from tests.conftest import ROOT, SMALL_DEMO
 
 BIN = Path(sys.executable).parent

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from excel_core.errors import ServerError, SettingError
-from flows import local
 from flows.cli import app
-from flows.local import Wanted, bring_up, take_down
-from flows.local_state import Installation, alone, api_url, call, read_state, write_state
-from flows.processes import MARK, Process, end, is_running, marked, start_detached
+from flows.local import up as local
+from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
+from flows.local.state import Installation, alone, api_url, call, read_state, write_state
+from flows.local.up import Wanted, bring_up, take_down
 
 PASSWORD = "s3/cr@t:?"
 DATABASE = f"postgresql+asyncpg://excel:{PASSWORD}@127.0.0.1:5432/prefect?ssl=require"

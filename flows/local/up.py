@@ -19,12 +19,12 @@ from pathlib import Path
 import yaml
 
 from excel_core.errors import ServerError, SettingError
-from flows.local_state import Installation, alone, call, read_state, write_state
-from flows.processes import MARK, Process, end, is_running, marked, start_detached
+from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
+from flows.local.state import Installation, alone, call, read_state, write_state
 
 __all__ = ["Wanted", "bring_up", "setup_commands", "take_down"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 POOL = "excel"
 WATCH = "excel-zombies"
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # which Prefect puts into the environment of a run's process
@@ -201,7 +201,7 @@ def setup_commands(gpus: int | None) -> list[list[str]]:
     return [
         ["work-pool", "create", POOL, "--type", "process"],
         ["concurrency-limit", "create", "gpu", str(max(1, gpus or 1))],
-        ["automation", "create", "--from-file", "flows/zombies.yaml"],
+        ["automation", "create", "--from-file", "flows/local/zombies.yaml"],
         ["--no-prompt", "deploy", "--all"],
     ]
 

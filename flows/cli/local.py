@@ -1,14 +1,13 @@
 """`excel up` and `excel down`: a working local Prefect installation by one command, and its end by another."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["down", "up"]
+from flows.cli.options import Store
 
-Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
+__all__ = ["down", "up"]
 
 
 def up(
@@ -27,8 +26,8 @@ def up(
     worker: Annotated[bool, typer.Option(help="also start a worker on this machine")] = True,
 ) -> None:
     """Start Prefect for a store: server, work pool, GPU limit, deployments and a worker. Again: repair what is missing."""
-    from flows.local import Wanted, bring_up, setup_commands
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
+    from flows.local.up import Wanted, bring_up, setup_commands
 
     folder = store_folder(store)
     now = bring_up(Wanted(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
@@ -51,8 +50,8 @@ def up(
 
 def down(store: Store = None) -> None:
     """End what `excel up` started: the worker with its runs, then the server. Outputs and Prefect's history stay."""
-    from flows.local import take_down
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
+    from flows.local.up import take_down
 
     folder = store_folder(store)
     take_down(folder, lambda text: print(text, flush=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.errors import ServerError
-from flows.processes import Process, is_running
+from flows.local.processes import Process, is_running
 
 __all__ = ["Installation", "alone", "api_url", "call", "read_state", "store_folder", "write_state"]
 

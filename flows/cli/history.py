@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from flows.cli.options import Clip, Data, Method, Preset, Sets, Store, console, text
 
 __all__ = ["compare", "gc", "plan", "runs", "verify"]
 
-Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
+WIDE = 160  # columns of a file or pipe, so that nothing is cut
 Run = Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")]
 
 
 def plan(
-    preset: Annotated[str, typer.Argument(help="voc, coco or demo")],
+    preset: Preset,
     last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report",
-    data: Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)] = None,
+    data: Data = None,
     store: Store = None,
-    clip: Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)] = None,
-    method: Annotated[str, typer.Option(help="reference, paper or clean")] = "reference",
+    clip: Clip = None,
+    method: Method = "reference",
     settings: Sets = None,
 ) -> None:
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
@@ -34,22 +34,22 @@ def plan(
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
     run = make_run(preset, method, settings or [], clip)
-    place = make_place(run, str(data) if data else None, str(store) if store else None, "cpu")
-    print_plan(plan_run(run, place, last), _console())
+    place = make_place(run, text(data), text(store), "cpu")
+    print_plan(plan_run(run, place, last), console(WIDE))
 
 
 def runs(store: Store = None) -> None:
     """List the store's runs with their headline numbers, oldest first."""
     from artifacts.comparison import run_rows
     from artifacts.rows import print_rows
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
     from tasks.run_record import read_records
 
     records = read_records(store_folder(store))
     if not records:
         print(f"{store_folder(store)} holds no runs")
         return
-    print_rows(_console(), "Runs", run_rows(_listed(record) for record in records), [], ["run"])
+    print_rows(console(WIDE), "Runs", run_rows(_listed(record) for record in records), [], ["run"])
 
 
 def compare(
@@ -63,7 +63,7 @@ def compare(
     from artifacts.comparison import print_comparison
     from artifacts.tables import protocol_text
     from excel_core.stores import write_json
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
     from tasks.compare import compare_runs
     from tasks.run_record import find_record
 
@@ -75,7 +75,7 @@ def compare(
         f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {found['images_shared']} shared images; "
         + protocol_text(found["protocol"])
     )
-    print_comparison(_console(), found["a"], found["b"], found["spec"], found["classes"], found["images"], note)
+    print_comparison(console(WIDE), found["a"], found["b"], found["spec"], found["classes"], found["images"], note)
     if json_file is not None:
         write_json(json_file, found)
 
@@ -87,7 +87,7 @@ def gc(
 ) -> None:
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
     from tasks.garbage import find_garbage, remove_garbage
 
     folder = store_folder(store)
@@ -96,7 +96,7 @@ def gc(
         print(f"{folder}: every output belongs to a kept run; nothing to remove")
         return
     rows = [{"what": f"{item.kind}/{item.path.name}", "size": size(item.bytes), "why": item.why} for item in garbage]
-    print_rows(_console(), "To remove", rows, [], ["what"])
+    print_rows(console(WIDE), "To remove", rows, [], ["what"])
     print(f"{len(garbage)} outputs, {size(sum(item.bytes for item in garbage))}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing was removed; pass --yes to remove them")
@@ -107,7 +107,7 @@ def gc(
 
 def verify(store: Store = None) -> None:
     """Read every byte of every output; exit 1 if any was damaged. Damaged ones are built again by the next run."""
-    from flows.local_state import store_folder
+    from flows.local.state import store_folder
     from tasks.verify import verify_store
 
     checked, damaged = verify_store(store_folder(store))
@@ -131,8 +131,3 @@ def _listed(record: Any) -> dict[str, Any]:
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",
         **heads,
     }
-
-
-def _console() -> Console:
-    """A file or pipe gets 160 columns: nothing is cut."""
-    return Console(width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,27 @@
+"""The command line `excel`: the same flows, with progress bars and errors a person can act on."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from excel_core.errors import ExcelError
+from flows.cli.history import compare, gc, plan, runs, verify
+from flows.cli.local import down, up
+from flows.cli.results import evaluate, figures, parity
+from flows.cli.run import ablation, demo, run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for command in (run, demo, ablation, plan, runs, compare, gc, verify, up, down, evaluate, parity, figures):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: errors excel raises on purpose are one message and exit status 2."""
+    try:
+        app()
+    except ExcelError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

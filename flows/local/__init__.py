@@ -1,0 +1,1 @@
+"""`excel up` and `excel down`: a local Prefect installation for a store, from its server to its worker."""
