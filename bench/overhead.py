@@ -20,7 +20,7 @@ from typing import Any
 
 import flows  # noqa: F401  before torch and dask
 
-from distributed import Client, LocalCluster  # isort: skip
+from distributed import Client  # isort: skip
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
@@ -80,7 +80,7 @@ def measure(parts: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round by way."""
     with ExitStack() as stack:
         stack.enter_context(prefect_test_harness(server_startup_timeout=120))
-        cluster = stack.enter_context(LocalCluster(**local_cluster(Place(store=Path()))))
+        cluster = stack.enter_context(local_cluster(Place(store=Path())))
         address = stack.enter_context(Client(cluster, set_as_default=False)).scheduler.address
         ways: dict[str, Callable[[Work], float]] = {
             "plain loop": plain,

@@ -63,7 +63,7 @@ def _dask(runner: str, place: Place, stack: ExitStack) -> DaskTaskRunner:
     address = runner.partition(":")[2]
     if address:
         return DaskTaskRunner(address=address)
-    cluster = stack.enter_context(out_of_reach(lambda: LocalCluster(**local_cluster(place))))
+    cluster = stack.enter_context(out_of_reach(lambda: local_cluster(place)))
     stack.push(partial(_end_workers, cluster))
     return DaskTaskRunner(cluster=cluster)
 
@@ -77,13 +77,13 @@ def _end_workers(cluster: LocalCluster, kind: type[BaseException] | None, *error
                 os.kill(nanny.pid, signal.SIGKILL)
 
 
-def local_cluster(place: Place) -> dict[str, Any]:
-    """Dask's LocalCluster for a run: a worker a core, or one with the GPU."""
+def local_cluster(place: Place, **changes: Any) -> LocalCluster:
+    """Workers on this machine: one a core, or one with the GPU; `changes` to what LocalCluster is asked for."""
     gpu, cores = place.device == "cuda", os.cpu_count() or 1
     # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
     # runner, which takes all cores by itself.
     threads = os.environ.get("OMP_NUM_THREADS", str(cores) if gpu else "1")
-    return {
+    options = {
         "n_workers": 1 if gpu else cores,
         "threads_per_worker": 1,  # a shard at a time; torch has its own threads
         "resources": {"GPU": 1} if gpu else {},
@@ -92,6 +92,9 @@ def local_cluster(place: Place) -> dict[str, Any]:
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port: several clusters on one machine
         "env": {name: os.environ.get(name, threads) for name in NUMBER_OF_THREADS},
     }
+    # Few shards wait at a worker that is busy: if it dies, Dask holds that against all that are there.
+    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+        return LocalCluster(**options | changes)
 
 
 def _check_workers(client: Client) -> None:

@@ -4,8 +4,13 @@ import shutil
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import ArtifactSort
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
 
 from flows import chain_run, stages
 from tasks import describe
@@ -22,13 +27,13 @@ def _run(name, store, flow=stages.refine):
     flow.with_options(flow_run_name=name)("demo", settings=SMALL_DEMO, store=str(store))
 
 
-def _progress(stage):
+def _progress(run, stage):
+    """(share, description) of the progress artifacts of one flow run."""
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"excel-progress-{stage}"])),
-            sort=ArtifactSort.CREATED_DESC,
-        )
-    return [(artifact.data, artifact.description) for artifact in found]
+        (found,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run])))
+        key, by = f"excel-progress-{stage}", ArtifactFilterFlowRunId(any_=[found.id])
+        artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]), flow_run_id=by))
+    return [(artifact.data, artifact.description) for artifact in artifacts]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,9 @@ def test_every_part_is_a_task_run(store):
 
 
 def test_progress_is_shown_while_it_runs(store):
-    assert _progress("cams") == [(100.0, "cams: share of its images or iterations that is done")]
-    assert [data for data, _ in _progress("refine")] == [100.0] == [data for data, _ in _progress("describe")]
+    assert _progress("parts", "cams") == [(100.0, "cams: share of its images or iterations that is done")]
+    for stage in ("refine", "describe"):
+        assert [share for share, _ in _progress("parts", stage)] == [100.0]
 
 
 def test_damaged_parts_alone_are_built_again(store):
