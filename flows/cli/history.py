@@ -118,16 +118,20 @@ def verify(store: Store = None) -> None:
 
 
 def _listed(record: Any) -> dict[str, Any]:
-    """A record as the row that `artifacts.comparison.run_rows` shows."""
+    """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, segmentation's the
+    mean over splits."""
     seconds = None
     if record.finished:
         seconds = (datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)).total_seconds()
-    heads = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}  # the last of each family
+    last = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}  # of each family
+    segmented = [miou for family, miou in last.items() if family.startswith("segmentation.")]
+    seeds = [miou for family, miou in last.items() if family.startswith("seeds.lvc.")]
     return {
         "run": record.id,
         "flow": f"{record.flow} {record.spec.get('preset')}",
         "state": "crashed" if record.dead else record.state,
         "seconds": seconds,
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",
-        **heads,
+        "pseudo labels": seeds[0] if seeds else None,
+        "segmentation": sum(segmented) / len(segmented) if segmented else None,
     }

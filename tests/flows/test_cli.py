@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,29 @@ def test_demo_again_runs_nothing(demo):
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
 
 
+def test_what_there_is_and_what_would_run(demo):
+    store, _ = demo
+    small = [part for s in SMALL_DEMO for part in ("--set", s)]
+    assert "nothing to run: every stage is complete" in _excel("plan", "demo", "--store", store, *small).stdout
+    planned = _excel("plan", "demo", "--store", store, *small, "--set", "report.gallery_images=1").stdout
+    assert "1 of 18 stages run" in planned and "report.gallery_images: 2 → 1" in planned
+    listed = _excel("runs", "--store", store).stdout
+    assert "excel demo" in listed and "complete" in listed
+    compared = _excel("compare", "latest", "latest", "--store", store, "--json", store / "c.json").stdout
+    assert "difference +0.000" in compared and json.loads((store / "c.json").read_text())["spec"] == []
+
+
+def test_nothing_is_removed_that_a_run_uses_and_nothing_without_a_word(demo, tmp_path):
+    store = shutil.copytree(demo[0], tmp_path / "store")
+    assert "every output belongs to a kept run" in _excel("gc", "--store", store).stdout
+    assert "0 damaged" in _excel("verify", "--store", store).stdout
+    next((store / "records").glob("*.json")).unlink()
+    shown = _excel("gc", "--store", store).stdout
+    assert "nothing was removed; pass --yes" in shown and "cams-parts/" in shown
+    _excel("gc", "--store", store, "--yes")
+    assert not list(store.glob("*/*/stage.json"))
+
+
 def test_figures_of_a_finished_run(demo, tmp_path):
     small = [part for s in SMALL_DEMO for part in ("--set", s)]
     _excel("figures", tmp_path, "--store", demo[0], *small)
@@ -73,6 +97,8 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
         (["run", "coco", "--data", "."], "the COCO reader is not part of this version"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),
+        (["plan", "demo", "--stage", "cam"], "--stage 'cam': valid stages: world, dataset"),
+        (["compare", "a", "b"], "no run named 'a'; runs: none"),
     ],
 )
 def test_wrong_words_are_one_message(arguments, message, tmp_path):
