@@ -1,17 +1,20 @@
-# make demo · make test · make figures (README's pictures and tables) · make check (linter and types)
+# make demo · make test · make bench · make figures (README's pictures and tables) · make check (linter and types)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
 
-.PHONY: demo test figures check install clean
+.PHONY: demo test bench figures check install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
 
 test: install
 	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python -m bench.overhead
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)
