@@ -4,12 +4,13 @@ A terminal sends SIGINT to every process that the command started. What the flow
 server, to be told; Dask's workers, to be ended without a word) is therefore started where the signal does not reach.
 """
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 __all__ = ["STOPPED", "out_of_reach", "stoppable"]
 
@@ -25,7 +26,7 @@ def stoppable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr, flush=True)
-        sys.exit(130)
+        _leave()
 
 
 def out_of_reach(start: Callable[[], T]) -> T:
@@ -58,3 +59,15 @@ def _start_server() -> None:
             pass
 
     out_of_reach(start)
+
+
+def _leave() -> NoReturn:
+    """End this process at once, and the server that it started by itself. The flow run's state is with the server, the
+    record is on disk; at a usual end Prefect would still send the last lines of its log, for seconds."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    for server in list(SubprocessASGIServer._instances.values()):
+        if server.server_process is not None:
+            server.server_process.terminate()
+    sys.stdout.flush()
+    os._exit(130)
