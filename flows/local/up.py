@@ -97,10 +97,12 @@ def _runs(now: Installation) -> set[str]:
 def _crash(now: Installation, run: str, say: Say) -> None:
     """Tell the server that a run was ended: without its worker nobody else does, and it would stay Running for ever."""
     found = call(now, f"flow_runs/{run}")
-    if found and found["state_type"] not in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
+    if not found or found["state_type"] in ("COMPLETED", "FAILED", "CANCELLED"):
+        return
+    if found["state_type"] != "CRASHED":  # it may have said so itself as it ended
         state = {"type": "CRASHED", "name": "Crashed", "message": "ended by `excel down`; run it again to go on"}
         call(now, f"flow_runs/{run}/set_state", {"state": state, "force": True})
-        say(f"run {found['name']}: ended; finished stages are kept, run it again to go on")
+    say(f"run {found['name']}: ended; finished stages are kept, run it again to go on")
 
 
 def _check(wanted: Wanted, now: Installation | None) -> Installation:
