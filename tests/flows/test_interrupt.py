@@ -17,7 +17,8 @@ from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.store_files import sealed
 
 MORE = [*SMALL_DEMO, "train.iterations=400", "train.checkpoint_every=2"]  # so many that it is never done
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "demo"]
+# Where the tests run in a shell's background, SIGINT is ignored, and what they start would inherit that.
+COMMAND = ["env", "--default-signal=INT", sys.executable, "-c", "from flows.cli import main; main()", "demo"]
 
 
 def _interrupted(log, store, runner, server, word):
