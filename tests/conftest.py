@@ -21,6 +21,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 ROOT = Path(__file__).parent.parent
+THREADS = {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}
 SHARED = ROOT.parent / "shared"
 VOC = SHARED / "data" / "VOC2012"
 needs_photos = pytest.mark.skipif(not VOC.is_dir(), reason="the real VOC photos are not beside the repository")
@@ -42,6 +43,15 @@ SMALL_DEMO = [
     "refine.par.iterations=4",
     "report.gallery_images=2",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _number_of_threads():
+    """Dask's nannies set these variables in the process that starts them, for good."""
+    yield
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.pop(name, None)
+    os.environ.update(THREADS)
 
 
 def small_clip_model(seed: int = 0, quick_gelu: bool = True) -> Any:

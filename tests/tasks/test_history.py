@@ -44,7 +44,10 @@ def test_what_no_run_refers_to_goes_and_nothing_else(place, small_run):
     first = _recorded(small_run, place)
     edited = with_settings(small_run, ["refine.crf.iterations=1", "evaluate.ablation=false"])
     second = _recorded(edited, place)
+    remove_garbage(place.store, find_garbage(place.store))  # what other tests left in the store that was copied
     assert find_garbage(place.store) == []
+    for run, record in ((small_run, first), (edited, second)):
+        assert follow(run, place, "report", complete_output)["report"].identity == record.own["report"]
     found = find_garbage(place.store, keep=1)
     kinds = {item.kind for item in found}
     assert {"records", "refine", "refine-parts", "dynamic", "evaluate", "report", "sweep", "ablation"} <= kinds
@@ -66,6 +69,7 @@ def _disk(store):
 
 def test_half_built_outputs_go_but_a_checkpoint_stays(place, small_run):
     _recorded(small_run, place)
+    remove_garbage(place.store, find_garbage(place.store))
     (place.store / "cams" / "abc.partial").mkdir()
     checkpoint = place.store / "train" / "abc.partial" / "checkpoint.pt"
     checkpoint.parent.mkdir()

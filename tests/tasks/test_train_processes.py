@@ -88,8 +88,11 @@ def test_the_stage_in_two_processes(chain, small_run, place, capfd):
 def test_no_process_outlives_the_one_that_started_them(chain, small_run, place, tmp_path, sent):
     run = with_settings(small_run, EDITS)
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, run.model_dump_json(), str(place.store)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+        ["env", "--default-signal=INT", sys.executable, "-c", SCRIPT, run.model_dump_json(), str(place.store)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # SIGINT is ignored where the tests run in a shell's background
     deadline = time.monotonic() + 120
     while not list(place.store.glob("train/*.partial/checkpoint.pt")):
         assert process.poll() is None and time.monotonic() < deadline, "it ended before its first checkpoint"
