@@ -27,10 +27,11 @@ class Spec(BaseModel):
 class DatasetSpec(Spec):
     """Where images and image-level labels come from."""
 
-    layout: Literal["voc", "world", "coco"] = Field("voc", description="how the data folder is laid out")
-    prompts: str = Field("voc", description="class file in prompts/: names, synonyms, background prompts")
+    layout: Literal["voc", "world", "coco", "folder"] = Field("voc", description="how the data folder is laid out")
+    prompts: str = Field("voc", description="class file: one of prompts/, a path, or `data`: the data folder's own classes")
     train_split: str = Field("train", description="split whose image-level labels supervise")
-    val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on")
+    val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on, where they have masks")
+    test_splits: tuple[str, ...] = Field((), description="further splits it segments, without labels and masks")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     scene_size: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="world: side of a scene, pixels")
     train_scenes: Positive = Field(240, description="world: training scenes")

@@ -15,12 +15,11 @@ from excel_core.bootstrap import confusions_by_image, image_draws, interval, mea
 from excel_core.config import RunSpec
 from excel_core.metrics import mean_average_precision
 from excel_core.presets import with_edits
-from excel_core.prompts import load_prompts
 from excel_core.stores import read_counts, write_json
 from tasks.masks import missing_masks
-from tasks.prompt_files import prompts_file
+from tasks.prompt_files import class_set
 from tasks.records import records
-from tasks.stage import Need, Stage, Work
+from tasks.stage import Need, Place, Stage, Work
 
 __all__ = ["STAGE"]
 
@@ -32,7 +31,7 @@ def build_ablation(work: Work) -> dict[str, Any]:
     result: dict[str, Any] = {"format": "excel-ablation/1", "protocol": {}, "rows": [], "presence_map": {}, "skipped": {}}
     if splits:
         result["protocol"] = _protocol(work, splits)
-        result["rows"] = [_scored(work, row, draws) for row in _rows(work.run)]
+        result["rows"] = [_scored(work, row, draws) for row in _rows(work.run, work.place)]
         result["presence_map"] = _presence(work, splits)
     for split in work.run.dataset.val_splits:
         result["skipped"] |= missing_masks(work, split)
@@ -81,7 +80,7 @@ def _protocol(work: Work, splits: Sequence[str]) -> dict[str, Any]:
 
 def _presence(work: Work, splits: Sequence[str]) -> dict[str, Any]:
     """Zero-shot mean average precision of "the image has the class"; no row changes it."""
-    row = _rows(work.run)[0]
+    row = _rows(work.run, work.place)[0]
     table = read_counts(work.input(_input(row, _seeds(work.run, row)[0])) / "presence.parquet")
     by_split = {}
     for split in splits:
@@ -96,13 +95,13 @@ def _presence(work: Work, splits: Sequence[str]) -> dict[str, Any]:
 
 def _images(work: Work, split: str) -> list[str]:
     """Ids of the split's scored images, in order."""
-    row = _rows(work.run)[0]
+    row = _rows(work.run, work.place)[0]
     table: pd.DataFrame = read_counts(work.input(_input(row, _seeds(work.run, row)[0])) / "presence.parquet")
     return table.loc[table["split"] == split, "image"].tolist() if len(table) else []
 
 
-def _rows(run: RunSpec) -> list[AblationRow]:
-    classes = load_prompts(prompts_file(run.dataset.prompts)).class_names
+def _rows(run: RunSpec, place: Place) -> list[AblationRow]:
+    classes = class_set(run, place.data).class_names
     return ablation_rows(run, len(classes) * run.describe.n)
 
 
@@ -114,10 +113,10 @@ def _input(row: AblationRow, seed: int) -> str:
     return f"{row.group}: {row.name}, seed {seed}"
 
 
-def _needs(run: RunSpec) -> dict[str, Need]:
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
     """A sweep a row and seed; seeds count on from the run's own."""
     needs = {}
-    for row in _rows(run):
+    for row in _rows(run, place):
         for seed in _seeds(run, row):
             seeds = {"knowledge": {"seed": run.knowledge.seed + seed}, "train": {"seed": run.train.seed + seed}}
             needs[_input(row, seed)] = Need("sweep_lvc" if row.learnt else "sweep", with_edits(row.run, seeds))

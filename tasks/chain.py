@@ -44,14 +44,14 @@ class Graph:
     own: dict[str, str]
 
 
-def graph(run: RunSpec, last: str) -> Graph:
+def graph(run: RunSpec, place: Place, last: str) -> Graph:
     """Every node that stage `last` of `run` needs, itself included."""
     nodes: dict[str, Node] = {}
     own: dict[str, str] = {}
 
     def add(stage: Stage, variant: RunSpec, label: str) -> str:
         inputs = {}
-        for name, need in stage.all_needs(variant).items():
+        for name, need in stage.all_needs(variant, place).items():
             called = name if name not in STAGES else "" if need.run == run else label
             inputs[name] = add(STAGES[need.stage], need.run, called)
         parts = [stage.name, stage.spec(variant), inputs, variant.clip.model, variant.dataset.model_dump(mode="json")]
@@ -74,7 +74,7 @@ def work_of(node: Node, place: Place, outputs: Outputs) -> Work:
 def follow(run: RunSpec, place: Place, last: str, build: Callable[[Work], StageOutput | None]) -> Outputs:
     """Call `build` on each needed node, leaving out those with an input that was not built → the run's own outputs by
     stage name."""
-    found, outputs = graph(run, last), {}
+    found, outputs = graph(run, place, last), {}
     for key, node in found.nodes.items():
         if all(needed in outputs for needed in node.inputs.values()):
             output = build(work_of(node, place, outputs))
@@ -91,5 +91,5 @@ def complete_outputs(run: RunSpec, place: Place, last: str) -> Outputs:
 def report_work(run: RunSpec, place: Place, outputs: Outputs) -> Work:
     """The work of the report, from finished outputs and with its folder: what `tasks.report.build_view` reads."""
     stage = STAGES["report"]
-    inputs = {name: outputs[name] for name in stage.all_needs(run)}
+    inputs = {name: outputs[name] for name in stage.all_needs(run, place)}
     return Work(stage, run, place, inputs, folder=outputs["report"].folder)

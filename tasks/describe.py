@@ -1,17 +1,14 @@
 """Stage `describe`: n descriptions a class → descriptions.json, with their provenance; a class a part."""
 
 from dataclasses import asdict
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.prompts import Descriptions, PromptSet, load_descriptions, load_prompts
+from excel_core.prompts import Descriptions, PromptSet
 from excel_core.stores import read_json, write_json
-from tasks.fingerprint import files_fingerprint
 from tasks.identity import digest_of
 from tasks.progress import track
-from tasks.prompt_files import descriptions_file, prompts_file
+from tasks.prompt_files import bundled_descriptions, class_set
 from tasks.stage import Part, Place, Stage, Work
 
 __all__ = ["STAGE"]
@@ -52,31 +49,19 @@ def join_classes(work: Work) -> dict[str, Any]:
 
 
 def _prompts(work: Work) -> PromptSet:
-    path = prompts_file(work.run.dataset.prompts)
-    return _read_prompts(path, *files_fingerprint(path))
+    return class_set(work.run, work.place.data)
 
 
 def _bundled(work: Work) -> Descriptions:
-    path = descriptions_file(work.run.dataset.prompts)
-    return _read_descriptions(path, _prompts(work), work.run.describe.n, *files_fingerprint(path))
-
-
-@lru_cache(maxsize=4)
-def _read_prompts(path: Path, fingerprint: str) -> PromptSet:
-    return load_prompts(path)
-
-
-@lru_cache(maxsize=4)
-def _read_descriptions(path: Path, prompts: PromptSet, n: int, fingerprint: str) -> Descriptions:
-    return load_descriptions(path, prompts, n)
+    return bundled_descriptions(work.run, work.place.data)
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
     return run.describe.model_dump(mode="json")
 
 
-def _outside(run: RunSpec, place: Place) -> list[str]:
-    return files_fingerprint(prompts_file(run.dataset.prompts))
+def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
+    return asdict(class_set(run, place.data))
 
 
 STAGE = Stage(

@@ -19,15 +19,14 @@ from scipy.sparse import csr_matrix
 
 from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.config import EvaluateSpec, RunSpec
-from excel_core.datasets.truth import TruthDoor
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
 from excel_core.stores import read_counts, read_json, write_counts, write_json
-from tasks.masks import masked_rows, missing_masks
+from tasks.masks import masked_rows, missing_masks, truth_of
 from tasks.outputs import link_tree
 from tasks.score_parts import SEEDS, build_score_part, score_parts
 from tasks.shown import image_scores, picked
-from tasks.stage import Need, Stage, Work
+from tasks.stage import Need, Place, Stage, Work
 from tasks.vision import classes_of
 
 __all__ = ["STAGE"]
@@ -49,7 +48,7 @@ def join_scores(work: Work) -> dict[str, Any]:
         images = [row.id for row in masked_rows(work, split)]
         skipped |= missing_masks(work, split)
         if not images:
-            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {TruthDoor(work.data).folder}"
+            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {truth_of(work, split).where}"
             continue
         by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
         results[key] = _scored(by_image, names, protocol | {"images": len(images)})
@@ -85,8 +84,8 @@ def _write_metrics(work: Work, results: dict[str, Any], skipped: dict[str, str])
 
 
 def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
-    door = TruthDoor(work.data)
     for split, found in shown.items():
+        door = truth_of(work, split)
         rows = {row.id: row for row in masked_rows(work, split)}
         for row in (rows[entry["id"]] for entry in found):
             save_labels_png(work.folder / "truth" / split / f"{row.id}.png", door.read(row.id, row.height, row.width))
@@ -120,7 +119,7 @@ def _segmentation_protocol(name: str, split: str, spec: EvaluateSpec) -> dict[st
     }
 
 
-def _needs(run: RunSpec) -> dict[str, Need]:
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
     """The ablation of calibration and text under the run's own seed, where it is asked for."""
     if not run.evaluate.ablation:
         return {}

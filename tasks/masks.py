@@ -3,37 +3,38 @@
 from collections.abc import Sequence
 from typing import Any
 
-from excel_core.datasets.truth import TruthDoor
+from excel_core.datasets.layouts import LAYOUTS
+from excel_core.datasets.truth import Truth
 from tasks.code_version import code_version
 from tasks.records import Record, records
 from tasks.stage import Work
+from tasks.vision import classes_of
 
-__all__ = ["masked_rows", "masks_key", "missing_masks"]
+__all__ = ["masked_rows", "masks_key", "missing_masks", "truth_of"]
+
+
+def truth_of(work: Work, split: str) -> Truth:
+    """The door to the masks of a split of the run's data."""
+    return LAYOUTS[work.run.dataset.layout].truth(work.data, split, classes_of(work))
 
 
 def masked_rows(work: Work, split: str) -> list[Record]:
     """Records of a split that have a mask, of its first evaluate.max_images."""
-    rows = records(work, split)[: work.run.evaluate.max_images]
-    folder = _folder(work)
-    return [row for row in rows if (folder / f"{row.id}.png").is_file()]
+    truth = truth_of(work, split)
+    return [row for row in records(work, split)[: work.run.evaluate.max_images] if truth.has(row.id)]
 
 
 def missing_masks(work: Work, split: str) -> dict[str, str]:
     """What to say about the images of a split that have no mask: {what: reason}."""
     wanted, found = len(records(work, split)[: work.run.evaluate.max_images]), len(masked_rows(work, split))
-    name = TruthDoor(work.data).folder
-    return {f"{split}: {wanted - found} of {wanted} images": f"no mask in {name}"} if found < wanted else {}
+    where = truth_of(work, split).where
+    return {f"{split}: {wanted - found} of {wanted} images": f"no mask in {where}"} if found < wanted else {}
 
 
-def masks_key(work: Work, rows: Sequence[Record]) -> Any:
-    """Sizes and times of change of the masks of `rows`. The world's masks are drawn with its images, whose digests the
-    rows have already: there, the code that draws them."""
+def masks_key(work: Work, split: str, rows: Sequence[Record]) -> Any:
+    """Versions of the masks of `rows`. The world's masks are drawn with its images, whose digests the rows have already:
+    there, the code that draws them."""
     if "world" in work.inputs:
         return {"world": code_version("tasks.world")}
-    status = [(_folder(work) / f"{row.id}.png").stat() for row in rows]
-    return [[found.st_size, found.st_mtime_ns] for found in status]
-
-
-def _folder(work: Work) -> Any:
-    door = TruthDoor(work.data)
-    return door.root / door.folder
+    truth = truth_of(work, split)
+    return [truth.version(row.id) for row in rows]

@@ -42,7 +42,7 @@ def plan_run(run: RunSpec, place: Place, last: str) -> list[Step]:
     """A step a stage, in the order in which they would run."""
     steps: list[Step] = []
     outputs: dict[str, StageOutput] = {}
-    nodes = graph(run, last).nodes
+    nodes = graph(run, place, last).nodes
     for key, node in nodes.items():
         waiting = [name for name, needed in node.inputs.items() if needed not in outputs]
         if waiting:

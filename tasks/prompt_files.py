@@ -1,24 +1,124 @@
-"""Where the prompt files are: the repository's `prompts/`, or a path the user gives."""
+"""A run's class set and its bundled descriptions: from the repository's `prompts/`, from files of the user's, or put
+together by class name for a data folder that brings no class file."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from excel_core.errors import SettingError
+from excel_core.config import RunSpec
+from excel_core.datasets.layouts import LAYOUTS
+from excel_core.errors import PromptError, SettingError
+from excel_core.prompts import ClassPrompt, Descriptions, PromptSet, load_descriptions, load_prompts
+from tasks.fingerprint import files_fingerprint
 
-__all__ = ["descriptions_file", "prompts_file"]
+__all__ = [
+    "OWN",
+    "bundled_descriptions",
+    "class_set",
+    "descriptions_file",
+    "known_descriptions",
+    "named_classes",
+    "prompts_file",
+]
+
+OWN = "data"  # dataset.prompts: the classes of the data folder itself
+LIBRARY = ("voc", "coco")  # class files whose classes are known by name, the first first
+PROMPTS = Path(str(files("prompts")))
+
+
+def class_set(run: RunSpec, data: Path | None) -> PromptSet:
+    """The classes of a run with their prompts; `data` is its data folder, which matters for `dataset.prompts=data` alone:
+    then classes.yaml in it, or the class names that its layout tells."""
+    name = run.dataset.prompts
+    if name != OWN:
+        return _prompts(prompts_file(name))
+    names = LAYOUTS[run.dataset.layout].class_names
+    if data is not None and (data / "classes.yaml").is_file():
+        return _prompts(data / "classes.yaml")
+    if data is None or names is None:
+        raise SettingError(f"dataset.prompts={OWN}: layout {run.dataset.layout!r} needs classes.yaml in its data folder")
+    return named_classes(names(data))
+
+
+def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
+    """The run's first describe.n descriptions of every class: of the file that goes with its class file; for classes known
+    by name alone, the bundled ones. PromptError names the classes that have none."""
+    prompts, n, name = class_set(run, data), run.describe.n, run.dataset.prompts
+    own = data / "classes.json" if name == OWN and data is not None else None
+    if name != OWN or (own is not None and own.is_file()):
+        return _descriptions(own or descriptions_file(name), prompts, n)
+    found = known_descriptions(prompts.class_names, n)
+    missing = [name for name in prompts.class_names if name not in found]
+    if missing:
+        raise PromptError(
+            f"no bundled descriptions of {', '.join(missing)}; write {data}/classes.json, or let a model write them: "
+            "--set describe.provider=openai"
+        )
+    return Descriptions(found, {"provider": "bundled", "file": "by class name"})
+
+
+def named_classes(names: Sequence[str]) -> PromptSet:
+    """A class set from names alone: the synonyms of classes that the bundled files know, VOC's template and background."""
+    voc, known = _prompts(prompts_file(LIBRARY[0])), _known_classes()
+    classes = tuple(ClassPrompt(name, known[_key(name)][1].synonyms if _key(name) in known else _key(name)) for name in names)
+    taken = {_key(name) for name in names}
+    return PromptSet("named", voc.template, classes, tuple(text for text in voc.background if text not in taken))
+
+
+def known_descriptions(names: Sequence[str], n: int) -> dict[str, tuple[str, ...]]:
+    """n bundled descriptions of each of the named classes that the bundled files know."""
+    known = _known_classes()
+    found = {}
+    for name in names:
+        if _key(name) in known:
+            source, entry = known[_key(name)]
+            found[name] = _descriptions(descriptions_file(source), _prompts(prompts_file(source)), n).texts[entry.name]
+    return found
 
 
 def prompts_file(name: str) -> Path:
     """`voc` → prompts/voc.yaml; a path to a .yaml file is taken as it is. SettingError lists the valid names."""
-    return _find(name, Path(str(files("prompts"))), ".yaml", "dataset.prompts")
+    return _find(name, PROMPTS, ".yaml", "dataset.prompts")
 
 
 def descriptions_file(name: str) -> Path:
     """`voc` → prompts/descriptions/voc.json; for a path to a class file, the .json beside it."""
-    folder = Path(str(files("prompts"))) / "descriptions"
     if name.endswith(".yaml"):
         return Path(name).with_suffix(".json")
-    return _find(name, folder, ".json", "describe.provider=bundled")
+    return _find(name, PROMPTS / "descriptions", ".json", "describe.provider=bundled")
+
+
+def _known_classes() -> dict[str, tuple[str, ClassPrompt]]:
+    """Class file and class by name, as `_key` writes it."""
+    known: dict[str, tuple[str, ClassPrompt]] = {}
+    for source in LIBRARY:
+        for entry in _prompts(prompts_file(source)).classes:
+            known.setdefault(_key(entry.name), (source, entry))
+    return known
+
+
+def _key(name: str) -> str:
+    """Potted_Plant → potted plant."""
+    return " ".join(name.replace("_", " ").split()).lower()
+
+
+def _prompts(path: Path) -> PromptSet:
+    return _read_prompts(path, *files_fingerprint(path))
+
+
+def _descriptions(path: Path, prompts: PromptSet, n: int) -> Descriptions:
+    return _read_descriptions(path, prompts, n, *files_fingerprint(path))
+
+
+@lru_cache(maxsize=8)
+def _read_prompts(path: Path, fingerprint: str) -> PromptSet:
+    return load_prompts(path)
+
+
+@lru_cache(maxsize=8)
+def _read_descriptions(path: Path, prompts: PromptSet, n: int, fingerprint: str) -> Descriptions:
+    return load_descriptions(path, prompts, n)
 
 
 def _find(name: str, folder: Path, suffix: str, field: str) -> Path:

@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from excel_core.crf import dense_crf
-from excel_core.datasets.truth import TruthDoor
 from excel_core.inference import segment_multi_scale, segment_single_scale
 from excel_core.metrics import confusion_matrix
 from excel_core.palette import load_labels_png, save_labels_png
 from excel_core.stores import write_counts
 from tasks.fingerprint import clip_fingerprint
-from tasks.masks import masked_rows, masks_key
+from tasks.masks import masked_rows, masks_key, truth_of
 from tasks.progress import track
 from tasks.records import Record, image_parts, shard_rows
 from tasks.refine import step_folder
@@ -42,13 +41,15 @@ def score_parts(work: Work) -> list[Part]:
         contents = work.inputs[stage].parts
 
         def seeds(shard: str, rows: list[Record], contents: dict[str, str] = contents) -> dict[str, Any]:
-            return {"labels": contents[shard], "classes": len(classes_of(work)), "masks": masks_key(work, rows)}
+            return {"labels": contents[shard], "classes": len(classes_of(work)), "masks": masks_key(work, split, rows)}
 
         parts += image_parts(work, split, masked_rows(work, split), seeds, kind)
     key = segmentation_key(work)
     for split in work.run.dataset.val_splits:
         rows = masked_rows(work, split)
-        parts += image_parts(work, split, rows, lambda shard, rows: key | {"masks": masks_key(work, rows)}, "segmentation")
+        parts += image_parts(
+            work, split, rows, lambda shard, rows: key | {"masks": masks_key(work, split, rows)}, "segmentation"
+        )
     return parts
 
 
@@ -67,9 +68,10 @@ def segmentation_key(work: Work) -> dict[str, Any]:
 @torch.inference_mode()
 def build_score_part(work: Work) -> dict[str, Any]:
     """Compare each prediction with its mask → confusion.parquet; single-scale predictions are kept as PNGs."""
-    about, door, classes = work.this_part.about, TruthDoor(work.data), len(classes_of(work)) + 1
+    about, classes = work.this_part.about, len(classes_of(work)) + 1
     rows = shard_rows(work, masked_rows(work, about["split"]))
     predictions = _segmented(work, rows) if work.this_part.what == "segmentation" else _seeds(work, rows)
+    door = truth_of(work, about["split"])
     tables = []
     truth: tuple[str, Labels] = ("", np.zeros((0, 0), dtype=np.uint8))
     for row, result, prediction in predictions:

@@ -57,7 +57,7 @@ class Stage:
 
     `spec(run)` is plain data; `outside(run, place)` fingerprints what lies outside the store (data, weights).
     `parts(work)` lists the parts and `build_part(work)` builds one (`work.part`); `build(work)` gets them in `work.parts`.
-    `needs(run)` adds inputs under names of their own. `takes(work)` says what it depends on of its inputs, where that is
+    `needs(run, place)` adds inputs under names of their own. `takes(work)` says what it depends on of its inputs, where that is
     less than all of their content; parts say it for themselves. `reads_data`: the world, where it is the data, is an input.
     `sees_masks` is True for scoring alone: every other stage runs under the mask guard. `resumable` keeps a partial
     folder for the next try. `parallel` is where parts may run: threads of this process, or a cluster's workers.
@@ -70,7 +70,7 @@ class Stage:
     build: Callable[["Work"], dict[str, Any]]
     parts: Callable[["Work"], list[Part]] | None = None
     build_part: Callable[["Work"], dict[str, Any]] | None = None
-    needs: Callable[[RunSpec], dict[str, Need]] = field(default=lambda run: {})
+    needs: Callable[[RunSpec, Place], dict[str, Need]] = field(default=lambda run, place: {})
     takes: Callable[["Work"], dict[str, Any]] | None = None
     outside: Callable[[RunSpec, Place], Any] = field(default=lambda run, place: None)
     reads_data: bool = False
@@ -79,10 +79,10 @@ class Stage:
     on_device: bool = False
     parallel: Literal["threads", "workers"] = "workers"
 
-    def all_needs(self, run: RunSpec) -> dict[str, Need]:
+    def all_needs(self, run: RunSpec, place: Place) -> dict[str, Need]:
         """Every input by name."""
         names = ("world", *self.inputs) if self.reads_data and run.dataset.layout == "world" else self.inputs
-        return {name: Need(name, run) for name in names} | self.needs(run)
+        return {name: Need(name, run) for name in names} | self.needs(run, place)
 
 
 @dataclass(frozen=True)

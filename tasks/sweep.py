@@ -9,9 +9,8 @@ import torch
 
 from excel_core.ablation import level_counts, presence_scores
 from excel_core.config import RunSpec
-from excel_core.datasets.truth import TruthDoor
 from excel_core.stores import read_counts, write_counts
-from tasks.masks import masked_rows, masks_key
+from tasks.masks import masked_rows, masks_key, truth_of
 from tasks.progress import track
 from tasks.records import batches, image_parts, shard_rows
 from tasks.stage import Part, Stage, Work
@@ -30,7 +29,10 @@ def sweep_parts(work: Work) -> list[Part]:
         part
         for split in work.run.dataset.val_splits
         for part in image_parts(
-            work, split, masked_rows(work, split), lambda shard, rows: key | {"masks": masks_key(work, rows)}
+            work,
+            split,
+            masked_rows(work, split),
+            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
         )
     ]
 
@@ -38,18 +40,19 @@ def sweep_parts(work: Work) -> list[Part]:
 @torch.inference_mode()
 def build_sweep_part(work: Work) -> dict[str, Any]:
     """Count pixels by truth, strongest class and CAM level; one forward pass a batch."""
-    vision, door = load_vision(work), TruthDoor(work.data)
+    vision, split = load_vision(work), work.this_part.about["split"]
+    truth = truth_of(work, split)
     segmenter = trained_segmenter(work, vision) if "train" in work.inputs else None
     templates = load_knowledge(work).knowledge.templates.to(vision.text)
-    rows = shard_rows(work, masked_rows(work, work.this_part.about["split"]))
+    rows = shard_rows(work, masked_rows(work, split))
     levels, presence = [], []
     for batch in track(batches(rows, work.run.cams.batch_size), len):
         encoded = vision.encode(vision.prepare([row.read() for row in batch]))
         relation = vision.relation(segmenter, encoded) if segmenter is not None else None
         presence += presence_scores(vision.clip, encoded.path, templates).cpu().tolist()
         for row, cam in zip(batch, vision.cams(encoded, relation).float(), strict=True):
-            truth = door.read(row.id, row.height, row.width)
-            levels.append(level_counts(cam, row.classes, truth).assign(image=row.id))
+            mask = truth.read(row.id, row.height, row.width)
+            levels.append(level_counts(cam, row.classes, mask).assign(image=row.id))
     write_counts(work.folder / "levels.parquet", pd.concat(levels, ignore_index=True))
     scores = pd.DataFrame(presence, columns=list(classes_of(work)))
     scores.insert(0, "image", [row.id for row in rows])

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,32 @@ from excel_core.datasets.manifest import check_image_id
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.palette import load_labels_png
 
-__all__ = ["MASK_FOLDERS", "TruthDoor", "masks_forbidden"]
+__all__ = ["MASK_FOLDERS", "Truth", "TruthDoor", "masks_forbidden"]
 
 # Names under which VOC and its augmented set keep masks; protected wherever they are.
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject")
 _NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file systems ignore case
+
+
+class Truth(Protocol):
+    """The masks of one split, for evaluation only. Only `read` opens a mask, and never inside `masks_forbidden`."""
+
+    @property
+    def where(self) -> str:
+        """What messages call the place that masks are looked for in."""
+        ...
+
+    def has(self, image_id: str) -> bool:
+        """Whether there is a mask of this image of the split."""
+        ...
+
+    def version(self, image_id: str) -> Any:
+        """Plain data that changes when the image's mask does: sizes and times of change."""
+        ...
+
+    def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
+        """The image's mask (height, width) uint8: 0 background, i + 1 for class i, 255 ignore."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,17 @@ class TruthDoor:
     root: Path
     folder: str = "SegmentationClass"
 
+    @property
+    def where(self) -> str:
+        return self.folder
+
+    def has(self, image_id: str) -> bool:
+        return self._path(image_id).is_file()
+
+    def version(self, image_id: str) -> Any:
+        status = self._path(image_id).stat()
+        return [status.st_size, status.st_mtime_ns]
+
     def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
         """Mask of image_id → (height, width) uint8: 0 background, i + 1 for class i, 255 ignore.
 
@@ -44,7 +77,7 @@ class TruthDoor:
         through the VOC palette. Raises DataError for a missing or damaged mask or another size, and
         MaskLeakError inside `masks_forbidden`.
         """
-        path = self.root / self.folder / f"{check_image_id(image_id, 'truth')}.png"
+        path = self._path(image_id)
         for guard in _snapshot():
             raise MaskLeakError(_message(guard, str(path), "TruthDoor.read"))
         if not path.is_file():
@@ -56,6 +89,9 @@ class TruthDoor:
                 f"expected {height} high and {width} wide as what is scored against it"
             )
         return mask
+
+    def _path(self, image_id: str) -> Path:
+        return self.root / self.folder / f"{check_image_id(image_id, 'truth')}.png"
 
 
 @contextmanager

@@ -7,17 +7,12 @@ Annotations/ID.xml                     VOC's own boxes, of which only the names 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
-from excel_core.datasets.manifest import Manifest, check_bad_share, check_image_id, check_manifest, image_digest
-from excel_core.errors import DataError, ImageError, SettingError
+from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
+from excel_core.datasets.manifest import Manifest, check_image_id
+from excel_core.errors import DataError, ImageError
 
 __all__ = ["read_voc"]
 
@@ -34,12 +29,14 @@ def read_voc(
     splits: Sequence[str],
     class_names: Sequence[str],
     *,
+    unlabelled: Sequence[str] = (),
     max_bad: float = 0.01,
     threads: int = 4,
 ) -> Manifest:
     """Read the data set under root → Manifest, rows in the order of splits and of their list files.
 
-    splits are names of list files, class_names the C foreground classes in class order. Every image is
+    splits are names of list files, class_names the C foreground classes in class order; the images of
+    `unlabelled` ones among them need no labels. Every image is
     decoded once, in `threads` threads, since only that finds a truncated file. An image that is
     missing, damaged, too small or without labels keeps its row, with the reason in `error`; more than
     max_bad of them (a share in [0, 1], but always at least one image) end the reading.
@@ -49,62 +46,27 @@ def read_voc(
     Never opens a mask.
     """
     check_class_names(class_names)
-    if isinstance(splits, str) or not splits or len(set(splits)) != len(splits):
-        raise SettingError(f"splits must be a list of distinct names, got {splits!r}")
-    _check_layout(root)
-    ids = {split: _read_split(root, split) for split in splits}
+    check_splits(splits)
+    _check_layout(root, labels_needed=set(splits) > set(unlabelled))
     labels_of = _label_reader(root, class_names)
-    unique = list(dict.fromkeys(image_id for listed in ids.values() for image_id in listed))
-    with ThreadPoolExecutor(threads) as pool:
-        records = dict(zip(unique, pool.map(lambda i: _read_record(root, i, labels_of), unique), strict=True))
-    rows = [(i, split, records[i]) for split, listed in ids.items() for i in listed]
-    manifest = _to_manifest(rows)
-    check_bad_share(manifest, max_bad)
-    return check_manifest(manifest)
+    listed = [
+        _listed(root, image_id, split, None if split in unlabelled else labels_of)
+        for split in splits
+        for image_id in _read_split(root, split)
+    ]
+    return read_listed(root, listed, max_bad=max_bad, threads=threads)
 
 
-@dataclass(frozen=True)
-class _Record:
-    image: str  # relative to the root
-    height: int
-    width: int
-    labels: tuple[str, ...]
-    error: str
-    digest: str
-
-
-def _to_manifest(rows: list[tuple[str, str, _Record]]) -> Manifest:
-    """Rows of (id, split, record) → the table, one column each."""
-    return pd.DataFrame(
-        {
-            "id": [image_id for image_id, _, _ in rows],
-            "split": [split for _, split, _ in rows],
-            "image": [record.image for _, _, record in rows],
-            "height": np.array([record.height for _, _, record in rows], dtype=np.int32),
-            "width": np.array([record.width for _, _, record in rows], dtype=np.int32),
-            "labels": [list(record.labels) for _, _, record in rows],
-            "error": [record.error for _, _, record in rows],
-            "digest": [record.digest for _, _, record in rows],
-        }
-    )
-
-
-def _read_record(root: Path, image_id: str, labels_of: LabelReader) -> _Record:
-    """Decode one image and look up its labels; what goes wrong becomes the record's error."""
+def _listed(root: Path, image_id: str, split: str, labels_of: LabelReader | None) -> Listed:
     names = [f"{IMAGES}/{image_id}{suffix}" for suffix in SUFFIXES]
     image = next((name for name in names if (root / name).is_file()), names[0])
-    height, width, labels, errors = 0, 0, list[str](), list[str]()
-    try:
-        height, width, _ = read_image(root / image).shape
-    except ImageError as error:
-        errors.append(str(error))
+    if labels_of is None:
+        return Listed(image_id, split, image)
     try:
         labels = labels_of(image_id)
-        if not labels:
-            raise ImageError("no labels: the image has no object of any class")
     except ImageError as error:
-        errors.append(str(error))
-    return _Record(image, height, width, tuple(labels), "; ".join(errors), image_digest(root / image))
+        return Listed(image_id, split, image, problem=str(error))
+    return Listed(image_id, split, image, tuple(labels), "" if labels else NO_LABELS)
 
 
 def _label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:
@@ -145,14 +107,14 @@ def _read_split(root: Path, split: str) -> list[str]:
     return list(line_of)
 
 
-def _check_layout(root: Path) -> None:
+def _check_layout(root: Path, labels_needed: bool) -> None:
     """Raise DataError, saying what was looked for, what is there and what to pass, unless root is VOC."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; pass the folder that holds {IMAGES}/ and {SPLITS}/")
     missing = [] if (root / IMAGES).is_dir() else [f"{IMAGES}/"]
     if not any((root / SPLITS).glob("*.txt")):
         missing.append(f"{SPLITS}/*.txt")
-    if not (root / "labels.csv").is_file() and not (root / "Annotations").is_dir():
+    if labels_needed and not (root / "labels.csv").is_file() and not (root / "Annotations").is_dir():
         missing.append("labels.csv or Annotations/")
     if not missing:
         return

@@ -1,6 +1,7 @@
 """The flow on a real Prefect server: states, cache, damage, artifacts, and each stage as a flow of its own."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -15,11 +16,12 @@ from flows.ablation import ablation
 from flows.excel import excel
 from tasks.chain import graph
 from tasks.run_record import read_records
+from tasks.stage import Place
 from tests.conftest import SMALL_DEMO
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), "report").own)
+STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), Place(store=Path()), "report").own)
 FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 

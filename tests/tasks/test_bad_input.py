@@ -64,8 +64,3 @@ def test_a_replaced_photo_is_another_data_set(data, tmp_path):
     after = _follow(data, tmp_path, "cams")
     assert after["cams"].identity != before["cams"].identity
     assert after["knowledge"] == before["knowledge"]
-
-
-def test_coco_stops_at_once_with_its_word(tmp_path):
-    with pytest.raises(DataError, match="COCO reader is not part of this version"):
-        follow(preset("coco"), Place(store=tmp_path, data=tmp_path), "dataset", run_stage)
