@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
-    "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec",
-    "ShardSpec", "Spec", "TrainSpec",
+    "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec",
+    "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -171,8 +171,8 @@ class TrainSpec(Spec):
     precision: Literal["fp32", "amp"] = Field("amp", description="amp: bf16 autocast on CUDA, no effect on CPU")
 
 
-class EvaluateSpec(Spec):
-    """Scores (method 6); each names its protocol."""
+class PredictSpec(Spec):
+    """The trained segmenter's label maps of the validation and test splits (method 6)."""
 
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference, averaged"
@@ -181,7 +181,13 @@ class EvaluateSpec(Spec):
         "not_at_1", description="flip averaging at every scale, or (published VOC) not at scale 1.0"
     )
     image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is warped to at scale 1.0")
-    crf: bool = Field(True, description="also score multi-scale + CRF")
+    crf: bool = Field(True, description="also multi-scale + CRF, with the weights of refine.crf")
+    max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class EvaluateSpec(Spec):
+    """Scores (method 6); each names its protocol."""
+
     ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits, one seed")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
 
@@ -226,6 +232,7 @@ class RunSpec(Spec):
     cams: CamSpec = CamSpec()
     refine: RefineSpec = RefineSpec()
     train: TrainSpec = TrainSpec()
+    predict: PredictSpec = PredictSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     ablation: AblationSpec = AblationSpec()
     report: ReportSpec = ReportSpec()

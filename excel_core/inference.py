@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.config import EvaluateSpec
+from excel_core.config import PredictSpec
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
 
@@ -20,7 +20,7 @@ def segment_single_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np
     return _logits(vision, segmenter, vision.prepare([image]), image.shape[:2])[0]
 
 
-def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: EvaluateSpec) -> Tensor:
+def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Tensor:
     """image (H, W, 3) uint8 → mean logits (C+1, H, W) over `spec.scales` and flips.
 
     Each scale is resized from the S x S input, never from another scale's. `flip="not_at_1"` forgets the flip at scale
@@ -36,7 +36,7 @@ def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.
     return total / count
 
 
-def scale_plan(size: int, patch: int, spec: EvaluateSpec) -> Sequence[tuple[int, bool]]:
+def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, bool]]:
     """(side in pixels, whether flipped too) a scale; sides are rounded to whole patches."""
     return [
         (max(patch, round(size * scale / patch) * patch), not (spec.flip == "not_at_1" and scale == 1.0))

@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "knowledge": {"attributes": 224},
         "refine": {"affinity": {"threshold": 0.88}},
         "train": {"iterations": 100_000, "warmup": 200, "dynamic_from": 30_000, "own_argmax_from": None},
-        "evaluate": {"flip": "all"},
+        "predict": {"flip": "all"},
     },
     # The picture-book world on a CPU in minutes: smaller pictures, a smaller CLIP, a shorter schedule.
     "demo": {
@@ -38,7 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "own_argmax_from": 240,
             "checkpoint_every": 50,
         },
-        "evaluate": {"image_size": 128, "ablation": True},
+        "predict": {"image_size": 128},
+        "evaluate": {"ablation": True},
         "shards": {"images": 32},
     },
 }
@@ -55,7 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {
             "calibration": {"heads": "each", "layers": "true", "relation_mean": "image"},
         },
         "refine": {"affinity": {"scale": "mean"}},
-        "evaluate": {"flip": "all"},
+        "predict": {"flip": "all"},
     },
     "clean": {
         "cams": {
@@ -65,7 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
         },
         "refine": {"affinity": {"scale": "mean"}},
         "train": {"padding": "ignored"},
-        "evaluate": {"flip": "all"},
+        "predict": {"flip": "all"},
     },
 }
 

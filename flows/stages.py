@@ -7,7 +7,7 @@ from flows.chain_run import run_until
 from flows.parameters import chain_flow
 from tasks.stage import Place
 
-__all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "refine", "report", "train"]
+__all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "predict", "refine", "report", "train"]
 
 
 def _stage_flow(stage: str) -> Flow[..., str]:
@@ -25,5 +25,6 @@ cams = _stage_flow("cams")
 refine = _stage_flow("refine")
 train = _stage_flow("train")
 dynamic = _stage_flow("dynamic")
+predict = _stage_flow("predict")
 evaluate = _stage_flow("evaluate")
 report = _stage_flow("report")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from excel_core.config import RunSpec
-from tasks import ablation, cams, dataset, describe, dynamic, evaluate, knowledge, refine, report, sweep, train, world
+from tasks import ablation, cams, dataset, describe, dynamic, evaluate, knowledge, predict, refine, report, sweep, train, world
 from tasks.build import complete_output
 from tasks.identity import digest_of
 from tasks.outputs import StageOutput
@@ -16,6 +16,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         world.STAGE, dataset.STAGE, describe.STAGE, knowledge.STAGE, cams.STAGE, refine.STAGE, train.STAGE, dynamic.STAGE,
+        predict.STAGE,
         sweep.STAGE, sweep.LEARNT, ablation.STAGE, evaluate.STAGE, report.STAGE,
     )
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""Stage `evaluate`: opens masks. CAM seeds, pseudo labels and segmentation, a shard a part → metrics.json.
+"""Stage `evaluate`: opens masks. Scores label maps of CAM seeds, pseudo labels and segmentation, a shard a part →
+metrics.json.
 
 metrics.json (excel-metrics/1): `results` maps a key to its `protocol` and scores; `ablation` holds the rows of the
 ablation and the zero-shot presence mAP; `skipped` says what could not be scored and why. Keys:
@@ -6,8 +7,8 @@ ablation and the zero-shot presence mAP; `skipped` says what could not be scored
     seeds.<static|lvc>.<split>.<raw|affinity|par|crf>      label maps of image-level classes against the truth
     segmentation.<split>.<single_scale|multi_scale|multi_scale_crf>
 
-Beside it: confusion.parquet (pixels by image), segmentation/ (single-scale predictions), shown.json (which images the
-report shows) and truth/ (copies of those images' masks, so that the report opens none).
+Beside it: confusion.parquet (pixels by image), shown.json (which images the report shows) and truth/ (copies of those
+images' masks, so that the report opens none).
 """
 
 from collections.abc import Iterator
@@ -18,13 +19,12 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
-from excel_core.config import EvaluateSpec, RunSpec
+from excel_core.config import PredictSpec, RunSpec
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
 from excel_core.stores import read_counts, read_json, write_counts, write_json
 from tasks.masks import masked_rows, missing_masks, truth_of
-from tasks.outputs import link_tree
-from tasks.score_parts import SEEDS, build_score_part, score_parts
+from tasks.score_parts import MADE_BY, build_score_part, score_parts, scored_rows, scored_splits
 from tasks.shown import image_scores, picked
 from tasks.stage import Need, Place, Stage, Work
 from tasks.vision import classes_of
@@ -39,13 +39,10 @@ def join_scores(work: Work) -> dict[str, Any]:
     """Add up the parts' counts and score everything that has a truth; what has none is skipped with a word."""
     tables = [read_counts(part.folder / "confusion.parquet") for part in work.parts.values()]
     counts = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
-    for part in work.parts.values():
-        if (part.folder / "segmentation").is_dir():
-            link_tree(part.folder / "segmentation", work.folder / "segmentation")
     names = ("background", *classes_of(work))
     results, shown, skipped = {}, {}, dict[str, str]()
-    for key, split, protocol in _protocols(work):
-        images = [row.id for row in masked_rows(work, split)]
+    for key, kind, split, protocol in _protocols(work):
+        images = [row.id for row in scored_rows(work, kind, split)]
         skipped |= missing_masks(work, split)
         if not images:
             skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {truth_of(work, split).where}"
@@ -91,24 +88,23 @@ def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
             save_labels_png(work.folder / "truth" / split / f"{row.id}.png", door.read(row.id, row.height, row.width))
 
 
-def _protocols(work: Work) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(result key, split, protocol) of everything that can be scored, in the order to show it."""
+def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(result key, kind of label maps, split, protocol) of everything that can be scored, in the order to show it."""
     split = work.run.dataset.train_split
-    for kind, stage in SEEDS.items():
-        steps: list[str] = work.inputs[stage].summary["steps"]
+    for kind in ("static", "lvc"):
+        steps: list[str] = work.inputs[MADE_BY[kind]].summary["steps"]
         what = "CAM seed" if kind == "static" else "CAM seed with LVC"
         for position, step in enumerate(steps):
             done = "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw"
             about = what + (", the pseudo labels" if step == steps[-1] else "")
             labels = {"labels": "image-level ground truth", "refinement": done, "scales": "single"}
-            yield f"seeds.{kind}.{split}.{step}", split, {"what": about, "split": split, **labels}
-    spec = work.run.evaluate
-    for split in work.run.dataset.val_splits:
-        for name in ("single_scale", "multi_scale", *(["multi_scale_crf"] if spec.crf else [])):
-            yield f"segmentation.{split}.{name}", split, _segmentation_protocol(name, split, spec)
+            yield f"seeds.{kind}.{split}.{step}", kind, split, {"what": about, "split": split, **labels}
+    for split in scored_splits(work, "segmentation"):
+        for name in work.inputs["predict"].summary["variants"]:
+            yield f"segmentation.{split}.{name}", "segmentation", split, _segmentation_protocol(name, split, work.run.predict)
 
 
-def _segmentation_protocol(name: str, split: str, spec: EvaluateSpec) -> dict[str, Any]:
+def _segmentation_protocol(name: str, split: str, spec: PredictSpec) -> dict[str, Any]:
     flips = "flip" if spec.flip == "all" else "flip except at 1.0"
     return {
         "what": "segmentation",
@@ -137,13 +133,14 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return {
         "splits": [run.dataset.train_split, *run.dataset.val_splits],
         "evaluate": run.evaluate.model_dump(mode="json"),
+        "predict": run.predict.model_dump(mode="json"),
         "names": [run.preset, run.method, run.clip.model],
     }
 
 
 STAGE = Stage(
     "evaluate",
-    ("dataset", "knowledge", "refine", "train", "dynamic"),
+    ("dataset", "knowledge", "refine", "dynamic", "predict"),
     _spec,
     join_scores,
     parts=score_parts,
@@ -152,5 +149,4 @@ STAGE = Stage(
     takes=_takes,
     reads_data=True,
     sees_masks=True,
-    on_device=True,
 )

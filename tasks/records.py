@@ -52,17 +52,20 @@ def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[
     )
 
 
-def image_parts(work: Work, split: str, rows: Sequence[Record], key: Any, what: str = "") -> list[Part]:
+def image_parts(
+    work: Work, split: str, rows: Sequence[Record], key: Any, what: str = "", among: Sequence[Record] | None = None
+) -> list[Part]:
     """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
 
-    Parts are named SPLIT-iofn, with `what-` before it. A shard is the images whose ids' digests begin alike, so that an
-    image added or removed touches its own shard alone, until the number of shards doubles.
+    `among`: those of `rows` that the parts are about, where that is not all of them; shards are cut and named as if it
+    were, so that they fit the shards of a stage that is about more. Parts are named SPLIT-iofn, with `what-` before it. A
+    shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until the number of shards doubles.
     """
     count = 1
     while len(rows) > count * work.run.shards.images:
         count *= 2
     shards: dict[int, list[Record]] = {}
-    for row in rows:
+    for row in rows if among is None else among:
         shards.setdefault(shard_of(row.id, count), []).append(row)
     parts = []
     for index in sorted(shards):

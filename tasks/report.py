@@ -78,7 +78,7 @@ def _gallery(work: Work, shown: dict[str, Any], names: tuple[str, ...]) -> list[
 
 
 def _segmented(work: Work, split: str, shown: dict[str, Any], count: int) -> list[SegmentedItem]:
-    folder = work.input("evaluate") / "segmentation" / split
+    folder = work.input("predict") / "single_scale" / split
     return [
         SegmentedItem(row.id, row.read(), load_labels_png(folder / f"{row.id}.png"), _truth(work, split, row.id), rank)
         for row, rank in _chosen(work, split, shown, count)
@@ -178,7 +178,7 @@ def _outside(run: RunSpec, place: Place) -> list[str]:
 
 STAGE = Stage(
     "report",
-    ("dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "evaluate"),
+    ("dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "predict", "evaluate"),
     _spec,
     build_report,
     outside=_outside,

@@ -12,7 +12,7 @@ from excel_core.config import RunSpec
 from excel_core.stores import read_counts, write_counts
 from tasks.masks import masked_rows, masks_key, truth_of
 from tasks.progress import track
-from tasks.records import batches, image_parts, shard_rows
+from tasks.records import batches, image_parts, records, shard_rows
 from tasks.stage import Part, Stage, Work
 from tasks.train import trained_segmenter
 from tasks.vision import classes_of, load_knowledge, load_vision, sight_key
@@ -31,8 +31,9 @@ def sweep_parts(work: Work) -> list[Part]:
         for part in image_parts(
             work,
             split,
-            masked_rows(work, split),
+            records(work, split),
             lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
+            among=masked_rows(work, split),
         )
     ]
 

@@ -21,13 +21,13 @@ def test_published_numbers():
     assert (voc.train.iterations, voc.train.dynamic_from, voc.train.own_argmax_from) == (30_000, 14_000, 24_000)
     assert (coco.train.iterations, coco.train.dynamic_from, coco.train.own_argmax_from) == (100_000, 30_000, None)
     assert (voc.train.warmup, coco.train.warmup) == (50, 200)
-    assert voc.evaluate.scales == (0.7, 1.0, 1.2, 1.5)
+    assert voc.predict.scales == (0.7, 1.0, 1.2, 1.5)
     assert preset("voc", "clean").train.padding == "ignored" and voc.train.padding == "labelled"
 
 
 def test_settings_reach_nested_fields():
-    run = with_settings(preset("voc"), ["refine.par.iterations=3", "evaluate.scales=[1.0]", "train.own_argmax_from=null"])
-    assert run.refine.par.iterations == 3 and run.evaluate.scales == (1.0,) and run.train.own_argmax_from is None
+    run = with_settings(preset("voc"), ["refine.par.iterations=3", "predict.scales=[1.0]", "train.own_argmax_from=null"])
+    assert run.refine.par.iterations == 3 and run.predict.scales == (1.0,) and run.train.own_argmax_from is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.config import CamSpec, EvaluateSpec, SegmenterSpec
+from excel_core.config import CamSpec, PredictSpec, SegmenterSpec
 from excel_core.inference import scale_plan, segment_multi_scale, segment_single_scale
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
@@ -29,14 +29,14 @@ def image():
 
 
 def test_scales_do_not_compound():
-    plan = scale_plan(320, 16, EvaluateSpec(scales=(0.7, 1.0, 1.2, 1.5)))
+    plan = scale_plan(320, 16, PredictSpec(scales=(0.7, 1.0, 1.2, 1.5)))
     assert plan == [(224, True), (320, False), (384, True), (480, True)]  # the published VOC forgets one flip
-    assert scale_plan(320, 16, EvaluateSpec(flip="all"))[1] == (320, True)
+    assert scale_plan(320, 16, PredictSpec(flip="all"))[1] == (320, True)
 
 
 @torch.inference_mode()
 def test_one_scale_without_flip_is_single_scale(vision, segmenter, image):
-    multi = segment_multi_scale(vision, segmenter, image, EvaluateSpec(scales=(1.0,)))
+    multi = segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(1.0,)))
     single = segment_single_scale(vision, segmenter, image)
     assert single.shape == (4, 40, 56)
     torch.testing.assert_close(multi, single)
@@ -44,7 +44,7 @@ def test_one_scale_without_flip_is_single_scale(vision, segmenter, image):
 
 @torch.inference_mode()
 def test_flip_averaging_makes_mirrored_images_agree(vision, segmenter, image):
-    spec = EvaluateSpec(scales=(0.7, 1.0), flip="all")
+    spec = PredictSpec(scales=(0.7, 1.0), flip="all")
     straight = segment_multi_scale(vision, segmenter, image, spec)
     mirrored = segment_multi_scale(vision, segmenter, np.ascontiguousarray(image[:, ::-1]), spec)
     torch.testing.assert_close(straight, mirrored.flip(-1), atol=1e-4, rtol=1e-3)
@@ -52,6 +52,6 @@ def test_flip_averaging_makes_mirrored_images_agree(vision, segmenter, image):
 
 @torch.inference_mode()
 def test_scales_and_flips_are_averaged_on_logits(vision, segmenter, image):
-    alone = [segment_multi_scale(vision, segmenter, image, EvaluateSpec(scales=(s,), flip="all")) for s in (0.5, 1.5)]
-    both = segment_multi_scale(vision, segmenter, image, EvaluateSpec(scales=(0.5, 1.5), flip="all"))
+    alone = [segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(s,), flip="all")) for s in (0.5, 1.5)]
+    both = segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(0.5, 1.5), flip="all"))
     torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)

@@ -29,7 +29,7 @@ from tests.flows.store_files import file_digests, sealed
 from tests.flows.toys import build_toys, pids_of, toys
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SHARDED = ("cams", "refine", "dynamic", "evaluate", "sweep", "sweep_lvc")
+SHARDED = ("cams", "refine", "dynamic", "predict", "evaluate", "sweep", "sweep_lvc")
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,14 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 SETTINGS = [
     "dataset.val_splits=[held_out]", "clip.model=excel-tiny", "knowledge.attributes=16", "shards.images=5",
-    "cams.image_size=64", "evaluate.image_size=64", "evaluate.scales=[1.0]", "refine.par.iterations=2",
+    "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]", "refine.par.iterations=2",
     "train.crop=64", "train.iterations=2", "train.batch_size=2", "train.dynamic_from=1", "train.own_argmax_from=1",
     "train.segmenter.width=16", "report.gallery_images=2",
 ]  # fmt: skip
 TRAIN, LATER, HELD_OUT = range(1, 9), 9, range(501, 507)
-SCORED = {"static": "refine", "lvc": "dynamic"}  # kind of label maps -> the stage that makes them
-EVERYTHING_SEEN = ("cams", "refine", "train", "dynamic", "evaluate", "report")
+SCORED = {"static": "refine", "lvc": "dynamic", "segmentation": "predict"}  # kind of label maps -> the stage that makes them
+TRAINED = ("train", "dynamic", "predict", "evaluate", "report")
+EVERYTHING_SEEN = ("cams", "refine", *TRAINED)
 
 
 class Edited:
@@ -89,9 +90,9 @@ def _undone(*paths):
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _expected(edited, full, stages, predicted, **parts):
+def _expected(edited, full, stages, **parts):
     """Everything of `stages`, but of some only the given parts; of `evaluate`, the parts whose label maps came out
-    differently, and the predictions where the segmenter or the way it is used was `predicted` to change."""
+    differently."""
     expected = {stage: full[stage] for stage in stages} | parts
     if "evaluate" in stages:
         expected["evaluate"] = {""} | {
@@ -100,25 +101,25 @@ def _expected(edited, full, stages, predicted, **parts):
             for shard, content in edited.contents(stage).items()
             if edited.first[stage].get(shard) != content
         }
-        if predicted:
-            expected["evaluate"] |= {part for part in full["evaluate"] if part.startswith("segmentation")}
     return expected
 
 
-def _check(edited, full, stages, *settings, change=lambda: None, predicted=True, **parts):
+def _check(edited, full, stages, *settings, change=lambda: None, **parts):
     """Run with the edit, compare what was executed, and undo it."""
     with _undone(edited.prompts, edited.descriptions, edited.listed):
         change()
         executed = edited.run(*settings)
-    assert executed == _expected(edited, full, stages, predicted, **parts)
+    assert executed == _expected(edited, full, stages, **parts)
 
 
 def test_the_first_run_executes_everything(edited, full):
     shards = {f"train-{i + 1}of2" for i in range(2)}
     assert full["cams"] == full["refine"] == full["dynamic"] == {"", *shards}
     assert full["describe"] == {"", *_classes(edited)}
-    held_out = {f"segmentation-held_out-{i + 1}of2" for i in range(2)}
-    assert full["evaluate"] == {"", *held_out, *(f"{kind}-{shard}" for kind in ("static", "lvc") for shard in shards)}
+    held_out = {f"held_out-{i + 1}of2" for i in range(2)}
+    assert full["predict"] == {"", *held_out}
+    scored = {f"{kind}-{shard}" for kind in ("static", "lvc") for shard in shards} | {f"segmentation-{s}" for s in held_out}
+    assert full["evaluate"] == {"", *scored}
     assert full["train"] == full["knowledge"] == full["dataset"] == full["report"] == {""}
     assert edited.run() == {}
 
@@ -164,21 +165,21 @@ def test_background_prompt(edited, full):
 
 
 @pytest.mark.parametrize(
-    ("setting", "stages", "predicted"),
+    ("setting", "stages"),
     [
-        ("describe.n=10", ("describe", "knowledge", *EVERYTHING_SEEN), True),
-        ("knowledge.attributes=8", ("knowledge", *EVERYTHING_SEEN), True),
-        ("cams.calibration.depth=2", EVERYTHING_SEEN, True),
-        ("refine.affinity.threshold=0.4", ("refine", "train", "dynamic", "evaluate", "report"), True),
-        ("refine.crf.bilateral_weight=9", ("refine", "dynamic", "evaluate", "report"), True),  # training has no CRF
-        ("train.learning_rate=0.01", ("train", "dynamic", "evaluate", "report"), True),
-        ("evaluate.scales=[0.5, 1.0]", ("evaluate", "report"), True),
-        ("report.gallery_images=1", ("report",), False),
-        ("train.workers=1", ("report",), False),  # how fast, not what; the report shows the whole spec
+        ("describe.n=10", ("describe", "knowledge", *EVERYTHING_SEEN)),
+        ("knowledge.attributes=8", ("knowledge", *EVERYTHING_SEEN)),
+        ("cams.calibration.depth=2", EVERYTHING_SEEN),
+        ("refine.affinity.threshold=0.4", ("refine", *TRAINED)),
+        ("refine.crf.bilateral_weight=9", ("refine", "dynamic", "predict", "evaluate", "report")),  # training has no CRF
+        ("train.learning_rate=0.01", TRAINED),
+        ("predict.scales=[0.5, 1.0]", ("predict", "evaluate", "report")),
+        ("report.gallery_images=1", ("report",)),
+        ("train.workers=1", ("report",)),  # how fast, not what; the report shows the whole spec
     ],
 )
-def test_setting(edited, full, setting, stages, predicted):
-    _check(edited, full, stages, setting, predicted=predicted)
+def test_setting(edited, full, setting, stages):
+    _check(edited, full, stages, setting)
 
 
 def _image(edited, number):
@@ -196,15 +197,13 @@ def test_one_training_image_replaced(edited, full):
     one = {"", f"train-{shard_of(path.stem, 2) + 1}of2"}
     with _undone(path):
         change = lambda: _mirror(path)  # noqa: E731
-        stages = ("train", "dynamic", "evaluate", "report")
-        _check(edited, full, stages, change=change, dataset={""}, cams=one, refine=one)
+        _check(edited, full, TRAINED, change=change, dataset={""}, cams=one, refine=one)
 
 
 def test_one_training_image_added(edited, full):
     one = {"", f"train-{shard_of(scene_id(LATER), 2) + 1}of2"}
     change = lambda: edited.listed.write_text(f"{edited.listed.read_text()}{scene_id(LATER)}\n")  # noqa: E731
-    stages = ("train", "dynamic", "evaluate", "report")
-    _check(edited, full, stages, change=change, dataset={""}, cams=one, refine=one)
+    _check(edited, full, TRAINED, change=change, dataset={""}, cams=one, refine=one)
 
 
 def test_one_held_out_image_replaced(edited, full):
@@ -212,5 +211,6 @@ def test_one_held_out_image_replaced(edited, full):
     with _undone(path):
         _mirror(path)
         executed = edited.run()
-    shard = f"segmentation-held_out-{shard_of(path.stem, 2) + 1}of2"
-    assert executed == {"dataset": {""}, "evaluate": {"", shard}, "report": {""}}
+    shard = f"held_out-{shard_of(path.stem, 2) + 1}of2"
+    evaluated = {"", f"segmentation-{shard}"}
+    assert executed == {"dataset": {""}, "predict": {"", shard}, "evaluate": evaluated, "report": {""}}

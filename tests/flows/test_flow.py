@@ -78,9 +78,9 @@ def test_damaged_outputs_alone_are_built_again(store):
 
 
 def test_an_edit_reruns_what_it_touches(store):
-    _run("fourth", store, ["evaluate.scales=[1.0]"])
+    _run("fourth", store, ["predict.scales=[1.0]"])
     states = _task_states("fourth")
-    assert {name for name in STAGES if states[name] == "Completed"} == {"evaluate", "report"}
+    assert {name for name in STAGES if states[name] == "Completed"} == {"predict", "evaluate", "report"}
     parts = {name.split()[1].split("-")[0] for name in states if name.startswith("evaluate ") and states[name] == "Completed"}
     assert parts == {"segmentation"}
 

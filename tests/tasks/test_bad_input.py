@@ -15,7 +15,7 @@ from tests.conftest import SMALL_DEMO
 # The world's folder, read as any user's folder in VOC layout.
 AS_VOC = ["dataset.prompts=world", "dataset.val_splits=[held_out_1]", "clip.model=excel-tiny", "knowledge.attributes=16"]
 SMALL = [setting for setting in SMALL_DEMO if not setting.startswith("dataset")]
-SIZES = ["cams.image_size=64", "evaluate.image_size=64", "train.crop=64"]
+SIZES = ["cams.image_size=64", "predict.image_size=64", "train.crop=64"]
 
 
 @pytest.fixture

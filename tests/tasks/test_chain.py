@@ -138,8 +138,8 @@ def _in_this_module(function):
 
 
 def test_segmentation_looks_at_its_own_size(chain, small_run):
-    """evaluate.image_size is the side that segmentation is warped to, whatever the CAMs' side is."""
-    edited = with_settings(small_run, ["evaluate.image_size=64", "evaluate.ablation=false", "evaluate.crf=false"])
+    """predict.image_size is the side that segmentation is warped to, whatever the CAMs' side is."""
+    edited = with_settings(small_run, ["predict.image_size=64", "evaluate.ablation=false", "predict.crf=false"])
     outputs = follow(edited, chain[1], "evaluate", run_stage)
     before, after = (
         json.loads((found["evaluate"].folder / "metrics.json").read_text())["results"] for found in (chain[0], outputs)

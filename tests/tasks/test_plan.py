@@ -37,7 +37,7 @@ def test_everything_runs_in_an_empty_store(small_run, tmp_path):
         ("refine.crf.iterations=3", "refine", "refine.crf.iterations: 10 → 3"),
         ("train.learning_rate=0.1", "train", "train.learning_rate: 0.001 → 0.1"),
         ("knowledge.attributes=8", "knowledge", "attributes: 64 → 8"),
-        ("evaluate.scales=[1.0]", "evaluate", "evaluate.scales: [0.7, 1.0] → [1.0]"),
+        ("predict.scales=[1.0]", "predict", "predict.scales: [0.7, 1.0] → [1.0]"),
     ],
 )
 def test_a_setting_is_named_as_the_reason(chain, small_run, setting, stage, why):
