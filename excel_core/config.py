@@ -33,6 +33,7 @@ class DatasetSpec(Spec):
     val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on, where they have masks")
     test_splits: tuple[str, ...] = Field((), description="further splits it segments, without labels and masks")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
+    max_bad: Unit = Field(0.01, description="share of bad images that ends the run before work starts; one is always skipped")
     scene_size: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="world: side of a scene, pixels")
     train_scenes: Positive = Field(240, description="world: training scenes")
     val_scenes: Positive = Field(40, description="world: held-out scenes of each validation split")
@@ -57,7 +58,9 @@ class KnowledgeSpec(Spec):
     mode: Literal["attributes", "class_mean", "none"] = Field(
         "attributes", description="enrich by k-means attributes, by the class mean of descriptions, or not at all"
     )
-    attributes: Positive = Field(112, description="k-means clusters over all descriptions")
+    attributes: Positive | None = Field(
+        112, description="k-means clusters over all descriptions; None: a quarter of them, at most 112"
+    )
     keep: Positive | None = Field(None, description="TOP-K attributes a class; None drops the lowest tenth")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in T_c = t_c + lambda * sum")
     seed: Seed = Field(0, description="random state of k-means")

@@ -15,6 +15,8 @@ __all__ = [
     "Knowledge", "attribute_weights", "build_knowledge", "cluster_attributes", "enrich", "nearest_descriptions",
 ]  # fmt: skip
 
+MOST = 112  # attributes where their number is left open
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -44,12 +46,13 @@ def build_knowledge(templates: Tensor, background: Tensor, descriptions: Tensor,
 def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
     """descriptions (n*C, D) unit rows → k-means centroids (A, D), deliberately not re-normalised (method 1)."""
     count = len(np.unique(descriptions.numpy(), axis=0))
-    if spec.attributes > count:
+    clusters = spec.attributes or min(MOST, max(1, count // 4))
+    if clusters > count:
         raise SettingError(
-            f"knowledge.attributes={spec.attributes} needs at least as many distinct descriptions, got {count}; "
+            f"knowledge.attributes={clusters} needs at least as many distinct descriptions, got {count}; "
             f"set knowledge.attributes to at most {count} or raise describe.n"
         )
-    kmeans = KMeans(n_clusters=spec.attributes, random_state=spec.seed, n_init="auto").fit(descriptions.numpy())
+    kmeans = KMeans(n_clusters=clusters, random_state=spec.seed, n_init="auto").fit(descriptions.numpy())
     return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 

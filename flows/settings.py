@@ -13,7 +13,7 @@ from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
 from tasks.dataset import check_layout
-from tasks.prompt_files import descriptions_file, prompts_file
+from tasks.prompt_files import OWN, descriptions_file, prompts_file
 from tasks.stage import Place
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
@@ -31,8 +31,9 @@ def make_run(
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
     check_layout(run.dataset)
-    prompts_file(run.dataset.prompts)
-    descriptions_file(run.dataset.prompts)
+    if run.dataset.prompts != OWN:
+        prompts_file(run.dataset.prompts)
+        descriptions_file(run.dataset.prompts)
     return run
 
 

@@ -19,7 +19,7 @@ def build_dataset(work: Work) -> dict[str, Any]:
     check_layout(spec)
     names = class_set(work.run, work.place.data).class_names
     splits = list(dict.fromkeys((spec.train_split, *spec.val_splits, *spec.test_splits)))
-    manifest = LAYOUTS[spec.layout].read(work.data, splits, names, unlabelled=spec.test_splits)
+    manifest = LAYOUTS[spec.layout].read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad)
     if spec.max_images is not None:
         manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
     write_manifest(work.folder / "manifest.parquet", manifest)
@@ -40,14 +40,16 @@ def check_layout(spec: DatasetSpec) -> None:
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.dataset.model_dump(mode="json", include={"layout", "train_split", "val_splits", "test_splits", "max_images"})
+    return run.dataset.model_dump(
+        mode="json", include={"layout", "train_split", "val_splits", "test_splits", "max_images", "max_bad"}
+    )
 
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
-    return {
-        "classes": list(class_set(run, place.data).class_names),
-        "files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources),
-    }
+    found = {"classes": list(class_set(run, place.data).class_names)}
+    if place.data is None:  # the drawn world: an input of its own
+        return found
+    return found | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
 
 
 STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True)

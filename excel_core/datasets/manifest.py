@@ -37,11 +37,11 @@ SHOWN = 5  # how many bad images an error names
 
 
 def check_image_id(image_id: str, where: str) -> str:
-    """Return image_id, or raise DataError where it is not one plain file name (no folder, no white space)."""
-    odd = any(mark in image_id for mark in '/\\:"') or image_id.split() != [image_id]
-    if odd or image_id.startswith(".") or not image_id.isprintable():
+    """Return image_id, or raise DataError where it is not one plain file name (no folder, no white space at its ends)."""
+    odd = any(mark in image_id for mark in '/\\:"') or image_id != image_id.strip()
+    if odd or not image_id or image_id.startswith(".") or not image_id.isprintable():
         raise DataError(
-            f"{where}: an image id is one file name inside JPEGImages without suffix, such as 2007_000032; got {image_id!r}"
+            f"{where}: an image id is one file name without folder and suffix, such as 2007_000032; got {image_id!r}"
         )
     return image_id
 

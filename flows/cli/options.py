@@ -9,7 +9,7 @@ from rich.console import Console
 
 __all__ = ["Clip", "Data", "Device", "Gpus", "Method", "Preset", "Runner", "Sets", "Store", "console", "text"]
 
-Preset = Annotated[str, typer.Argument(help="voc, coco or demo")]
+Preset = Annotated[str, typer.Argument(help="voc, coco, photos or demo")]
 Data = Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)]
 Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
 Clip = Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)]

@@ -49,7 +49,7 @@ def test_wrong_settings_name_the_field(setting, message):
 
 
 def test_unknown_preset_and_method():
-    with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, demo"):
+    with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, photos, demo"):
         preset("vco")
     with pytest.raises(SettingError, match="unknown method 'best'; valid methods: reference, paper, clean"):
         preset("voc", "best")

@@ -1,0 +1,154 @@
+"""A folder of one's own photos → the manifest, with image-level labels from a table or from the folders' names.
+
+labels.csv beside the photos     image,labels[,split]      see label_table.py; split is train where it is left out
+or one folder a class            dog/*.jpg  sofa/*.jpg     a photo that is in several of them has all of their classes
+
+In the table photos are named by their path inside the folder, with or without the suffix. An id is a file's name without its
+suffix, so two photos of one name are an error, but for byte-identical copies in several class folders: they are one photo.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from excel_core.datasets.label_table import LabelRow, read_label_table
+from excel_core.datasets.labels import check_class_names
+from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
+from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
+from excel_core.datasets.truth import MASK_FOLDERS
+from excel_core.errors import DataError
+
+__all__ = ["folder_class_names", "folder_sources", "read_folder"]
+
+TABLE = "labels.csv"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+DEFAULT_SPLIT = "train"
+
+
+def folder_class_names(root: Path) -> tuple[str, ...]:
+    """The class names that the table or the folders' names hold, in alphabetical order; DataError where there are none."""
+    if (root / TABLE).is_file():
+        table = read_label_table(root / TABLE)
+        names = {name for row in table.rows for name in table.names(row)}
+        if not names:
+            raise DataError(f"{root / TABLE}: no row has a label; write class names into the column 'labels'")
+    else:
+        names = {folder.name for folder in _class_folders(root)}
+    return tuple(sorted(names, key=lambda name: (name.casefold(), name)))
+
+
+def folder_sources(root: Path) -> list[str]:
+    """The files and folders under root that hold the photos, relative to it; nothing else that lies there."""
+    if not (root / TABLE).is_file():
+        return [folder.name for folder in _class_folders(root)]
+    return [TABLE, *(_find(root, row) for row in read_label_table(root / TABLE).rows)]
+
+
+def read_folder(
+    root: Path,
+    splits: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    unlabelled: Sequence[str] = (),
+    max_bad: float = 0.01,
+    threads: int = 4,
+) -> Manifest:
+    """Read the photos under root → Manifest, rows in the table's order or sorted by name; the parameters as `read_voc`'s.
+
+    Raises DataError for a folder with neither a table nor class folders, an unknown split or label, a path that leads out of
+    the folder, and two photos of one name; a photo that is missing, damaged or without labels keeps its row with the reason.
+    """
+    check_class_names(class_names)
+    check_splits(splits)
+    listed = _from_table(root, class_names, unlabelled) if (root / TABLE).is_file() else _from_folders(root, class_names)
+    _check_names(listed)
+    known = list(dict.fromkeys(row.split for row in listed))
+    unknown = [split for split in splits if split not in known]
+    if unknown:
+        raise DataError(f"unknown split {unknown[0]!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'")
+    ordered = [row for split in splits for row in listed if row.split == split]
+    return read_listed(root, ordered, max_bad=max_bad, threads=threads)
+
+
+def _from_table(root: Path, class_names: Sequence[str], unlabelled: Sequence[str]) -> list[Listed]:
+    table = read_label_table(root / TABLE)
+    listed = []
+    for row in table.rows:
+        names, split = set(table.names(row, class_names)), row.split or DEFAULT_SPLIT
+        odd = sorted(names.difference(class_names))
+        if odd:
+            raise DataError(f"{row.where}: unknown label {odd[0]!r}; valid: {', '.join(class_names)}")
+        image = _find(root, row)
+        labels = tuple(name for name in class_names if name in names)
+        problem = "" if labels or split in unlabelled else NO_LABELS
+        listed.append(Listed(_id(image, row.where), split, image, labels, problem))
+    return listed
+
+
+def _find(root: Path, row: LabelRow) -> str:
+    """A row's photo relative to the root, with its suffix; as it is written where there is no such file."""
+    path = PurePosixPath(row.image)
+    if path.is_absolute() or ".." in path.parts or "\\" in row.image or ":" in row.image or not row.image.isprintable():
+        raise DataError(f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}")
+    if (root / path).is_file():
+        return str(path)
+    spelled = (suffix for lower in SUFFIXES for suffix in (lower, lower.upper()))
+    candidates = [f"{path}{suffix}" for suffix in spelled if (root / f"{path}{suffix}").is_file()]
+    if len(candidates) > 1:
+        raise DataError(f"{row.where}: {row.image} may be any of {', '.join(candidates)}; write the suffix")
+    return candidates[0] if candidates else str(path)
+
+
+def _from_folders(root: Path, class_names: Sequence[str]) -> list[Listed]:
+    """A row a photo, its copies in further class folders left out; in the order of their names."""
+    found: dict[str, dict[str, Path]] = {}  # file name -> class -> path
+    for folder in _class_folders(root):
+        if folder.name not in class_names:
+            raise DataError(f"{folder}: no class is called so; valid: {', '.join(class_names)}")
+        for path in _photos(folder):
+            found.setdefault(path.name, {})[folder.name] = path
+    listed = []
+    for name in sorted(found):
+        copies = found[name]
+        first = next(iter(copies.values()))
+        digest = image_digest(first)
+        for other in copies.values():
+            if image_digest(other) != digest:
+                raise DataError(f"{first} and {other} are different photos of one name; rename one")
+        labels = tuple(of_class for of_class in class_names if of_class in copies)
+        image = first.relative_to(root).as_posix()
+        listed.append(Listed(_id(image, str(first)), DEFAULT_SPLIT, image, labels))
+    return listed
+
+
+def _class_folders(root: Path) -> list[Path]:
+    """Folders with photos; DataError, saying what was looked for, where there is none."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; pass the folder that holds the photos")
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and _holds_classes(path.name) and any(_photos(path))]
+    if not folders:
+        photos = sum(1 for _ in _photos(root))
+        raise DataError(
+            f"{root}: looked for {TABLE} (image,labels) or one folder of photos a class; found {photos} photos and neither"
+        )
+    return folders
+
+
+def _holds_classes(name: str) -> bool:
+    return not name.startswith(".") and name.casefold() not in {folder.casefold() for folder in MASK_FOLDERS}
+
+
+def _photos(folder: Path) -> Iterable[Path]:
+    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _id(image: str, where: str) -> str:
+    path = PurePosixPath(image)
+    return check_image_id(path.stem if path.suffix.lower() in SUFFIXES else path.name, where)
+
+
+def _check_names(listed: Sequence[Listed]) -> None:
+    taken: dict[str, Listed] = {}
+    for row in listed:
+        other = taken.setdefault(row.id, row)
+        if other is not row:
+            raise DataError(f"{other.image} and {row.image} would both be called {row.id!r}; rename one")
