@@ -1,4 +1,8 @@
-"""Image-level labels, from labels.csv or from VOC's XML; never from a mask."""
+"""Image-level labels, from labels.csv or from VOC's XML; never from a mask.
+
+labels.csv has the columns `image,labels`. Names in a cell are separated by `;`, and by spaces where no `;` is in the cell
+and no class name has a space in it: `dog person`, `traffic light; dog`.
+"""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -16,18 +20,19 @@ HEADER = ["image", "labels"]
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Raise SettingError unless class_names are distinct words that a labels.csv can hold."""
+    """Raise SettingError unless class_names are distinct names that a labels.csv can hold: words with single spaces between
+    them, without the `;` that separates names."""
     if isinstance(class_names, str) or not class_names:
         raise SettingError(f"class_names must be a non-empty list of names, got {class_names!r}")
-    odd = [name for name in class_names if name.split() != [name]]
+    odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name]
     if odd:
-        raise SettingError(f"class_names must not hold white space, got {odd}; write 'traffic_light'")
+        raise SettingError(f"class_names must be words with single spaces between them and without ';', got {odd}")
     if len(set(class_names)) != len(class_names):
         raise SettingError(f"class_names must be distinct, got {list(class_names)}")
 
 
 def read_labels_csv(path: Path, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """Read `image,labels` (space-separated class names) → image id: its labels in class order.
+    """Read `image,labels` → image id: its labels in class order.
 
     Raises DataError, naming the line, for a wrong header or row, a second row of one image, and a label
     that is not one of class_names.
@@ -48,7 +53,7 @@ def read_labels_csv(path: Path, class_names: Sequence[str]) -> dict[str, list[st
                 image_id = row[0].strip()
                 if image_id in labels:
                     raise DataError(f"{where}: {image_id} has a row already; merge the two")
-                labels[image_id] = _in_class_order(row[1].split(), class_names, where)
+                labels[image_id] = _in_class_order(_names(row[1], class_names), class_names, where)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     return labels
@@ -73,10 +78,18 @@ def read_labels_xml(path: Path, class_names: Sequence[str]) -> list[str]:
         raise ImageError(str(error)) from error
 
 
+def _names(cell: str, class_names: Sequence[str]) -> list[str]:
+    """The names in a cell of labels.csv; one alone where spaces may belong to it."""
+    if ";" in cell or any(" " in name for name in class_names):
+        return [name for part in cell.split(";") if (name := " ".join(part.split()))]
+    return cell.split()
+
+
 def _in_class_order(names: Iterable[str], class_names: Sequence[str], where: str) -> list[str]:
     """Sort names by class, each once; DataError for a name that is no class."""
     found = set(names)
     unknown = sorted(found.difference(class_names))
     if unknown:
-        raise DataError(f"{where}: unknown label {unknown[0]!r}; valid: {', '.join(class_names)}")
+        advice = " (names are separated by ';')" if " " in unknown[0] else ""
+        raise DataError(f"{where}: unknown label {unknown[0]!r}{advice}; valid: {', '.join(class_names)}")
     return [name for name in class_names if name in found]

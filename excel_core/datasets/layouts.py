@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from excel_core.datasets.coco import read_coco
+from excel_core.datasets.coco_files import SOURCES
+from excel_core.datasets.coco_truth import coco_truth
 from excel_core.datasets.manifest import Manifest
-from excel_core.datasets.truth import Truth, TruthDoor
+from excel_core.datasets.truth import Truth, voc_truth
 from excel_core.datasets.voc import read_voc
 
 __all__ = ["LAYOUTS", "Layout"]
@@ -23,7 +26,6 @@ class Layout:
     class_names: Callable[[Path], tuple[str, ...]] | None = None
 
 
-VOC = Layout(
-    read_voc, lambda root, split, class_names: TruthDoor(root), ("JPEGImages", "Annotations", "ImageSets", "labels.csv")
-)
-LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC}
+VOC = Layout(read_voc, voc_truth, ("JPEGImages", "Annotations", "ImageSets", "labels.csv"))
+COCO = Layout(read_coco, coco_truth, SOURCES)
+LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC, "coco": COCO}
