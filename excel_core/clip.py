@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "normalise_pixels", "warp_images"]
+__all__ = ["FrozenClip", "VisionOnly", "normalise_pixels", "warp_images"]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -34,16 +34,29 @@ class QueryKeyValue:
     v: Tensor
 
 
-class FrozenClip:
-    """An open_clip model in evaluation mode without gradients, and its vision tower block by block."""
+class VisionOnly(nn.Module):
+    """Stands in for an open_clip model whose text tower is not there."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "CLIP") -> None:
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+
+class FrozenClip:
+    """An open_clip model in evaluation mode without gradients, and its vision tower block by block.
+
+    A `VisionOnly` model has no `tokenizer` and encodes no texts. `config`, where it is known: what open_clip builds the vision
+    tower from (embed_dim, vision_cfg, quick_gelu).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any | None, name: str = "CLIP", config: dict[str, Any] | None = None) -> None:
         check_plain_vit(model, name)
         self.model: Any = model.eval().requires_grad_(False)
         self.visual: Any = model.visual
         self.blocks: list[Any] = list(self.visual.transformer.resblocks)
         self.tokenizer = tokenizer
         self.name = name
+        self.config = config
         self.patch: int = self.visual.patch_size[0]
         self.width: int = self.visual.conv1.out_channels
         self.heads: int = self.blocks[0].attn.num_heads
@@ -62,7 +75,7 @@ class FrozenClip:
         patches = self.visual.conv1(image)
         h, w = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
-        class_token = self.visual.class_embedding.expand(len(image), 1, -1)
+        class_token = self.visual.class_embedding.expand(image.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + self._positions(h, w)
         return self.visual.ln_pre(tokens)  # type: ignore[no-any-return]
 
@@ -100,7 +113,9 @@ class FrozenClip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        """texts → (len(texts), D) float32 rows of unit length, on the CPU."""
+        """texts → (len(texts), D) float32 rows of unit length, on the CPU; ModelError where there is no text tower."""
+        if self.tokenizer is None:
+            raise ModelError(f"{self.name} is a vision tower alone and encodes no texts; load the whole CLIP: --clip MODEL:TAG")
         rows = []
         for start in range(0, len(texts), batch_size):
             tokens = self.tokenizer(texts[start : start + batch_size]).to(self.device)

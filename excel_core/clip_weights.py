@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from excel_core.clip import FrozenClip
+from excel_core.clip import FrozenClip, VisionOnly
 from excel_core.errors import ModelError
 from excel_core.world.token_rows import expand_token_rows
 
-__all__ = ["TINY_CLIP", "ClipSource", "clip_from_openai_state", "load_clip", "parse_clip_name"]
+__all__ = ["TINY_CLIP", "ClipSource", "clip_from_openai_state", "load_clip", "parse_clip_name", "vision_clip"]
 
 TINY_CLIP = "excel-tiny"
 WORLD = Path(__file__).parent / "world"
@@ -73,7 +73,25 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     model = _build(config, quick_gelu)
     _fill(model, state, name)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    return FrozenClip(model.to(device), tokenizer, name)
+    vision = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
+    return FrozenClip(model.to(device), tokenizer, name, vision)
+
+
+def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
+    """The vision tower alone, of `config` (FrozenClip.config) with the tensors of `state`; ModelError where they do not fit.
+
+    Nothing is drawn at random and nothing copied: the tower is built without memory and takes the tensors as they are.
+    """
+    from open_clip.model import CLIP
+
+    text = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}  # CLIP wants one; it is dropped here
+    try:
+        with torch.device("meta"):
+            model = CLIP(config["embed_dim"], config["vision_cfg"], text, quick_gelu=config["quick_gelu"])
+        model.visual.load_state_dict(state, assign=True)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(f"{name}: the vision tower's weights do not fit its description ({error})") from None
+    return FrozenClip(VisionOnly(model.visual), None, name, config)
 
 
 def clip_from_openai_state(state: State, quick_gelu: bool) -> FrozenClip:

@@ -7,6 +7,7 @@ ExcelError                     base: something a person can act on
 │   ├── ImageError             one bad image: recorded with its reason and skipped
 │   └── MaskLeakError          a segmentation mask was opened outside evaluation
 ├── PromptError                a prompt or description file that does not fit its schema
+├── DescriptionError           a language model that gives no usable descriptions of a class, or a server that does not answer
 ├── StoreError                 a store that is missing, damaged or of another shape
 ├── WorkerError                processes die over their work: a cluster's over a shard, again and again, or training's
 └── ServerError                a local Prefect server or worker that does not come up; names its log
@@ -14,6 +15,7 @@ ExcelError                     base: something a person can act on
 
 __all__ = [
     "DataError",
+    "DescriptionError",
     "ExcelError",
     "ImageError",
     "MaskLeakError",
@@ -52,6 +54,10 @@ class MaskLeakError(DataError):
 
 class PromptError(ExcelError):
     """A prompt or description file that does not fit its schema."""
+
+
+class DescriptionError(ExcelError):
+    """A language model that gives no usable descriptions of a class, or a server that does not answer."""
 
 
 class StoreError(ExcelError):

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from excel_core.config import RunSpec
 from excel_core.stores import read_json
+from flows.api_key import key_of_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
 from tasks.build import complete_output, run_stage
@@ -39,7 +40,12 @@ def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential")
     place.store.mkdir(parents=True, exist_ok=True)
     close_dead_runs(place.store)
     cached = set()
-    with _recorded(run, place) as record, parts_builder(runner, place) as build_parts, listening(_Progress()):
+    with (
+        _recorded(run, place) as record,
+        key_of_run(last, run, place),
+        parts_builder(runner, place) as build_parts,
+        listening(_Progress()),
+    ):
 
         def build(work: Work) -> StageOutput:
             found = complete_output(work) is not None

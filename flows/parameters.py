@@ -71,7 +71,7 @@ def chain_flow(name: str, description: str | None = None) -> Callable[[Body], Fl
             """What follows are the descriptions in Prefect's form; it overlooks those of `Annotated`.
 
             Args:
-                preset: Data set with its hyper-parameters; photos is a folder of your own, demo the built-in picture-book world.
+                preset: Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.
                 method: How to compute: as the published code does, as the paper's equations are printed, or cleaned up.
                 data: Data folder in the preset's layout, absolute or relative to the worker's. demo needs none.
                 store: Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/.

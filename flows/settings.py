@@ -12,6 +12,7 @@ from excel_core.distributed import Team
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
+from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
 from tasks.prompt_files import OWN, descriptions_file, prompts_file
 from tasks.stage import Place
@@ -31,8 +32,11 @@ def make_run(
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
     check_layout(run.dataset)
-    if run.dataset.prompts != OWN:
+    if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
+    if run.describe.provider == "openai":
+        instruction_of(run.describe)
+    elif run.dataset.prompts != OWN:
         descriptions_file(run.dataset.prompts)
     return run
 

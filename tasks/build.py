@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from excel_core.datasets.truth import masks_forbidden
+from excel_core.datasets.truth import LABEL_FILES, masks_forbidden
 from excel_core.errors import StoreError
 from tasks.outputs import StageOutput, locked, read_output, seal
 from tasks.progress import Counter, say
@@ -123,7 +123,7 @@ def _build(work: Work) -> dict[str, Any]:
     try:
         if work.stage.sees_masks:
             return build(work)
-        with masks_forbidden(stage=work.stage.name):
+        with masks_forbidden(stage=work.stage.name, exempt=LABEL_FILES if work.stage.reads_labels else ()):
             return build(work)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

@@ -20,12 +20,14 @@ def build_dataset(work: Work) -> dict[str, Any]:
     names = class_set(work.run, work.place.data).class_names
     splits = list(dict.fromkeys((spec.train_split, *spec.val_splits, *spec.test_splits)))
     manifest = LAYOUTS[spec.layout].read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad)
+    left_out = manifest.attrs.pop("left_out", {})  # split -> how many images a layout leaves out for want of any object
     if spec.max_images is not None:
         manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
     write_manifest(work.folder / "manifest.parquet", manifest)
     bad = manifest[manifest["error"] != ""]
     return {
         "images": {split: int((manifest["split"] == split).sum()) for split in splits},
+        "left_out": left_out,
         "bad": {row.id: row.error for row in bad.itertuples()},
     }
 
@@ -52,4 +54,4 @@ def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
     return found | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
 
 
-STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True)
+STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True, reads_labels=True)

@@ -1,11 +1,18 @@
-"""Stage `describe`: n descriptions a class → descriptions.json, with their provenance; a class a part."""
+"""Stage `describe`: n descriptions a class, from a file or a language model; a class a part.
 
+descriptions.json   excel-descriptions/1 (excel_core/descriptions/files.py): to copy, edit, and use as a bundled file
+prompts.json        the class set that they belong to
+"""
+
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.prompts import Descriptions, PromptSet
+from excel_core.descriptions.files import Descriptions
+from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import read_json, write_json
+from tasks.ask_class import ask_class, asked_provenance, instruction_of
 from tasks.identity import digest_of
 from tasks.progress import track
 from tasks.prompt_files import bundled_descriptions, class_set
@@ -13,39 +20,66 @@ from tasks.stage import Part, Place, Stage, Work
 
 __all__ = ["STAGE"]
 
+# What the texts hang on, and nothing else: neither how fast a model is asked nor what it costs.
+SETTINGS = {"bundled": ("provider", "n"), "openai": ("provider", "n", "model", "base_url", "structured", "temperature")}
+COSTS = ("requests", "prompt_tokens", "completion_tokens", "usd")
+
 
 def class_parts(work: Work) -> list[Part]:
-    """A part depends on its class's own bundled texts and on how many are asked for; not on its synonyms."""
-    prompts, bundled, n = _prompts(work), _bundled(work), work.run.describe.n
-    spec = {"spec": _spec(work.run), "provenance": dict(bundled.provenance), "template": prompts.template}
+    """A part depends on its class's own bundled texts, or on what the request says of its class; on no synonym, and on no
+    other class, although a request names them: one class changed or added asks for that one."""
+    n, own_key = work.run.describe.n, _asked_key(work) if _asks(work.run) else _bundled_key(work)
+    whole = {"spec": _spec(work.run), "template": _prompts(work).template}
     return [
-        Part(name=name, items=n, key=spec | {"class": name, "texts": digest_of(bundled.texts[name])}, about={"class": name})
-        for name in prompts.class_names
+        Part(name=one.name, items=n, key=whole | {"class": one.name} | own_key(one), about={"class": one.name})
+        for one in _prompts(work).classes
     ]
 
 
+def _bundled_key(work: Work) -> Callable[[ClassPrompt], dict[str, Any]]:
+    bundled = _bundled(work)
+    return lambda one: {
+        "provenance": bundled.provenance | bundled.class_provenance.get(one.name, {}),
+        "texts": digest_of(bundled.texts[one.name]),
+    }
+
+
+def _asked_key(work: Work) -> Callable[[ClassPrompt], dict[str, Any]]:
+    instruction = digest_of(instruction_of(work.run.describe).template)
+    return lambda one: {"about": one.about, "instruction": instruction}
+
+
 def build_class(work: Work) -> dict[str, Any]:
-    """Ask the provider for one class and write what it said."""
-    name, bundled = work.this_part.about["class"], _bundled(work)
-    texts = list(track(bundled.texts[name]))
-    write_json(work.folder / "descriptions.json", {"provenance": dict(bundled.provenance), "texts": texts})
-    return {"descriptions": len(texts)}
+    """Get one class's descriptions and write them."""
+    name, summary = work.this_part.about["class"], {}
+    if _asks(work.run):
+        answer = ask_class(work.run.describe, _prompts(work), name)
+        texts, provenance, summary = answer.texts, answer.provenance, answer.cost
+    else:
+        bundled = _bundled(work)
+        texts, provenance = bundled.texts[name], bundled.class_provenance.get(name, {})
+    write_json(work.folder / "descriptions.json", {"texts": list(track(texts)), "provenance": provenance})
+    return {"descriptions": len(texts)} | summary
 
 
 def join_classes(work: Work) -> dict[str, Any]:
-    """All classes in one file, with the prompts that they belong to."""
-    prompts = _prompts(work)
+    """All classes in one file, and beside it the class set that they belong to."""
+    prompts, run = _prompts(work), work.run
     found = {name: read_json(work.parts[name].folder / "descriptions.json") for name in prompts.class_names}
-    write_json(
-        work.folder / "descriptions.json",
-        {
-            "format": "excel-descriptions/1",
-            "provenance": next(iter(found.values()))["provenance"],
-            "classes": {name: part["texts"] for name, part in found.items()},
-            "prompts": asdict(prompts),
-        },
+    whole = Descriptions(
+        texts={name: tuple(part["texts"]) for name, part in found.items()},
+        provenance=asked_provenance(run.describe) if _asks(run) else _bundled(work).provenance,
+        class_provenance={name: part["provenance"] for name, part in found.items() if part["provenance"]},
     )
-    return {"classes": len(found), "descriptions": sum(len(part["texts"]) for part in found.values())}
+    write_json(work.folder / "descriptions.json", whole.document())
+    write_json(work.folder / "prompts.json", asdict(prompts))
+    parts = [part.summary for part in work.parts.values()]
+    costs = {cost: sum(part[cost] for part in parts) for cost in COSTS if all(cost in part for part in parts)}
+    return {"classes": len(found), "descriptions": sum(map(len, whole.texts.values()))} | costs
+
+
+def _asks(run: RunSpec) -> bool:
+    return run.describe.provider == "openai"
 
 
 def _prompts(work: Work) -> PromptSet:
@@ -57,7 +91,7 @@ def _bundled(work: Work) -> Descriptions:
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.describe.model_dump(mode="json")
+    return run.describe.model_dump(mode="json", include=set(SETTINGS[run.describe.provider]))
 
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:

@@ -3,30 +3,38 @@
 from typing import Any
 
 from excel_core.config import RunSpec
+from excel_core.descriptions.files import Descriptions, load_descriptions
 from excel_core.knowledge import build_knowledge
 from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import KnowledgeStore, read_json, write_knowledge
 from tasks.fingerprint import clip_fingerprint
-from tasks.stage import Stage, Work
+from tasks.stage import Place, Stage, Work
 from tasks.text_embeddings import TextEmbeddings
 from tasks.vision import cached_clip
 
-__all__ = ["STAGE"]
+__all__ = ["STAGE", "knowledge_base"]
 
 
 def build_knowledge_base(work: Work) -> dict[str, Any]:
     """Encode every text that was not encoded before, and cluster the descriptions."""
-    described = read_json(work.input("describe") / "descriptions.json")
-    prompts = _prompt_set(described["prompts"])
-    texts = tuple(text for name in prompts.class_names for text in described["classes"][name])
-    clip = cached_clip(work.run.clip.model, work.place.device)
-    embeddings = TextEmbeddings(work.place.store, clip_fingerprint(work.run, work.place), work.place.device)
+    prompts = _prompt_set(read_json(work.input("describe") / "prompts.json"))
+    described = load_descriptions(work.input("describe") / "descriptions.json", prompts, work.run.describe.n)
+    store = knowledge_base(prompts, described, work.run, work.place)
+    write_knowledge(work.folder / "knowledge.zarr", store)
+    found = store.knowledge
+    return {"texts": len(store.texts) + len(found.text), "attributes": len(found.attributes)}
+
+
+def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, place: Place) -> KnowledgeStore:
+    """The knowledge base of a class set and its descriptions, as many of each class."""
+    texts = tuple(text for name in prompts.class_names for text in described.texts[name])
+    clip = cached_clip(run.clip.model, place.device)
+    embeddings = TextEmbeddings(place.store, clip_fingerprint(run, place), place.device)
     templates, background, descriptions = (
         embeddings.encode(clip, found) for found in (prompts.templates(), prompts.background_templates(), list(texts))
     )
-    knowledge = build_knowledge(templates, background, descriptions, work.run.knowledge)
-    write_knowledge(work.folder / "knowledge.zarr", KnowledgeStore(knowledge, prompts.class_names, prompts.background, texts))
-    return {"texts": len(texts) + len(knowledge.text), "attributes": len(knowledge.attributes)}
+    knowledge = build_knowledge(templates, background, descriptions, run.knowledge)
+    return KnowledgeStore(knowledge, prompts.class_names, prompts.background, texts)
 
 
 def _prompt_set(values: dict[str, Any]) -> PromptSet:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from excel_core.config import RunSpec
 from excel_core.datasets.layouts import LAYOUTS
+from excel_core.descriptions.files import Descriptions, load_descriptions
 from excel_core.errors import PromptError, SettingError
-from excel_core.prompts import ClassPrompt, Descriptions, PromptSet, load_descriptions, load_prompts
+from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
 from tasks.fingerprint import files_fingerprint
 
 __all__ = [

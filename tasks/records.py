@@ -59,7 +59,8 @@ def image_parts(
 
     `among`: those of `rows` that the parts are about, where that is not all of them; shards are cut and named as if it
     were, so that they fit the shards of a stage that is about more. Parts are named SPLIT-iofn, with `what-` before it. A
-    shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until the number of shards doubles.
+    shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until
+    the number of shards doubles.
     """
     count = 1
     while len(rows) > count * work.run.shards.images:

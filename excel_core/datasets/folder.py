@@ -10,8 +10,8 @@ suffix, so two photos of one name are an error, but for byte-identical copies in
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from excel_core.datasets.label_table import LabelRow, read_label_table
-from excel_core.datasets.labels import check_class_names
+from excel_core.datasets.label_table import LabelRow, LabelTable, read_label_table
+from excel_core.datasets.labels import check_class_names, in_class_order
 from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
 from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
 from excel_core.datasets.truth import MASK_FOLDERS
@@ -27,7 +27,7 @@ DEFAULT_SPLIT = "train"
 def folder_class_names(root: Path) -> tuple[str, ...]:
     """The class names that the table or the folders' names hold, in alphabetical order; DataError where there are none."""
     if (root / TABLE).is_file():
-        table = read_label_table(root / TABLE)
+        table = _table(root)
         names = {name for row in table.rows for name in table.names(row)}
         if not names:
             raise DataError(f"{root / TABLE}: no row has a label; write class names into the column 'labels'")
@@ -40,7 +40,7 @@ def folder_sources(root: Path) -> list[str]:
     """The files and folders under root that hold the photos, relative to it; nothing else that lies there."""
     if not (root / TABLE).is_file():
         return [folder.name for folder in _class_folders(root)]
-    return [TABLE, *(_find(root, row) for row in read_label_table(root / TABLE).rows)]
+    return [TABLE, *(_find(root, row) for row in _table(root).rows)]
 
 
 def read_folder(
@@ -69,16 +69,16 @@ def read_folder(
     return read_listed(root, ordered, max_bad=max_bad, threads=threads)
 
 
+def _table(root: Path) -> LabelTable:
+    return read_label_table(root / TABLE, ("image", "labels"), ("image", "labels", "split"))
+
+
 def _from_table(root: Path, class_names: Sequence[str], unlabelled: Sequence[str]) -> list[Listed]:
-    table = read_label_table(root / TABLE)
+    table = _table(root)
     listed = []
     for row in table.rows:
-        names, split = set(table.names(row, class_names)), row.split or DEFAULT_SPLIT
-        odd = sorted(names.difference(class_names))
-        if odd:
-            raise DataError(f"{row.where}: unknown label {odd[0]!r}; valid: {', '.join(class_names)}")
-        image = _find(root, row)
-        labels = tuple(name for name in class_names if name in names)
+        labels = tuple(in_class_order(table.names(row, class_names), class_names, row.where))
+        split, image = row.split or DEFAULT_SPLIT, _find(root, row)
         problem = "" if labels or split in unlabelled else NO_LABELS
         listed.append(Listed(_id(image, row.where), split, image, labels, problem))
     return listed

@@ -13,8 +13,6 @@ from excel_core.errors import DataError
 
 __all__ = ["LabelRow", "LabelTable", "read_label_table"]
 
-HEADERS = (["image", "labels"], ["image", "labels", "split"])
-
 
 @dataclass(frozen=True)
 class LabelRow:
@@ -40,14 +38,18 @@ class LabelTable:
         return [name for part in row.labels.split(";") if (name := " ".join(part.split()))]
 
 
-def read_label_table(path: Path) -> LabelTable:
-    """Read a table; DataError, naming the line, for a wrong header or row, and a second row of one image."""
+def read_label_table(path: Path, *headers: Sequence[str]) -> LabelTable:
+    """Read a table whose first line is one of `headers`.
+
+    Raises DataError, naming the line, for a wrong header or row, and for a second row of one image.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
-            if header not in HEADERS:
-                raise DataError(f"{path} line 1: the header must be 'image,labels' or 'image,labels,split', got {header}")
+            if header not in [list(names) for names in headers]:
+                valid = " or ".join(repr(",".join(names)) for names in headers)
+                raise DataError(f"{path} line 1: the header must be {valid}, got {','.join(header)!r}")
             found: dict[str, LabelRow] = {}
             for cells in reader:
                 if not cells:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from excel_core.datasets.coco import read_coco
+from excel_core.datasets.coco_files import SOURCES
+from excel_core.datasets.coco_truth import coco_truth
 from excel_core.datasets.folder import folder_class_names, folder_sources, read_folder
 from excel_core.datasets.manifest import Manifest
-from excel_core.datasets.truth import Truth, TruthDoor
+from excel_core.datasets.truth import Truth, voc_truth
 from excel_core.datasets.voc import read_voc
 
 __all__ = ["LAYOUTS", "Layout"]
@@ -15,8 +18,8 @@ __all__ = ["LAYOUTS", "Layout"]
 @dataclass(frozen=True)
 class Layout:
     """`read(root, splits, class_names, unlabelled=…)` → the manifest; `truth(root, split, class_names)` → the split's masks;
-    `sources(root)`: files and folders under the root that `read` looks at; `class_names(root)`: the classes that the data folder
-    itself tells, where it does."""
+    `sources(root)`: files and folders under the root that `read` looks at; `class_names(root)`: the classes that the data
+    folder itself tells, where it does."""
 
     read: Callable[..., Manifest]
     truth: Callable[[Path, str, tuple[str, ...]], Truth]
@@ -24,10 +27,7 @@ class Layout:
     class_names: Callable[[Path], tuple[str, ...]] | None = None
 
 
-VOC = Layout(
-    read_voc,
-    lambda root, split, class_names: TruthDoor(root),
-    lambda root: ("JPEGImages", "Annotations", "ImageSets", "labels.csv"),
-)
-FOLDER = Layout(read_folder, lambda root, split, class_names: TruthDoor(root), folder_sources, folder_class_names)
-LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC, "folder": FOLDER}
+VOC = Layout(read_voc, voc_truth, lambda root: ("JPEGImages", "Annotations", "ImageSets", "labels.csv"))
+COCO = Layout(read_coco, coco_truth, lambda root: SOURCES)
+FOLDER = Layout(read_folder, voc_truth, folder_sources, folder_class_names)
+LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC, "coco": COCO, "folder": FOLDER}

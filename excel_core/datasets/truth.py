@@ -1,7 +1,9 @@
 """Segmentation masks: one door for evaluation, and a guard that fails whoever else opens one.
 
 Evaluation runs outside the guard and reads through TruthDoor; every other stage runs inside
-`masks_forbidden`. There is no permission to hand around: the two never overlap in one process.
+`masks_forbidden`. There is no permission to hand around: the two never overlap in one process. One exemption is
+explicit: COCO keeps labels and masks in one file, which the stage that reads labels may open, and its reader lets
+no mask survive parsing.
 
 What the guard sees: every file that Python opens (open, Path, os.open, Pillow, np.load, np.fromfile,
 np.memmap), in any thread and in forked workers. What it does not: C code that opens files by itself
@@ -11,9 +13,10 @@ hard link or copy of a mask elsewhere. excel reads every picture through a file 
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +27,24 @@ from excel_core.datasets.manifest import check_image_id
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.palette import load_labels_png
 
-__all__ = ["MASK_FOLDERS", "Truth", "TruthDoor", "masks_forbidden"]
+__all__ = [
+    "LABEL_FILES",
+    "MASK_FILES",
+    "MASK_FOLDERS",
+    "Truth",
+    "TruthDoor",
+    "check_allowed",
+    "masks_forbidden",
+    "voc_truth",
+]
 
 # Names under which VOC and its augmented set keep masks; protected wherever they are.
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject")
 _NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file systems ignore case
+# COCO's files of masks, and which of them image-level labels come from.
+MASK_FILES = ("instances_*.json", "person_keypoints_*.json", "panoptic_*.json", "stuff_*.json")
+LABEL_FILES = ("instances_*.json",)
+AUGMENTED = ("train_aug", "trainaug")  # splits whose masks come in part from SBD
 
 
 class Truth(Protocol):
@@ -54,14 +70,15 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class TruthDoor:
-    """The masks of a data set in VOC layout, for evaluation only."""
+    """The masks of a data set in VOC layout, for evaluation only; those that `folder` lacks are looked for in `spare`."""
 
     root: Path
     folder: str = "SegmentationClass"
+    spare: str = ""
 
     @property
     def where(self) -> str:
-        return self.folder
+        return f"{self.folder} or {self.spare}" if self.spare else self.folder
 
     def has(self, image_id: str) -> bool:
         return self._path(image_id).is_file()
@@ -78,8 +95,7 @@ class TruthDoor:
         MaskLeakError inside `masks_forbidden`.
         """
         path = self._path(image_id)
-        for guard in _snapshot():
-            raise MaskLeakError(_message(guard, str(path), "TruthDoor.read"))
+        check_allowed(path, "TruthDoor.read")
         if not path.is_file():
             raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
         mask = load_labels_png(path)
@@ -91,21 +107,37 @@ class TruthDoor:
         return mask
 
     def _path(self, image_id: str) -> Path:
-        return self.root / self.folder / f"{check_image_id(image_id, 'truth')}.png"
+        name = f"{check_image_id(image_id, 'truth')}.png"
+        first = self.root / self.folder / name
+        return self.root / self.spare / name if self.spare and not first.is_file() else first
+
+
+def voc_truth(root: Path, split: str, class_names: tuple[str, ...]) -> TruthDoor:
+    """The masks of a split in VOC layout; those of the augmented training set are in SegmentationClassAug, but for the
+    official ones. Other splits are scored against official masks alone."""
+    return TruthDoor(root, spare="SegmentationClassAug" if split in AUGMENTED else "")
+
+
+def check_allowed(path: Path, how: str) -> None:
+    """Raise MaskLeakError inside `masks_forbidden`, whatever it exempts; `how` is what wanted the masks at `path`."""
+    for guard in _snapshot():
+        raise MaskLeakError(_message(guard, str(path), how))
 
 
 @contextmanager
-def masks_forbidden(*mask_folders: Path, stage: str = "this stage") -> Iterator[None]:
-    """While active, opening a file under a mask folder raises MaskLeakError; for the whole process.
+def masks_forbidden(*mask_folders: Path, stage: str = "this stage", exempt: Collection[str] = ()) -> Iterator[None]:
+    """While active, opening a mask raises MaskLeakError; for the whole process.
 
-    Protected are all folders named as in MASK_FOLDERS and mask_folders, each under its name and under
-    the place that symbolic links lead to. stage is the name that the error gives. May be nested and
-    may be active in several threads at once. A folder of pseudo labels needs another name.
+    Protected are all folders named as in MASK_FOLDERS and mask_folders, and all files named as in MASK_FILES but for
+    the patterns in `exempt`, each under its name and under the place that symbolic links lead to. stage is the name
+    that the error gives. May be nested, where the strictest counts, and may be active in several threads at once.
+    A folder of pseudo labels needs another name.
     """
     _install()
     folders = {form for folder in mask_folders for form in _forms(os.fspath(folder))}
     token = object()
-    _active[token] = _Guard(stage, tuple(sorted(folders)))
+    files = tuple(pattern for pattern in MASK_FILES if pattern not in exempt)
+    _active[token] = _Guard(stage, tuple(sorted(folders)), files)
     try:
         yield
     finally:
@@ -116,12 +148,14 @@ def masks_forbidden(*mask_folders: Path, stage: str = "this stage") -> Iterator[
 class _Guard:
     stage: str
     folders: tuple[str, ...]  # absolute, as named and as resolved
+    files: tuple[str, ...]  # patterns of file names
 
     def protects(self, path: str) -> bool:
-        """Whether the absolute path is a mask folder or lies in one."""
+        """Whether the absolute path is a mask folder, lies in one, or is a file of masks."""
         if any(path == folder or path.startswith(folder + os.sep) for folder in self.folders):
             return True
-        return not _NAMES.isdisjoint(path.casefold().split(os.sep))
+        names = path.casefold().split(os.sep)
+        return not _NAMES.isdisjoint(names) or any(fnmatchcase(names[-1], pattern) for pattern in self.files)
 
 
 # Insertion, deletion and list(values()) are atomic, so no lock: the hook runs inside every open, and a
@@ -162,5 +196,5 @@ def _forms(path: str) -> tuple[str, str]:
 def _message(guard: _Guard, path: str, how: str) -> str:
     return (
         f"{guard.stage}: {how} of the segmentation mask {path}, but only evaluation may see masks; "
-        "take labels from labels.csv or Annotations, and score in the evaluate stage, outside masks_forbidden"
+        "take labels from labels.csv, Annotations or read_coco, and score in the evaluate stage, outside masks_forbidden"
     )

@@ -1,11 +1,12 @@
 """A folder in VOC layout → the manifest: which images, of which split, with which image-level labels.
 
 JPEGImages/ID.jpg                      (or .jpeg, .png)
-ImageSets/Segmentation/SPLIT.txt       one id a line; train_aug.txt is such a file as well
+ImageSets/Segmentation/SPLIT.txt       one id a line, or SBD's form: /JPEGImages/ID.jpg /SegmentationClassAug/ID.png
 labels.csv                             image,labels; takes precedence over
 Annotations/ID.xml                     VOC's own boxes, of which only the names are used
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_lis
 from excel_core.datasets.manifest import Manifest, check_image_id
 from excel_core.errors import DataError, ImageError
 
-__all__ = ["read_voc"]
+__all__ = ["read_split", "read_voc"]
 
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
 SUFFIXES = (".jpg", ".jpeg", ".png")
+SBD_LINE = re.compile(r"/?JPEGImages/([^/\s]+)\.(?:jpg|jpeg|png)\s+/?SegmentationClass(?:Aug)?/\1\.png")
 SHOWN = 8  # how many entries of a wrong folder an error names
 
 LabelReader = Callable[[str], list[str]]  # image id → labels in class order; ImageError where there are none
@@ -52,7 +54,7 @@ def read_voc(
     listed = [
         _listed(root, image_id, split, None if split in unlabelled else labels_of)
         for split in splits
-        for image_id in _read_split(root, split)
+        for image_id in read_split(root, split)
     ]
     return read_listed(root, listed, max_bad=max_bad, threads=threads)
 
@@ -84,8 +86,8 @@ def _label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:
     return look_up
 
 
-def _read_split(root: Path, split: str) -> list[str]:
-    """Ids of one split, in file order."""
+def read_split(root: Path, split: str) -> list[str]:
+    """Ids of one split, in file order. DataError for a split without a list, and for a line that is no id, naming it."""
     valid = sorted(path.stem for path in (root / SPLITS).glob("*.txt"))
     if split not in valid:
         raise DataError(f"unknown split {split!r}; {root / SPLITS} has: {', '.join(valid)}")
@@ -98,7 +100,10 @@ def _read_split(root: Path, split: str) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        image_id = check_image_id(line.strip(), f"{path} line {number}")
+        pair = SBD_LINE.fullmatch(line.strip())
+        if not pair and len(line.split()) > 1:
+            raise DataError(f"{path} line {number}: an image id is one file name without white space, got {line!r}")
+        image_id = check_image_id(pair[1] if pair else line.strip(), f"{path} line {number}")
         if image_id in line_of:
             raise DataError(f"{path} line {number}: {image_id} is on line {line_of[image_id]} already")
         line_of[image_id] = number

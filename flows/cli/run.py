@@ -103,10 +103,13 @@ def _call_flow(last: str, *arguments: Any) -> None:
 
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
+    from tasks.spent import spent_line
 
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
     for image, reason in outputs["dataset"].summary["bad"].items():
         print(f"skipped {image}: {reason}")
+    if spent := spent_line(outputs["describe"]):
+        print(spent)
     print(f"report: {outputs['report'].folder / 'index.html'}")
     print(f"Prefect UI: {ui}")
 

@@ -31,7 +31,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
         ),
         ("id,names\na0,dog\n", "line 1: the header must be 'image,labels', got 'id,names'"),
         ("", "line 1: the header must be"),
-        ("image,labels\na0,dog,cat\n", "line 2: expected an image id and its labels"),
+        ("image,labels\na0,dog,cat\n", "line 2: expected image, labels"),
         ("image,labels\na0,dog\n\na0,cat\n", "line 4: a0 has a row already"),
         ('image,labels\na0,"dog\n', "not a CSV file"),
     ],

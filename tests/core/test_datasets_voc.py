@@ -254,7 +254,8 @@ def test_a_wrong_root_says_what_was_found_and_what_to_pass(root: Path, tmp_path:
         (["train"], [], 0.01),
         (["train"], "dog", 0.01),
         (["train"], ["dog", "dog"], 0.01),
-        (["train"], ["dog", "traffic light"], 0.01),
+        (["train"], ["dog", "traffic  light"], 0.01),
+        (["train"], ["dog", "cat; person"], 0.01),
         (["train"], CLASSES, 1.5),
     ],
 )

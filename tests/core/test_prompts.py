@@ -1,15 +1,15 @@
 """Prompt files: what ships is whole and well formed, and a broken file is refused with its line."""
 
 import json
-import string
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from excel_core.descriptions.files import load_descriptions
 from excel_core.errors import PromptError
-from excel_core.prompts import BundledProvider, PromptSet, load_descriptions, load_prompts
+from excel_core.prompts import PromptSet, load_prompts
 
 PROMPTS = Path(str(resources.files("prompts")))
 VOC_JSON = PROMPTS / "descriptions" / "voc.json"
@@ -111,7 +111,7 @@ def test_coco_classes_stand_at_the_rank_of_their_category_id(voc: PromptSet) -> 
 
 
 def test_voc_descriptions_are_distinct_and_of_the_right_form(voc: PromptSet) -> None:
-    texts = BundledProvider(VOC_JSON).describe(voc, 20).texts
+    texts = load_descriptions(VOC_JSON, voc, 20).texts
     assert tuple(texts) == voc.class_names
     assert {len(of_class) for of_class in texts.values()} == {20}
     bodies = []
@@ -136,16 +136,16 @@ def test_every_voc_text_fits_clip(voc: PromptSet) -> None:
     assert max(len(tokenizer.encode(text)) + 2 for text in texts) <= CLIP_TEXT_LENGTH
 
 
-def test_the_instruction_has_the_three_placeholders_and_names_the_provenance(voc: PromptSet) -> None:
-    instruction = (PROMPTS / "describe.md").read_text(encoding="utf-8")
-    assert {field for _, field, _, _ in string.Formatter().parse(instruction) if field} == {
-        "class",
-        "n",
-        "others",
-    }
+def test_the_provenance_of_voc_names_the_instruction(voc: PromptSet) -> None:
     provenance = load_descriptions(VOC_JSON, voc, 1).provenance
     assert PROMPTS.parent / provenance["instruction"] == PROMPTS / "describe.md"
     assert provenance["licence"] == "Apache-2.0"
+
+
+def test_coco_says_which_thing_an_ambiguous_name_means() -> None:
+    about = {c.name: c.about for c in load_prompts(PROMPTS / "coco.yaml").classes}
+    assert about["mouse"] == "a computer mouse, not the animal" and about["zebra"] == ""
+    assert all(about[name] for name in ("orange", "tie", "remote", "kite", "bear", "keyboard"))
 
 
 # What is taken and what is refused.
@@ -179,6 +179,8 @@ def test_json_layout_does_not_matter(tmp_path: Path, pets: PromptSet) -> None:
             1,
             "unknown key 'nome'; the keys are: name, template, classes, background",
         ),
+        ("synonyms: dog}", "synonyms: dog, about: 7}", 5, "classes[1].about: must be text, got int"),
+        ("synonyms: dog}", "synonyms: dog, abut: pet}", 5, "unknown key 'abut'; the keys are: name, synonyms, about"),
         ("name: pets\n", "", 1, "key 'name' is missing"),
         ("{}.", "thing.", 2, "template: must hold '{}' exactly once"),
         ("{}.", "{} {class}.", 2, "template: must hold '{}' exactly once"),

@@ -1,0 +1,165 @@
+"""The trained segmenter as one ONNX graph, from pixels to labels, checked against PyTorch in onnxruntime before it is kept.
+
+    image   (B, 3, S, S) float32   RGB in [0, 1], the photo warped to S x S; its normalisation is inside the graph
+    logits  (B, C+1, S/p, S/p) float32   background first, on the grid of patches of p pixels
+    labels  (B, S, S) uint8   the argmax of the logits after bilinear upsampling: ready to use at S x S
+
+For a photo of H x W pixels resize `logits` bilinearly (half-pixel centres) to H x W and take the argmax: that is what excel
+does at a single scale. Resizing `labels` instead, by nearest value, is simpler and a little coarser at edges. The batch is
+of any size. The model's metadata hold `class_names` (in label order, background first) and `preprocessing` as JSON.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from excel_core.clip import normalise_pixels, warp_images
+from excel_core.errors import ModelError, SettingError
+from excel_core.portable import TrainedSegmenter
+from excel_core.stores import written_then_renamed
+
+__all__ = ["ONNX_FORMAT", "TOLERANCE", "OnnxCheck", "compare_onnx", "write_onnx"]
+
+ONNX_FORMAT = "excel-segmenter-onnx/1"
+TOLERANCE = 1e-3  # greatest absolute difference of a logit; float32 in another order of summation makes about 1e-5
+RANDOM_IMAGES = 3  # of the check, beside the photos it is given; with them batches of two sizes are run
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class OnnxCheck:
+    """ONNX against PyTorch on `images` images: greatest absolute difference of a logit, share of equal labels in [0, 1]."""
+
+    images: int
+    difference: float
+    equal: float
+
+
+def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = ()) -> OnnxCheck:
+    """Write the graph of `trained`, which must be on the CPU, once it has passed the check on random images and `photos`
+    (H, W, 3) uint8. ModelError, and no file, where a logit differs by more than TOLERANCE or the graph cannot be made."""
+    onnx = _required("onnx")
+    graph = _Graph(trained).eval()
+    size = graph.size
+    with written_then_renamed(path) as temporary:
+        _export(graph, temporary)
+        model = onnx.load(temporary)
+        _forget_sources(model.graph)
+        onnx.helper.set_model_props(model, _metadata(trained))
+        onnx.save(model, temporary)
+        noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+        batches = [noise, *(warp_images([photo], size) for photo in photos)]
+        check = compare_onnx(temporary, graph, batches)
+        if not check.difference <= TOLERANCE:  # nor a NaN
+            raise ModelError(
+                f"{path.name}: ONNX and PyTorch differ by {check.difference:.2e} in a logit, more than {TOLERANCE:.0e}, and in "
+                f"{1 - check.equal:.2%} of the labels of {check.images} images; the file was not kept"
+            )
+    return check
+
+
+def compare_onnx(path: Path, reference: nn.Module, batches: Sequence[Tensor]) -> OnnxCheck:
+    """Run each batch (B, 3, S, S) through the file and `reference`, which returns (logits, labels)."""
+    runtime = _required("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    differences, equal = [], []
+    for batch in batches:
+        with torch.inference_mode():
+            logits, labels = (wanted.numpy() for wanted in reference(batch))
+        found_logits, found_labels = session.run(["logits", "labels"], {"image": batch.numpy()})
+        differences.append(float(np.abs(found_logits - logits).max()))
+        equal.append((found_labels == labels).mean(axis=(1, 2)))
+    shares = np.concatenate(equal)
+    return OnnxCheck(len(shares), float(np.max(differences)), float(shares.mean()))
+
+
+class _Graph(nn.Module):
+    """The single-scale path of `TrainedSegmenter.segment`, by the same functions."""
+
+    def __init__(self, trained: TrainedSegmenter) -> None:
+        super().__init__()
+        self.visual = trained.vision.clip.visual  # registered, so that its weights become the graph's
+        self.segmenter = trained.segmenter
+        self.vision = trained.vision
+        self.size = trained.vision.spec.image_size
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self.vision.encode(normalise_pixels(image, self.vision.spec.normalisation))
+        logits = self.segmenter(encoded.layers, encoded.path.grid).logits
+        full = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        return logits, full.argmax(dim=1).to(torch.uint8)
+
+
+def _export(graph: _Graph, path: Path) -> None:
+    _required("onnxscript")
+    example = torch.rand(2, 3, graph.size, graph.size)  # of two, so that no step takes the batch for a constant
+    with _no_fused_attention(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            input_names=["image"],
+            output_names=["logits", "labels"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _forget_sources(graph: Any) -> None:
+    """The exporter notes at every node which line of which file it came from: folders of the machine it ran on."""
+    for noted in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph):
+        del noted.metadata_props[:]
+
+
+@contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """PyTorch's fused operation of a whole MultiheadAttention has no counterpart in ONNX; its parts have."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
+    size = trained.vision.spec.image_size
+    preprocessing = {
+        "colours": "RGB",
+        "range": [0, 1],
+        "height": size,
+        "width": size,
+        "resize": "bilinear with antialiasing (Pillow), aspect not kept",
+        "normalisation": "inside the graph",
+    }
+    return {
+        "format": ONNX_FORMAT,
+        "class_names": json.dumps(["background", *trained.class_names], ensure_ascii=False),
+        "preprocessing": json.dumps(preprocessing),
+        "logits": f"on patches of {trained.vision.clip.patch} pixels; resize bilinearly to the photo's size, then argmax",
+        "labels": "uint8 at the input's size",
+    }
+
+
+def _required(name: str) -> Any:
+    """The module `name` of the optional extra `export`."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        raise SettingError(f"ONNX needs {name}, which is not installed: pip install 'excel-wsss[export]'") from None

@@ -1,0 +1,68 @@
+"""A folder of results that appears whole or not at all, and is replaced only where it is an earlier export.
+
+OUT/export.json     excel-export/1: what was exported, from which run, and the names of everything beside it
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from excel_core.errors import SettingError, StoreError
+from excel_core.stores import read_json, write_json
+
+__all__ = ["EXPORT_FORMAT", "check_free", "published"]
+
+EXPORT_FORMAT = "excel-export/1"
+MARKER = "export.json"
+
+
+def check_free(out: Path, force: bool) -> None:
+    """SettingError unless `out` can take an export: missing, empty, or with `force` an earlier export and nothing else."""
+    if out.is_file():
+        raise SettingError(f"--out {out}: is a file; name a folder")
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise SettingError(f"--out {out}: is the folder you are in, or around it; name a folder of its own")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not force:
+        raise SettingError(f"--out {out}: is not empty; name another folder, or replace an earlier export by --force")
+    foreign = {path.name for path in out.iterdir()} - _own_names(out)
+    if foreign:
+        raise SettingError(
+            f"--out {out}: holds {min(foreign)!r}, which no export wrote; --force replaces earlier exports alone: name another "
+            "folder or move it away"
+        )
+
+
+@contextmanager
+def published(out: Path, force: bool, about: dict[str, Any]) -> Iterator[Path]:
+    """Give an empty folder to fill; at the end it gets export.json with `about` and takes the name `out`. After an error
+    nothing of it is left, and an earlier `out` is as it was. `about` may be added to meanwhile."""
+    check_free(out, force)
+    out = out.resolve()
+    temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        names = sorted(path.name for path in temporary.iterdir())
+        write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **about, "holds": names})
+        if out.exists():
+            os.replace(out, old)
+        os.replace(temporary, out)
+    finally:
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _own_names(out: Path) -> set[str]:
+    """What an earlier export left in `out`, by its own word."""
+    try:
+        found = read_json(out / MARKER)
+        return {MARKER, *found["holds"]} if found["format"] == EXPORT_FORMAT else set()
+    except (StoreError, KeyError, TypeError):
+        return set()
