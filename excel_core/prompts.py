@@ -49,8 +49,8 @@ class PromptSet:
         return [self.template.format(text) for text in self.background]
 
     def description_prefix(self, class_name: str) -> str:
-        """What each description of the class begins with: "a clean origami bird. it "."""
-        return f"{self.template.format(class_name)} it ".lower()
+        """What each description of the class begins with: "a clean origami bird. it "; underscores are spaces in it."""
+        return f"{self.template.format(class_name.replace('_', ' '))} it ".lower()
 
 
 def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:

@@ -103,6 +103,7 @@ def _call_flow(last: str, *arguments: Any) -> None:
 
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
+    from tasks.refine import PSEUDO_LABELS
     from tasks.spent import spent_line
 
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
@@ -110,6 +111,9 @@ def _show_results(outputs: dict[str, Any], ui: str) -> None:
         print(f"skipped {image}: {reason}")
     if spent := spent_line(outputs["describe"]):
         print(spent)
+    print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")
+    for split in outputs["predict"].summary["images"]:
+        print(f"segmentation of {split}: {outputs['predict'].folder / outputs['predict'].summary['variants'][-1] / split}")
     print(f"report: {outputs['report'].folder / 'index.html'}")
     print(f"Prefect UI: {ui}")
 
