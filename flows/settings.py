@@ -17,7 +17,7 @@ from tasks.dataset import check_layout
 from tasks.prompt_files import OWN, descriptions_file, prompts_file
 from tasks.stage import Place
 
-__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_runner", "make_place", "make_run"]
+__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
 
 MOST_GPUS = 64  # of one machine
 RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
@@ -48,14 +48,20 @@ def check_runner(runner: str) -> str:
     return runner
 
 
-def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
-    """Where the run happens, with absolute paths; refuses a missing data folder or device, and GPUs that are not there."""
+def check_device(device: str) -> str:
+    """`device` itself; SettingError for an unknown one and one that is not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingError("--device cuda: this PyTorch sees no CUDA device; use --device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"unknown device {device!r}; valid: cpu, cuda, mps")
+    return device
+
+
+def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
+    """Where the run happens, with absolute paths; refuses a missing data folder or device, and GPUs that are not there."""
+    check_device(device)
     _check_gpus(run, device, gpus)
     if run.dataset.layout == "world":
         data = None

@@ -40,15 +40,16 @@ def check_free(out: Path, force: bool) -> None:
 @contextmanager
 def published(out: Path, force: bool, about: dict[str, Any]) -> Iterator[Path]:
     """Give an empty folder to fill; at the end it gets export.json with `about` and takes the name `out`. After an error
-    nothing of it is left, and an earlier `out` is as it was. `about` may be added to meanwhile."""
+    nothing of it is left, and an earlier `out` is as it was. `about` may be added to meanwhile; it gets `holds`, the names in
+    the folder."""
     check_free(out, force)
     out = out.resolve()
     temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        names = sorted(path.name for path in temporary.iterdir())
-        write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **about, "holds": names})
+        about["holds"] = sorted(path.name for path in temporary.iterdir())
+        write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **about})
         if out.exists():
             os.replace(out, old)
         os.replace(temporary, out)

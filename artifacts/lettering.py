@@ -1,0 +1,105 @@
+"""Words on pictures: class tags and legends, readable on any photo since they bring their own ground."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from artifacts.view import Pixels
+
+__all__ = ["PAPER", "Colour", "Entry", "caption", "draw_legend", "draw_tag"]
+
+Colour = tuple[int, int, int]
+PAPER, INK, FAINT = (252, 252, 250), (24, 26, 30), (104, 108, 116)  # RGB: ground, words, what matters less
+SMOOTH = 4  # shapes are drawn so many times larger and then shrunk, since Pillow draws them with stairs
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu Sans: it has Latin, Greek, Cyrillic and more
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a legend: a tag's text in its colour, a name, and a remark in a fainter colour."""
+
+    tag: str
+    colour: Colour
+    name: str
+    remark: str = ""
+
+
+@lru_cache(maxsize=16)
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
+
+
+def draw_tag(text: str, colour: Colour, size: int) -> Image.Image:
+    """A rounded plate of `colour` with `text` in black or white, whichever stands out, letters `size` pixels high → RGBA."""
+    font = _font(size, bold=True)
+    width = round(max(font.getlength(text) + size * 0.9, size * 1.6))
+    height = round(size * 1.6)
+    big = Image.new("RGBA", (width * SMOOTH, height * SMOOTH), (0, 0, 0, 0))
+    edge, rim = height * SMOOTH - 1, max(1, size // 10) * SMOOTH
+    box = (0, 0, width * SMOOTH - 1, edge)
+    ImageDraw.Draw(big).rounded_rectangle(box, radius=height * SMOOTH * 0.3, fill=(255, 255, 255, 255))
+    inner = (rim, rim, width * SMOOTH - 1 - rim, edge - rim)
+    ImageDraw.Draw(big).rounded_rectangle(inner, radius=height * SMOOTH * 0.3 - rim, fill=(*colour, 255))
+    tag = big.resize((width, height), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(tag).text((width / 2, height * 0.5), text, font=font, anchor="mm", fill=(*_readable_on(colour), 255))
+    return tag
+
+
+def _readable_on(colour: Colour) -> Colour:
+    """Black or white, by the colour's relative luminance (WCAG)."""
+    linear = (np.array(colour) / 255) ** 2.2
+    return INK if float(linear @ (0.2126, 0.7152, 0.0722)) > 0.179 else (255, 255, 255)
+
+
+def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Pixels:
+    """Entries side by side, in as many lines as they need, on their own ground → (h, width, 3) uint8 RGB."""
+    gap, line = round(size * 1.6), round(size * 2.2)
+    placed: list[tuple[int, int, Entry, str]] = []
+    x, y = gap, round(size * 0.7)
+    for entry in entries:
+        name = _shortened(entry, width - 2 * gap, size)
+        needed = _extent(entry, name, size)
+        if x > gap and x + needed > width - gap:
+            x, y = gap, y + line
+        placed.append((x, y, entry, name))
+        x += needed + gap
+    sheet = Image.new("RGB", (width, y + line + round(size * 0.7)), PAPER)
+    for x, y, entry, name in placed:
+        _draw_entry(sheet, x, y + line // 2, entry, name, size)
+    return np.asarray(sheet)
+
+
+def _draw_entry(sheet: Image.Image, x: int, middle: int, entry: Entry, name: str, size: int) -> None:
+    draw, font = ImageDraw.Draw(sheet), _font(size)
+    if entry.tag:
+        tag = draw_tag(entry.tag, entry.colour, round(size * 0.85))
+        sheet.paste(tag, (x, middle - tag.height // 2), tag)
+        x += tag.width + round(size * 0.5)
+    draw.text((x, middle), name, font=font, anchor="lm", fill=INK)
+    draw.text((x + font.getlength(f"{name} "), middle), entry.remark, font=font, anchor="lm", fill=FAINT)
+
+
+def _extent(entry: Entry, name: str, size: int) -> int:
+    """Pixels that an entry takes."""
+    tag = draw_tag(entry.tag, entry.colour, round(size * 0.85)).width + round(size * 0.5) if entry.tag else 0
+    return tag + round(_font(size).getlength(f"{name} {entry.remark}"))
+
+
+def _shortened(entry: Entry, room: int, size: int) -> str:
+    """The entry's name, cut with … where the entry alone would not fit."""
+    name = entry.name
+    while len(name) > 1 and _extent(entry, name, size) > room:
+        name = name[:-2].rstrip() + "…" if name.endswith("…") else name[:-1].rstrip() + "…"
+    return name
+
+
+def caption(text: str, width: int, size: int) -> Pixels:
+    """One centred line on its own ground → (h, width, 3) uint8 RGB."""
+    sheet = Image.new("RGB", (width, round(size * 2.2)), PAPER)
+    ImageDraw.Draw(sheet).text((width / 2, sheet.height / 2), text, font=_font(size), anchor="mm", fill=INK)
+    return np.asarray(sheet)

@@ -1,0 +1,126 @@
+"""Two ways to see single photos: a frozen CLIP with class names alone, or a trained segmenter. No data set, no run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.config import KnowledgeSpec, RunSpec
+from excel_core.errors import SettingError
+from excel_core.knowledge import Knowledge, build_knowledge
+from excel_core.portable import TrainedSegmenter, load_portable
+from excel_core.seeds import Vision, refine_labels
+from tasks.fingerprint import clip_fingerprint
+from tasks.prompt_files import known_descriptions, named_classes
+from tasks.run_record import find_record
+from tasks.stage import Place
+from tasks.text_embeddings import TextEmbeddings
+from tasks.trained import run_segmenter
+from tasks.vision import cached_clip
+
+__all__ = ["Sight", "find_segmenter", "parse_classes", "trained_sight", "training_free_sight"]
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+MOST_CLASSES = 254  # label 255 is ignore
+DESCRIPTIONS_AN_ATTRIBUTE = 4  # at least, so that k-means has something to average
+
+
+@dataclass(frozen=True)
+class Sight:
+    """`see(image)`, an image (H, W, 3) uint8 → its label maps (H, W) by step, the last one the result: 0 background, i + 1
+    class i of `class_names`. `notes`: what its user should know."""
+
+    class_names: tuple[str, ...]
+    see: Callable[[Image], dict[str, Labels]]
+    notes: tuple[str, ...] = ()
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """`dog, potted plant` → class names in order; SettingError for none, too many, and one that is given twice."""
+    names = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
+    twice = [name for i, name in enumerate(names) if name.casefold() in {other.casefold() for other in names[:i]}]
+    if not names or len(names) > MOST_CLASSES:
+        raise SettingError(f"--classes {text!r}: expected 1 to {MOST_CLASSES} names, e.g. --classes 'dog,sofa'")
+    if twice:
+        raise SettingError(f"--classes {text!r}: {twice[0]!r} is given twice")
+    odd = [name for name in names if not name.isprintable() or "{" in name or "}" in name]
+    if odd:
+        raise SettingError(f"--classes {text!r}: {odd[0]!r} is no class name")
+    return names
+
+
+def training_free_sight(names: tuple[str, ...], run: RunSpec, place: Place) -> Sight:
+    """CAMs of all the named classes, refined as `run` says. Every photo is taken to show each of them."""
+    clip = cached_clip(run.clip.model, place.device)
+    knowledge, notes = _knowledge(names, run, place)
+    vision, spec = Vision(clip, knowledge.text.to(clip.device), len(names), run.cams), run.refine
+
+    @torch.inference_mode()
+    def see(image: Image) -> dict[str, Labels]:
+        encoded = vision.encode(vision.prepare([image]), spec.affinity.layers)
+        cams, attention = vision.cams(encoded).float(), vision.attention(encoded.path, spec)
+        return refine_labels(image, range(len(names)), cams[0], attention[0], spec)
+
+    return Sight(names, see, notes)
+
+
+def _knowledge(names: tuple[str, ...], run: RunSpec, place: Place) -> tuple[Knowledge, tuple[str, ...]]:
+    """The knowledge base of the named classes with the descriptions that excel has of them, and what to say about it."""
+    prompts, found = named_classes(names), known_descriptions(names, run.describe.n)
+    texts = [text for name in names for text in found.get(name, ())]
+    missing = [name for name in names if name not in found]
+    spec = _fitting(run.knowledge, len(set(texts)))
+    if missing and spec.mode == "class_mean":
+        raise SettingError(
+            f"knowledge.mode=class_mean needs descriptions of every class; none of {', '.join(missing)} are there"
+        )
+    clip = cached_clip(run.clip.model, place.device)
+    embeddings = TextEmbeddings(place.store, clip_fingerprint(run, place), place.device)
+    templates = embeddings.encode(clip, prompts.templates())
+    background = embeddings.encode(clip, prompts.background_templates())
+    descriptions = embeddings.encode(clip, texts) if texts else templates[:0]
+    notes: tuple[str, ...] = ()
+    if missing and run.knowledge.mode != "none":
+        others = "the attributes of the other classes" if texts else "nothing"
+        notes = (f"no descriptions of {', '.join(missing)} come with excel: the name alone is used, enriched by {others}",)
+    return build_knowledge(templates, background, descriptions, spec), notes
+
+
+def _fitting(spec: KnowledgeSpec, descriptions: int) -> KnowledgeSpec:
+    """`spec` with no more attributes than a quarter of the distinct descriptions; without descriptions, no enrichment."""
+    if not descriptions:
+        return spec.model_copy(update={"mode": "none"})
+    most = max(1, descriptions // DESCRIPTIONS_AN_ATTRIBUTE)
+    return spec.model_copy(update={"attributes": min(spec.attributes, most)})
+
+
+def find_segmenter(weights: str, store: Path, device: str) -> TrainedSegmenter:
+    """`weights`: a file of `excel export --format safetensors`, else a run of the store."""
+    if weights.endswith(".safetensors") or Path(weights).is_file():
+        return load_portable(Path(weights), device)
+    return run_segmenter(find_record(store, weights), device)
+
+
+def trained_sight(trained: TrainedSegmenter, names: Sequence[str], multi_scale: bool, crf: bool) -> Sight:
+    """The segmenter's own answer; with `names`, each pixel goes to background or the strongest of these classes."""
+    own = {name.casefold(): index + 1 for index, name in enumerate(trained.class_names)}
+    unknown = [name for name in names if name.casefold() not in own]
+    if unknown:
+        raise SettingError(f"--classes: these weights know no {unknown[0]!r}; their classes: {', '.join(trained.class_names)}")
+    kept = [0, *sorted(own[name.casefold()] for name in names)] if names else list(range(len(trained.class_names) + 1))
+    values = np.array(kept, dtype=np.uint8)
+
+    @torch.inference_mode()
+    def see(image: Image) -> dict[str, Labels]:
+        logits: Tensor = trained.segment(image, multi_scale)[kept]
+        steps = {"segmenter": values[logits.argmax(dim=0).cpu().numpy()]}
+        if crf:
+            steps["crf"] = values[trained.refine(image, logits).argmax(axis=0)]
+        return steps
+
+    return Sight(trained.class_names, see)

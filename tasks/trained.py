@@ -1,0 +1,50 @@
+"""A finished run's trained segmenter, put together again from its outputs, and the doors to those outputs."""
+
+from pathlib import Path
+
+from excel_core.checkpoints import Architecture, load_segmenter
+from excel_core.errors import ModelError, StoreError
+from excel_core.portable import TrainedSegmenter
+from excel_core.seeds import Vision
+from excel_core.stores import read_knowledge
+from tasks.fingerprint import clip_fingerprint
+from tasks.outputs import StageOutput, read_marker, read_output
+from tasks.run_record import RunRecord
+from tasks.stage import Place
+from tasks.vision import cached_clip
+
+__all__ = ["class_names", "run_segmenter", "sealed"]
+
+
+def sealed(record: RunRecord, stage: str) -> StageOutput:
+    """A stage's output, every file there; SettingError where the run has none, StoreError where it is gone or damaged."""
+    output = read_output(record.output(stage))
+    if output is None:
+        raise StoreError(f"run {record.id}: its {stage} in {record.output(stage)} is missing or damaged; run it again")
+    return output
+
+
+def class_names(record: RunRecord) -> tuple[str, ...]:
+    """The run's class names in class order."""
+    return read_knowledge(sealed(record, "knowledge").folder / "knowledge.zarr").class_names
+
+
+def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
+    """The segmenter that the run trained, on `device`. ModelError where its CLIP's weights are no longer the same."""
+    run = record.run
+    weights = sealed(record, "train").folder / "segmenter.safetensors"
+    knowledge = read_knowledge(sealed(record, "knowledge").folder / "knowledge.zarr")
+    _check_clip(record)
+    clip = cached_clip(run.clip.model, device)
+    names, spec = knowledge.class_names, run.train.segmenter
+    view = run.cams.model_copy(update={"image_size": run.predict.image_size})
+    vision = Vision(clip, knowledge.knowledge.text.to(clip.device), len(names), view)
+    segmenter = load_segmenter(weights, Architecture(run.clip.model, len(clip.blocks), clip.width, names, spec))
+    return TrainedSegmenter(names, vision, segmenter.to(clip.device), spec, run.predict, run.refine.crf)
+
+
+def _check_clip(record: RunRecord) -> None:
+    """A file that has changed since would be another encoder under this run's head."""
+    used = read_marker(record.output("knowledge"))["origin"]["basis"]["outside"]
+    if clip_fingerprint(record.run, Place(store=Path())) != used:
+        raise ModelError(f"{record.run.clip.model}: these weights are no longer those that run {record.id} used; run it again")
