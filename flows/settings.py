@@ -14,7 +14,7 @@ from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
-from tasks.prompt_files import OWN, descriptions_file, prompts_file
+from tasks.prompt_files import OWN, bundled_descriptions, class_set, descriptions_file, prompts_file
 from tasks.stage import Place
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
@@ -70,7 +70,16 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     elif not Path(data).is_dir():
         raise SettingError(f"data folder {data!r} does not exist")
     folder = Path(data).resolve() if data else None
+    if run.dataset.prompts == OWN:
+        _check_own_classes(run, folder)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
+
+
+def _check_own_classes(run: RunSpec, data: Path | None) -> None:
+    """Classes that the data folder tells, and who describes them."""
+    class_set(run, data)
+    if run.describe.provider == "bundled":
+        bundled_descriptions(run, data)
 
 
 def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:

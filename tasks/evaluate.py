@@ -52,9 +52,8 @@ def join_scores(work: Work) -> dict[str, Any]:
         if key.startswith("seeds.") or key.endswith(".single_scale"):
             shown[split] = picked(images, image_scores(by_image, len(names)))
     if not results:
-        skipped = {
-            "scores": f"no image has a mask in {truth_of(work, work.run.dataset.train_split).where}; label maps need none"
-        }
+        where = truth_of(work, work.run.dataset.train_split).where
+        skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
     write_counts(work.folder / "confusion.parquet", counts)
     write_json(work.folder / "shown.json", shown)
     _copy_truths(work, shown)

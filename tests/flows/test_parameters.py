@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from excel_core.config import RunSpec, Spec
-from excel_core.errors import SettingError
+from excel_core.errors import PromptError, SettingError
 from excel_core.presets import preset, with_edits
 from flows import parameters, stages
 from flows.ablation import ablation
@@ -38,6 +38,12 @@ def _fields(schema):
 def test_every_field_explains_itself():
     for place, field in _fields(excel.parameters):
         assert len(field.get("description", "")) > 8 and "None (" not in field["description"], place
+
+
+def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,labels\na,axolotl\n")
+    with pytest.raises(PromptError, match="no bundled descriptions of axolotl"):
+        make_place(make_run("photos", "reference", [], None), str(tmp_path), None, "cpu")
 
 
 def _leaves(schema):
