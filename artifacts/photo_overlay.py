@@ -31,7 +31,8 @@ def draw_overlay(photo: Pixels, labels: Labels, class_names: Sequence[str]) -> P
 
 
 def draw_steps(photo: Pixels, steps: dict[str, Labels], class_names: Sequence[str]) -> Pixels:
-    """photo (H, W, 3), its label maps (H, W) by step → the photo and every step side by side, and the legend: shares are the last one's."""
+    """photo (H, W, 3), its label maps (H, W) by step → the photo and every step side by side, and the
+    legend with the last one's shares."""
     factor = PANEL / max(photo.shape[:2])
     last = list(steps.values())[-1]
     small, _ = _resized(photo, last, factor)
