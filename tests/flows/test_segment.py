@@ -1,0 +1,90 @@
+"""`excel segment` and `excel export` as a user runs them: a process, real photos, exit codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from excel_core.datasets.images import read_image
+from excel_core.palette import load_labels_png
+from excel_core.portable import save_portable
+from tests.conftest import VOC, needs_photos
+from tests.core.trained_toys import toy_segmenter
+
+PHOTOS = ("2007_000063", "2007_000033")
+EXCEL = Path(sys.executable).with_name("excel")
+
+
+@pytest.fixture
+def excel(tmp_path):
+    """Run `excel ARGUMENTS` in an empty folder, with a store of its own → the finished process."""
+    env = os.environ | {"EXCEL_STORE": str(tmp_path / "store"), "COLUMNS": "200"}
+
+    def run(*arguments):
+        return subprocess.run([EXCEL, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path, env=env)
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_portable(tmp_path / "toy.safetensors", toy_segmenter())
+    return tmp_path / "toy.safetensors"
+
+
+@needs_photos
+def test_two_photos_without_training(excel, tmp_path):
+    photos = [VOC / "JPEGImages" / f"{name}.jpg" for name in PHOTOS]
+    ran = excel("segment", *photos, "--classes", "dog, chair", "--clip", "excel-tiny", "--out", "masks", "--steps")
+    assert ran.returncode == 0, ran.stderr
+    about = json.loads((tmp_path / "masks" / "photos.json").read_text())
+    assert about["class_names"] == ["dog", "chair"]
+    for name, photo, entry in zip(PHOTOS, photos, about["photos"], strict=True):
+        labels = load_labels_png(tmp_path / "masks" / f"{name}.png")
+        height, width, _ = read_image(photo).shape
+        assert labels.shape == (height, width) == (entry["height"], entry["width"]) and labels.max() <= 2
+        for value, found in enumerate(("dog", "chair"), start=1):
+            assert entry["shares"].get(found, 0) == pytest.approx((labels == value).mean())
+        assert re.search(rf"{name}\.jpg +{width}×{height} ", ran.stdout)
+        overlay = read_image(tmp_path / "masks" / f"{name}_overlay.png")
+        assert overlay.shape[1] == 960 and overlay.shape[0] > 960 * height // width
+        assert (tmp_path / "masks" / f"{name}_steps.png").exists()
+    again = excel("segment", *photos, "--classes", "dog, chair", "--clip", "excel-tiny", "--out", "masks")
+    assert again.returncode == 2 and "is there already" in again.stderr
+
+
+def test_a_trained_segmenter_and_bad_photos(excel, weights, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "photos" / "good.png")
+    (tmp_path / "photos" / "bad.jpg").write_text("no photo")
+    ran = excel("segment", "photos", "--weights", weights, "--classes", "dog", "--multi-scale", "--crf")
+    assert ran.returncode == 0, ran.stderr
+    assert "skipped photos/bad.jpg: bad.jpg: not an image" in ran.stdout
+    assert set(np.unique(load_labels_png(tmp_path / "segmented" / "good.png"))) <= {0, 1}
+    (tmp_path / "photos" / "good.png").unlink()
+    assert excel("segment", "photos", "--weights", weights, "--force").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "p.png"], "say what the photos show: --classes"),
+        (["segment", "p.png", "--classes", "dog", "--crf"], "--multi-scale and --crf are for --weights"),
+        (["segment", "p.png", "--weights", "toy.safetensors", "--clip", "excel-tiny"], "--weights brings its own CLIP"),
+        (["segment", "p.png", "--weights", "latest"], "has no run named 'latest'"),
+        (["segment", "gone.png", "--classes", "dog"], "gone.png: no such photo or folder"),
+        (["segment", "p.png", "--classes", "dog", "--clip", "excel-tiny", "--device", "tpu"], "unknown device 'tpu'"),
+        (["export", "latest", "--format", "palette", "--out", "x"], "has no run named 'latest'"),
+    ],
+)
+def test_wrong_wishes_end_with_a_reason(excel, weights, tmp_path, arguments, message):
+    Image.new("RGB", (20, 20)).save(tmp_path / "p.png")
+    ran = excel(*arguments)
+    assert ran.returncode == 2 and message in ran.stderr and "Traceback" not in ran.stderr
+    assert not (tmp_path / "segmented").exists()
