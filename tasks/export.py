@@ -19,7 +19,7 @@ from excel_core.exports.voc_submission import write_voc_submission
 from excel_core.portable import save_portable
 from excel_core.stores import read_manifest
 from tasks.coco_numbers import coco_numbers
-from tasks.progress import Counter, track
+from tasks.progress import Counter, say, track
 from tasks.refine import PSEUDO_LABELS
 from tasks.run_record import RunRecord
 from tasks.trained import class_names, run_segmenter, sealed
@@ -83,6 +83,7 @@ def _export_model(record: RunRecord, wanted: Wanted, out: Path, about: dict[str,
         if wanted.format == "safetensors":
             save_portable(folder / "segmenter.safetensors", trained)
             return
+        say("export: making the graph and checking it against PyTorch, which takes a minute")
         check = write_onnx(folder / "segmenter.onnx", trained, _photos(record))
         about["check"] = {**vars(check), "tolerance": TOLERANCE}
 

@@ -66,6 +66,10 @@ def photos_of(places: Sequence[Path], out: Path, force: bool) -> list[Photo]:
 def segment_photos(photos: Sequence[Photo], sight: Sight, out: Path, side: int, steps: bool = False) -> list[Result]:
     """Segment each photo, computed at no more than `side` pixels a side, and write its files and photos.json. A photo that
     cannot be read is skipped with its reason."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
     with Counter("segment", len(photos)):
         results = [_segmented(photo, sight, out, side, steps) for photo in track(photos)]
     about = {"format": PHOTOS_FORMAT, "class_names": list(sight.class_names), "notes": list(sight.notes)}

@@ -53,6 +53,8 @@ def published(out: Path, force: bool, about: dict[str, Any]) -> Iterator[Path]:
         if out.exists():
             os.replace(out, old)
         os.replace(temporary, out)
+    except OSError as error:
+        raise StoreError(f"--out {out}: the export could not be written ({error}); nothing of it was left") from error
     finally:
         if old.exists() and not out.exists():
             os.replace(old, out)

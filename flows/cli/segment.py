@@ -35,27 +35,31 @@ def segment(
 ) -> None:
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
     segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
-    from excel_core.errors import SettingError
     from tasks.photo_sight import parse_classes
     from tasks.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
+    _check_together(weights, bool(clip or method or settings), multi_scale or crf)
     found = photos_of(photos, out, force)
     if weights is None:
-        if multi_scale or crf:
-            raise SettingError(
-                "--multi-scale and --crf are for --weights; without, --set refine.crf.enabled=… switches the CRF"
-            )
         sight = _training_free(names, clip, device, method, settings or [], store)
     else:
-        if clip or method or settings:
-            raise SettingError("--weights brings its own CLIP and settings: leave out --clip, --method and --set")
         sight = _trained(weights, names, device, store, multi_scale, crf)
     for note in sight.notes:
         print(note)
     results = segment_photos(found, sight, out, side, steps)
     _show(results, out)
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
+
+
+def _check_together(weights: str | None, for_clip: bool, for_weights: bool) -> None:
+    """Refuse options that the other way of seeing would ignore."""
+    from excel_core.errors import SettingError
+
+    if weights is None and for_weights:
+        raise SettingError("--multi-scale and --crf are for --weights; without, --set refine.crf.enabled=… switches the CRF")
+    if weights is not None and for_clip:
+        raise SettingError("--weights brings its own CLIP and settings: leave out --clip, --method and --set")
 
 
 def _training_free(

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
-from excel_core.errors import DataError, SettingError
+from excel_core.errors import DataError, SettingError, StoreError
 from excel_core.exports.binary import write_binary
 from excel_core.exports.coco_results import CocoNumbers, write_coco
 from excel_core.exports.cvat import CVAT_ZIP, write_cvat
@@ -222,3 +222,9 @@ def test_places_that_are_never_replaced(tmp_path, monkeypatch):
     for place in (tmp_path / "photos", tmp_path):
         with pytest.raises(SettingError, match="the folder you are in, or around it"):
             check_free(place, True)
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="the export could not be written"), published(tmp_path / "file" / "out", False, {}):
+        raise AssertionError("never entered")
