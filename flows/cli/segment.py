@@ -93,7 +93,7 @@ def _show(results: list[Any], out: Path) -> None:
 
     rows = []
     for result in (result for result in results if not result.error):
-        shares = ", ".join(f"{name} {share_text(share)}" for name, share in result.shares.items())
+        shares = "\n".join(f"{name} {share_text(share)}" for name, share in result.shares.items())
         height, width = result.size
         rows.append(
             {
