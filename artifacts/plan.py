@@ -13,7 +13,7 @@ NAMED = 3  # so many missing parts are named
 
 
 def plan_rows(steps: Sequence[Any]) -> list[Row]:
-    """Steps as of tasks/plan.py → one row a stage."""
+    """Steps as of tasks/history/plan.py → one row a stage."""
     return [
         {
             "stage": step.name,

@@ -26,9 +26,9 @@ from prefect.testing.utilities import prefect_test_harness
 
 from excel_core.presets import preset
 from flows.runners import local_cluster, parts_builder
-from tasks.build import run_stage
-from tasks.prefect_task import work_task
-from tasks.stage import Part, Place, Stage, Work
+from tasks.engine.build import run_stage
+from tasks.engine.prefect_task import work_task
+from tasks.engine.stage import Part, Place, Stage, Work
 
 IMAGES = 10_582  # VOC's training images with its augmented set
 # Seconds an image: the cheapest shards there are (CAMs at 200 images/s on a GPU), and a CPU's.

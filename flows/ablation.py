@@ -9,7 +9,7 @@ from excel_core.config import RunSpec
 from excel_core.stores import read_json
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
-from tasks.stage import Place
+from tasks.engine.stage import Place
 
 __all__ = ["ablation"]
 

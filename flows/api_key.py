@@ -8,10 +8,10 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec, RunSpec
 from excel_core.errors import SettingError
-from tasks.api_key import key_in_environment, using_key
-from tasks.build import complete_output, part_works
 from tasks.chain import graph, work_of
-from tasks.stage import Place
+from tasks.engine.build import complete_output, part_works
+from tasks.engine.stage import Place
+from tasks.inputs.api_key import key_in_environment, using_key
 
 __all__ = ["key_of_run"]
 

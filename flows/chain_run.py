@@ -14,13 +14,13 @@ from excel_core.stores import read_json
 from flows.api_key import key_of_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
-from tasks.build import complete_output, run_stage
 from tasks.chain import follow
-from tasks.outputs import StageOutput
-from tasks.prefect_task import work_task
-from tasks.progress import listening
-from tasks.run_record import RunRecord, start_record
-from tasks.stage import Place, Work
+from tasks.engine.build import complete_output, run_stage
+from tasks.engine.outputs import StageOutput
+from tasks.engine.prefect_task import work_task
+from tasks.engine.progress import listening
+from tasks.engine.stage import Place, Work
+from tasks.history.run_record import RunRecord, start_record
 
 __all__ = ["ChainRun", "run_until"]
 

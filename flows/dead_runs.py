@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from tasks.run_record import read_records
+from tasks.history.run_record import read_records
 
 __all__ = ["close_dead_runs"]
 

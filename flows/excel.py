@@ -7,8 +7,8 @@ from excel_core.config import RunSpec
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
 from tasks.chain import report_work
+from tasks.engine.stage import Place, Work
 from tasks.report import build_view
-from tasks.stage import Place, Work
 
 __all__ = ["excel"]
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from excel_core.config import RunSpec, Spec
 from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_place, make_run
-from tasks.stage import Place
+from tasks.engine.stage import Place
 
 __all__ = ["Edits", "chain_flow"]
 

@@ -21,11 +21,11 @@ from prefect_dask import DaskTaskRunner
 
 from excel_core.errors import SettingError, WorkerError
 from flows.interrupts import out_of_reach
-from tasks.build import Builder, Outputs, PartsBuilder, in_turn
-from tasks.outputs import StageOutput
-from tasks.prefect_task import on_gpu, work_task
-from tasks.progress import Counter, uncounted
-from tasks.stage import Place, Work
+from tasks.engine.build import Builder, Outputs, PartsBuilder, in_turn
+from tasks.engine.outputs import StageOutput
+from tasks.engine.prefect_task import on_gpu, work_task
+from tasks.engine.progress import Counter, uncounted
+from tasks.engine.stage import Place, Work
 
 __all__ = ["local_cluster", "parts_builder"]
 

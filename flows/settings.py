@@ -14,8 +14,8 @@ from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
-from tasks.prompt_files import OWN, bundled_descriptions, class_set, descriptions_file, prompts_file
-from tasks.stage import Place
+from tasks.engine.stage import Place
+from tasks.inputs.prompt_files import OWN, bundled_descriptions, class_set, descriptions_file, prompts_file
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
 

@@ -5,7 +5,7 @@ from prefect import Flow
 from excel_core.config import RunSpec
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
-from tasks.stage import Place
+from tasks.engine.stage import Place
 
 __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "predict", "refine", "report", "train"]
 

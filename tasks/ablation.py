@@ -16,10 +16,10 @@ from excel_core.config import RunSpec
 from excel_core.metrics import mean_average_precision
 from excel_core.presets import with_edits
 from excel_core.stores import read_counts, write_json
-from tasks.masks import missing_masks
-from tasks.prompt_files import class_set
-from tasks.records import records
-from tasks.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.inputs.masks import missing_masks
+from tasks.inputs.prompt_files import class_set
+from tasks.inputs.records import records
 
 __all__ = ["STAGE"]
 

@@ -12,8 +12,8 @@ from excel_core.descriptions.chat import OPENAI, Chat, Usage
 from excel_core.descriptions.instruction import Instruction, load_instruction
 from excel_core.errors import DescriptionError
 from excel_core.prompts import PromptSet
-from tasks.api_key import api_key
-from tasks.prompt_files import PROMPTS
+from tasks.inputs.api_key import api_key
+from tasks.inputs.prompt_files import PROMPTS
 
 __all__ = ["Answer", "ask_class", "asked_provenance", "instruction_of"]
 

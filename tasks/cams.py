@@ -6,11 +6,11 @@ import torch
 
 from excel_core.config import RunSpec
 from excel_core.stores import join_cams, write_cams
-from tasks.outputs import link_tree
-from tasks.progress import track
-from tasks.records import batches, image_parts, records, shard_rows
-from tasks.stage import Part, Stage, Work
-from tasks.vision import load_vision, sight_key
+from tasks.engine.outputs import link_tree
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from excel_core.config import RunSpec
 from tasks import ablation, cams, dataset, describe, dynamic, evaluate, knowledge, predict, refine, report, sweep, train, world
-from tasks.build import complete_output
-from tasks.identity import digest_of
-from tasks.outputs import StageOutput
-from tasks.stage import Place, Stage, Work
+from tasks.engine.build import complete_output
+from tasks.engine.identity import digest_of
+from tasks.engine.outputs import StageOutput
+from tasks.engine.stage import Place, Stage, Work
 
 __all__ = ["STAGES", "Graph", "Node", "complete_outputs", "follow", "graph", "report_work", "work_of"]
 

@@ -6,9 +6,9 @@ from excel_core.config import DatasetSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.errors import SettingError
 from excel_core.stores import write_manifest
-from tasks.fingerprint import folders_fingerprint
-from tasks.prompt_files import class_set
-from tasks.stage import Place, Stage, Work
+from tasks.engine.fingerprint import folders_fingerprint
+from tasks.engine.stage import Place, Stage, Work
+from tasks.inputs.prompt_files import class_set
 
 __all__ = ["STAGE", "check_layout"]
 

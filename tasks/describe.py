@@ -13,10 +13,10 @@ from excel_core.descriptions.files import Descriptions
 from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import read_json, write_json
 from tasks.ask_class import ask_class, asked_provenance, instruction_of
-from tasks.identity import digest_of
-from tasks.progress import track
-from tasks.prompt_files import bundled_descriptions, class_set
-from tasks.stage import Part, Place, Stage, Work
+from tasks.engine.identity import digest_of
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Place, Stage, Work
+from tasks.inputs.prompt_files import bundled_descriptions, class_set
 
 __all__ = ["STAGE"]
 

@@ -8,12 +8,12 @@ from excel_core.config import RunSpec
 from excel_core.seeds import refine_labels
 from excel_core.stores import write_cams
 from tasks.cams import join_cam_parts
-from tasks.progress import track
-from tasks.records import batches, image_parts, records, shard_rows
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.vision import load_vision, sight_key
 from tasks.refine import join_label_parts, save_steps
-from tasks.stage import Part, Stage, Work
 from tasks.train import trained_segmenter
-from tasks.vision import load_vision, sight_key
 
 __all__ = ["STAGE"]
 

@@ -23,11 +23,11 @@ from excel_core.config import PredictSpec, RunSpec
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
 from excel_core.stores import read_counts, read_json, write_counts, write_json
-from tasks.masks import masked_rows, missing_masks, truth_of
+from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.inputs.masks import masked_rows, missing_masks, truth_of
+from tasks.inputs.vision import classes_of
 from tasks.score_parts import MADE_BY, build_score_part, score_parts, scored_rows, scored_splits
 from tasks.shown import image_scores, picked
-from tasks.stage import Need, Place, Stage, Work
-from tasks.vision import classes_of
 
 __all__ = ["STAGE"]
 

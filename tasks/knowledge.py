@@ -7,10 +7,10 @@ from excel_core.descriptions.files import Descriptions, load_descriptions
 from excel_core.knowledge import build_knowledge
 from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import KnowledgeStore, read_json, write_knowledge
-from tasks.fingerprint import clip_fingerprint
-from tasks.stage import Place, Stage, Work
-from tasks.text_embeddings import TextEmbeddings
-from tasks.vision import cached_clip
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.stage import Place, Stage, Work
+from tasks.inputs.text_embeddings import TextEmbeddings
+from tasks.inputs.vision import cached_clip
 
 __all__ = ["STAGE", "knowledge_base"]
 

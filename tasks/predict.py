@@ -17,13 +17,13 @@ from excel_core.inference import segment_multi_scale, segment_single_scale
 from excel_core.palette import save_labels_png
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
-from tasks.fingerprint import clip_fingerprint
-from tasks.outputs import link_tree
-from tasks.progress import track
-from tasks.records import Record, image_parts, records, shard_rows
-from tasks.stage import Part, Stage, Work
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.outputs import link_tree
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.vision import load_vision
 from tasks.train import trained_segmenter
-from tasks.vision import load_vision
 
 __all__ = ["STAGE", "predicted_rows", "predicted_splits", "variants"]
 

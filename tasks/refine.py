@@ -15,12 +15,12 @@ from excel_core.config import RunSpec
 from excel_core.palette import save_labels_png
 from excel_core.seeds import refine_labels
 from excel_core.stores import CamReader
-from tasks.fingerprint import clip_fingerprint
-from tasks.outputs import link_tree
-from tasks.progress import track
-from tasks.records import batches, image_parts, records, shard_rows
-from tasks.stage import Part, Stage, Work
-from tasks.vision import load_vision
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.outputs import link_tree
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.vision import load_vision
 
 __all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "save_steps", "step_folder"]
 

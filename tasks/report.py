@@ -16,12 +16,12 @@ from excel_core.config import RunSpec
 from excel_core.knowledge import attribute_weights, nearest_descriptions
 from excel_core.palette import load_labels_png
 from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
-from tasks.fingerprint import files_fingerprint
-from tasks.outputs import StageOutput, read_marker
-from tasks.records import Record, records
+from tasks.engine.fingerprint import files_fingerprint
+from tasks.engine.outputs import StageOutput, read_marker
+from tasks.engine.stage import Place, Stage, Work
+from tasks.inputs.records import Record, records
+from tasks.inputs.vision import load_knowledge
 from tasks.refine import step_folder
-from tasks.stage import Place, Stage, Work
-from tasks.vision import load_knowledge
 
 __all__ = ["STAGE", "build_view"]
 

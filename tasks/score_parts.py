@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from excel_core.metrics import confusion_matrix
 from excel_core.palette import load_labels_png
 from excel_core.stores import write_counts
-from tasks.masks import masked_rows, masks_key, truth_of
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Work
+from tasks.inputs.masks import masked_rows, masks_key, truth_of
+from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.vision import classes_of
 from tasks.predict import predicted_rows
-from tasks.progress import track
-from tasks.records import Record, image_parts, records, shard_rows
 from tasks.refine import step_folder
-from tasks.stage import Part, Work
-from tasks.vision import classes_of
 
 __all__ = ["MADE_BY", "build_score_part", "label_maps", "score_parts", "scored_rows", "scored_splits"]
 

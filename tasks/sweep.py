@@ -10,12 +10,12 @@ import torch
 from excel_core.ablation import level_counts, presence_scores
 from excel_core.config import RunSpec
 from excel_core.stores import read_counts, write_counts
-from tasks.masks import masked_rows, masks_key, truth_of
-from tasks.progress import track
-from tasks.records import batches, image_parts, records, shard_rows
-from tasks.stage import Part, Stage, Work
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.masks import masked_rows, masks_key, truth_of
+from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
 from tasks.train import trained_segmenter
-from tasks.vision import classes_of, load_knowledge, load_vision, sight_key
 
 __all__ = ["LEARNT", "STAGE"]
 

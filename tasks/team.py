@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from excel_core import errors
-from tasks.stage import Work
-from tasks.work_file import write_work
+from tasks.engine.stage import Work
+from tasks.engine.work_file import write_work
 
 __all__ = ["SAID", "WORK_FILE", "train_in_team"]
 

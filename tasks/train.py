@@ -14,11 +14,11 @@ from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
 from excel_core.seeds import Vision
 from excel_core.training import TrainingImage, train
-from tasks.progress import Counter
-from tasks.records import records, rows_key
-from tasks.stage import Stage, Work
+from tasks.engine.progress import Counter
+from tasks.engine.stage import Stage, Work
+from tasks.inputs.records import records, rows_key
+from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.team import train_in_team
-from tasks.vision import classes_of, load_vision, sight_key
 
 __all__ = ["STAGE", "architecture", "train_here", "trained_segmenter"]
 

@@ -16,10 +16,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import ExcelError
-from tasks.stage import Work
+from tasks.engine.stage import Work
+from tasks.engine.work_file import read_work
 from tasks.team import SAID
 from tasks.train import STAGE, train_here
-from tasks.work_file import read_work
 
 
 @record

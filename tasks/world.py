@@ -8,7 +8,7 @@ from typing import Any
 from excel_core.config import RunSpec
 from excel_core.world.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS
 from excel_core.world.voc_layout import write_world
-from tasks.stage import Stage, Work
+from tasks.engine.stage import Stage, Work
 
 __all__ = ["STAGE"]
 

@@ -9,7 +9,7 @@ from flows.cli.options import Store
 
 __all__ = ["export"]
 
-# Spelled out, so that `--help` loads nothing; tasks.export refuses any other.
+# Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
 
 
@@ -31,8 +31,8 @@ def export(
 ) -> None:
     """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
     from flows.local.state import store_folder
-    from tasks.export import Wanted, export_run
-    from tasks.run_record import find_record
+    from tasks.history.run_record import find_record
+    from tasks.photos.export import Wanted, export_run
 
     record = find_record(store_folder(store), run)
     about = export_run(record, Wanted(file_format, what, variant, split, force), out)

@@ -29,7 +29,7 @@ def plan(
     from excel_core.errors import SettingError
     from flows.settings import make_place, make_run
     from tasks.chain import STAGES
-    from tasks.plan import plan_run
+    from tasks.history.plan import plan_run
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
@@ -43,7 +43,7 @@ def runs(store: Store = None) -> None:
     from artifacts.comparison import run_rows
     from artifacts.rows import print_rows
     from flows.local.state import store_folder
-    from tasks.run_record import read_records
+    from tasks.history.run_record import read_records
 
     records = read_records(store_folder(store))
     if not records:
@@ -64,8 +64,8 @@ def compare(
     from artifacts.tables import protocol_text
     from excel_core.stores import write_json
     from flows.local.state import store_folder
-    from tasks.compare import compare_runs
-    from tasks.run_record import find_record
+    from tasks.history.compare import compare_runs
+    from tasks.history.run_record import find_record
 
     folder = store_folder(store)
     found = compare_runs(find_record(folder, a), find_record(folder, b), result)
@@ -88,7 +88,7 @@ def gc(
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
     from flows.local.state import store_folder
-    from tasks.garbage import find_garbage, remove_garbage
+    from tasks.history.garbage import find_garbage, remove_garbage
 
     folder = store_folder(store)
     garbage = find_garbage(folder, keep)
@@ -108,7 +108,7 @@ def gc(
 def verify(store: Store = None) -> None:
     """Read every byte of every output; exit 1 if any was damaged. Damaged ones are built again by the next run."""
     from flows.local.state import store_folder
-    from tasks.verify import verify_store
+    from tasks.history.verify import verify_store
 
     checked, damaged = verify_store(store_folder(store))
     for path, names in damaged.items():

@@ -37,7 +37,7 @@ def evaluate(
     from excel_core.metrics import evaluate_folders
     from excel_core.prompts import load_prompts
     from excel_core.stores import write_json
-    from tasks.prompt_files import prompts_file
+    from tasks.inputs.prompt_files import prompts_file
 
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
     if split is not None and not split.is_file():

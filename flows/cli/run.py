@@ -103,8 +103,8 @@ def _call_flow(last: str, *arguments: Any) -> None:
 
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
+    from tasks.history.spent import spent_line
     from tasks.refine import PSEUDO_LABELS
-    from tasks.spent import spent_line
 
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
     for image, reason in outputs["dataset"].summary["bad"].items():

@@ -35,8 +35,8 @@ def segment(
 ) -> None:
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
     segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
-    from tasks.photo_sight import parse_classes
-    from tasks.segment_photos import photos_of, segment_photos
+    from tasks.photos.photo_sight import parse_classes
+    from tasks.photos.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
     _check_together(weights, bool(clip or method or settings), multi_scale or crf)
@@ -68,8 +68,8 @@ def _training_free(
     from excel_core.errors import SettingError
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
-    from tasks.photo_sight import training_free_sight
-    from tasks.stage import Place
+    from tasks.engine.stage import Place
+    from tasks.photos.photo_sight import training_free_sight
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
@@ -80,7 +80,7 @@ def _training_free(
 def _trained(weights: str, names: tuple[str, ...], device: str, store: Path | None, multi_scale: bool, crf: bool) -> Any:
     from flows.local.state import store_folder
     from flows.settings import check_device
-    from tasks.photo_sight import find_segmenter, trained_sight
+    from tasks.photos.photo_sight import find_segmenter, trained_sight
 
     trained = find_segmenter(weights, store_folder(text(store)), check_device(device))
     return trained_sight(trained, names, multi_scale, crf)

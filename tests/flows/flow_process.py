@@ -79,14 +79,14 @@ def _run(log: Path, server: dict[str, str], stage: str, store: str, settings: li
 def _log_what_begins(log: Path) -> None:
     """One write a line, at the end of the file: whole lines, whoever else writes, up to the moment of a kill."""
     import excel_core.training
-    import tasks.build
+    import tasks.engine.build
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(text: str) -> None:
         os.write(file, f"{os.getpid()} {text}\n".encode())
 
-    build, step = tasks.build._build, excel_core.training._step
+    build, step = tasks.engine.build._build, excel_core.training._step
 
     def noted_build(work):  # type: ignore[no-untyped-def]
         note(f"build {work.kind}/{work.folder.name.removesuffix('.partial')}")
@@ -96,4 +96,4 @@ def _log_what_begins(log: Path) -> None:
         note(f"iteration {iteration}")
         return step(vision, segmenter, optimiser, batch, iteration, *rest)
 
-    tasks.build._build, excel_core.training._step = noted_build, noted_step
+    tasks.engine.build._build, excel_core.training._step = noted_build, noted_step

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from tasks.outputs import MARKER, read_marker, read_output
+from tasks.engine.outputs import MARKER, read_marker, read_output
 
 __all__ = ["contents", "file_digests", "sealed"]
 

@@ -18,11 +18,11 @@ from prefect.client.orchestration import get_client
 
 from excel_core.errors import DataError, MaskLeakError, SettingError, WorkerError
 from flows import runners, stages
-from tasks.build import part_works
 from tasks.chain import STAGES
-from tasks.outputs import read_marker
-from tasks.prefect_task import work_task
-from tasks.stage import Place
+from tasks.engine.build import part_works
+from tasks.engine.outputs import read_marker
+from tasks.engine.prefect_task import work_task
+from tasks.engine.stage import Place
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.server import task_states
 from tests.flows.store_files import file_digests, sealed
@@ -57,7 +57,7 @@ def _pids(cluster):
 
 def _loads():
     """How often this process loaded a CLIP, and how often it had one."""
-    from tasks.vision import cached_clip
+    from tasks.inputs.vision import cached_clip
 
     return cached_clip.cache_info()
 

@@ -14,9 +14,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from excel_core.stores import read_json
 from excel_core.world.voc_layout import scene_id, write_world
 from flows.excel import excel
-from tasks.prompt_files import descriptions_file, prompts_file
-from tasks.records import shard_of
-from tasks.run_record import read_records
+from tasks.history.run_record import read_records
+from tasks.inputs.prompt_files import descriptions_file, prompts_file
+from tasks.inputs.records import shard_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

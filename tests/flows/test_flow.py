@@ -15,8 +15,8 @@ from flows import stages
 from flows.ablation import ablation
 from flows.excel import excel
 from tasks.chain import graph
-from tasks.run_record import read_records
-from tasks.stage import Place
+from tasks.engine.stage import Place
+from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

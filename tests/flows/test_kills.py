@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import StateType
 
 from flows import stages
 from flows.dead_runs import MESSAGE
-from tasks.run_record import read_records
+from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 from tests.flows.flow_process import FlowProcess, builds, iterations
 from tests.flows.store_files import contents, file_digests, sealed

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
 from flows import chain_run, stages
 from tasks import describe
 from tasks.chain import STAGES
-from tasks.run_record import read_records
+from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 from tests.flows.server import task_states
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.run_record import read_records
+from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 from tests.flows.flow_process import FlowProcess, builds
 from tests.flows.store_files import contents, file_digests

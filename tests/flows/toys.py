@@ -13,10 +13,10 @@ from prefect import flow
 from excel_core.errors import DataError
 from excel_core.presets import preset
 from flows.runners import parts_builder
-from tasks.build import part_works, run_stage
-from tasks.outputs import StageOutput, read_marker
-from tasks.prefect_task import work_task
-from tasks.stage import Part, Place, Stage, Work
+from tasks.engine.build import part_works, run_stage
+from tasks.engine.outputs import StageOutput, read_marker
+from tasks.engine.prefect_task import work_task
+from tasks.engine.stage import Part, Place, Stage, Work
 
 __all__ = ["build_toys", "pids_of", "toys"]
 

@@ -3,9 +3,9 @@
 import pytest
 
 from excel_core.presets import preset, with_settings
-from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place
+from tasks.engine.build import run_stage
+from tasks.engine.stage import Place
 from tests.conftest import SMALL_DEMO
 
 

@@ -13,9 +13,9 @@ from excel_core.metrics import confusion_matrix, scores
 from excel_core.palette import VOC_PALETTE, load_labels_png
 from excel_core.presets import with_settings
 from excel_core.stores import CamReader, read_knowledge, read_manifest
-from tasks.build import complete_output, run_stage
 from tasks.chain import STAGES, follow
-from tasks.stage import Place, Stage, Work
+from tasks.engine.build import complete_output, run_stage
+from tasks.engine.stage import Place, Stage, Work
 
 
 def test_every_stage_left_a_sealed_output(chain):

@@ -13,12 +13,12 @@ from excel_core.datasets.manifest import usable
 from excel_core.errors import ModelError, SettingError, StoreError
 from excel_core.palette import load_labels_png
 from excel_core.stores import read_manifest
-from tasks.export import Wanted, chosen_maps, export_run
-from tasks.photo_sight import find_segmenter, parse_classes, trained_sight, training_free_sight
-from tasks.run_record import start_record
-from tasks.segment_photos import photos_of, segment_photos
-from tasks.stage import Place
-from tasks.trained import run_segmenter
+from tasks.engine.stage import Place
+from tasks.history.run_record import start_record
+from tasks.photos.export import Wanted, chosen_maps, export_run
+from tasks.photos.photo_sight import find_segmenter, parse_classes, trained_sight, training_free_sight
+from tasks.photos.segment_photos import photos_of, segment_photos
+from tasks.photos.trained import run_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_outputs_that_are_gone_are_named(record):
 
 
 def test_a_clip_that_changed_since_is_refused(record, monkeypatch):
-    monkeypatch.setattr("tasks.trained.clip_fingerprint", lambda run, place: "excel-tiny:other")
+    monkeypatch.setattr("tasks.photos.trained.clip_fingerprint", lambda run, place: "excel-tiny:other")
     with pytest.raises(ModelError, match="no longer those that run .* used"):
         run_segmenter(record, "cpu")
 

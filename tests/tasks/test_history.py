@@ -11,13 +11,13 @@ import pytest
 
 from excel_core.errors import SettingError
 from excel_core.presets import with_settings
-from tasks.build import complete_output, run_stage
 from tasks.chain import follow
-from tasks.compare import compare_runs
-from tasks.garbage import find_garbage, remove_garbage
-from tasks.run_record import Process, find_record, read_records, start_record
-from tasks.stage import Place
-from tasks.verify import verify_store
+from tasks.engine.build import complete_output, run_stage
+from tasks.engine.stage import Place
+from tasks.history.compare import compare_runs
+from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.run_record import Process, find_record, read_records, start_record
+from tasks.history.verify import verify_store
 
 
 @pytest.fixture

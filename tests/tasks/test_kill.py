@@ -7,9 +7,9 @@ import sys
 import time
 
 from excel_core.presets import with_settings
-from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place
+from tasks.engine.build import run_stage
+from tasks.engine.stage import Place
 from tests.conftest import ROOT
 
 EDITS = ["train.iterations=24", "train.checkpoint_every=2"]
@@ -17,9 +17,9 @@ SCRIPT = """
 import sys, json
 from pathlib import Path
 from excel_core.config import RunSpec
-from tasks.build import run_stage
+from tasks.engine.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place
+from tasks.engine.stage import Place
 follow(RunSpec.model_validate_json(sys.argv[1]), Place(store=Path(sys.argv[2])), "train", run_stage)
 """
 

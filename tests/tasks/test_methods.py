@@ -5,9 +5,9 @@ import pytest
 
 from excel_core.presets import preset, with_settings
 from excel_core.stores import CamReader, read_json
-from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place
+from tasks.engine.build import run_stage
+from tasks.engine.stage import Place
 from tests.conftest import SMALL_DEMO
 
 

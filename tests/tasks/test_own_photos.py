@@ -11,10 +11,10 @@ from excel_core.palette import load_labels_png
 from excel_core.presets import preset, with_settings
 from excel_core.stores import read_json
 from excel_core.world.voc_layout import scene_id, write_world
-from tasks.build import run_stage
 from tasks.chain import complete_outputs, follow
-from tasks.prompt_files import class_set
-from tasks.stage import Place
+from tasks.engine.build import run_stage
+from tasks.engine.stage import Place
+from tasks.inputs.prompt_files import class_set
 
 SMALL = [
     "clip.model=excel-tiny", "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]", "train.crop=64",

@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from excel_core.presets import with_settings
-from tasks.build import complete_output, run_stage
 from tasks.chain import follow
-from tasks.outputs import read_marker
-from tasks.plan import plan_run
-from tasks.stage import Place
+from tasks.engine.build import complete_output, run_stage
+from tasks.engine.outputs import read_marker
+from tasks.engine.stage import Place
+from tasks.history.plan import plan_run
 
 
 def _steps(run, place):
@@ -69,7 +69,7 @@ def test_the_plan_counts_the_parts_that_are_missing(chain, small_run, tmp_path):
 
 
 def _noted(piece, built):
-    from tasks.build import find_or_build
+    from tasks.engine.build import find_or_build
 
     built.extend([] if complete_output(piece) else [piece.name])
     return find_or_build(piece)

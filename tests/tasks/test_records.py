@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from excel_core.presets import preset, with_settings
-from tasks.records import Record, image_parts, rows_key, shard_of
-from tasks.stage import Place, Stage, Work
+from tasks.engine.stage import Place, Stage, Work
+from tasks.inputs.records import Record, image_parts, rows_key, shard_of
 
 STAGE = Stage("toy", (), lambda run: {}, lambda work: {})
 

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from excel_core.errors import StoreError
 from excel_core.presets import preset
-from tasks import code_version
-from tasks.build import complete_output, find_or_build, run_stage
-from tasks.outputs import StageOutput, damaged_files, link_tree
-from tasks.stage import Place, Stage, Work
+from tasks.engine import code_version
+from tasks.engine.build import complete_output, find_or_build, run_stage
+from tasks.engine.outputs import StageOutput, damaged_files, link_tree
+from tasks.engine.stage import Place, Stage, Work
 from tests.conftest import ROOT
 
 RUN = preset("voc")
@@ -135,8 +135,10 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
 def test_code_version_sees_every_module_a_stage_uses():
     used = code_version.used_modules("tasks.cams")
-    assert {"tasks.cams", "tasks.vision", "excel_core.seeds", "excel_core.calibration", "excel_core.clip"} <= set(used)
-    assert not {"tasks.refine", "excel_core.metrics", "tasks.stage", "tasks.progress", "tasks.evaluate"} & set(used)
+    assert {"tasks.cams", "tasks.inputs.vision", "excel_core.seeds", "excel_core.calibration", "excel_core.clip"} <= set(used)
+    assert not {"tasks.refine", "excel_core.metrics", "tasks.engine.stage", "tasks.engine.progress", "tasks.evaluate"} & set(
+        used
+    )
 
 
 def test_code_version_changes_with_an_indirect_module(tmp_path):
@@ -149,7 +151,7 @@ def test_code_version_changes_with_an_indirect_module(tmp_path):
     (package / "beside.py").write_text("y = 1\n")
     script = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r})
-        from tasks.code_version import code_version
+        from tasks.engine.code_version import code_version
         print(code_version("excel_core.top"))
     """)
 

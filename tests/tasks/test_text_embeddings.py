@@ -2,7 +2,7 @@
 
 import torch
 
-from tasks.text_embeddings import TextEmbeddings
+from tasks.inputs.text_embeddings import TextEmbeddings
 
 
 def test_only_new_texts_are_encoded_and_the_rest_keep_their_bits(small_clip, tmp_path):

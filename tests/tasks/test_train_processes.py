@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from excel_core.errors import MaskLeakError, StoreError, WorkerError
 from excel_core.presets import with_settings
-from tasks.build import run_stage
 from tasks.chain import follow
-from tasks.progress import listening
-from tasks.stage import Place, Work
+from tasks.engine.build import run_stage
+from tasks.engine.progress import listening
+from tasks.engine.stage import Place, Work
 from tasks.team import train_in_team
 from tasks.train import STAGE
 from tests.conftest import ROOT
@@ -28,9 +28,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from excel_core.config import RunSpec
-from tasks.build import run_stage
+from tasks.engine.build import run_stage
 from tasks.chain import follow
-from tasks.stage import Place
+from tasks.engine.stage import Place
 follow(RunSpec.model_validate_json(sys.argv[1]), Place(store=Path(sys.argv[2]), processes=2), "train", run_stage)
 """
 

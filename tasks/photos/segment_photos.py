@@ -19,8 +19,8 @@ from excel_core.errors import ImageError, SettingError
 from excel_core.palette import save_labels_png
 from excel_core.photos import Photo, enlarge_labels, find_photos, read_upright, shrink_image
 from excel_core.stores import write_json, written_then_renamed
-from tasks.photo_sight import Sight
-from tasks.progress import Counter, track
+from tasks.engine.progress import Counter, track
+from tasks.photos.photo_sight import Sight
 
 __all__ = ["Result", "photos_of", "segment_photos"]
 

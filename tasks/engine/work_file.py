@@ -5,8 +5,8 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.stores import read_json, write_json
-from tasks.outputs import StageOutput
-from tasks.stage import Place, Stage, Work
+from tasks.engine.outputs import StageOutput
+from tasks.engine.stage import Place, Stage, Work
 
 __all__ = ["read_work", "write_work"]
 

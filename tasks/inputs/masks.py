@@ -5,10 +5,10 @@ from typing import Any
 
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.truth import Truth
-from tasks.code_version import code_version
-from tasks.records import Record, records
-from tasks.stage import Work
-from tasks.vision import classes_of
+from tasks.engine.code_version import code_version
+from tasks.engine.stage import Work
+from tasks.inputs.records import Record, records
+from tasks.inputs.vision import classes_of
 
 __all__ = ["masked_rows", "masks_key", "missing_masks", "truth_of"]
 

@@ -18,11 +18,11 @@ from excel_core.exports.published import check_free, published
 from excel_core.exports.voc_submission import write_voc_submission
 from excel_core.portable import save_portable
 from excel_core.stores import read_manifest
-from tasks.coco_numbers import coco_numbers
-from tasks.progress import Counter, say, track
+from tasks.engine.progress import Counter, say, track
+from tasks.history.run_record import RunRecord
+from tasks.photos.coco_numbers import coco_numbers
+from tasks.photos.trained import class_names, run_segmenter, sealed
 from tasks.refine import PSEUDO_LABELS
-from tasks.run_record import RunRecord
-from tasks.trained import class_names, run_segmenter, sealed
 
 __all__ = ["FORMATS", "LABEL_FORMATS", "MODEL_FORMATS", "Wanted", "export_run"]
 

@@ -7,9 +7,9 @@ from excel_core.clip import FrozenClip
 from excel_core.clip_weights import load_clip
 from excel_core.seeds import Vision
 from excel_core.stores import KnowledgeStore, read_knowledge
-from tasks.fingerprint import clip_fingerprint
-from tasks.identity import digest_of
-from tasks.stage import Work
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.identity import digest_of
+from tasks.engine.stage import Work
 
 __all__ = ["cached_clip", "classes_of", "load_knowledge", "load_vision", "sight_key"]
 

@@ -11,7 +11,7 @@ from excel_core.datasets.layouts import LAYOUTS
 from excel_core.descriptions.files import Descriptions, load_descriptions
 from excel_core.errors import PromptError, SettingError
 from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
-from tasks.fingerprint import files_fingerprint
+from tasks.engine.fingerprint import files_fingerprint
 
 __all__ = [
     "OWN",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from excel_core.errors import SettingError, StoreError
 from tasks.chain import STAGES
-from tasks.outputs import read_marker
-from tasks.run_record import RunRecord, read_records
+from tasks.engine.outputs import read_marker
+from tasks.history.run_record import RunRecord, read_records
 
 __all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
 

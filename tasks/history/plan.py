@@ -9,10 +9,10 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.errors import StoreError
-from tasks.build import complete_output, output_folder, part_works
 from tasks.chain import graph, work_of
-from tasks.outputs import StageOutput, read_marker
-from tasks.stage import Place, Work
+from tasks.engine.build import complete_output, output_folder, part_works
+from tasks.engine.outputs import StageOutput, read_marker
+from tasks.engine.stage import Place, Work
 
 __all__ = ["Step", "plan_run"]
 

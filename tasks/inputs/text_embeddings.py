@@ -16,7 +16,7 @@ from torch import Tensor
 
 from excel_core.clip import FrozenClip
 from excel_core.stores import written_then_renamed
-from tasks.identity import digest_of
+from tasks.engine.identity import digest_of
 
 __all__ = ["TextEmbeddings"]
 

@@ -8,12 +8,8 @@ from pathlib import Path
 
 __all__ = ["code_version", "used_modules"]
 
-# These decide when a stage runs, not what it computes.
 PACKAGES = ("excel_core", "tasks", "artifacts")
-ORCHESTRATION = (
-    "tasks.stage", "tasks.identity", "tasks.outputs", "tasks.build", "tasks.code_version", "tasks.fingerprint",
-    "tasks.progress", "tasks.team",
-)  # fmt: skip
+ORCHESTRATION = ("tasks.engine", "tasks.team")  # these decide when and where a stage runs, not what it computes
 
 
 @cache
@@ -31,7 +27,7 @@ def used_modules(module: str) -> list[str]:
     pending = [module]
     while pending:
         name = pending.pop()
-        if name in found or name in ORCHESTRATION:
+        if name in found or any(f"{name}.".startswith(f"{room}.") for room in ORCHESTRATION):
             continue
         found.add(name)
         pending += [imported for imported in _imports(name) if imported.split(".")[0] in PACKAGES]

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, ValidationError
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError, StoreError
 from excel_core.stores import read_json, write_json
-from tasks.outputs import StageOutput
-from tasks.stage import Place
+from tasks.engine.outputs import StageOutput
+from tasks.engine.stage import Place
 
 __all__ = ["RunRecord", "find_record", "read_records", "start_record"]
 

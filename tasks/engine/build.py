@@ -13,9 +13,9 @@ from typing import Any
 
 from excel_core.datasets.truth import LABEL_FILES, masks_forbidden
 from excel_core.errors import StoreError
-from tasks.outputs import StageOutput, locked, read_output, seal
-from tasks.progress import Counter, say
-from tasks.stage import Work
+from tasks.engine.outputs import StageOutput, locked, read_output, seal
+from tasks.engine.progress import Counter, say
+from tasks.engine.stage import Work
 
 __all__ = [
     "Builder", "Outputs", "PartsBuilder", "complete_output", "find_or_build", "in_turn", "output_folder", "part_works",

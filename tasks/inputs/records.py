@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import usable
 from excel_core.stores import read_manifest
-from tasks.identity import digest_of
-from tasks.stage import Part, Work
-from tasks.vision import classes_of
+from tasks.engine.identity import digest_of
+from tasks.engine.stage import Part, Work
+from tasks.inputs.vision import classes_of
 
 __all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows"]
 

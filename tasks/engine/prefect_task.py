@@ -8,10 +8,10 @@ from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.build import find_or_build
-from tasks.outputs import StageOutput
-from tasks.progress import say
-from tasks.stage import Work
+from tasks.engine.build import find_or_build
+from tasks.engine.outputs import StageOutput
+from tasks.engine.progress import say
+from tasks.engine.stage import Work
 
 __all__ = ["on_gpu", "work_task"]
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from excel_core.config import RunSpec
-from tasks.code_version import code_version
-from tasks.identity import digest_of
-from tasks.outputs import StageOutput
+from tasks.engine.code_version import code_version
+from tasks.engine.identity import digest_of
+from tasks.engine.outputs import StageOutput
 
 __all__ = ["Need", "Part", "Place", "Stage", "Work"]
 

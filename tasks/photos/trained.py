@@ -7,11 +7,11 @@ from excel_core.errors import ModelError, StoreError
 from excel_core.portable import TrainedSegmenter
 from excel_core.seeds import Vision
 from excel_core.stores import read_knowledge
-from tasks.fingerprint import clip_fingerprint
-from tasks.outputs import StageOutput, read_marker, read_output
-from tasks.run_record import RunRecord
-from tasks.stage import Place
-from tasks.vision import cached_clip
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.outputs import StageOutput, read_marker, read_output
+from tasks.engine.stage import Place
+from tasks.history.run_record import RunRecord
+from tasks.inputs.vision import cached_clip
 
 __all__ = ["class_names", "run_segmenter", "sealed"]
 

@@ -14,13 +14,13 @@ from excel_core.errors import SettingError
 from excel_core.knowledge import Knowledge, build_knowledge
 from excel_core.portable import TrainedSegmenter, load_portable
 from excel_core.seeds import Vision, refine_labels
-from tasks.fingerprint import clip_fingerprint
-from tasks.prompt_files import known_descriptions, named_classes
-from tasks.run_record import find_record
-from tasks.stage import Place
-from tasks.text_embeddings import TextEmbeddings
-from tasks.trained import run_segmenter
-from tasks.vision import cached_clip
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.stage import Place
+from tasks.history.run_record import find_record
+from tasks.inputs.prompt_files import known_descriptions, named_classes
+from tasks.inputs.text_embeddings import TextEmbeddings
+from tasks.inputs.vision import cached_clip
+from tasks.photos.trained import run_segmenter
 
 __all__ = ["Sight", "find_segmenter", "parse_classes", "trained_sight", "training_free_sight"]
 

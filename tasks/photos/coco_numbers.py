@@ -6,7 +6,7 @@ from excel_core.datasets.coco_files import annotation_file, unlabelled_source
 from excel_core.datasets.coco_json import read_entries
 from excel_core.errors import DataError
 from excel_core.exports.coco_results import CocoNumbers
-from tasks.run_record import RunRecord
+from tasks.history.run_record import RunRecord
 
 __all__ = ["coco_numbers"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
-from tasks.identity import digest_of, file_digest
-from tasks.stage import Place
+from tasks.engine.identity import digest_of, file_digest
+from tasks.engine.stage import Place
 
 __all__ = ["clip_fingerprint", "files_fingerprint", "folders_fingerprint"]
 

@@ -1,7 +1,7 @@
 """What a run's descriptions cost it: the classes that a language model was asked for in this run, and the others."""
 
-from tasks.outputs import StageOutput, read_marker
-from tasks.run_record import read_records
+from tasks.engine.outputs import StageOutput, read_marker
+from tasks.history.run_record import read_records
 
 __all__ = ["spent_line"]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from excel_core.errors import StoreError
-from tasks.garbage import KINDS
-from tasks.outputs import MARKER, damaged_files
+from tasks.engine.outputs import MARKER, damaged_files
+from tasks.history.garbage import KINDS
 
 __all__ = ["verify_store"]
 

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from excel_core.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.errors import SettingError
 from excel_core.stores import read_counts, read_json
-from tasks.run_record import RunRecord
+from tasks.history.run_record import RunRecord
 from tasks.shown import image_scores
 
 __all__ = ["compare_runs", "spec_differences"]

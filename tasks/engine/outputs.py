@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from excel_core.errors import StoreError
 from excel_core.stores import read_json, write_json
-from tasks.identity import file_digest
+from tasks.engine.identity import file_digest
 
 __all__ = ["MARKER", "StageOutput", "damaged_files", "link_tree", "locked", "read_marker", "read_output", "seal"]
 

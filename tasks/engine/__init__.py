@@ -1,0 +1,1 @@
+"""What a stage is, its key, its sealed output, and how one is built."""

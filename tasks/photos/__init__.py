@@ -1,0 +1,1 @@
+"""Outside the chain: single photos, and a run's results taken away."""
