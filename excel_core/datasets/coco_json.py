@@ -117,7 +117,7 @@ def _file_name(entry: Any, where: str) -> str:
         check_image_id(Path(name).stem if Path(name).name == name else name, where)
     except DataError:
         raise DataError(
-            f"{where}: 'file_name' must be a file's name in the split's image folder, without folder and spaces, got {name!r}"
+            f"{where}: 'file_name' must be a file's name in the split's image folder, without a folder, got {name!r}"
         ) from None
     return name
 
