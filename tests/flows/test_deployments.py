@@ -104,7 +104,7 @@ def test_every_deployment_is_there_with_its_form(up):
     found = {(names[one["flow_id"]], one["name"]): one for one in _post(up, "deployments/filter")}
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
-    assert {("excel", name) for name in ("demo", "full-voc", "full-coco")} <= set(found)
+    assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
     assert {("ablation", name) for name in ("demo", "voc")} <= set(found)
     for (flow, _), one in found.items():
@@ -122,7 +122,7 @@ def test_every_deployment_is_there_with_its_form(up):
         ({"edits": {"train": {"epochs": 3}}}, "'epochs' was unexpected"),
         ({"runner": "threads"}, "sequential|dask"),
         ({"settings": ["train.iterations"]}, "settings[0]"),
-        ({"preset": "vco"}, "'vco' is not one of ['voc', 'coco', 'demo']"),
+        ({"preset": "vco"}, "'vco' is not one of ['voc', 'coco', 'photos', 'demo']"),
     ],
 )
 def test_wrong_values_are_refused_before_there_is_a_run(parameters, words, up):
@@ -156,11 +156,11 @@ def test_a_stage_deployment_takes_the_workers_store(up):
     assert {states.get(name) for name in ("world", "dataset", "describe", "knowledge", "cams")} == {"Cached"}
 
 
-def test_coco_stops_at_once_with_its_word(up):
-    run = _start(up, "train/coco", data=str(ROOT))
+def test_data_of_another_layout_fail_with_a_word(up):
+    run = _start(up, "train/coco", data=str(ROOT), clip="excel-tiny")
     state = _final_state(up, run)
-    assert state["name"] == "Failed" and "the COCO reader is not part of this version" in state["message"]
-    assert _of_run(up, "task_runs", run) == []
+    assert state["name"] == "Failed" and "not COCO as downloaded: looked for annotations" in state["message"]
+    assert {one["name"] for one in _of_run(up, "task_runs", run)} == {"dataset"}
 
 
 def test_a_killed_run_is_crashed(up):
