@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
+SCENE := world_1000000
 
 .PHONY: demo test bench figures check install clean
 
@@ -18,6 +19,8 @@ bench: install
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)
+	$(BIN)/excel segment $$(ls -d $(STORE)/world/*/JPEGImages | head -1)/$(SCENE).jpg --classes "car,cup" \
+		--clip excel-tiny --set cams.image_size=128 --set cams.normalisation=clip --steps --out docs/segment --force
 
 check: install
 	$(BIN)/ruff check .

@@ -1,14 +1,14 @@
-"""Two runs beside each other, and a list of runs, as rows of text for the terminal and Markdown."""
+"""Two runs beside each other, and a list of runs, as rows of text for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from artifacts.rows import Row, defined, duration, interval, markdown_table, number, print_rows
+from artifacts.rows import Row, defined, duration, interval, number, print_rows
 
 __all__ = [
-    "class_difference_rows", "comparison_markdown", "image_difference_rows", "print_comparison", "run_rows",
+    "class_difference_rows", "image_difference_rows", "print_comparison", "run_rows",
     "spec_difference_rows",
 ]  # fmt: skip
 
@@ -47,13 +47,6 @@ def print_comparison(console: Console, a: str, b: str, spec: Found, classes: Fou
     """Print what differs between the runs named `a` and `b`; `note` is the protocol of the scores."""
     for title, rows, words in _tables(a, b, spec, classes, images, note):
         print_rows(console, title, rows, [words], ["class", "image", "field", *(("a", "b") if title == "Spec" else ())])
-
-
-def comparison_markdown(a: str, b: str, spec: Found, classes: Found, images: Found, note: str = "") -> str:
-    """The same as Markdown."""
-    tables = _tables(a, b, spec, classes, images, note)
-    parts = [f"## {title}\n\n{markdown_table(rows)}\n{words}".rstrip() for title, rows, words in tables if rows]
-    return "\n\n".join(parts) + "\n"
 
 
 def _tables(a: str, b: str, spec: Found, classes: Found, images: Found, note: str) -> Sequence[Table]:
