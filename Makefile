@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
+# The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
 .PHONY: demo test bench figures check install clean

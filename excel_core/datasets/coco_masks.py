@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as pycoco
 
 __all__ = ["Packed", "Region", "Runs", "pack", "paint", "problem_of", "rle_of"]
 
@@ -74,6 +73,8 @@ def problem_of(packed: Packed, height: int, width: int) -> str:
 
 def rle_of(packed: Packed, height: int, width: int) -> dict[str, Any] | None:
     """A segmentation rasterised: COCO's compressed RLE; None where nothing of it is sound."""
+    from pycocotools import mask as pycoco  # needed for masks alone: labels are read without
+
     if isinstance(packed.shape, Runs):
         if problem_of(packed, height, width):
             return None
@@ -85,6 +86,8 @@ def rle_of(packed: Packed, height: int, width: int) -> dict[str, Any] | None:
 
 def paint(regions: Sequence[Region], height: int, width: int) -> NDArray[np.uint8]:
     """Regions → their labels (height, width) uint8, 0 elsewhere; crowds lie below, and smaller regions above larger ones."""
+    from pycocotools import mask as pycoco
+
     drawn = [(region, rle) for region in regions if (rle := rle_of(region.packed, height, width)) is not None]
     drawn.sort(key=lambda pair: (not pair[0].crowd, -int(pycoco.area(pair[1])), pair[0].number))
     mask = np.zeros((height, width), dtype=np.uint8)
