@@ -21,7 +21,8 @@ bench: install
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)
 	$(BIN)/excel segment $$(ls -d $(STORE)/world/*/JPEGImages | head -1)/$(SCENE).jpg --classes "car,cup" \
-		--clip excel-tiny --set cams.image_size=128 --set cams.normalisation=clip --steps --out docs/segment --force
+		--clip excel-tiny --set cams.image_size=128 --set cams.normalisation=clip --steps --out $(STORE)/segment --force
+	cp $(STORE)/segment/$(SCENE)_steps.png docs/segment.png
 
 check: install
 	$(BIN)/ruff check .
