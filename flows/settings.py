@@ -8,6 +8,7 @@ import torch
 
 from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
+from excel_core.datasets.layouts import LAYOUTS
 from excel_core.distributed import Team
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
@@ -70,6 +71,8 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     elif not Path(data).is_dir():
         raise SettingError(f"data folder {data!r} does not exist")
     folder = Path(data).resolve() if data else None
+    if folder is not None:
+        LAYOUTS[run.dataset.layout].check(folder)
     if run.dataset.prompts == OWN:
         _check_own_classes(run, folder)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)

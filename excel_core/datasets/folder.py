@@ -17,7 +17,7 @@ from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
 from excel_core.datasets.truth import MASK_FOLDERS
 from excel_core.errors import DataError
 
-__all__ = ["folder_class_names", "folder_sources", "read_folder"]
+__all__ = ["check_folder", "folder_class_names", "folder_sources", "read_folder"]
 
 TABLE = "labels.csv"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -34,6 +34,11 @@ def folder_class_names(root: Path) -> tuple[str, ...]:
     else:
         names = {folder.name for folder in _class_folders(root)}
     return tuple(sorted(names, key=lambda name: (name.casefold(), name)))
+
+
+def check_folder(root: Path) -> None:
+    """DataError where there is neither a table nor a folder of photos."""
+    folder_class_names(root)
 
 
 def folder_sources(root: Path) -> list[str]:

@@ -15,7 +15,7 @@ from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_lis
 from excel_core.datasets.manifest import Manifest, check_image_id
 from excel_core.errors import DataError, ImageError
 
-__all__ = ["read_split", "read_voc"]
+__all__ = ["check_voc_layout", "read_split", "read_voc"]
 
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
@@ -49,7 +49,7 @@ def read_voc(
     """
     check_class_names(class_names)
     check_splits(splits)
-    _check_layout(root, labels_needed=set(splits) > set(unlabelled))
+    check_voc_layout(root, labels_needed=set(splits) > set(unlabelled))
     labels_of = _label_reader(root, class_names)
     listed = [
         _listed(root, image_id, split, None if split in unlabelled else labels_of)
@@ -112,7 +112,7 @@ def read_split(root: Path, split: str) -> list[str]:
     return list(line_of)
 
 
-def _check_layout(root: Path, labels_needed: bool) -> None:
+def check_voc_layout(root: Path, labels_needed: bool = True) -> None:
     """Raise DataError, saying what was looked for, what is there and what to pass, unless root is VOC."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; pass the folder that holds {IMAGES}/ and {SPLITS}/")

@@ -56,7 +56,7 @@ def test_what_there_is_and_what_would_run(demo):
     small = [part for s in SMALL_DEMO for part in ("--set", s)]
     assert "nothing to run: every stage is complete" in _excel("plan", "demo", "--store", store, *small).stdout
     planned = _excel("plan", "demo", "--store", store, *small, "--set", "report.gallery_images=1").stdout
-    assert "1 of 18 stages run" in planned and "report.gallery_images: 2 → 1" in planned
+    assert "1 of 19 stages run" in planned and "report.gallery_images: 2 → 1" in planned
     listed = _excel("runs", "--store", store).stdout
     assert "excel demo" in listed and "complete" in listed
     compared = _excel("compare", "latest", "latest", "--store", store, "--json", store / "c.json").stdout
@@ -86,7 +86,7 @@ def test_figures_of_a_finished_run(demo, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "vco"], "unknown preset 'vco'; valid presets: voc, coco, demo"),
+        (["run", "vco"], "unknown preset 'vco'; valid presets: voc, coco, photos, demo"),
         (["run", "voc"], "preset 'voc' needs a data folder: pass --data DIR"),
         (["run", "voc", "--data", "nowhere"], "data folder 'nowhere' does not exist"),
         (["run", "demo", "--method", "best"], "valid methods: reference, paper, clean"),
@@ -95,7 +95,9 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["demo", "--gpus", "3", "--set", "train.batch_size=4"], "batch_size=4 must be a multiple of the 3 training processes"),
         (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.segmenter"),
         (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
-        (["run", "coco", "--data", "."], "the COCO reader is not part of this version"),
+        (["run", "voc", "--data", "."], "not a data set in VOC layout: looked for JPEGImages/"),
+        (["run", "photos", "--data", "docs"], "looked for labels.csv (image,labels) or one folder of photos a class"),
+        (["run", "coco", "--data", "."], "not COCO as downloaded: looked for annotations/instances_*.json; found"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),
         (["plan", "demo", "--stage", "cam"], "--stage 'cam': valid stages: world, dataset"),
         (["compare", "a", "b"], "no run named 'a'; runs: none"),

@@ -130,7 +130,8 @@ def test_a_part_that_kills_every_worker_is_one_message(cluster, address, place):
     with pytest.raises(WorkerError, match="toys a: 2 Dask workers died over it, the last one tcp://.*memory"):
         build_toys.with_options(flow_run_name="deadly")(work, address)
     assert set(pids_of(work)) == set("bcdefgh")
-    states = task_states("deadly")
+    while "toys a" not in (states := task_states("deadly")):  # the server hears of task runs through a queue of its own
+        time.sleep(0.3)
     assert states.pop("toys a") == "Crashed"
     assert len(states) == 7 and set(states.values()) <= {"Completed", "Cached"}  # cached: looked up again, its worker died
 
@@ -213,7 +214,7 @@ def test_the_gpus_tag_is_on_what_computes_there(place):
     (plain,) = part_works(toys(place, a="build"))
     for work in (on_gpu, plain):  # joining parts computes nothing there
         assert work_task(work).tags == set() and runners.resources(work) == {}
-    assert {name for name, stage in STAGES.items() if stage.on_device} == {*SHARDED, "knowledge", "train"}
+    assert {name for name, stage in STAGES.items() if stage.on_device} == {*SHARDED, "knowledge", "train"} - {"evaluate"}
 
 
 def test_a_limit_of_one_keeps_gpu_tasks_apart(place):
