@@ -12,12 +12,12 @@ from tasks.engine.stage import Place, Stage, Work
 from tasks.inputs.text_embeddings import TextEmbeddings
 from tasks.inputs.vision import cached_clip
 
-__all__ = ["STAGE", "knowledge_base"]
+__all__ = ["STAGE", "knowledge_base", "prompt_set"]
 
 
 def build_knowledge_base(work: Work) -> dict[str, Any]:
     """Encode every text that was not encoded before, and cluster the descriptions."""
-    prompts = _prompt_set(read_json(work.input("describe") / "prompts.json"))
+    prompts = prompt_set(read_json(work.input("describe") / "prompts.json"))
     described = load_descriptions(work.input("describe") / "descriptions.json", prompts, work.run.describe.n)
     store = knowledge_base(prompts, described, work.run, work.place)
     write_knowledge(work.folder / "knowledge.zarr", store)
@@ -37,7 +37,8 @@ def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, pl
     return KnowledgeStore(knowledge, prompts.class_names, prompts.background, texts)
 
 
-def _prompt_set(values: dict[str, Any]) -> PromptSet:
+def prompt_set(values: dict[str, Any]) -> PromptSet:
+    """The class set that prompts.json holds."""
     classes = tuple(ClassPrompt(**entry) for entry in values["classes"])
     return PromptSet(values["name"], values["template"], classes, tuple(values["background"]))
 

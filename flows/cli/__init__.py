@@ -9,6 +9,7 @@ from excel_core.errors import ExcelError
 from flows.cli.export import export
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
+from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, figures, parity
 from flows.cli.run import ablation, demo, run
 from flows.cli.segment import segment
@@ -18,6 +19,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (run, demo, ablation, plan, runs, compare, gc, verify, up, down, evaluate, parity, figures, segment, export):
     app.command()(command)
+app.add_typer(prompts, name="prompts")
 
 
 def main() -> None:

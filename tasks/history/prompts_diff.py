@@ -1,0 +1,83 @@
+"""What an edit of descriptions moved: two runs' knowledge bases, or those that two description files lead to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from excel_core.config import RunSpec
+from excel_core.descriptions.files import load_descriptions
+from excel_core.descriptions.form import FormCheck, form_problem
+from excel_core.errors import SettingError
+from excel_core.knowledge_diff import ClassChange, Weighed, compare_knowledge
+from excel_core.prompts import PromptSet, load_prompts
+from excel_core.stores import read_json, read_knowledge
+from tasks.engine.stage import Place
+from tasks.history.run_record import find_record
+from tasks.inputs.prompt_files import PROMPTS, prompts_file
+from tasks.knowledge import knowledge_base, prompt_set
+
+__all__ = ["PromptsDiff", "check_prompts", "diff_prompts", "is_file"]
+
+
+@dataclass(frozen=True)
+class PromptsDiff:
+    """What was compared, through which CLIP, and every class's change."""
+
+    a: str
+    b: str
+    clip: str
+    classes: list[ClassChange]
+
+
+def is_file(name: str) -> bool:
+    """Whether a user means a description file rather than a run."""
+    return name.endswith(".json") or Path(name).is_file()
+
+
+def diff_prompts(a: str, b: str, run: RunSpec, place: Place, classes: str | None) -> PromptsDiff:
+    """A and B, both files or both runs. Files go through `run`'s CLIP and knowledge spec; `classes` names their class set where
+    the files do not tell it. SettingError for a file beside a run, and for runs of two CLIPs."""
+    if is_file(a) != is_file(b):
+        raise SettingError(f"{a} and {b}: one is a file, the other a run; name two of one kind")
+    if is_file(a):
+        clip, sides = run.clip.model, [_of_file(Path(name), classes, run, place) for name in (a, b)]
+    else:
+        records = [find_record(place.store, name) for name in (a, b)]
+        a, b = (record.id for record in records)
+        clips = [record.run.clip.model for record in records]
+        if clips[0] != clips[1]:
+            raise SettingError(f"run {a} looks through {clips[0]}, run {b} through {clips[1]}: their T_c cannot be compared")
+        clip = clips[0]
+        sides = [Weighed(read_knowledge(r.output("knowledge") / "knowledge.zarr"), r.run.knowledge) for r in records]
+    return PromptsDiff(a, b, clip, compare_knowledge(*sides))
+
+
+def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:
+    """Read a class file (.yaml) or a description file (.json) strictly → what it holds; PromptError for what is wrong."""
+    if path.suffix == ".yaml":
+        prompts = load_prompts(path, lambda filled: problem(filled, filled[:1]))
+        return f"{len(prompts.classes)} classes, {len(prompts.background)} background prompts"
+    described = load_descriptions(path, _classes_of(path, classes), None, problem)
+    counts = sorted({len(texts) for texts in described.texts.values()})
+    return f"{len(described.texts)} classes, {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} descriptions each"
+
+
+def _of_file(path: Path, classes: str | None, run: RunSpec, place: Place) -> Weighed:
+    prompts = _classes_of(path, classes)
+    described = load_descriptions(path, prompts, None, form_problem)
+    n = min(len(texts) for texts in described.texts.values())
+    described = load_descriptions(path, prompts, n)  # as many of each class
+    return Weighed(knowledge_base(prompts, described, run, place), run.knowledge)
+
+
+def _classes_of(path: Path, classes: str | None) -> PromptSet:
+    """The class set of a description file: as named, that of the folder of a run's descriptions, the .yaml beside it, or the
+    bundled one of its name."""
+    if classes is not None:
+        return load_prompts(prompts_file(classes))
+    if (path.parent / "prompts.json").is_file():
+        return prompt_set(read_json(path.parent / "prompts.json"))
+    beside = path.with_suffix(".yaml")
+    bundled = PROMPTS / f"{path.stem}.yaml"
+    if beside.is_file() or (path.resolve().parent == (PROMPTS / "descriptions").resolve() and bundled.is_file()):
+        return load_prompts(beside if beside.is_file() else bundled)
+    raise SettingError(f"{path}: whose descriptions are these? Name their class file: --classes voc, coco, world or FILE.yaml")
