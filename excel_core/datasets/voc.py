@@ -15,7 +15,7 @@ from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_lis
 from excel_core.datasets.manifest import Manifest, check_image_id
 from excel_core.errors import DataError, ImageError
 
-__all__ = ["check_voc_layout", "read_split", "read_voc"]
+__all__ = ["IMAGES", "SPLITS", "SUFFIXES", "LabelReader", "check_voc_layout", "label_reader", "read_split", "read_voc"]
 
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
@@ -50,7 +50,7 @@ def read_voc(
     check_class_names(class_names)
     check_splits(splits)
     check_voc_layout(root, labels_needed=set(splits) > set(unlabelled))
-    labels_of = _label_reader(root, class_names)
+    labels_of = label_reader(root, class_names)
     listed = [
         _listed(root, image_id, split, None if split in unlabelled else labels_of)
         for split in splits
@@ -71,7 +71,7 @@ def _listed(root: Path, image_id: str, split: str, labels_of: LabelReader | None
     return Listed(image_id, split, image, tuple(labels), "" if labels else NO_LABELS)
 
 
-def _label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:
+def label_reader(root: Path, class_names: Sequence[str]) -> LabelReader:
     """Choose the source of labels: labels.csv where there is one, else one XML file an image."""
     table = root / "labels.csv"
     if not table.is_file():

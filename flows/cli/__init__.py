@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from excel_core.errors import ExcelError
+from flows.cli.doctor import doctor
 from flows.cli.export import export
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
@@ -17,7 +18,24 @@ from flows.cli.segment import segment
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, demo, ablation, plan, runs, compare, gc, verify, up, down, evaluate, parity, figures, segment, export):
+for command in (
+    run,
+    demo,
+    ablation,
+    plan,
+    runs,
+    compare,
+    gc,
+    verify,
+    up,
+    down,
+    evaluate,
+    parity,
+    figures,
+    segment,
+    export,
+    doctor,
+):
     app.command()(command)
 app.add_typer(prompts, name="prompts")
 

@@ -1,0 +1,56 @@
+"""`excel doctor`: is a downloaded data set complete and sound?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import console
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    layout: Annotated[str, typer.Argument(help="voc or coco")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the data folder, as --data takes it")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="headers alone: finds no truncated file and no odd mask value")
+    ] = False,
+    classes: Annotated[str | None, typer.Option(help="class file, where it is not the layout's", show_default=False)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the checks here")] = None,
+) -> None:
+    """Look at every file of a data set: counts, missing and mismatched files, masks, and what to download. Exit 1 where a
+    run could not use it."""
+    from artifacts.rows import print_rows
+    from excel_core.doctor.checks import usable
+    from excel_core.doctor.coco import examine_coco
+    from excel_core.doctor.voc import examine_voc
+    from excel_core.errors import SettingError
+    from excel_core.prompts import load_prompts
+    from excel_core.stores import write_json
+    from tasks.inputs.prompt_files import prompts_file
+
+    examine = {"voc": examine_voc, "coco": examine_coco}.get(layout)
+    if examine is None:
+        raise SettingError(f"unknown layout {layout!r}; valid: voc, coco")
+    names = load_prompts(prompts_file(classes or layout)).class_names
+    checks = examine(folder, names, quick=quick, progress=_tell)
+    rows = [{"check": check.name, "state": check.state, "found": check.found} for check in checks]
+    print_rows(console(), f"{layout} in {folder}", rows, [], ["check", "state", "found"])
+    for check in checks:
+        if check.state != "ok":
+            print(
+                "\n".join(filter(None, [f"{check.state}: {check.name}: {check.advice}", *(f"    {e}" for e in check.examples)]))
+            )
+    print(f"{folder}: {'a run can use it' if usable(checks) else 'a run cannot use it as it is'}")
+    if json_file is not None:
+        write_json(json_file, {"layout": layout, "usable": usable(checks), "checks": [asdict(check) for check in checks]})
+    raise typer.Exit(0 if usable(checks) else 1)
+
+
+def _tell(done: int) -> None:
+    from tasks.engine.progress import say
+
+    if done % 2000 == 0:
+        say(f"doctor: {done} images")
