@@ -1,0 +1,81 @@
+"""Descriptions by a language model in a real flow: the key from a Secret block reaches the server, and nothing else."""
+
+import logging
+import secrets
+from pathlib import Path
+
+import pytest
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+
+from excel_core.errors import DescriptionError, SettingError
+from flows import stages
+from tests.tasks.chat_server import chat_server, status
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+BLOCK = "excel-test-key"
+
+
+@pytest.fixture
+def key(monkeypatch):
+    """A key of its own, in a Secret block alone."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    value = f"sk-{secrets.token_hex(20)}"
+    Secret(value=value).save(BLOCK, overwrite=True, _sync=True)
+    return value
+
+
+def _describe(name, server, store, *settings):
+    every = [
+        "describe.provider=openai", f"describe.base_url={server.url}", f"describe.secret={BLOCK}", "describe.n=3",
+        "describe.concurrency=2", "describe.retries=0", *settings,
+    ]  # fmt: skip
+    stages.describe.with_options(flow_run_name=name)("demo", settings=every, store=str(store))
+
+
+def _told(name, store, captured):
+    """Everything that a run leaves behind where someone might read it, as one text a place."""
+    database = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
+    files = [path for root in (store, Path(PREFECT_HOME.value())) for path in root.rglob("*") if path.is_file()]
+    files += list(database.parent.glob(f"{database.name}*"))
+    assert database in files
+    with get_client(sync_client=True) as client:
+        of_run = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        flow_runs = client.read_flow_runs(flow_run_filter=of_run)
+        task_runs = client.read_task_runs(flow_run_filter=of_run)
+        artifacts = client.read_artifacts(flow_run_filter=of_run)
+        logs = client.read_logs(LogFilter())
+    assert flow_runs and task_runs
+    told = {str(path): path.read_bytes().decode("latin-1") for path in files}
+    return told | {"api": repr((flow_runs, task_runs, artifacts, logs)), "output": captured}
+
+
+def test_the_key_reaches_the_server_and_no_other_place(key, tmp_path, capfd, caplog):
+    with caplog.at_level(logging.DEBUG), chat_server(pause=0.2) as server:
+        _describe("asked", server, tmp_path / "store")
+    assert {seen.headers["authorization"] for seen in server.requests} == {f"Bearer {key}"} and len(server.requests) == 10
+    assert server.inside == 2  # as many at a time as describe.concurrency allows
+    said = capfd.readouterr()
+    for place, text in _told("asked", tmp_path / "store", said.out + said.err + caplog.text).items():
+        assert key not in text, place
+
+
+def test_a_server_that_tells_the_key_is_not_listened_to(key, tmp_path, capfd, caplog):
+    script = {"car": [status(401, {"error": {"message": f"wrong key {key}"}})]}
+    with caplog.at_level(logging.DEBUG), chat_server(script) as server, pytest.raises(DescriptionError) as caught:
+        _describe("echoed", server, tmp_path / "store")
+    assert "class 'car'" in str(caught.value) and "[API key]" in str(caught.value) and key not in str(caught.value)
+    said = capfd.readouterr()
+    for place, text in _told("echoed", tmp_path / "store", said.out + said.err + caplog.text).items():
+        assert key not in text, place
+
+
+def test_a_missing_key_is_refused_before_work_starts(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(SettingError, match="OPENAI_API_KEY.*describe.secret|describe.secret.*OPENAI_API_KEY"):
+        stages.describe("demo", settings=["describe.provider=openai"], store=str(tmp_path))
+    with pytest.raises(SettingError, match="no Secret block of this name"):
+        stages.describe("demo", settings=["describe.provider=openai", "describe.secret=nowhere"], store=str(tmp_path))
+    assert not list(tmp_path.glob("describe*"))

@@ -1,0 +1,96 @@
+"""The stage `describe` with a language model: what is asked for again after an edit, what it cost, and what stays of it."""
+
+import json
+
+import pytest
+import yaml
+
+from excel_core.descriptions.files import load_descriptions
+from excel_core.errors import DescriptionError
+from excel_core.presets import preset, with_settings
+from excel_core.prompts import load_prompts
+from excel_core.stores import read_json
+from tasks.chain import follow
+from tasks.engine.build import run_stage
+from tasks.engine.stage import Place
+from tasks.inputs.prompt_files import PROMPTS
+from tests.tasks.chat_server import MODEL, chat_server, says
+
+CLASSES = ("house", "tree", "car")
+
+
+class Described:
+    """A class file of one's own, a store and a server; `run` says which classes it was asked for."""
+
+    def __init__(self, folder, server):
+        self.file, self.store, self.server = folder / "mine.yaml", folder / "store", server
+        self.entries = {name: {"name": name, "synonyms": name} for name in CLASSES}
+        self.settings = ["describe.provider=openai", f"describe.base_url={server.url}", "describe.n=4", "describe.retries=0"]
+
+    def run(self, *settings):
+        whole = {"name": "mine", "template": "a clean origami {}.", "background": ["sky"]}
+        self.file.write_text(yaml.safe_dump(whole | {"classes": list(self.entries.values())}))
+        before = len(self.server.requests)
+        run = with_settings(preset("demo"), [f"dataset.prompts={self.file}", *self.settings, *settings])
+        self.output = follow(run, Place(store=self.store), "describe", run_stage)["describe"]
+        return [seen.about for seen in self.server.requests[before:]]
+
+
+@pytest.fixture
+def described(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with chat_server() as server:
+        yield Described(tmp_path, server)
+
+
+def test_an_edit_asks_for_what_it_touches(described):
+    assert described.run() == list(CLASSES) and described.run() == []
+    described.entries["tree"]["about"] = "a plant, not a diagram"
+    assert described.run() == ["tree"]
+    described.entries["tree"]["synonyms"] = "tree bush"
+    assert described.run() == []
+    described.entries["boat"] = {"name": "boat", "synonyms": "boat"}
+    assert described.run() == ["boat"]  # although the others' requests now name it
+    assert described.run("describe.concurrency=1", "describe.timeout=50", "describe.input_price=1") == []
+    assert described.run("describe.model=another") == [*CLASSES, "boat"]
+    assert described.run("describe.n=5") == [*CLASSES, "boat"]
+    assert described.run() == []
+
+
+def test_another_instruction_asks_again(described, tmp_path):
+    described.run()
+    path = tmp_path / "describe.md"
+    path.write_text((PROMPTS / "describe.md").read_text() + "Write in riddles.\n")
+    assert described.run(f"describe.instruction={path}") == list(CLASSES)
+    assert "riddles" in described.server.requests[-1].body["messages"][1]["content"]
+
+
+def test_tokens_and_cost_are_counted(described):
+    described.server.script["car"] = [says(lambda beginning, n, turn: [])]  # one round of repair
+    described.run("describe.input_price=2", "describe.output_price=10")
+    summary = described.output.summary
+    assert {key: summary[key] for key in ("requests", "prompt_tokens", "completion_tokens")} == {
+        "requests": 4, "prompt_tokens": 400, "completion_tokens": 160,
+    }  # fmt: skip
+    assert summary["usd"] == pytest.approx((400 * 2 + 160 * 10) / 1e6)
+
+
+def test_what_it_leaves_is_a_file_to_use(described):
+    described.run()
+    path = described.output.folder / "descriptions.json"
+    found = load_descriptions(path, load_prompts(described.file), 4)
+    assert found.provenance["provider"] == "openai" and found.provenance["server"] == described.server.url
+    for name in CLASSES:
+        assert found.class_provenance[name]["model"] == MODEL and len(found.class_provenance[name]["date"]) == 10
+    (described.file.with_suffix(".json")).write_text(path.read_text())
+    described.settings = ["describe.n=4"]
+    assert described.run() == []
+    assert read_json(described.output.folder / "descriptions.json")["classes"] == json.loads(path.read_text())["classes"]
+
+
+def test_a_class_that_fails_is_named_and_asked_for_again_alone(described):
+    described.server.script["car"] = [says([]), says([])]
+    with pytest.raises(DescriptionError, match="class 'car': .*0 of 4 descriptions are usable after a round of repair"):
+        described.run()
+    assert described.run() == ["car"]
+    assert described.output.summary["classes"] == 3
