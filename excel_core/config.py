@@ -36,6 +36,10 @@ class DatasetSpec(Spec):
     test_splits: tuple[str, ...] = Field((), description="further splits it segments, without labels and masks")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     max_bad: Unit = Field(0.01, description="share of bad images that ends the run before work starts; one is always skipped")
+    max_side: Annotated[int, Field(ge=64)] | None = Field(
+        None,
+        description="folder: longer side of a photo, pixels; larger ones are shrunk, their label maps too; None: no limit",
+    )
     scene_size: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="world: side of a scene, pixels")
     train_scenes: Positive = Field(240, description="world: training scenes")
     val_scenes: Positive = Field(40, description="world: held-out scenes of each validation split")

@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A folder of one's own photos, its classes told by the folder; all photos are segmented by what they trained. The
     # schedule is VOC's, cut to what hundreds of photos need; no published figure stands behind it.
     "photos": {
-        "dataset": {"layout": "folder", "prompts": "data", "val_splits": ("train",), "max_bad": 0.2},
+        "dataset": {"layout": "folder", "prompts": "data", "val_splits": ("train",), "max_bad": 0.2, "max_side": 1024},
         "knowledge": {"attributes": None},
         "train": {"iterations": 4000, "dynamic_from": 1900, "own_argmax_from": 3200},
         "predict": {"flip": "all"},

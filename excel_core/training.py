@@ -23,7 +23,7 @@ from excel_core.calibration import relation_of
 from excel_core.checkpoints import Architecture, load_checkpoint, save_checkpoint
 from excel_core.clip import normalise_pixels
 from excel_core.config import RefineSpec, TrainSpec
-from excel_core.datasets.images import read_image
+from excel_core.datasets.images import AS_STORED, View
 from excel_core.distributed import team
 from excel_core.errors import StoreError
 from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
@@ -35,10 +35,11 @@ __all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "tr
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """A training image: its file and the indices of its image-level classes. No mask, ever."""
+    """A training image: its file, the indices of its image-level classes, and how its pixels are seen. No mask, ever."""
 
     path: Path
     classes: tuple[int, ...]
+    view: View = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class _Schedule(Dataset[list[Sample]]):
             order = np.random.default_rng([self.spec.seed, 0, epoch]).permutation(len(self.images))
             chosen = self.images[order[place]]
             rng = np.random.default_rng([self.spec.seed, 1, position])
-            pixels, valid = augment(read_image(chosen.path), self.spec, rng)
+            pixels, valid = augment(chosen.view.read(chosen.path), self.spec, rng)
             batch.append(Sample(pixels, valid, chosen.classes))
         return batch
 

@@ -19,7 +19,9 @@ def build_dataset(work: Work) -> dict[str, Any]:
     check_layout(spec)
     names = class_set(work.run, work.place.data).class_names
     splits = list(dict.fromkeys((spec.train_split, *spec.val_splits, *spec.test_splits)))
-    manifest = LAYOUTS[spec.layout].read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad)
+    options: dict[str, Any] = {"max_side": spec.max_side} if spec.layout == "folder" else {}
+    layout = LAYOUTS[spec.layout]
+    manifest = layout.read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad, **options)
     left_out = manifest.attrs.pop("left_out", {})  # split -> how many images a layout leaves out for want of any object
     if spec.max_images is not None:
         manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
@@ -33,9 +35,11 @@ def build_dataset(work: Work) -> dict[str, Any]:
 
 
 def check_layout(spec: DatasetSpec) -> None:
-    """SettingError for a layout that has no reader, and for a test split that is another one too."""
+    """SettingError for what the layout does not allow, and for a test split that is another one too."""
     if spec.layout not in LAYOUTS:
         raise SettingError(f"dataset.layout={spec.layout} has no reader; valid: {', '.join(LAYOUTS)}")
+    if spec.max_side is not None and spec.layout != "folder":
+        raise SettingError(f"dataset.max_side is for a folder of photos; the masks of layout {spec.layout!r} would not fit")
     twice = set(spec.test_splits) & {spec.train_split, *spec.val_splits}
     if twice:
         raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train or validation split already")
@@ -43,7 +47,7 @@ def check_layout(spec: DatasetSpec) -> None:
 
 def _spec(run: RunSpec) -> dict[str, Any]:
     return run.dataset.model_dump(
-        mode="json", include={"layout", "train_split", "val_splits", "test_splits", "max_images", "max_bad"}
+        mode="json", include={"layout", "train_split", "val_splits", "test_splits", "max_images", "max_bad", "max_side"}
     )
 
 

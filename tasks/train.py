@@ -40,7 +40,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
     """Train in this process, alone or as one of a team, whose first process writes: segmenter.safetensors, losses.csv and
     checkpoints. `show` hears of every iteration that is done."""
     vision = load_vision(work)
-    images = [TrainingImage(row.path, row.classes) for row in records(work, work.run.dataset.train_split)]
+    images = [TrainingImage(row.path, row.classes, row.view) for row in records(work, work.run.dataset.train_split)]
     shape, checkpoint = architecture(work, vision), work.folder / "checkpoint.pt"
     first = team().rank == 0
     if first:

@@ -10,6 +10,7 @@ suffix, so two photos of one name are an error, but for byte-identical copies in
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from excel_core.datasets.images import View
 from excel_core.datasets.label_table import LabelRow, LabelTable, read_label_table
 from excel_core.datasets.labels import check_class_names, in_class_order
 from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
@@ -17,7 +18,7 @@ from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
 from excel_core.datasets.truth import MASK_FOLDERS
 from excel_core.errors import DataError
 
-__all__ = ["check_folder", "folder_class_names", "folder_sources", "read_folder"]
+__all__ = ["check_folder", "folder_class_names", "folder_sources", "folder_view", "read_folder"]
 
 TABLE = "labels.csv"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -41,6 +42,11 @@ def check_folder(root: Path) -> None:
     folder_class_names(root)
 
 
+def folder_view(max_side: int | None) -> View:
+    """How every stage sees the photos of a folder: the right way up, as their owner knows them, and not too large."""
+    return View(upright=True, max_side=max_side)
+
+
 def folder_sources(root: Path) -> list[str]:
     """The files and folders under root that hold the photos, relative to it; nothing else that lies there."""
     if not (root / TABLE).is_file():
@@ -56,8 +62,10 @@ def read_folder(
     unlabelled: Sequence[str] = (),
     max_bad: float = 0.01,
     threads: int = 4,
+    max_side: int | None = None,
 ) -> Manifest:
     """Read the photos under root → Manifest, rows in the table's order or sorted by name; the parameters as `read_voc`'s.
+    Photos are seen upright, and no larger than `max_side`: the manifest's sizes are those of `folder_view(max_side)`.
 
     Raises DataError for a folder with neither a table nor class folders, an unknown split or label, a path that leads out of
     the folder, and two photos of one name; a photo that is missing, damaged or without labels keeps its row with the reason.
@@ -71,7 +79,7 @@ def read_folder(
     if unknown:
         raise DataError(f"unknown split {unknown[0]!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'")
     ordered = [row for split in splits for row in listed if row.split == split]
-    return read_listed(root, ordered, max_bad=max_bad, threads=threads)
+    return read_listed(root, ordered, max_bad=max_bad, threads=threads, view=folder_view(max_side))
 
 
 def _table(root: Path) -> LabelTable:

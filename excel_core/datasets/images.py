@@ -1,5 +1,6 @@
 """One image file → RGB pixels, whatever it was saved as; or ImageError with a reason a person understands."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -9,11 +10,60 @@ from PIL import Image, UnidentifiedImageError
 
 from excel_core.errors import ImageError
 
-__all__ = ["MIN_SIDE", "read_image"]
+__all__ = ["AS_STORED", "MIN_SIDE", "View", "read_image", "shrink_image"]
 
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+ORIENTATION = 0x0112  # the EXIF tag
+# Orientation -> how the stored pixels come upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """How a file's pixels are seen. `upright`: turned as its EXIF orientation says: cameras store a portrait lying on its
+    side. `max_side`: shrunk until no side is longer, pixels; None: as large as it is."""
+
+    upright: bool = False
+    max_side: int | None = None
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """`read_image`, then turned, then shrunk → (H, W, 3) uint8 RGB."""
+        image = read_image(path)
+        turn = TURNS.get(_orientation(path)) if self.upright else None
+        if turn is not None:
+            image = np.array(Image.fromarray(image).transpose(turn))
+        return image if self.max_side is None else shrink_image(image, self.max_side)
+
+
+AS_STORED = View()  # data sets with masks: these fit the pixels as they are stored
+
+
+def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """image (H, W, 3) → the same where no side is longer than `side`, else shrunk to that longer side."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        return image
+    size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _orientation(path: Path) -> int:
+    try:
+        with path.open("rb") as file, Image.open(file) as image:
+            return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged EXIF may raise almost anything; the pixels were read
+        return 1
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

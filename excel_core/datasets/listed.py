@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from excel_core.datasets.images import read_image
+from excel_core.datasets.images import AS_STORED, View
 from excel_core.datasets.manifest import Manifest, check_bad_share, check_manifest, image_digest
 from excel_core.errors import DataError, ImageError, SettingError
 
@@ -35,8 +35,8 @@ def check_splits(splits: Sequence[str]) -> None:
         raise SettingError(f"splits must be a list of distinct names, got {splits!r}")
 
 
-def read_listed(root: Path, listed: Sequence[Listed], *, max_bad: float, threads: int) -> Manifest:
-    """Decode every image under root once, in `threads` threads → Manifest, rows in the order of `listed`.
+def read_listed(root: Path, listed: Sequence[Listed], *, max_bad: float, threads: int, view: View = AS_STORED) -> Manifest:
+    """Decode every image under root once, in `threads` threads → Manifest, rows in the order of `listed`, sizes as in `view`.
 
     An image that is missing, damaged, too small, or that a symbolic link takes out of its data folder keeps its row with the
     reason in `error`; more than max_bad of them (a share in [0, 1], but always at least one image) raise DataError. So do ids
@@ -45,7 +45,7 @@ def read_listed(root: Path, listed: Sequence[Listed], *, max_bad: float, threads
     _check_case(listed)
     images = list(dict.fromkeys(row.image for row in listed))
     with ThreadPoolExecutor(threads) as pool:
-        looked = dict(zip(images, pool.map(lambda image: _look(root, image), images), strict=True))
+        looked = dict(zip(images, pool.map(lambda image: _look(root, image, view), images), strict=True))
     manifest = pd.DataFrame(
         {
             "id": [row.id for row in listed],
@@ -70,12 +70,12 @@ class _Look:
     digest: str = ""
 
 
-def _look(root: Path, image: str) -> _Look:
+def _look(root: Path, image: str, view: View) -> _Look:
     path = root / image
     if not _inside(root, path):
         return _Look(problem=f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there")
     try:
-        height, width, _ = read_image(path).shape
+        height, width, _ = view.read(path).shape
     except ImageError as error:
         return _Look(problem=str(error), digest=image_digest(path))
     return _Look(height, width, digest=image_digest(path))

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.datasets.images import read_image
+from excel_core.config import DatasetSpec
+from excel_core.datasets.folder import folder_view
+from excel_core.datasets.images import AS_STORED, View
 from excel_core.datasets.manifest import usable
 from excel_core.stores import read_manifest
 from tasks.engine.identity import digest_of
 from tasks.engine.stage import Part, Work
 from tasks.inputs.vision import classes_of
 
-__all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows"]
+__all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows", "view_of"]
 
 
 class Record(NamedTuple):
-    """A usable image of a split: id, its path, 0-based indices of its image-level classes, its size and its digest."""
+    """A usable image of a split: id, its path, 0-based indices of its image-level classes, its size, its digest, and how its
+    pixels are seen."""
 
     id: str
     path: Path
@@ -28,28 +31,35 @@ class Record(NamedTuple):
     height: int
     width: int
     digest: str
+    view: View = AS_STORED
 
     def read(self) -> NDArray[np.uint8]:
         """The image, (H, W, 3) uint8 RGB."""
-        return read_image(self.path)
+        return self.view.read(self.path)
 
 
 def records(work: Work, split: str) -> list[Record]:
     """Usable images of a split, in the manifest's order."""
     manifest = work.input("dataset") / "manifest.parquet"
-    return list(_records(manifest, work.inputs["dataset"].content, work.data, split, classes_of(work)))
+    return list(
+        _records(manifest, work.inputs["dataset"].content, work.data, split, classes_of(work), view_of(work.run.dataset))
+    )
 
 
 @lru_cache(maxsize=8)
-def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[str, ...]) -> tuple[Record, ...]:
+def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[str, ...], view: View) -> tuple[Record, ...]:
     """`content` is there for the cache alone."""
     index = {name: i for i, name in enumerate(names)}
-    return tuple(
-        Record(
-            row.id, data / row.image, tuple(index[label] for label in row.labels), int(row.height), int(row.width), row.digest
-        )
-        for row in usable(read_manifest(manifest), split).itertuples()
-    )
+    found = []
+    for row in usable(read_manifest(manifest), split).itertuples():
+        classes = tuple(index[label] for label in row.labels)
+        found.append(Record(row.id, data / row.image, classes, int(row.height), int(row.width), row.digest, view))
+    return tuple(found)
+
+
+def view_of(spec: DatasetSpec) -> View:
+    """How a run sees the pixels of its images."""
+    return folder_view(spec.max_side) if spec.layout == "folder" else AS_STORED
 
 
 def image_parts(
@@ -90,8 +100,9 @@ def shard_of(image: str, count: int) -> int:
 
 
 def rows_key(rows: Sequence[Record]) -> str:
-    """Digest of the images themselves, their ids and their image-level classes."""
-    return digest_of([[row.id, row.digest, row.classes] for row in rows])
+    """Digest of the images themselves, as they are seen, their ids and their image-level classes."""
+    seen = [] if all(row.view == AS_STORED for row in rows) else [[row.view.upright, row.view.max_side] for row in rows]
+    return digest_of([[row.id, row.digest, row.classes] for row in rows] + seen)
 
 
 def batches(rows: Iterable[Record], size: int) -> Iterator[list[Record]]:

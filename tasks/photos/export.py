@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
 from excel_core.exports.binary import write_binary
@@ -20,6 +19,7 @@ from excel_core.portable import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
 from tasks.history.run_record import RunRecord
+from tasks.inputs.records import view_of
 from tasks.photos.coco_numbers import coco_numbers
 from tasks.photos.trained import class_names, run_segmenter, sealed
 from tasks.refine import PSEUDO_LABELS
@@ -132,7 +132,7 @@ def _photos(record: RunRecord) -> list[Any]:
     found = []
     for image in manifest[manifest["error"] == ""]["image"].head(CHECKED_PHOTOS):
         try:
-            found.append(read_image(data / image))
+            found.append(view_of(record.run.dataset).read(data / image))
         except ImageError:
             continue
     return found

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from artifacts.photo_overlay import class_shares, draw_overlay, draw_steps
+from excel_core.datasets.images import View, shrink_image
 from excel_core.errors import ImageError, SettingError
 from excel_core.palette import save_labels_png
-from excel_core.photos import Photo, enlarge_labels, find_photos, read_upright, shrink_image
+from excel_core.photos import Photo, enlarge_labels, find_photos
 from excel_core.stores import write_json, written_then_renamed
 from tasks.engine.progress import Counter, track
 from tasks.photos.photo_sight import Sight
@@ -79,7 +80,7 @@ def segment_photos(photos: Sequence[Photo], sight: Sight, out: Path, side: int, 
 
 def _segmented(photo: Photo, sight: Sight, out: Path, side: int, steps: bool) -> Result:
     try:
-        image = read_upright(photo.path)
+        image = View(upright=True).read(photo.path)
     except ImageError as error:
         return Result(photo.path, error=str(error))
     size, names = image.shape[:2], sight.class_names
