@@ -23,7 +23,7 @@ def diff(
     b: Side,
     classes: Classes = None,
     clip: Annotated[str, typer.Option(help="that files are looked at through; runs have their own")] = "excel-tiny",
-    texts: Annotated[bool, typer.Option("--texts", help="print the texts that came and went")] = False,
+    texts: Annotated[bool, typer.Option("--texts", "-v", help="print the texts that came and went")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the comparison here")] = None,
     device: Device = "cpu",
     settings: Sets = None,

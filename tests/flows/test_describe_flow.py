@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
 
 from excel_core.errors import DescriptionError, SettingError
 from flows import stages
-from tests.tasks.chat_server import chat_server, status
+from tests.tasks.chat_server import chat_server, says, status
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 BLOCK = "excel-test-key"
@@ -70,6 +70,18 @@ def test_a_server_that_tells_the_key_is_not_listened_to(key, tmp_path, capfd, ca
     said = capfd.readouterr()
     for place, text in _told("echoed", tmp_path / "store", said.out + said.err + caplog.text).items():
         assert key not in text, place
+
+
+def test_a_class_that_fails_leaves_the_others_finished(key, tmp_path):
+    with chat_server({"house": [says([]), says([])]}) as server:  # the first class, bad again after the repair
+        with pytest.raises(DescriptionError, match="class 'house': .*0 of 3 descriptions are usable"):
+            _describe("one fails", server, tmp_path)
+        assert len(server.about("house")) == 2 and len({seen.about for seen in server.requests}) == 10
+        before = len(server.requests)
+        _describe("again", server, tmp_path)
+        assert [seen.about for seen in server.requests[before:]] == ["house"]
+        _describe("once more", server, tmp_path)
+    assert len(server.requests) == before + 1
 
 
 def test_a_missing_key_is_refused_before_work_starts(tmp_path, monkeypatch):

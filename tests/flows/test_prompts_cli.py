@@ -53,7 +53,7 @@ def test_two_runs(edited, tmp_path):
         record.own = {name: output.identity for name, output in follow(run, place, "knowledge", run_stage).items()}
         record.end("complete")
         names.append(record.id)
-    ran = _excel("prompts", "diff", *names, "--store", tmp_path, "--texts")
+    ran = _excel("prompts", "diff", *names, "--store", tmp_path, "-v")
     assert ran.exit_code == 0 and "+ a clean origami boat. it has a rudder of dark wood." in ran.stdout
     mixed = _excel("prompts", "diff", names[0], WORLD, "--store", tmp_path)
     assert isinstance(mixed.exception, SettingError) and "one is a file, the other a run" in str(mixed.exception)

@@ -1,6 +1,7 @@
 """The stage `describe` with a language model: what is asked for again after an edit, what it cost, and what stays of it."""
 
 import json
+from functools import partial
 
 import pytest
 import yaml
@@ -11,8 +12,10 @@ from excel_core.presets import preset, with_settings
 from excel_core.prompts import load_prompts
 from excel_core.stores import read_json
 from tasks.chain import follow
-from tasks.engine.build import run_stage
+from tasks.engine.build import find_or_build, run_stage
 from tasks.engine.stage import Place
+from tasks.history.run_record import start_record
+from tasks.history.spent import spent_line
 from tasks.inputs.prompt_files import PROMPTS
 from tests.tasks.chat_server import MODEL, chat_server, says
 
@@ -27,12 +30,17 @@ class Described:
         self.entries = {name: {"name": name, "synonyms": name} for name in CLASSES}
         self.settings = ["describe.provider=openai", f"describe.base_url={server.url}", "describe.n=4", "describe.retries=0"]
 
-    def run(self, *settings):
+    def run(self, *settings, flow_run="", recorded=False):
+        """`recorded`: by a run of this process, as a command's is."""
         whole = {"name": "mine", "template": "a clean origami {}.", "background": ["sky"]}
         self.file.write_text(yaml.safe_dump(whole | {"classes": list(self.entries.values())}))
         before = len(self.server.requests)
         run = with_settings(preset("demo"), [f"dataset.prompts={self.file}", *self.settings, *settings])
-        self.output = follow(run, Place(store=self.store), "describe", run_stage)["describe"]
+        place = Place(store=self.store)
+        if recorded:
+            start_record("excel", run, place, flow_run_id=flow_run)
+        build = partial(find_or_build, origin={"flow_run_id": flow_run})
+        self.output = follow(run, place, "describe", partial(run_stage, build=build))["describe"]
         return [seen.about for seen in self.server.requests[before:]]
 
 
@@ -94,3 +102,26 @@ def test_a_class_that_fails_is_named_and_asked_for_again_alone(described):
         described.run()
     assert described.run() == ["car"]
     assert described.output.summary["classes"] == 3
+
+
+def test_the_line_at_a_runs_end_counts_what_this_run_spent(described):
+    prices = ("describe.input_price=2", "describe.output_price=10")
+    described.run(*prices, flow_run="earlier")  # by another process: no record of this one names it
+    assert spent_line(described.output) == (
+        "describe: 0 classes asked; 3 classes found, which took 300 + 120 tokens, 0.0018 USD when they were asked"
+    )
+    described.entries["tree"]["about"] = "a plant"
+    described.run(flow_run="this", recorded=True)  # without prices: no cost of what is asked now
+    assert spent_line(described.output) == (
+        "describe: 1 class asked, 100 + 40 tokens; 2 classes found, which took 200 + 80 tokens, 0.0012 USD when they were asked"
+    )
+    described.run("describe.model=dear", "describe.input_price=9999", "describe.output_price=0", flow_run="this")
+    assert spent_line(described.output) == "describe: 3 classes asked, 300 + 120 tokens, 3.00 USD"
+
+
+def test_bundled_descriptions_cost_nothing(described):
+    described.run()
+    described.file.with_suffix(".json").write_text((described.output.folder / "descriptions.json").read_text())
+    described.settings = ["describe.n=4"]
+    described.run()
+    assert spent_line(described.output) == ""
