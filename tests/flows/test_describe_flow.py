@@ -78,7 +78,7 @@ def test_a_class_that_fails_leaves_the_others_finished(key, tmp_path):
             _describe("one fails", server, tmp_path)
         assert len(server.about("house")) == 2 and len({seen.about for seen in server.requests}) == 10
         before = len(server.requests)
-        _describe("again", server, tmp_path)
+        _describe("the one again", server, tmp_path)
         assert [seen.about for seen in server.requests[before:]] == ["house"]
         _describe("once more", server, tmp_path)
     assert len(server.requests) == before + 1

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from excel_core.stores import read_json
 from excel_core.world.voc_layout import scene_id, write_world
@@ -17,6 +15,7 @@ from flows.excel import excel
 from tasks.history.run_record import read_records
 from tasks.inputs.prompt_files import descriptions_file, prompts_file
 from tasks.inputs.records import shard_of
+from tests.flows.server import task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -53,10 +52,8 @@ class Edited:
         every = [f"dataset.prompts={self.prompts}", *SETTINGS, *settings]
         excel.with_options(flow_run_name=name)("voc", settings=every, data=str(self.data), store=str(self.store))
         self._note_label_maps()
-        with get_client(sync_client=True) as client:
-            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
         executed: dict[str, set[str]] = {}
-        for run in runs:
+        for run in task_runs(name):
             if run.state.name == "Completed" and not run.name.startswith("artifacts"):
                 stage, _, part = run.name.partition(" ")
                 executed.setdefault(stage, set()).add(part)

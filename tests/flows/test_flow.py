@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from excel_core.errors import ModelError, SettingError
@@ -18,6 +18,7 @@ from tasks.chain import graph
 from tasks.engine.stage import Place
 from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
+from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -29,12 +30,6 @@ def _run(name, store, settings=(), flow=excel):
     flow.with_options(flow_run_name=name)("demo", settings=[*SMALL_DEMO, *settings], store=str(store))
 
 
-def _task_states(name):
-    with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
-    return {run.name: run.state.name for run in runs}
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, prefect_server):
     """A store in which the small demo ran as flow run 'first'."""
@@ -44,7 +39,7 @@ def store(tmp_path_factory, prefect_server):
 
 
 def test_every_stage_is_a_task_run(store):
-    states = _task_states("first")
+    states = task_states("first")
     parts = {f"{stage} train-{i + 1}of4" for stage in ("cams", "refine", "dynamic") for i in range(4)}
     rows = {"sweep (calibration: SVC, seed 0)", "sweep held_out_2-1of1 (calibration: SVC, seed 0)", "ablation"}
     assert {name for name, state in states.items() if state == "Completed"} >= STAGES | parts | rows
@@ -52,7 +47,7 @@ def test_every_stage_is_a_task_run(store):
 
 def test_a_second_run_is_cached_but_shows_its_artifacts(store):
     _run("second", store)
-    states = _task_states("second")
+    states = task_states("second")
     assert {state for name, state in states.items() if not name.startswith("artifacts")} == {"Cached"}
     assert [state for name, state in states.items() if name.startswith("artifacts")] == ["Completed"]
     assert set(states) >= STAGES and not any("of4" in name for name in states)  # nobody asks for a part
@@ -72,14 +67,14 @@ def test_damaged_outputs_alone_are_built_again(store):
     next(refined.glob("*.png")).write_bytes(b"half")  # a second name of the part's file
     shutil.rmtree(next((store / "report").glob("*/index.html")).parent)
     _run("third", store)
-    states = _task_states("third")
+    states = task_states("third")
     built = {name for name, state in states.items() if state == "Completed" and not name.startswith("artifacts")}
     assert built - {"refine", "report"} == {next(name for name in built if name.startswith("refine train-"))}
 
 
 def test_an_edit_reruns_what_it_touches(store):
     _run("fourth", store, ["predict.scales=[1.0]"])
-    states = _task_states("fourth")
+    states = task_states("fourth")
     assert {name for name in STAGES if states[name] == "Completed"} == {"predict", "evaluate", "report"}
     parts = {name.split()[1].split("-")[0] for name in states if name.startswith("evaluate ") and states[name] == "Completed"}
     assert parts == {"segmentation"}
@@ -87,7 +82,7 @@ def test_an_edit_reruns_what_it_touches(store):
 
 def test_a_stage_alone_runs_what_it_needs(store):
     _run("alone", store, flow=stages.cams)
-    assert _task_states("alone") == dict.fromkeys(("world", "dataset", "describe", "knowledge", "cams"), "Cached")
+    assert task_states("alone") == dict.fromkeys(("world", "dataset", "describe", "knowledge", "cams"), "Cached")
 
 
 def test_artifacts_are_in_the_ui(store):
@@ -115,7 +110,7 @@ def test_the_stages_artifact_names_the_run_that_made_them(store):
 def test_the_ablation_is_a_flow_that_shares_what_is_there(store):
     few = ["ablation.groups=[calibration, attributes]", "ablation.attributes=[16]", "ablation.seeds=2"]
     _run("rows", store, few, flow=ablation)
-    states = _task_states("rows")
+    states = task_states("rows")
     assert states["sweep (calibration: SVC, seed 0)"] == states["train"] == "Cached"
     assert states["sweep (attributes: 16 attributes, seed 1)"] == "Completed"
     assert states["train (calibration: SVC + TSE + LVC, seed 1)"] == "Completed"
@@ -139,4 +134,4 @@ def test_wrong_settings_end_before_any_task(arguments, error, message, tmp_path)
     flow = excel.with_options(flow_run_name=f"wrong {message}")
     with pytest.raises(error, match=message):
         flow(**({"preset": "demo"} | arguments), store=str(tmp_path / "s"))
-    assert _task_states(f"wrong {message}") == {} and not (tmp_path / "s").exists()
+    assert task_states(f"wrong {message}") == {} and not (tmp_path / "s").exists()

@@ -67,8 +67,8 @@ def test_damaged_parts_alone_are_built_again(store):
     hurt = sorted((store / "refine-parts").glob("[!.]*"))[0]
     next(hurt.glob("*/*.png")).write_bytes(b"half")
     kept = {path: path.stat().st_ino for path in (store / "refine-parts").glob("[!.]*/stage.json") if path.parent != hurt}
-    _run("again", store)
-    states = task_states("again")
+    _run("parts again", store)
+    states = task_states("parts again")
     parts = [state for name, state in states.items() if name.startswith("refine ")]
     assert sorted(parts) == ["Cached", "Cached", "Cached", "Completed"] and states["refine"] == "Completed"
     assert states["cams"] == "Cached" and not [name for name in states if name.startswith("cams ")]
@@ -77,7 +77,7 @@ def test_damaged_parts_alone_are_built_again(store):
 
 def test_runs_leave_records(store):
     records = {record.flow_run_name: record for record in read_records(store)}
-    first, again = records["parts"], records["again"]
+    first, again = records["parts"], records["parts again"]
     assert {record.state for record in (first, again)} == {"complete"}
     assert first.cached == [] and len(again.cached) == len(STAGES_TO_REFINE) - 1
     assert list(first.own) == list(again.own) == STAGES_TO_REFINE and first.own == again.own
