@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from excel_core.cams import minmax
 from excel_core.config import AffinitySpec, CalibrationSpec
 
 __all__ = [
-    "affinity_cams", "affinity_matrix", "box_mask", "dynamic_attention", "mean_attention", "scale_attention",
+    "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "scale_attention",
     "upsample_with_background",
 ]  # fmt: skip
 
@@ -56,36 +55,69 @@ def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
     return matrix @ matrix
 
 
-def box_mask(cam: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """cam (h, w) in [0, 1] → union of the bounding boxes of its connected regions above threshold x maximum.
+def box_masks(cams: Tensor, threshold: float) -> Tensor:
+    """cams (..., h, w) in [0, 1] → bool, a map each: the union of the bounding boxes of its connected regions above
+    threshold x maximum.
 
-    In 8 bits, as published; a box's exclusive ends are clipped to h-1 and w-1, so the last row and column stay out.
+    In 8 bits, as published; a box's exclusive ends are clipped to h-1 and w-1, so the last row and column stay out. On a CPU
+    by scipy; elsewhere on the device itself, without waiting for it.
     """
-    grey = (cam * 255).astype(np.uint8)
-    regions, _ = ndimage.label(grey > int(threshold * grey.max()), structure=np.ones((3, 3)))
-    mask = np.zeros(cam.shape, dtype=bool)
-    h, w = cam.shape
-    for rows, columns in ndimage.find_objects(regions):
-        mask[rows.start : min(rows.stop, h - 1), columns.start : min(columns.stop, w - 1)] = True
-    return mask
+    maps = cams.reshape(-1, *cams.shape[-2:])
+    grey = (maps.float() * 255).to(torch.uint8)
+    above = grey > (threshold * grey.amax(dim=(1, 2), keepdim=True).double()).floor()
+    boxes = _boxes_by_region(above) if cams.device.type == "cpu" else _boxes_by_reach(above)
+    return boxes.reshape(cams.shape)
+
+
+def _boxes_by_region(above: Tensor) -> Tensor:
+    """above (K, h, w) bool → boxes, region by region."""
+    _, h, w = above.shape
+    boxes = np.zeros(above.shape, dtype=bool)
+    for mask, box in zip(above.numpy(), boxes, strict=True):
+        regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+        for rows, columns in ndimage.find_objects(regions):
+            box[rows.start : min(rows.stop, h - 1), columns.start : min(columns.stop, w - 1)] = True
+    return torch.from_numpy(boxes)
+
+
+def _boxes_by_reach(above: Tensor) -> Tensor:
+    """The same in a fixed number of steps: which patches reach which, by repeated squaring of who touches whom (M = h*w
+    patches; log2 M products of M x M)."""
+    K, h, w = above.shape
+    rows, columns = (
+        place.flatten().to(above.device) for place in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    )
+    inside = above.flatten(1)
+    near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    reach = near & inside[:, :, None] & inside[:, None]
+    number = torch.float16 if above.is_cuda and h * w < 2048 else torch.float32  # counts paths: up to M
+    for _ in range((h * w - 1).bit_length()):
+        reach = (reach.to(number) @ reach.to(number)) > 0
+    boxes = inside[:, :, None].expand_as(reach).clone()  # [k, i, j]: whether j is in the box of the region of i
+    for place, end in ((rows, h - 1), (columns, w - 1)):
+        first = torch.where(reach, place, max(h, w)).amin(dim=2, keepdim=True)
+        last = torch.where(reach, place, -1).amax(dim=2, keepdim=True)
+        boxes &= (place >= first) & (place <= last) & (place < end)
+    return boxes.any(dim=1).reshape(K, h, w)
 
 
 def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
-    """One image: cams (K, h, w) in [0, 1] of its classes, attention (M, M) → refined CAMs (K, h, w), before min-max.
+    """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before
+    min-max.
 
     Each class multiplies by the affinity whose columns outside its boxes are zero.
     """
-    K, h, w = cams.shape
     matrix = affinity_matrix(attention, spec)
-    boxes = np.stack([box_mask(cam, spec.threshold) for cam in cams.float().cpu().numpy()])
-    kept = torch.from_numpy(boxes).to(cams).reshape(K, h * w) * cams.reshape(K, h * w)
-    return (kept @ matrix.mT).reshape(K, h, w)
+    kept = (box_masks(cams, spec.threshold) * cams).flatten(-2)
+    return (kept @ matrix.mT).reshape(cams.shape)
 
 
 def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True) -> Tensor:
-    """cams (K, h, w) → (K+1, H, W): min-max each (when `rescale`), resize bilinearly, background (1 - max)^power first."""
+    """cams (..., K, h, w) → (..., K+1, H, W): min-max each (when `rescale`), resize bilinearly, background (1 - max)^power
+    first."""
     if rescale:
-        cams = minmax(cams.flatten(1), dim=1).reshape(cams.shape)
-    full = F.interpolate(cams[None], size=size, mode="bilinear", align_corners=False)[0]
-    background = (1 - full.amax(dim=0, keepdim=True)) ** power
-    return torch.cat([background, full])
+        cams = minmax(cams.flatten(-2), dim=-1).reshape(cams.shape)
+    full = F.interpolate(cams.reshape(-1, 1, *cams.shape[-2:]), size=size, mode="bilinear", align_corners=False)
+    full = full.reshape(*cams.shape[:-2], *size)
+    background = (1 - full.amax(dim=-3, keepdim=True)) ** power
+    return torch.cat([background, full], dim=-3)

@@ -1,16 +1,17 @@
 """Static and learnable visual calibration (ExCEL eqs. 5, 6, 8-10).
 
-Two steps, so that static and dynamic CAMs share the expensive one: `original_path` runs the frozen tower once and
-keeps what later steps need; `calibrated_features` runs the attention-only path of the last blocks on it, with the
-learnt relation (LVC) or without (SVC).
+Two steps, so that static and dynamic CAMs share the expensive one: `original_path` runs the frozen tower once and keeps what
+later steps need; `calibrated_features` runs the attention-only path of the last blocks on it, with the learnt relation (LVC)
+or without (SVC).
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from excel_core.clip import FrozenClip
+from excel_core.clip import FrozenClip, QueryKeyValue
 from excel_core.config import CalibrationSpec
 from excel_core.distributed import global_sum, team
 from excel_core.errors import SettingError
@@ -19,17 +20,28 @@ __all__ = ["OriginalPath", "Relation", "calibrated_features", "layer_features", 
 
 
 @dataclass(frozen=True)
+class Intra:
+    """What a calibrated block mixes: values (B, N, D_s), all heads side by side, and A_svc (B, H, N, N), summed over heads to
+    (B, 1, N, N) where one map serves them all; None where every token keeps its own value."""
+
+    values: Tensor
+    weights: Tensor | None
+
+
+@dataclass(frozen=True)
 class OriginalPath:
     """What the plain forward pass of L blocks over (B, N, D_s) tokens leaves behind.
 
-    outputs[l] is the true output of block l+1; residuals[l] the same block after attention and before its MLP;
-    inputs[l] its input. attention (A, B, N, N): q-k attention of the last A blocks, mean over heads.
+    outputs[l] is the true output of block l+1; residuals[l] the same block after attention and before its MLP; inputs[l] its
+    input. Of the last block both hold the class token alone, (B, 1, D_s), unless the path is whole. attention (A, B, N, N):
+    q-k attention of the last A blocks, mean over heads. intra: the calibrated blocks', in order.
     """
 
     inputs: tuple[Tensor, ...]
     residuals: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     attention: Tensor
+    intra: tuple[Intra, ...]
     grid: tuple[int, int]
 
 
@@ -45,30 +57,43 @@ class Relation:
         return Relation(self.raw.detach(), self.probability.detach())
 
 
-def original_path(clip: FrozenClip, image: Tensor, attention_layers: int = 6) -> OriginalPath:
-    """image (B, 3, S, S') normalised, S a multiple of the patch → OriginalPath. Plain CLIP, nothing calibrated."""
+def original_path(
+    clip: FrozenClip, image: Tensor, spec: CalibrationSpec | None, attention_layers: int = 6, whole: bool = True
+) -> OriginalPath:
+    """image (B, 3, S, S') normalised, S a multiple of the patch → OriginalPath. Plain CLIP, nothing calibrated.
+
+    `spec`: which calibration `calibrated_features` will be asked for; None for none. `whole`: compute the last block's patch
+    tokens, too, which the neck sees and CAMs do not. SettingError where the spec's depth is more than the blocks.
+    """
     if image.shape[-1] % clip.patch or image.shape[-2] % clip.patch:
         raise SettingError(f"image size {tuple(image.shape[-2:])} must be a multiple of the patch size {clip.patch}")
-    count = len(clip.blocks)
+    count, depth = len(clip.blocks), 0 if spec is None or spec.attention == "qk" else spec.depth
+    if depth > count:
+        raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {depth}")
     tokens = clip.tokens(image)
-    inputs, residuals, outputs, attention = [], [], [], []
+    inputs, residuals, outputs, attention, intra = [], [], [], [], []
     for block in range(count):
         inputs.append(tokens)
         heads = clip.qkv(block, tokens)
+        if spec is not None and block >= count - depth:
+            intra.append(_intra(heads, spec))
+        if block == count - 1 and not whole:
+            tokens = tokens[:, :1]
+        query = heads.q[:, :, : tokens.shape[1]]
         if block >= count - attention_layers:
             weights = torch.softmax(heads.q @ heads.k.mT * heads.q.shape[-1] ** -0.5, dim=-1)
-            attended = weights @ heads.v
+            attended = weights[:, :, : tokens.shape[1]] @ heads.v
             attention.append(weights.mean(dim=1))
         else:
-            attended = torch.nn.functional.scaled_dot_product_attention(heads.q, heads.k, heads.v)
-        tokens = tokens + clip.attention_output(block, attended)
+            attended = F.scaled_dot_product_attention(query, heads.k, heads.v)
+        tokens = tokens + clip.attention_output(block, side_by_side(attended))
         residuals.append(tokens)
         tokens = tokens + clip.mlp(block, tokens)
         outputs.append(tokens)
     grid = (image.shape[-2] // clip.patch, image.shape[-1] // clip.patch)
-    B, N, _ = tokens.shape
-    kept = torch.stack(attention) if attention else tokens.new_empty(0, B, N, N)
-    return OriginalPath(tuple(inputs), tuple(residuals), tuple(outputs), kept, grid)
+    N = inputs[0].shape[1]
+    kept = torch.stack(attention) if attention else tokens.new_empty(0, image.shape[0], N, N)
+    return OriginalPath(tuple(inputs), tuple(residuals), tuple(outputs), kept, tuple(intra), grid)
 
 
 def calibrated_features(
@@ -78,36 +103,46 @@ def calibrated_features(
 
     x <- x + proj(A v) over the last `spec.depth` blocks, MLP skipped; q, k, v from the original path (eqs. 5, 6).
     With `relation`, softmax over each row's non-negative r is added to every head's patch-patch block (eqs. 9, 10).
+    `path` is one that was made with this spec. No patch looks at the second path's class token, so it is not computed.
     """
     if spec.attention == "qk":
         return path.outputs[-1]
     count = len(clip.blocks)
-    if not spec.depth <= count:
-        raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {spec.depth}")
     extra = None if relation is None else relation_attention(relation.raw)
-    tokens = path.inputs[count - spec.depth]
-    for block in range(count - spec.depth, count):
-        heads = clip.qkv(block, path.inputs[block])
-        if spec.attention == "v":
-            attended = heads.v  # every token attends to itself alone
-        else:
-            weights = intra_correlation(heads.q, heads.k, heads.v)
+    patches = path.inputs[count - spec.depth][:, 1:]
+    for block, intra in enumerate(path.intra, count - spec.depth):
+        if intra.weights is None:
+            attended = intra.values[:, 1:]
+        elif spec.heads == "sum":  # published: one map, summed over heads, for every head's values
+            attended = intra.weights[:, 0, 1:] @ intra.values
             if extra is not None:
-                weights[:, :, 1:, 1:] += extra[:, None]
-            if spec.heads == "sum":  # published: one map, summed over heads, for every head's values
-                weights = weights.sum(dim=1, keepdim=True)
-            attended = weights @ heads.v
-        tokens = tokens + clip.attention_output(block, attended)
-    return torch.cat([path.outputs[-1][:, :1], tokens[:, 1:]], dim=1)
+                attended = attended + clip.heads * (extra @ intra.values[:, 1:])
+        else:
+            values = intra.values.unflatten(-1, (clip.heads, -1)).transpose(1, 2)
+            each = intra.weights[:, :, 1:] @ values
+            attended = side_by_side(each if extra is None else each + extra[:, None] @ values[:, :, 1:])
+        patches = patches + clip.attention_output(block, attended)
+    return torch.cat([path.outputs[-1][:, :1], patches], dim=1)
 
 
-def intra_correlation(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """q, k, v (B, H, N, d) → A_svc (B, H, N, N) = (SA(q,q) + SA(k,k) + SA(v,v)) / 3, rows sum to 1 (eq. 5)."""
-    scale = q.shape[-1] ** -0.5
-    total = torch.softmax(q @ q.mT * scale, dim=-1)
-    for o in (k, v):
-        total += torch.softmax(o @ o.mT * scale, dim=-1)
-    return total / 3
+def side_by_side(heads: Tensor) -> Tensor:
+    """(B, H, N, D_s/H) → (B, N, D_s)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def _intra(heads: QueryKeyValue, spec: CalibrationSpec) -> Intra:
+    """Values of a block, and A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 a head, or summed over heads (eq. 5)."""
+    values = side_by_side(heads.v)
+    if spec.attention == "v":
+        return Intra(values, None)
+    total, scale = None, heads.q.shape[-1] ** -0.5
+    for o in (heads.q, heads.k, heads.v):
+        weights = torch.softmax(o * scale @ o.mT, dim=-1)
+        if spec.heads == "sum":
+            weights = weights.sum(dim=1, keepdim=True)
+        total = weights if total is None else total.add_(weights)
+    assert total is not None
+    return Intra(values, total.div_(3))
 
 
 def layer_features(path: OriginalPath, calibrated: Tensor, spec: CalibrationSpec) -> Tensor:
@@ -133,7 +168,7 @@ def relation_of(features: Tensor, spec: CalibrationSpec) -> Relation:
 
     The mean runs over the whole batch, the team's ('batch', published: an image depends on its batch mates), or each image.
     """
-    unit = torch.nn.functional.normalize(features.flatten(2), dim=1)
+    unit = F.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit
     # All processes' shares are of one size.
     whole = spec.relation_mean == "batch"

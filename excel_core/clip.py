@@ -97,10 +97,9 @@ class FrozenClip:
         return QueryKeyValue(q, k, v)
 
     def attention_output(self, block: int, attended: Tensor) -> Tensor:
-        """attended (B, H, N, D_s/H) → (B, N, D_s) through the block's output projection."""
-        B, H, N, d = attended.shape
+        """attended (B, N, D_s), all heads side by side → (B, N, D_s) through the block's output projection."""
         layer = self.blocks[block]
-        return layer.ls_1(layer.attn.out_proj(attended.transpose(1, 2).reshape(B, N, H * d)))  # type: ignore[no-any-return]
+        return layer.ls_1(layer.attn.out_proj(attended))  # type: ignore[no-any-return]
 
     def mlp(self, block: int, tokens: Tensor) -> Tensor:
         """tokens (B, N, D_s) → the block's MLP update (B, N, D_s), to be added."""

@@ -158,6 +158,12 @@ class CrfSpec(Spec):
     """Dense CRF (method 4); sigma in pixels and grey levels."""
 
     enabled: bool = Field(True, description="whether pseudo labels pass the dense CRF")
+    engine: Literal["lattice", "pydensecrf"] = Field(
+        "lattice", description="who computes it, to the same labels: excel's compiled lattice, or pydensecrf, more slowly"
+    )
+    least_probability: Unit = Field(
+        0.0, description="labels of a segmentation whose probability nowhere exceeds this take no part"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
     gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")
     gaussian_weight: Annotated[float, Field(ge=0)] = Field(3, description="of the smoothness term")
@@ -210,7 +216,9 @@ class TrainSpec(Spec):
     )
     checkpoint_every: Positive = Field(1000, description="iterations between checkpoints")
     seed: Seed = Field(0, description="of weights, batches and crops")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode and crop")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="processes that decode and crop; None: up to 4 beside a GPU, none beside a CPU, which they would slow"
+    )
     precision: Literal["fp32", "amp"] = Field("amp", description="amp: bf16 autocast on CUDA, no effect on CPU")
 
 

@@ -1,32 +1,66 @@
-"""Dense CRF over label probabilities, by pydensecrf (method 4)."""
+"""Dense CRF over label probabilities (method 4): by excel's own compiled lattice, or by pydensecrf."""
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config import CrfSpec
+from excel_core.kernels.lattice import Lattice, build_lattice
+from excel_core.kernels.mean_field import mean_field
 
 __all__ = ["dense_crf"]
 
+Floats = NDArray[np.float32]
+LEAST = 1e-5  # probability below which all labels are equally unlikely
 
-def dense_crf(image: NDArray[np.uint8], probabilities: NDArray[np.float32], spec: CrfSpec) -> NDArray[np.float32]:
+
+def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) -> Floats:
     """image (H, W, 3) uint8 RGB; probabilities (K, H, W), each pixel's labels summing to 1 → refined (K, H, W).
 
-    The unary is -log p; a single label is returned unchanged, since nothing competes with it.
+    The unary is -log p. Labels that nowhere exceed `spec.least_probability` take no part and are refined to 0; a label left
+    alone is returned unchanged, since nothing competes with it. Both engines compute the same up to the last bits; the
+    compiled one runs without Python's lock, so that several threads refine an image each.
     """
+    labels, height, width = probabilities.shape
+    highest = probabilities.reshape(labels, -1).max(axis=1, initial=0)
+    likely = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
+    if len(likely) < 2:
+        return probabilities
+    unary = -np.log(np.clip(probabilities[likely], LEAST, 1.0)).reshape(len(likely), -1)
+    infer = _by_lattice if spec.engine == "lattice" else _by_pydensecrf
+    refined = np.zeros_like(probabilities)
+    refined[likely] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
+    return refined
+
+
+def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
+    height, width = image.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32) / spec.bilateral_sigma
+    colours = image.reshape(-1, 3).T.astype(np.float32) / spec.bilateral_colour_sigma
+    appearance = build_lattice(np.concatenate([x.reshape(1, -1), y.reshape(1, -1), colours]))
+    smoothness = _position_lattice(height, width, spec.gaussian_sigma)
+    terms = [(smoothness, spec.gaussian_weight), (appearance, spec.bilateral_weight)]
+    return mean_field(unary, terms, spec.iterations)
+
+
+@lru_cache(maxsize=4)
+def _position_lattice(height: int, width: int, sigma: float) -> Lattice:
+    """Shared by images of one size; some 50 bytes a pixel."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
+    return build_lattice(np.stack([x.ravel(), y.ravel()]))
+
+
+def _by_pydensecrf(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
     from pydensecrf import densecrf
 
-    labels, height, width = probabilities.shape
-    if labels < 2:
-        return probabilities
-    crf = densecrf.DenseCRF2D(width, height, labels)
-    unary = -np.log(np.clip(probabilities, 1e-5, 1.0)).reshape(labels, -1)
-    crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+    crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(unary))
+    crf.setUnaryEnergy(unary)
     crf.addPairwiseGaussian(sxy=spec.gaussian_sigma, compat=spec.gaussian_weight)
     crf.addPairwiseBilateral(
         sxy=spec.bilateral_sigma,
         srgb=spec.bilateral_colour_sigma,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.array(image, order="C"),  # it refuses what is read-only
         compat=spec.bilateral_weight,
     )
-    refined = crf.inference(spec.iterations)
-    return np.asarray(refined, dtype=np.float32).reshape(labels, height, width)
+    return np.asarray(crf.inference(spec.iterations), dtype=np.float32)

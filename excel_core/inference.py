@@ -51,7 +51,7 @@ def _resize(image: Tensor, side: int) -> Tensor:
 def _logits(vision: Vision, segmenter: Segmenter, views: Tensor, size: tuple[int, ...], flips: bool = False) -> Tensor:
     """views (V, 3, s, s), the second half mirrored when `flips` → logits (V, C+1, H, W), mirrored back."""
     encoded = vision.encode(views)
-    logits = segmenter(encoded.layers, encoded.path.grid).logits.float()
+    logits = segmenter(vision.layers(encoded), encoded.path.grid).logits.float()
     if flips:
         half = len(views) // 2
         logits = torch.cat([logits[:half], logits[half:].flip(-1)])

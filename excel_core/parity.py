@@ -79,7 +79,7 @@ def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Te
 
     enriched = enrich(text[:classes], bank.T.contiguous(), KnowledgeSpec())
     out["text_enriched"] = knowledge = torch.cat([enriched, text[classes:]])
-    path = original_path(clip, image, refine.affinity.layers)
+    path = original_path(clip, image, calibration, refine.affinity.layers)
     calibrated = calibrated_features(clip, path, calibration)
     out["svc_features"] = projected = clip.project(calibrated)
     out["svc_features_token_normalised"] = normalise_tokens(projected, cams_spec)

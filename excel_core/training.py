@@ -5,6 +5,7 @@ that resumes at a checkpoint computes the very same losses as one that was never
 the same samples, shared out, to the same losses and weights but for the last bits (distributed.py).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from excel_core.segmenter import Segmentation, Segmenter
 
 __all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "train"]
 
+LOOK_EVERY = 50  # iterations whose losses are fetched from the device together
+
 
 @dataclass(frozen=True)
 class TrainingImage:
@@ -49,6 +52,10 @@ class Sample:
     pixels: Tensor
     valid: Tensor
     classes: tuple[int, ...]
+
+    def pin_memory(self) -> "Sample":
+        """The same in page-locked memory, as DataLoader asks for it: copied to a GPU while that computes."""
+        return Sample(self.pixels.pin_memory(), self.valid.pin_memory(), self.classes)
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,14 @@ def train(
     refine: RefineSpec,
     architecture: Architecture,
     checkpoint: Path,
-    progress: Callable[[int, LossRow], None] = lambda done, row: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Segmenter, list[LossRow]]:
     """Train on `images`; returns the segmenter in evaluation mode and one LossRow an iteration.
 
     Resumes from `checkpoint` when it exists (StoreError if it belongs to another architecture) and writes it every
     `spec.checkpoint_every` iterations. Gradients reach neck and head only. In a team every process calls this with the
-    same arguments but for the device and gets the same; its first one writes the checkpoints.
+    same arguments but for the device and gets the same; its first one writes the checkpoints. `progress` hears how many
+    iterations were begun: a GPU may still be at the last few, for nothing waits for it but a checkpoint and every 50th step.
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
@@ -142,11 +150,15 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         start, rows = state["iteration"], [LossRow(*row) for row in state["losses"]]
     network = segmenter if us.world == 1 else DistributedDataParallel(segmenter)
-    for iteration, batch in _loaded(batches, start):
+    pending: list[Tensor] = []  # losses of the last iterations, still on the device
+    for iteration, batch in _loaded(batches, start, device):
         with _seeded(spec.seed, iteration + 1):
-            row = _step(vision, network, optimiser, batch, iteration, spec, refine)
-        rows.append(row)
-        due = (iteration + 1) % spec.checkpoint_every == 0 and iteration + 1 < spec.iterations
+            pending.append(_step(vision, network, optimiser, batch, iteration, spec, refine))
+        last = iteration + 1 == spec.iterations
+        due = (iteration + 1) % spec.checkpoint_every == 0 and not last
+        if due or last or len(pending) == LOOK_EVERY:
+            rows += _loss_rows(len(rows), torch.stack(pending), spec)
+            pending.clear()
         if due and us.rank == 0:
             state = {
                 "iteration": iteration + 1,
@@ -155,20 +167,35 @@ def train(
                 "losses": [list(vars(row).values()) for row in rows],
             }
             save_checkpoint(checkpoint, architecture, state)
-        progress(iteration + 1, row)
+        progress(iteration + 1)
     return segmenter.eval(), rows
 
 
-def _loaded(batches: _Schedule, start: int) -> Iterator[tuple[int, list[Sample]]]:
+def _loss_rows(first: int, losses: Tensor, spec: TrainSpec) -> list[LossRow]:
+    """losses (n, 3) of the iterations from `first` on, fetched from the device."""
+    found: list[list[float]] = losses.tolist()
+    return [LossRow(t, loss, seg, div, learning_rate(t, spec)) for t, (loss, seg, div) in enumerate(found, first)]
+
+
+def _loaded(batches: _Schedule, start: int, device: torch.device) -> Iterator[tuple[int, list[Sample]]]:
     """(iteration, batch) from `start` on."""
+    spec = batches.spec
+    workers = spec.workers if spec.workers is not None else _workers_that_keep_up(device)
     loader: Any = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=batches.spec.workers,
+        num_workers=workers,
         persistent_workers=False,
+        pin_memory=device.type == "cuda",
     )
     return enumerate(loader, start)
+
+
+def _workers_that_keep_up(device: torch.device) -> int:
+    """Decoding and cropping four photos takes a core about 50 ms: nothing beside a step on a CPU, much beside one on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores - 1) if device.type == "cuda" else 0
 
 
 def _step(
@@ -179,20 +206,22 @@ def _step(
     iteration: int,
     spec: TrainSpec,
     refine: RefineSpec,
-) -> LossRow:
-    """One optimiser step on this process' share of a batch; `network` is the segmenter, bare or in DDP."""
+) -> Tensor:
+    """One optimiser step on this process' share of a batch → (3,) total, L_seg, L_div, on the device; `network` is the
+    segmenter, bare or in DDP."""
     device = vision.clip.device
-    pixels = torch.stack([sample.pixels for sample in batch]).to(device).float()
-    valid = torch.stack([sample.valid for sample in batch]).to(device)
+    pixels = torch.stack([sample.pixels for sample in batch]).to(device, non_blocking=True).float()
+    valid = torch.stack([sample.valid for sample in batch]).to(device, non_blocking=True)
     classes = [sample.classes for sample in batch]
-    rate = learning_rate(iteration, spec)
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate(iteration, spec)
     amp = spec.precision == "amp" and device.type == "cuda"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-        with torch.no_grad():
+        with torch.inference_mode():
             encoded = vision.encode(normalise_pixels(pixels / 255, vision.spec.normalisation), refine.affinity.layers)
-        output: Segmentation = network(encoded.layers, encoded.path.grid)
+        with torch.no_grad():  # no tensor of the inference mode, which autograd would refuse
+            layers = vision.layers(encoded)
+        output: Segmentation = network(layers, encoded.path.grid)
     relation = relation_of(output.features.float(), vision.spec.calibration)
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
         lvc = relation.detach() if iteration >= spec.dynamic_from else None
@@ -209,7 +238,7 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
-    return LossRow(iteration, loss.item(), loss_seg.item(), loss_div.item(), rate)
+    return torch.stack([loss, loss_seg, loss_div]).detach()
 
 
 class _seeded:

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 
 from excel_core.config import RunSpec
+from excel_core.side_threads import read_ahead
 from excel_core.stores import join_cams, write_cams
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
@@ -27,9 +28,9 @@ def build_cam_part(work: Work) -> dict[str, Any]:
     vision = load_vision(work)
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     kept = []
-    for batch in track(batches(rows, work.run.cams.batch_size), len):
-        cams = vision.cams(vision.encode(vision.prepare([row.read() for row in batch]))).float().cpu().numpy()
-        kept += [cam[list(row.classes)] for row, cam in zip(batch, cams, strict=True)]
+    for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
+        cams = vision.cams(vision.encode(vision.prepare([image for _, image in batch]), whole=False)).float().cpu().numpy()
+        kept += [cam[list(row.classes)] for (row, _), cam in zip(batch, cams, strict=True)]
     write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
     return {"images": len(rows)}
 

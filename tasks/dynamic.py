@@ -5,14 +5,15 @@ from typing import Any
 import torch
 
 from excel_core.config import RunSpec
-from excel_core.seeds import refine_labels
+from excel_core.seeds import refine_maps, step_names
+from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import write_cams
 from tasks.cams import join_cam_parts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
-from tasks.refine import join_label_parts, save_steps
+from tasks.refine import join_label_parts, save_labels
 from tasks.train import trained_segmenter
 
 __all__ = ["STAGE"]
@@ -31,21 +32,19 @@ def build_dynamic_part(work: Work) -> dict[str, Any]:
     vision, spec = load_vision(work), work.run.refine
     segmenter = trained_segmenter(work, vision)
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
-    steps: list[str] = []
     kept = []
-    for batch in batches(rows, work.run.cams.batch_size):
-        images = [row.read() for row in batch]
-        encoded = vision.encode(vision.prepare(images), spec.affinity.layers)
-        relation = vision.relation(segmenter, encoded)
-        cams, attention = vision.cams(encoded, relation).float(), vision.attention(encoded.path, spec, relation)
-        for i, row in track(list(enumerate(batch))):
-            own = cams[i, list(row.classes)]
-            kept.append(own.cpu().numpy())
-            labels = refine_labels(images[i], row.classes, own, attention[i], spec)
-            steps = list(labels)
-            save_steps(work.folder, row.id, labels)
+    with SideThreads(vision.clip.device) as side:
+        for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
+            encoded = vision.encode(vision.prepare([image for _, image in batch]), spec.affinity.layers)
+            relation = vision.relation(segmenter, encoded)
+            cams, attention = vision.cams(encoded, relation).float(), vision.attention(encoded.path, spec, relation)
+            for i, (row, image) in track(list(enumerate(batch))):
+                own = cams[i, list(row.classes)]
+                kept.append(own.cpu().numpy())
+                side.call(save_labels, work, row.id, image, row.classes, refine_maps(image, own, attention[i], spec))
+            side.settle()
     write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
-    return {"images": len(rows), "steps": steps}
+    return {"images": len(rows), "steps": step_names(spec)}
 
 
 def join_dynamic_parts(work: Work) -> dict[str, Any]:

@@ -3,25 +3,24 @@
 <variant>/<split>/<id>.png     palette PNG of the image's size; variants single_scale, multi_scale, multi_scale_crf
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from excel_core.config import PredictSpec, RunSpec
 from excel_core.crf import dense_crf
 from excel_core.inference import segment_multi_scale, segment_single_scale
 from excel_core.palette import save_labels_png
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
+from excel_core.side_threads import SideThreads, read_ahead
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision
 from tasks.train import trained_segmenter
 
@@ -64,20 +63,26 @@ def build_predict_part(work: Work) -> dict[str, Any]:
     segmenter = trained_segmenter(work, vision)
     vision = replace(vision, spec=vision.spec.model_copy(update={"image_size": spec.image_size}))
     rows = shard_rows(work, predicted_rows(work, split))
-    for row in track(rows):
-        for variant, labels in _segmented(vision, segmenter, row, work.run):
-            save_labels_png(work.folder / variant / split / f"{row.id}.png", labels)
+    with SideThreads(vision.clip.device) as side:
+        for batch in batches(track(read_ahead(rows, Record.read)), torch.get_num_threads()):
+            for row, image in batch:
+                single, multi = (
+                    segment_single_scale(vision, segmenter, image),
+                    segment_multi_scale(vision, segmenter, image, spec),
+                )
+                side.call(_save, work, row, image, single, multi)
+            side.settle()
     return {"images": len(rows)}
 
 
-def _segmented(vision: Vision, segmenter: Segmenter, row: Record, run: RunSpec) -> Iterator[tuple[str, Labels]]:
-    image = row.read()
-    yield "single_scale", _argmax(segment_single_scale(vision, segmenter, image))
-    multi = segment_multi_scale(vision, segmenter, image, run.predict)
-    yield "multi_scale", _argmax(multi)
-    if run.predict.crf:
-        refined = dense_crf(image, torch.softmax(multi, dim=0).cpu().numpy(), run.refine.crf)
-        yield "multi_scale_crf", refined.argmax(axis=0).astype(np.uint8)
+def _save(work: Work, row: Record, image: Labels, single: Tensor, multi: Tensor) -> None:
+    """Label maps of an image (H, W, 3) by its logits (C+1, H, W), the only full-size arrays of all classes there are."""
+    found = {"single_scale": _argmax(single), "multi_scale": _argmax(multi)}
+    if work.run.predict.crf:
+        refined = dense_crf(image, torch.softmax(multi, dim=0).cpu().numpy(), work.run.refine.crf)
+        found["multi_scale_crf"] = refined.argmax(axis=0).astype(np.uint8)
+    for variant, labels in found.items():
+        save_labels_png(work.folder / variant / work.this_part.about["split"] / f"{row.id}.png", labels)
 
 
 def join_predict_parts(work: Work) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def join_predict_parts(work: Work) -> dict[str, Any]:
     }
 
 
-def _argmax(logits: torch.Tensor) -> Labels:
+def _argmax(logits: Tensor) -> Labels:
     return logits.argmax(dim=0).cpu().numpy().astype(np.uint8)
 
 

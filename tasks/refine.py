@@ -3,26 +3,28 @@
 `SegmentationClassPseudo/` holds the last enabled step, `steps/<step>/` the ones before it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from excel_core.config import RunSpec
 from excel_core.palette import save_labels_png
-from excel_core.seeds import refine_labels
+from excel_core.seeds import label_steps, refine_maps, step_names
+from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision
 
-__all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "save_steps", "step_folder"]
+__all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "save_labels", "step_folder"]
 
 PSEUDO_LABELS = "SegmentationClassPseudo"
 
@@ -40,16 +42,16 @@ def build_refine_part(work: Work) -> dict[str, Any]:
     vision, spec = load_vision(work), work.run.refine
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     reader = CamReader(work.input("cams"))
-    steps: list[str] = []
-    for batch in batches(rows, work.run.cams.batch_size):
-        images = [row.read() for row in batch]
-        attention = vision.attention(vision.encode_original(vision.prepare(images), spec.affinity.layers), spec)
-        for i, row in track(list(enumerate(batch))):
-            classes, cams = reader.read(row.id)
-            labels = refine_labels(images[i], classes, torch.from_numpy(cams).to(attention), attention[i], spec)
-            steps = list(labels)
-            save_steps(work.folder, row.id, labels)
-    return {"images": len(rows), "steps": steps}
+    with SideThreads(vision.clip.device) as side:
+        for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
+            images = [image for _, image in batch]
+            attention = vision.attention(vision.encode_original(vision.prepare(images), spec.affinity.layers), spec)
+            for i, (row, image) in track(list(enumerate(batch))):
+                classes, cams = reader.read(row.id)
+                maps = refine_maps(image, torch.from_numpy(cams).to(attention), attention[i], spec)
+                side.call(save_labels, work, row.id, image, classes, maps)
+            side.settle()
+    return {"images": len(rows), "steps": step_names(spec)}
 
 
 def join_label_parts(work: Work) -> dict[str, Any]:
@@ -64,10 +66,10 @@ def join_label_parts(work: Work) -> dict[str, Any]:
     return {"images": len(rows), "steps": next((part.summary["steps"] for part in work.parts.values()), [])}
 
 
-def save_steps(folder: Path, image: str, labels: dict[str, NDArray[np.uint8]]) -> None:
-    """Write one image's label maps (H, W), the last step as the pseudo label."""
-    for step, values in labels.items():
-        save_labels_png(folder / step_folder(step, list(labels)) / f"{image}.png", values)
+def save_labels(work: Work, image: str, pixels: NDArray[np.uint8], classes: Sequence[int], maps: dict[str, Tensor]) -> None:
+    """Finish one image's maps and write its label maps (H, W), the last step as the pseudo label."""
+    for step, values in label_steps(pixels, classes, maps, work.run.refine).items():
+        save_labels_png(work.folder / step_folder(step, step_names(work.run.refine)) / f"{image}.png", values)
 
 
 def step_folder(step: str, steps: list[str]) -> Path:

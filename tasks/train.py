@@ -46,7 +46,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
     if first:
         _drop_damaged(checkpoint, shape)
     wait_for_team()  # all of them go on from the same checkpoint, or from none
-    segmenter, rows = train(vision, images, work.run.train, work.run.refine, shape, checkpoint, lambda done, row: show(done))
+    segmenter, rows = train(vision, images, work.run.train, work.run.refine, shape, checkpoint, show)
     if first:
         save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
         pd.DataFrame([vars(row) for row in rows]).to_csv(work.folder / "losses.csv", index=False)

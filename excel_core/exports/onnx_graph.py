@@ -97,7 +97,7 @@ class _Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.vision.encode(normalise_pixels(image, self.vision.spec.normalisation))
-        logits = self.segmenter(encoded.layers, encoded.path.grid).logits
+        logits = self.segmenter(self.vision.layers(encoded), encoded.path.grid).logits
         full = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return logits, full.argmax(dim=1).to(torch.uint8)
 

@@ -143,7 +143,7 @@ def find_record(store: Path, name: str) -> RunRecord:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")  # two runs may begin within a millisecond
 
 
 def _started(pid: int) -> int | None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from tasks.engine.stage import Part, Work
 from tasks.inputs.vision import classes_of
 
 __all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows", "view_of"]
+
+Row = TypeVar("Row")
 
 
 class Record(NamedTuple):
@@ -105,9 +107,9 @@ def rows_key(rows: Sequence[Record]) -> str:
     return digest_of([[row.id, row.digest, row.classes] for row in rows] + seen)
 
 
-def batches(rows: Iterable[Record], size: int) -> Iterator[list[Record]]:
+def batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """`rows` in lists of at most `size`."""
-    batch: list[Record] = []
+    batch: list[Row] = []
     for row in rows:
         batch.append(row)
         if len(batch) == size:

@@ -67,7 +67,7 @@ def _trained(case, folder, checkpoint, die_after=0):
     classes = [(0,), (1, 2), (2,), (), (0, 1, 2)]
     images = [TrainingImage(folder / f"{i}.png", kept) for i, kept in enumerate(classes)]
 
-    def die(done, row):
+    def die(done):
         if done == die_after:
             raise _Killed
 

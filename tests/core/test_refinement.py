@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from excel_core.affinity import (
+    _boxes_by_reach,
+    _boxes_by_region,
     affinity_cams,
     affinity_matrix,
-    box_mask,
+    box_masks,
     dynamic_attention,
     scale_attention,
     upsample_with_background,
 )
 from excel_core.config import AffinitySpec, CalibrationSpec, CrfSpec, ParSpec
 from excel_core.crf import dense_crf
-from excel_core.par import pixel_adaptive_refinement
+from excel_core.par import _refine_by_planes, pixel_adaptive_refinement
 
 
 def _rand(*shape, seed=0):
@@ -38,9 +40,9 @@ def test_affinity_steps_written_out():
 
 def test_affinity_boxes_zero_columns_only():
     cams, attention = _rand(1, 4, 4), _rand(16, 16, seed=1)
-    box = box_mask(cams[0].numpy(), 0.5).reshape(-1)
+    box = box_masks(cams[0], 0.5).reshape(-1)
     matrix = affinity_matrix(attention, AffinitySpec())
-    expected = (matrix * torch.from_numpy(box)) @ cams.reshape(16)
+    expected = (matrix * box) @ cams.reshape(16)
     got = affinity_cams(cams, attention, AffinitySpec(threshold=0.5))
     torch.testing.assert_close(got.reshape(16), expected)
 
@@ -53,18 +55,34 @@ def test_box_mask_of_two_regions():
     expected = np.zeros((6, 7), dtype=bool)
     expected[0:2, 0:2] = True
     expected[4, 3] = True
-    assert np.array_equal(box_mask(cam, 0.79), expected)
+    assert np.array_equal(box_masks(torch.from_numpy(cam), 0.79), expected)
     cam[5, 6] = 1.0  # exclusive ends are clipped: the last row and column stay out
-    assert np.array_equal(box_mask(cam, 0.79), expected)
+    assert np.array_equal(box_masks(torch.from_numpy(cam), 0.79), expected)
 
 
 @given(st.integers(0, 200), st.sampled_from([0.0, 0.4, 0.79]))
 def test_box_mask_covers_what_exceeds_the_threshold(seed, threshold):
     cam = np.random.default_rng(seed).random((7, 9), dtype=np.float32)
     grey = (cam * 255).astype(np.uint8)
-    inside = box_mask(cam, threshold)
+    inside = box_masks(torch.from_numpy(cam), threshold).numpy()
     above = grey > int(threshold * grey.max())
     assert inside[:-1, :-1][above[:-1, :-1]].all() and not inside[-1].any() and not inside[:, -1].any()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(7, 9), (1, 5), (12, 3)]))
+def test_boxes_on_a_device_are_those_of_the_regions(seed, share, shape):
+    above = torch.rand(3, *shape, generator=torch.Generator().manual_seed(seed)) < share
+    assert torch.equal(_boxes_by_reach(above), _boxes_by_region(above))
+
+
+def test_boxes_on_a_device_follow_a_region_to_its_end():
+    snake = torch.zeros(1, 20, 20, dtype=torch.bool)
+    snake[0, ::2] = True
+    snake[0, 1::4, -1] = snake[0, 3::4, 0] = True  # one path through all patches but the gaps
+    lone = snake.clone()
+    lone[0, 3, 0] = False  # cut in two
+    for above in (snake, lone):
+        assert torch.equal(_boxes_by_reach(above), _boxes_by_region(above))
 
 
 def test_published_scale_sums_heads_in_calibrated_blocks_only():
@@ -129,6 +147,25 @@ def test_par_does_not_care_for_the_colours_scale_or_batch():
     both = pixel_adaptive_refinement(images, maps, spec)
     torch.testing.assert_close(both[1:], pixel_adaptive_refinement(images[1:], maps[1:], spec))
     torch.testing.assert_close(both, pixel_adaptive_refinement(images / 255 * 2 - 1, maps, spec), atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from([(9, 14), (30, 8), (1, 1)]), st.sampled_from([(1, 3), (2,)]))
+def test_par_by_rows_is_par_by_planes(seed, labels, size, dilations):
+    image, maps = _rand(2, 3, *size, seed=seed) * 255, _rand(2, labels, *size, seed=seed + 1)
+    spec = ParSpec(dilations=dilations, iterations=3)
+    torch.testing.assert_close(pixel_adaptive_refinement(image, maps, spec), _refine_by_planes(image, maps, spec))
+
+
+def test_par_on_any_number_of_threads_is_the_same():
+    image, maps, before = _rand(1, 3, 37, 20), _rand(1, 2, 37, 20, seed=1), torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(pixel_adaptive_refinement(image, maps, ParSpec()))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
 
 
 def test_crf_follows_the_image_edge():

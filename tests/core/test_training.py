@@ -59,14 +59,14 @@ def test_resume_is_bit_exact(vision, images, tmp_path):
     shape = _architecture(vision)
     whole, losses = train(vision, images, SPEC, REFINE, shape, tmp_path / "a.pt")
 
-    def kill(done, row):
+    def kill(done):
         if done == 5:
             raise _Killed
 
     with pytest.raises(_Killed):
         train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", kill)
     resumed_at = []
-    resumed, again = train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", lambda done, row: resumed_at.append(done))
+    resumed, again = train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", resumed_at.append)
     assert resumed_at[0] == 4  # after the checkpoint at 3, not from the start
     assert again == losses
     for ours, theirs in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
@@ -92,7 +92,7 @@ def test_only_neck_and_head_learn(vision, images, tmp_path):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(vision, images, tmp_path):
-    def kill(done, row):
+    def kill(done):
         if done == 4:
             raise _Killed
 
