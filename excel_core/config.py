@@ -162,7 +162,7 @@ class CrfSpec(Spec):
         "lattice", description="who computes it, to the same labels: excel's compiled lattice, or pydensecrf, more slowly"
     )
     least_probability: Unit = Field(
-        0.0, description="labels of a segmentation whose probability nowhere exceeds this take no part"
+        0.01, description="labels whose probability exceeds this nowhere in the image take no part in it"
     )
     iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
     gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")

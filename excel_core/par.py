@@ -1,14 +1,10 @@
 """Pixel-adaptive refinement: label maps diffuse among pixels of like colour (method 4)."""
 
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from excel_core.config import ParSpec
-from excel_core.kernels import over_rows
 
 __all__ = ["pixel_adaptive_refinement"]
 
@@ -18,40 +14,16 @@ POSITION_WEIGHT = 0.01
 
 
 def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """image (B, 3, H, W); maps (B, K, H, W) → refined maps (B, K, H, W), of the maps' dtype.
+    """image (B, 3, H, W); maps (B, K, H, W) → refined maps (B, K, H, W).
 
     maps <- sum_n aff_n maps_n, `iterations` times, over 8 neighbours at each dilation with replicated borders, where
     aff = softmax_n(mean_ch -(|I_n - I| / (std_n I + 1e-8) / 0.3)^2) + 0.01 softmax_n(-(pos_n / (std pos + 1e-8) / 0.3)^2).
     The colours' scale does not matter, up to the 1e-8: differences are measured in local standard deviations.
-    float32 on a CPU goes through kernels/par.py, an image at a time on torch's number of threads; anything else through
-    torch, the whole batch at once. Both hold one affinity a pixel and neighbour, and never the neighbours themselves.
+    Memory: an affinity a pixel and neighbour; neighbours themselves are only looked at, never gathered.
     """
-    if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32:
-        return torch.stack([_refine_by_rows(one, its, spec) for one, its in zip(image, maps, strict=True)])
-    return _refine_by_planes(image, maps, spec)
-
-
-def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """One image (3, H, W), maps (K, H, W), by compiled loops over rows."""
-    from excel_core.kernels.par import affinities, diffuse
-
-    offsets, dilations = np.array(_offsets(spec)), np.array(spec.dilations)
-    reach, (H, W), threads = max(spec.dilations), maps.shape[-2:], torch.get_num_threads()
-    affinity = torch.empty(H, len(offsets), W)
-    weights, padded, position = affinity.numpy(), _pad(image, reach).numpy(), _position_affinity(spec, affinity)
-    now, then = _pad(maps, reach).contiguous(), torch.empty(len(maps), H + 2 * reach, W + 2 * reach)
-    with ThreadPoolExecutor(threads) as pool:
-        like = (padded, offsets, reach, COLOUR_WIDTH, position.numpy(), weights)
-        over_rows(pool, threads, H, lambda *rows: affinities(*like, *rows))
-        for _ in range(spec.iterations):
-            source, target = now.numpy(), then.numpy()
-            over_rows(pool, threads, H, lambda *rows: diffuse(source, weights, dilations, reach, target, *rows))  # noqa: B023
-            now, then = then, now
-    return now[:, reach : reach + H, reach : reach + W].contiguous()
-
-
-def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """image (B, 3, H, W), maps (B, K, H, W), by torch operations on whole planes."""
+    if image.device.type == "cpu" and len(image) > 1:  # one image's weights stay in the cache, a batch's do not
+        pairs = zip(image.split(1), maps.split(1), strict=True)
+        return torch.cat([pixel_adaptive_refinement(one, its, spec) for one, its in pairs])
     offsets, reach = _offsets(spec), max(spec.dilations)
     H, W = maps.shape[-2:]
     # In the padded picture laid out flat, a neighbour is a constant step away, so each of the many products runs over one
@@ -72,30 +44,20 @@ def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
 def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
     """(B, 48, H, W) weights of each pixel's neighbours; they sum to 1.01."""
     offsets, reach = _offsets(spec), max(spec.dilations)
-    padded, (H, W) = _pad(image, reach), image.shape[-2:]
-
-    def neighbour(n: int) -> Tensor:
-        top, left = reach + offsets[n][0], reach + offsets[n][1]
-        return padded[..., top : top + H, left : left + W]
-
-    count = len(offsets)
-    mean = torch.zeros_like(image)
-    for n in range(count):
-        mean += neighbour(n) / count
-    spread = torch.zeros_like(image)
-    for n in range(count):
-        spread += (neighbour(n) - mean).square()
-    scale = ((spread / (count - 1)).sqrt() + 1e-8) * COLOUR_WIDTH
-    distance = image.new_empty(len(image), count, H, W)
-    for n in range(count):
-        distance[:, n] = ((neighbour(n) - image) / scale).square().mean(dim=1)
-    return torch.softmax(-distance, dim=1) + _position_affinity(spec, image).view(1, -1, 1, 1)
-
-
-def _position_affinity(spec: ParSpec, like: Tensor) -> Tensor:
-    """(48,) what a neighbour's distance alone adds to its weight."""
-    lengths = like.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)])
-    return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
+    padded, (H, W), count = _pad(image, reach), image.shape[-2:], len(offsets)
+    neighbours = [padded[..., reach + dy : reach + dy + H, reach + dx : reach + dx + W] for dy, dx in offsets]  # views
+    mean, variance = torch.zeros_like(image), torch.zeros_like(image)
+    for neighbour in neighbours:
+        mean += neighbour / count
+    for neighbour in neighbours:
+        variance += (neighbour - mean).square_() / (count - 1)  # unbiased
+    scale = (variance.sqrt_() + 1e-8) * COLOUR_WIDTH
+    colour = image.new_empty(len(image), count, H, W)
+    for n, neighbour in enumerate(neighbours):
+        colour[:, n] = ((neighbour - image) / scale).square_().mean(dim=1).neg_()
+    lengths = image.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in offsets])
+    position = torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
+    return torch.softmax(colour, dim=1) + POSITION_WEIGHT * position.view(1, -1, 1, 1)
 
 
 def _offsets(spec: ParSpec) -> list[tuple[int, int]]:
@@ -104,6 +66,4 @@ def _offsets(spec: ParSpec) -> list[tuple[int, int]]:
 
 
 def _pad(values: Tensor, reach: int) -> Tensor:
-    """values (..., H, W) → replicated by `reach` on every side."""
-    planes: Tensor = F.pad(values.flatten(0, -3)[None], (reach,) * 4, mode="replicate")[0]
-    return planes.reshape(*values.shape[:-2], *planes.shape[-2:])
+    return F.pad(values, (reach,) * 4, mode="replicate")

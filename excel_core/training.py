@@ -31,7 +31,7 @@ from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_
 from excel_core.seeds import Vision, refine_batch
 from excel_core.segmenter import Segmentation, Segmenter
 
-__all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "train"]
+__all__ = ["LossRow", "Sample", "TrainingImage", "augment", "learning_rate", "train", "training_step"]
 
 LOOK_EVERY = 50  # iterations whose losses are fetched from the device together
 
@@ -153,7 +153,7 @@ def train(
     pending: list[Tensor] = []  # losses of the last iterations, still on the device
     for iteration, batch in _loaded(batches, start, device):
         with _seeded(spec.seed, iteration + 1):
-            pending.append(_step(vision, network, optimiser, batch, iteration, spec, refine))
+            pending.append(training_step(vision, network, optimiser, batch, iteration, spec, refine))
         last = iteration + 1 == spec.iterations
         due = (iteration + 1) % spec.checkpoint_every == 0 and not last
         if due or last or len(pending) == LOOK_EVERY:
@@ -198,7 +198,7 @@ def _workers_that_keep_up(device: torch.device) -> int:
     return min(4, cores - 1) if device.type == "cuda" else 0
 
 
-def _step(
+def training_step(
     vision: Vision,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,

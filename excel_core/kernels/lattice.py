@@ -87,8 +87,9 @@ def _normalise(corners: Integers, weights: Floats, neighbours: Integers) -> None
     work = np.empty((2, M + 1, LANES), np.float32)
     add_filtered(np.ones((N, LANES), np.float32), corners, weights, neighbours, 1.0, mass, work[0], work[1])
     for pixel in range(N):
+        share = np.float32(1) / np.sqrt(mass[pixel, 0] + np.float32(1e-20))
         for j in range(D):
-            weights[pixel, j] /= np.sqrt(mass[pixel, 0] + np.float32(1e-20))
+            weights[pixel, j] *= share
 
 
 @compiled
@@ -98,20 +99,21 @@ def _corners_of(features: Floats, factors: Any) -> tuple[Integers, Floats, Integ
     D = d + 1
     corners, weights = np.empty((N, D), np.int32), np.empty((N, D), np.float32)
     hashes = np.empty(N * D, np.int64)  # of the corners found so far
-    table = np.full(_power_of_two(2 * N), -1, np.int32)
+    table = np.full(_power_of_two(N), -1, np.int32)
     M = 0
     scale = np.empty(d, np.float32)  # of the features, so that the lattice's own blur is that of a unit sigma
     for i in range(d):
         scale[i] = np.sqrt(2.0 / 3.0) * D / np.sqrt((i + 1.0) * (i + 2.0))
     place, nearest = np.empty(D, np.float32), np.empty(D, np.int32)
-    rank, share = np.empty(D, np.int32), np.empty(D + 1, np.float32)
+    rank, ranked, share = np.empty(D, np.int32), np.empty(D, np.int32), np.empty(D + 1, np.float32)
+    step = factors[:d].sum()
     last, last_corner = np.zeros(D, np.int64), np.full(D, -1, np.int32)  # the pixel before often has the same corners
     for pixel in range(N):
         total = np.float32(0)  # the feature's place on the plane through the d+1 axes whose coordinates sum to 0
         for i in range(d, 0, -1):
-            along = features[i - 1, pixel] * scale[i - 1]
-            place[i] = total - np.float32(i) * along
-            total += along
+            part = features[i - 1, pixel] * scale[i - 1]
+            place[i] = total - np.float32(i) * part
+            total += part
         place[0] = total
         excess = np.int32(0)  # the nearest point whose coordinates are multiples of D need not lie on the plane
         for i in range(D):
@@ -133,15 +135,19 @@ def _corners_of(features: Floats, factors: Any) -> tuple[Integers, Floats, Integ
                 rank[i] -= D
                 nearest[i] -= D
         share[:] = 0
+        code = np.int64(0)  # of the simplex' first corner, the nearest point itself
         for i in range(D):
             part = (place[i] - nearest[i]) / np.float32(D)
             share[d - rank[i]] += part
             share[D - rank[i]] -= part
+            ranked[rank[i]] = i
+            if i < d:
+                code += factors[i] * nearest[i]
         share[0] += np.float32(1) + share[D]
         for j in range(D):
-            code = np.int64(0)
-            for i in range(d):
-                code += factors[i] * (nearest[i] + (j if rank[i] <= d - j else j - D))
+            if j:  # to the next corner: one up along all axes, but D down along the one that has come furthest
+                axis = ranked[D - j]
+                code += step if axis == d else step - D * factors[axis]
             if last_corner[j] < 0 or last[j] != code:
                 if len(table) <= 2 * M:
                     table = _larger(table, hashes, M)
@@ -153,11 +159,9 @@ def _corners_of(features: Floats, factors: Any) -> tuple[Integers, Floats, Integ
             corners[pixel, j], weights[pixel, j] = last_corner[j], share[j]
     neighbours = np.full((D, M, 2), M, np.int32)
     for axis in range(D):
-        step = -factors[:d].sum()
-        if axis < d:
-            step += D * factors[axis]
+        along = -step if axis == d else D * factors[axis] - step
         for i in range(M):
-            other = table[_slot(table, hashes, hashes[i] + step)]
+            other = table[_slot(table, hashes, hashes[i] + along)]
             if other >= 0:
                 neighbours[axis, i, 0], neighbours[axis, other, 1] = other, i
     return corners, weights, neighbours

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +17,8 @@ from excel_core.affinity import (
     scale_attention,
     upsample_with_background,
 )
-from excel_core.config import AffinitySpec, CalibrationSpec, CrfSpec, ParSpec
-from excel_core.crf import dense_crf
-from excel_core.par import _refine_by_planes, pixel_adaptive_refinement
+from excel_core.config import AffinitySpec, CalibrationSpec, ParSpec
+from excel_core.par import pixel_adaptive_refinement
 
 
 def _rand(*shape, seed=0):
@@ -147,45 +145,3 @@ def test_par_does_not_care_for_the_colours_scale_or_batch():
     both = pixel_adaptive_refinement(images, maps, spec)
     torch.testing.assert_close(both[1:], pixel_adaptive_refinement(images[1:], maps[1:], spec))
     torch.testing.assert_close(both, pixel_adaptive_refinement(images / 255 * 2 - 1, maps, spec), atol=1e-4, rtol=1e-4)
-
-
-@given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from([(9, 14), (30, 8), (1, 1)]), st.sampled_from([(1, 3), (2,)]))
-def test_par_by_rows_is_par_by_planes(seed, labels, size, dilations):
-    image, maps = _rand(2, 3, *size, seed=seed) * 255, _rand(2, labels, *size, seed=seed + 1)
-    spec = ParSpec(dilations=dilations, iterations=3)
-    torch.testing.assert_close(pixel_adaptive_refinement(image, maps, spec), _refine_by_planes(image, maps, spec))
-
-
-def test_par_on_any_number_of_threads_is_the_same():
-    image, maps, before = _rand(1, 3, 37, 20), _rand(1, 2, 37, 20, seed=1), torch.get_num_threads()
-    try:
-        found = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            found.append(pixel_adaptive_refinement(image, maps, ParSpec()))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*found)
-
-
-def test_crf_follows_the_image_edge():
-    image = np.zeros((32, 32, 3), dtype=np.uint8)
-    image[:, 16:] = 250
-    probability = np.where(np.arange(32) < 13, 0.9, 0.1)[None].repeat(32, 0).astype(np.float32)  # edge 3 pixels off
-    refined = dense_crf(image, np.stack([probability, 1 - probability]), CrfSpec()).argmax(0)
-    before = ((probability < 0.5) != (np.arange(32) >= 16)).sum()
-    after = (refined != (np.arange(32) >= 16)).sum()
-    assert before == 96 and after < before / 2
-
-
-def test_crf_of_one_label_changes_nothing():
-    only = np.ones((1, 9, 9), dtype=np.float32)
-    assert dense_crf(np.zeros((9, 9, 3), dtype=np.uint8), only, CrfSpec()) is only
-
-
-def test_crf_probabilities_sum_to_one():
-    rng = np.random.default_rng(0)
-    scores = rng.random((4, 20, 25)).astype(np.float32)
-    image = rng.integers(0, 255, (20, 25, 3), dtype=np.uint8)
-    refined = dense_crf(image, scores / scores.sum(0), CrfSpec())
-    assert refined.shape == (4, 20, 25) and refined.sum(0) == pytest.approx(1.0, abs=1e-4)
