@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "VisionOnly", "normalise_pixels", "warp_images"]
+__all__ = ["FrozenClip", "VisionOnly", "check_plain_vit", "normalise_pixels", "warp_images"]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -45,12 +45,12 @@ class VisionOnly(nn.Module):
 class FrozenClip:
     """An open_clip model in evaluation mode without gradients, and its vision tower block by block.
 
+    Its tower is one that `check_plain_vit` lets pass; clip_weights.py, which loads models, sees to that.
     A `VisionOnly` model has no `tokenizer` and encodes no texts. `config`, where it is known: what open_clip builds the vision
     tower from (embed_dim, vision_cfg, quick_gelu).
     """
 
     def __init__(self, model: Any, tokenizer: Any | None, name: str = "CLIP", config: dict[str, Any] | None = None) -> None:
-        check_plain_vit(model, name)
         self.model: Any = model.eval().requires_grad_(False)
         self.visual: Any = model.visual
         self.blocks: list[Any] = list(self.visual.transformer.resblocks)

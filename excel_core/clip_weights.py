@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from excel_core.clip import FrozenClip, VisionOnly
+from excel_core.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.errors import ModelError
 from excel_core.world.token_rows import expand_token_rows
 
@@ -74,6 +74,7 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     _fill(model, state, name)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     vision = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
+    check_plain_vit(model, name)
     return FrozenClip(model.to(device), tokenizer, name, vision)
 
 
@@ -91,6 +92,7 @@ def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
         model.visual.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"{name}: the vision tower's weights do not fit its description ({error})") from None
+    check_plain_vit(model, name)
     return FrozenClip(VisionOnly(model.visual), None, name, config)
 
 
@@ -101,6 +103,7 @@ def clip_from_openai_state(state: State, quick_gelu: bool) -> FrozenClip:
 
     model = build_model_from_openai_state_dict(dict(state), quick_gelu=quick_gelu, cast_dtype=torch.float32)
     model.float().load_state_dict(state)  # again in full precision: the builder rounds through float16
+    check_plain_vit(model, "OpenAI state dict")
     return FrozenClip(model, open_clip.SimpleTokenizer(context_length=model.context_length), "OpenAI state dict")
 
 

@@ -1,13 +1,12 @@
 """Dense CRF over label probabilities (method 4): by excel's own compiled lattice, or by pydensecrf."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config import CrfSpec
-from excel_core.kernels.lattice import Lattice, build_lattice
-from excel_core.kernels.mean_field import mean_field
 
 __all__ = ["dense_crf"]
 
@@ -35,6 +34,9 @@ def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) ->
 
 
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
+    from excel_core.kernels.lattice import build_lattice  # numba: where no CRF is computed, it need not be installed
+    from excel_core.kernels.mean_field import mean_field
+
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32) / spec.bilateral_sigma
     colours = image.reshape(-1, 3).T.astype(np.float32) / spec.bilateral_colour_sigma
@@ -45,8 +47,10 @@ def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Float
 
 
 @lru_cache(maxsize=4)
-def _position_lattice(height: int, width: int, sigma: float) -> Lattice:
+def _position_lattice(height: int, width: int, sigma: float) -> Any:
     """Shared by images of one size; some 50 bytes a pixel."""
+    from excel_core.kernels.lattice import build_lattice
+
     y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
     return build_lattice(np.stack([x.ravel(), y.ravel()]))
 

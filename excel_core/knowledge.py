@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from excel_core.config import KnowledgeSpec
@@ -52,6 +51,8 @@ def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
             f"knowledge.attributes={clusters} needs at least as many distinct descriptions, got {count}; "
             f"set knowledge.attributes to at most {count} or raise describe.n"
         )
+    from sklearn.cluster import KMeans
+
     kmeans = KMeans(n_clusters=clusters, random_state=spec.seed, n_init="auto").fit(descriptions.numpy())
     return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 

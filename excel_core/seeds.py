@@ -1,7 +1,9 @@
 """From images and their image-level classes to CAMs and refined label maps: what CAM, refinement, LVC and training share."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,8 +63,15 @@ class Vision:
     def encode(self, batch: Tensor, attention_layers: int = 0, whole: bool = True) -> Encoded:
         """batch (B, 3, S, S) normalised → Encoded; `attention_layers` last q-k attentions are kept. `whole`: as the neck
         needs it, which CAMs do not."""
-        path = original_path(self.clip, batch, self.spec.calibration, attention_layers, whole or self._plain)
-        return Encoded(path, calibrated_features(self.clip, path, self.spec.calibration))
+        with self._precision(batch.device):
+            path = original_path(self.clip, batch, self.spec.calibration, attention_layers, whole or self._plain)
+            return Encoded(path, calibrated_features(self.clip, path, self.spec.calibration))
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Autocast as the spec wants it; float32 leaves an autocast alone that is on already, as in training."""
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        wanted = types.get(self.spec.precision)
+        return nullcontext() if wanted is None else torch.autocast(device.type, dtype=wanted)
 
     @property
     def _plain(self) -> bool:
@@ -71,17 +80,22 @@ class Vision:
 
     def layers(self, encoded: Encoded) -> Tensor:
         """Token features (L, B, N, D_s) of all blocks of a whole path, which the segmenter looks at."""
-        return layer_features(encoded.path, encoded.calibrated, self.spec.calibration)
+        layers = layer_features(encoded.path, encoded.calibrated, self.spec.calibration)
+        return layers if self.spec.precision == "fp32" else layers.float()
 
     def encode_original(self, batch: Tensor, attention_layers: int) -> OriginalPath:
         """batch (B, 3, S, S) normalised → the original path alone, for its attention."""
-        return original_path(self.clip, batch, None, attention_layers, whole=False)
+        with self._precision(batch.device):
+            return original_path(self.clip, batch, None, attention_layers, whole=False)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
         """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation."""
         calibrated = encoded.calibrated
         if relation is not None:
-            calibrated = calibrated_features(self.clip, encoded.path, self.spec.calibration, relation)
+            with self._precision(calibrated.device):
+                calibrated = calibrated_features(self.clip, encoded.path, self.spec.calibration, relation)
+        if self.spec.precision != "fp32":
+            calibrated = calibrated.float()
         text = self.text.to(calibrated)
         cams = patch_text_cams(self.clip.project(calibrated), text, self.classes, self.spec)
         return cams.reshape(*cams.shape[:2], *encoded.path.grid)
@@ -93,7 +107,7 @@ class Vision:
 
     def attention(self, path: OriginalPath, spec: RefineSpec, relation: Relation | None = None) -> Tensor:
         """Patch attention (B, M, M) for refinement: the layers' mean, or the dynamic choice under a relation."""
-        scaled = scale_attention(path.attention, self.clip.heads, self.spec.calibration, spec.affinity)
+        scaled = scale_attention(path.attention.float(), self.clip.heads, self.spec.calibration, spec.affinity)
         if relation is None:
             return mean_attention(scaled, spec.affinity)
         return dynamic_attention(scaled, relation.probability, spec.affinity)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
     """Train in this process, alone or as one of a team, whose first process writes: segmenter.safetensors, losses.csv and
     checkpoints. `show` hears of every iteration that is done."""
     vision = load_vision(work)
+    vision = replace(vision, spec=vision.spec.model_copy(update={"precision": "fp32"}))  # training's own is train.precision
     images = [TrainingImage(row.path, row.classes, row.view) for row in records(work, work.run.dataset.train_split)]
     shape, checkpoint = architecture(work, vision), work.folder / "checkpoint.pt"
     first = team().rank == 0
@@ -82,7 +84,7 @@ def _takes(work: Work) -> dict[str, Any]:
 def _spec(run: RunSpec) -> dict[str, Any]:
     result = {"train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"})}
     return result | {
-        "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "precision"}),
         "refine": run.refine.model_dump(mode="json", exclude={"crf"}),
     }
 

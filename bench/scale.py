@@ -1,0 +1,117 @@
+"""Time, memory and disk of the training-free chain against the number of images: lines that are to be straight, and flat.
+
+    python -m bench.scale [--photos DIR] [--images 100,1000,10000] [--json FILE]
+
+Real photos at a quarter of their sides, each given as many ids as it takes; the tiny CLIP at 64 x 64. What grows with the
+number of images is the same at any size. Each number of images is a process of its own, with a store of its own.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import flows  # noqa: F401  before torch
+
+from PIL import Image  # isort: skip
+
+from bench.speed import PHOTOS
+from excel_core.presets import preset, with_settings
+from tasks.chain import follow
+from tasks.engine.build import run_stage
+from tasks.engine.outputs import StageOutput
+from tasks.engine.stage import Place, Work
+
+SETTINGS = ["clip.model=excel-tiny", "cams.image_size=64", "dataset.val_splits=[]"]
+SHRUNK = 4
+
+
+def lay_out(photos: Path, folder: Path, images: int) -> None:
+    """A data folder in VOC layout with that many images, its photos linked under several names."""
+    header, *lines = (photos / "labels.csv").read_text().splitlines()
+    names = [line.partition(",") for line in lines]
+    shrunk, data = folder / "shrunk", folder / "data"
+    for place in (shrunk, data / "JPEGImages", data / "ImageSets" / "Segmentation"):
+        place.mkdir(parents=True)
+    for name, _, _ in names:
+        with Image.open(photos / "JPEGImages" / f"{name}.jpg") as image:
+            small = image.resize((image.width // SHRUNK, image.height // SHRUNK))
+            small.save(shrunk / f"{name}.jpg", quality=95)
+    rows = []
+    for i in range(images):
+        name, _, labels = names[i % len(names)]
+        (data / "JPEGImages" / f"{i:06}.jpg").hardlink_to(shrunk / f"{name}.jpg")
+        rows.append(f"{i:06},{labels}")
+    (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+    (data / "ImageSets" / "Segmentation" / "train.txt").write_text("".join(f"{row.partition(',')[0]}\n" for row in rows))
+
+
+def run_chain(folder: Path) -> dict[str, Any]:
+    """Seconds of each stage up to `refine`, the process' peak memory, and bytes on disk by stage."""
+    run, place = with_settings(preset("voc"), SETTINGS), Place(store=folder / "store", data=folder / "data")
+    seconds: dict[str, float] = {}
+
+    def build(work: Work) -> StageOutput:
+        started = time.perf_counter()
+        output = run_stage(work)
+        seconds[work.stage.name] = time.perf_counter() - started
+        return output
+
+    outputs = follow(run, place, "refine", build)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    started = time.perf_counter()
+    follow(run, place, "refine", run_stage)
+    return {
+        "seconds": seconds,
+        "found_again_seconds": time.perf_counter() - started,
+        "peak_bytes": peak,
+        "disk_bytes": {name: output.bytes for name, output in outputs.items()},
+    }
+
+
+def measured(photos: Path, images: int) -> dict[str, Any]:
+    """The chain over that many images in a fresh process."""
+    folder = Path(tempfile.mkdtemp(prefix="excel-scale-"))
+    try:
+        lay_out(photos, folder, images)
+        command = [sys.executable, "-m", "bench.scale", "--chain", str(folder)]
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return {"images": images, **json.loads(ran.stdout.splitlines()[-1])}
+    finally:
+        shutil.rmtree(folder)
+
+
+def row(found: dict[str, Any]) -> str:
+    """One number of images as a row of a Markdown table."""
+    n, seconds = found["images"], found["seconds"]
+    each = " | ".join(f"{1000 * seconds[stage] / n:.2f}" for stage in ("dataset", "cams", "refine"))
+    disk = sum(found["disk_bytes"].values()) / n
+    return f"| {n:,} | {each} | {found['found_again_seconds']:.2f} | {found['peak_bytes'] / 2**20:.0f} | {disk:,.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=PHOTOS)
+    parser.add_argument("--images", default="100,1000,10000")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--chain", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.chain:
+        print(json.dumps(run_chain(arguments.chain)))
+        return
+    results = []
+    for images in map(int, arguments.images.split(",")):
+        results.append(measured(arguments.photos, images))
+        print(row(results[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"format": "excel-scale/1", "runs": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What `make bench` compares with computes the same, and the GPU script runs where only torch and the core's own needs are."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench import published
+from bench.plain_vit import random_clip
+from excel_core.affinity import affinity_cams, mean_attention, scale_attention
+from excel_core.calibration import Relation, calibrated_features, layer_features, original_path
+from excel_core.cams import minmax, patch_text_cams
+from excel_core.par import pixel_adaptive_refinement
+from excel_core.presets import preset
+from tests.conftest import ROOT
+
+RUN = preset("voc")
+CALIBRATION = RUN.cams.calibration
+
+
+def _rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return random_clip(blocks=7, width=64, joint=16, patch=8, side=32)
+
+
+def test_the_plain_tower_is_open_clips(clip):
+    from open_clip.model import CLIP
+
+    vision = {"image_size": 32, "layers": 7, "width": 64, "patch_size": 8}
+    text = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
+    model = CLIP(16, vision, text, quick_gelu=True)
+    model.visual.load_state_dict(clip.visual.state_dict())
+    image = _rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        ours = clip.project(original_path(clip, image, None).outputs[-1])[:, 0]
+        torch.testing.assert_close(ours, model.eval().encode_image(image), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_the_published_pass_gives_the_same(clip, learnt):
+    image, raw = _rand(2, 3, 48, 48), _rand(2, 36, 36, seed=1) - 0.5 if learnt else None
+    relation = None if raw is None else Relation(raw, torch.sigmoid(raw))
+    with torch.inference_mode():
+        path = original_path(clip, image, CALIBRATION)
+        calibrated = calibrated_features(clip, path, CALIBRATION, relation)
+        theirs = published.encode(clip, image, raw)
+    torch.testing.assert_close(calibrated, theirs.calibrated, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(path.attention, theirs.attention[-6:])
+    torch.testing.assert_close(layer_features(path, calibrated, CALIBRATION), theirs.layers, atol=1e-4, rtol=1e-4)
+    scaled = scale_attention(path.attention, clip.heads, CALIBRATION, RUN.refine.affinity)
+    torch.testing.assert_close(mean_attention(scaled, RUN.refine.affinity), published.averaged(theirs.attention, clip.heads))
+
+
+def test_the_published_refinement_gives_the_same():
+    image, maps = _rand(2, 3, 20, 30) * 255, _rand(2, 3, 20, 30, seed=1)
+    torch.testing.assert_close(pixel_adaptive_refinement(image, maps, RUN.refine.par), published.par(image, maps))
+    features, text = torch.randn(2, 10, 8), F.normalize(torch.randn(30, 8), dim=-1)
+    torch.testing.assert_close(patch_text_cams(features, text, 5, RUN.cams), published.surgery(features, text, 5))
+    cams, attention = _rand(2, 5, 5), _rand(25, 25, seed=2)
+    ours = minmax(affinity_cams(cams, attention, RUN.refine.affinity).flatten(1), dim=1).reshape(cams.shape)
+    theirs = torch.stack([published.affinity(cam, attention, RUN.refine.affinity.threshold) for cam in cams])
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_published_crf_is_pydensecrf_over_all_labels():
+    from excel_core.crf import dense_crf
+
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    probabilities = _rand(4, 20, 30).softmax(0).numpy()
+    np.testing.assert_allclose(
+        dense_crf(image, probabilities, RUN.refine.crf), published.crf_of_all_labels(image, probabilities), atol=2e-3
+    )
+
+
+ALONE = """
+import runpy, sys
+for name in ("prefect", "dask", "open_clip", "torchvision", "zarr", "numba", "pydensecrf", "sklearn"):
+    sys.modules[name] = None  # as if it were not installed
+runpy.run_module("bench.gpu", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_gpu_script_needs_no_prefect_open_clip_zarr_or_numba(tmp_path):
+    options = ["--device", "cpu", "--tiny", "--side", "64", "--batches", "2", "--steps", "1", "--json", tmp_path / "gpu.json"]
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, *options], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert '"format": "excel-gpu/1"' in (tmp_path / "gpu.json").read_text()
