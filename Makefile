@@ -16,7 +16,12 @@ test: install
 	$(BIN)/python -m pytest
 
 bench: install
-	$(BIN)/python -m bench.overhead
+	mkdir -p docs/bench
+	$(BIN)/python -m bench.speed --json docs/bench/speed.json
+	$(BIN)/python -m bench.likely --json docs/bench/likely.json
+	$(BIN)/python -m bench.scale --json docs/bench/scale.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.overhead --json docs/bench/overhead.json
+	$(BIN)/python -m bench.tables docs/bench > docs/speed.md
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)

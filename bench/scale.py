@@ -3,7 +3,8 @@
     python -m bench.scale [--photos DIR] [--images 100,1000,10000] [--json FILE]
 
 Real photos at a quarter of their sides, each given as many ids as it takes; the tiny CLIP at 64 x 64. What grows with the
-number of images is the same at any size. Each number of images is a process of its own, with a store of its own.
+number of images is the same at any size. Each number of images is a process of its own, with a store of its own. Bytes on
+disk are those of whole photos and 20 x 20 patches, as ViT-B/16 has them at 320 x 320, of FULL_SIZE images.
 """
 
 import argparse
@@ -28,11 +29,12 @@ from tasks.engine.build import run_stage
 from tasks.engine.outputs import StageOutput
 from tasks.engine.stage import Place, Work
 
-SETTINGS = ["clip.model=excel-tiny", "cams.image_size=64", "dataset.val_splits=[]"]
-SHRUNK = 4
+SETTINGS = ["clip.model=excel-tiny", "dataset.val_splits=[]"]
+SIDE, SHRUNK = 64, 4
+FULL_SIZE, FULL_SIDE = 40, 160
 
 
-def lay_out(photos: Path, folder: Path, images: int) -> None:
+def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
     """A data folder in VOC layout with that many images, its photos linked under several names."""
     header, *lines = (photos / "labels.csv").read_text().splitlines()
     names = [line.partition(",") for line in lines]
@@ -41,8 +43,7 @@ def lay_out(photos: Path, folder: Path, images: int) -> None:
         place.mkdir(parents=True)
     for name, _, _ in names:
         with Image.open(photos / "JPEGImages" / f"{name}.jpg") as image:
-            small = image.resize((image.width // SHRUNK, image.height // SHRUNK))
-            small.save(shrunk / f"{name}.jpg", quality=95)
+            image.resize((image.width // shrink, image.height // shrink)).save(shrunk / f"{name}.jpg", quality=95)
     rows = []
     for i in range(images):
         name, _, labels = names[i % len(names)]
@@ -52,9 +53,12 @@ def lay_out(photos: Path, folder: Path, images: int) -> None:
     (data / "ImageSets" / "Segmentation" / "train.txt").write_text("".join(f"{row.partition(',')[0]}\n" for row in rows))
 
 
-def run_chain(folder: Path) -> dict[str, Any]:
+def run_chain(folder: Path, side: int) -> dict[str, Any]:
     """Seconds of each stage up to `refine`, the process' peak memory, and bytes on disk by stage."""
-    run, place = with_settings(preset("voc"), SETTINGS), Place(store=folder / "store", data=folder / "data")
+    run, place = (
+        with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"]),
+        Place(store=folder / "store", data=folder / "data"),
+    )
     seconds: dict[str, float] = {}
 
     def build(work: Work) -> StageOutput:
@@ -75,24 +79,16 @@ def run_chain(folder: Path) -> dict[str, Any]:
     }
 
 
-def measured(photos: Path, images: int) -> dict[str, Any]:
+def measured(photos: Path, images: int, side: int = SIDE, shrink: int = SHRUNK) -> dict[str, Any]:
     """The chain over that many images in a fresh process."""
     folder = Path(tempfile.mkdtemp(prefix="excel-scale-"))
     try:
-        lay_out(photos, folder, images)
-        command = [sys.executable, "-m", "bench.scale", "--chain", str(folder)]
+        lay_out(photos, folder, images, shrink)
+        command = [sys.executable, "-m", "bench.scale", "--chain", str(folder), "--side", str(side)]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return {"images": images, **json.loads(ran.stdout.splitlines()[-1])}
     finally:
         shutil.rmtree(folder)
-
-
-def row(found: dict[str, Any]) -> str:
-    """One number of images as a row of a Markdown table."""
-    n, seconds = found["images"], found["seconds"]
-    each = " | ".join(f"{1000 * seconds[stage] / n:.2f}" for stage in ("dataset", "cams", "refine"))
-    disk = sum(found["disk_bytes"].values()) / n
-    return f"| {n:,} | {each} | {found['found_again_seconds']:.2f} | {found['peak_bytes'] / 2**20:.0f} | {disk:,.0f} |"
 
 
 def main() -> None:
@@ -101,16 +97,21 @@ def main() -> None:
     parser.add_argument("--images", default="100,1000,10000")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chain", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", type=int, default=SIDE, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.chain:
-        print(json.dumps(run_chain(arguments.chain)))
+        print(json.dumps(run_chain(arguments.chain, arguments.side)))
         return
     results = []
     for images in map(int, arguments.images.split(",")):
         results.append(measured(arguments.photos, images))
-        print(row(results[-1]), flush=True)
+        print(json.dumps(results[-1]), flush=True)
+    whole = measured(arguments.photos, FULL_SIZE, FULL_SIDE, shrink=1)
+    disk = {stage: size / FULL_SIZE for stage, size in whole["disk_bytes"].items() if stage in ("cams", "refine")}
+    result = {"format": "excel-scale/1", "runs": results, "disk_bytes_an_image": disk}
+    print(disk)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"format": "excel-scale/1", "runs": results}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from bench import published
 from bench.alternating import Case, measure
+from bench.tables import speed_row
 from excel_core.affinity import affinity_cams
 from excel_core.cams import patch_text_cams
 from excel_core.clip import FrozenClip
@@ -308,27 +309,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     results = []
-    for case in cases(Scene(arguments.photos), arguments.rounds):
+    scene = Scene(arguments.photos)
+    for case in cases(scene, arguments.rounds):
         if arguments.only and arguments.only not in case.name:
             continue
         results.append(measure(case))
-        print(row(results[-1]), flush=True)
+        print(speed_row(results[-1]), flush=True)
     if arguments.json:
-        about = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "photos": len(scene.paths)}
         arguments.json.write_text(json.dumps({"format": "excel-speed/1", **about, "cases": results}, indent=1) + "\n")
-
-
-def row(result: dict[str, Any]) -> str:
-    """One case as a row of a Markdown table."""
-    seconds, (low, high) = result["seconds"], result["ratio_range"]
-    peak = {side: f"{value / 2**20:.0f}" for side, value in result["peak_bytes"].items()}
-    (what, found), *_ = result["agreement"].items()
-    worst = min(found) if what == "equal labels" else max(found)
-    shown = f"{worst:.4%} {what}" if what == "equal labels" else f"{what} {worst:.1e}"
-    return (
-        f"| {result['name']} | {seconds['published']:.3g} | {seconds['ours']:.3g} | {result['ratio']:.1f} "
-        f"({low:.1f}–{high:.1f}) | {peak['published']} → {peak['ours']} | {shown} |"
-    )
 
 
 if __name__ == "__main__":
