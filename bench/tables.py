@@ -89,6 +89,34 @@ def _likely(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _device(found: dict[str, Any]) -> list[str]:
+    cams = [
+        f"| {one['batch']} | {one['precision']} | {one['cams_images_a_second']:.3g} | {one['refined_images_a_second']:.3g} | "
+        f"{one['peak_bytes'] / 2**20:.0f} | {100 * one['equal_labels']:.2f} % |"
+        for one in found["cams"]
+    ]
+    steps = [
+        f"| {one['batch']} | {one['phase']} | {one['iterations_a_second']:.3g} | {one['peak_bytes'] / 2**20:.0f} |"
+        for one in found["training"]
+    ]
+    return [
+        f"## On {found['device']}, by precision and batch",
+        "",
+        f"`python -m bench.gpu`: ViT-B/16 at {found['side']} × {found['side']} with random weights on random pictures. Images a "
+        "second of tower, SVC and CAMs, and of affinity and PAR; the share of pixels labelled as in float32; peak memory of a "
+        "GPU, MiB.",
+        "",
+        "| batch | precision | CAMs | refined | memory | equal labels |",
+        "|---|---|---|---|---|---|",
+        *cams,
+        "",
+        "| batch | training | iterations a second | memory |",
+        "|---|---|---|---|",
+        *steps,
+        "",
+    ]
+
+
 def _overhead(found: dict[str, Any]) -> list[str]:
     ways = found["ways"]
     rows = [f"| {way} | {one['milliseconds_a_part']:.1f} | {one['added']:.1f} |" for way, one in ways.items()]
@@ -106,8 +134,8 @@ def _overhead(found: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    names = ("speed", "scale", "likely", "overhead")
-    speed, scale, likely, overhead = (json.loads((folder / f"{name}.json").read_text()) for name in names)
+    names = ("speed", "scale", "likely", "device", "overhead")
+    speed, scale, likely, device, overhead = (json.loads((folder / f"{name}.json").read_text()) for name in names)
     lines = ["# Speed", "", "Written by `make bench` from `docs/bench/*.json`.", ""]
     print(
         "\n".join(
