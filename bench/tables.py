@@ -102,9 +102,9 @@ def _device(found: dict[str, Any]) -> list[str]:
     return [
         f"## On {found['device']}, by precision and batch",
         "",
-        f"`python -m bench.gpu`: ViT-B/16 at {found['side']} × {found['side']} with random weights on random pictures. Images a "
-        "second of tower, SVC and CAMs, and of affinity and PAR; the share of pixels labelled as in float32; peak memory of a "
-        "GPU, MiB.",
+        f"`python -m bench.gpu`: ViT-B/16 at {found['side']} × {found['side']} with random weights on random pictures. Images "
+        "a second of tower, SVC and CAMs, and of affinity and PAR; the share of pixels labelled as in float32; peak memory of "
+        "a GPU, MiB.",
         "",
         "| batch | precision | CAMs | refined | memory | equal labels |",
         "|---|---|---|---|---|---|",
@@ -137,11 +137,8 @@ def main() -> None:
     names = ("speed", "scale", "likely", "device", "overhead")
     speed, scale, likely, device, overhead = (json.loads((folder / f"{name}.json").read_text()) for name in names)
     lines = ["# Speed", "", "Written by `make bench` from `docs/bench/*.json`.", ""]
-    print(
-        "\n".join(
-            [*lines, *_speed(speed), *_scale(scale), *_coco(speed, scale), *_likely(likely), *_overhead(overhead)]
-        ).rstrip()
-    )
+    lines += _speed(speed) + _scale(scale) + _coco(speed, scale) + _likely(likely) + _device(device) + _overhead(overhead)
+    print("\n".join(lines).rstrip())
 
 
 if __name__ == "__main__":
