@@ -1,5 +1,6 @@
 """CAMs against the published feature surgery written out with its four-dimensional tensor, and against cosine."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from excel_core.cams import minmax, patch_text_cams
 from excel_core.config import CamSpec
+from excel_core.seeds import Vision
 
 
 def _inputs(seed, tokens=10, width=6, texts=7):
@@ -48,3 +50,15 @@ def test_cams_lie_in_the_unit_interval(seed, surgery):
 
 def test_minmax_of_a_constant_is_zero():
     assert torch.equal(minmax(torch.full((2, 5), 3.0), dim=1), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_looks_almost_alike(small_clip, image_batch, precision):
+    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
+    exact, half = (Vision(small_clip, text, 3, spec.model_copy(update={"precision": name})) for name in ("fp32", precision))
+    with torch.inference_mode():
+        wanted, found = exact.encode(image_batch, 2), half.encode(image_batch, 2)
+        assert half.layers(found).dtype == half.cams(found).dtype == torch.float32
+        difference = (half.cams(found) - exact.cams(wanted)).abs()
+    assert 0 < difference.max() < 0.1
