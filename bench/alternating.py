@@ -1,6 +1,7 @@
 """Time ways of computing the same beside each other: rounds alternate between them, so that a machine that slows down
 meanwhile slows all of them, and what is compared are ratios within a round."""
 
+import ctypes
 import gc
 import re
 import statistics
@@ -56,10 +57,11 @@ def measure(case: Case) -> dict[str, Any]:
 def grown_by(call: Callable[[int], Any]) -> int:
     """Bytes by which one call raises what this process holds in memory, at its peak (Linux)."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed goes back, so that this one has to ask for it again
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
     call(0)
-    return _status("VmHWM") - before
+    return max(0, _status("VmHWM") - before)
 
 
 def _status(field: str) -> int:
