@@ -46,9 +46,9 @@ def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Float
     return mean_field(unary, terms, spec.iterations)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _position_lattice(height: int, width: int, sigma: float) -> Any:
-    """Shared by images of one size; some 50 bytes a pixel."""
+    """Shared by images of one size, of which a data set has a few that are common; some 50 bytes a pixel."""
     from excel_core.kernels.lattice import build_lattice
 
     y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
