@@ -1,5 +1,12 @@
 """Pixel-adaptive refinement: label maps diffuse among pixels of like colour (method 4)."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +27,48 @@ def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Ten
     aff = softmax_n(mean_ch -(|I_n - I| / (std_n I + 1e-8) / 0.3)^2) + 0.01 softmax_n(-(pos_n / (std pos + 1e-8) / 0.3)^2).
     The colours' scale does not matter, up to the 1e-8: differences are measured in local standard deviations.
     Memory: an affinity a pixel and neighbour; neighbours themselves are only looked at, never gathered.
+    float32 on a CPU goes through compiled loops (kernels/par.py), an image at a time on torch's number of threads, which meet
+    once an iteration: a thousand small torch operations would meet a thousand times, and wait for each other beside any
+    other busy process. Anything else goes through torch, the whole batch at once.
     """
-    if image.device.type == "cpu" and len(image) > 1:  # one image's weights stay in the cache, a batch's do not
-        pairs = zip(image.split(1), maps.split(1), strict=True)
-        return torch.cat([pixel_adaptive_refinement(one, its, spec) for one, its in pairs])
+    if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32 and find_spec("numba"):
+        return torch.stack([_refine_by_rows(one, its, spec) for one, its in zip(image, maps, strict=True)])
+    return _refine_by_planes(image, maps, spec)
+
+
+def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
+    """One image (3, H, W), maps (K, H, W), by compiled loops over rows."""
+    from excel_core.kernels.par import affinities, diffuse  # numba: where a GPU computes, it need not be installed
+
+    offsets, dilations = np.array(_offsets(spec)), np.array(spec.dilations)
+    (H, W), reach, threads = maps.shape[-2:], max(spec.dilations), torch.get_num_threads()
+    weights = np.empty((H, len(offsets), W), np.float32)
+    about = (
+        _pad(image[None], reach)[0].numpy(),
+        offsets,
+        reach,
+        COLOUR_WIDTH,
+        _position_affinity(spec, image).numpy(),
+        weights,
+    )
+    now = _pad(maps[None], reach)[0].contiguous().numpy()
+    then = np.empty_like(now)
+    edges = [H * i // threads for i in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+
+        def on_all_rows(work: Callable[..., None], *arguments: Any) -> None:
+            for done in [pool.submit(work, *arguments, *rows) for rows in pairwise(edges)]:
+                done.result()
+
+        on_all_rows(affinities, *about)
+        for _ in range(spec.iterations):
+            on_all_rows(diffuse, now, weights, dilations, reach, then)
+            now, then = then, now
+    return torch.from_numpy(now[:, reach : reach + H, reach : reach + W].copy())
+
+
+def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
+    """image (B, 3, H, W), maps (B, K, H, W), by torch operations on whole planes."""
     offsets, reach = _offsets(spec), max(spec.dilations)
     H, W = maps.shape[-2:]
     # In the padded picture laid out flat, a neighbour is a constant step away, so each of the many products runs over one
@@ -55,9 +100,13 @@ def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
     colour = image.new_empty(len(image), count, H, W)
     for n, neighbour in enumerate(neighbours):
         colour[:, n] = ((neighbour - image) / scale).square_().mean(dim=1).neg_()
-    lengths = image.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in offsets])
-    position = torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
-    return torch.softmax(colour, dim=1) + POSITION_WEIGHT * position.view(1, -1, 1, 1)
+    return torch.softmax(colour, dim=1) + _position_affinity(spec, image).view(1, -1, 1, 1)
+
+
+def _position_affinity(spec: ParSpec, like: Tensor) -> Tensor:
+    """(48,) what a neighbour's distance alone adds to its weight."""
+    lengths = like.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)])
+    return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
 
 
 def _offsets(spec: ParSpec) -> list[tuple[int, int]]:

@@ -1,5 +1,5 @@
 """Loops over pixels, compiled by numba when they are first called in a process (seconds) and run without Python's lock, so
-that threads take an image each. Nothing is kept on disk: numba's own cache would be a pickle.
+that threads share an image's rows or take an image each. Nothing is kept on disk: numba's own cache would be a pickle.
 
 Arrays are C-contiguous, float32 unless said otherwise.
 """

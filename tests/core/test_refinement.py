@@ -18,7 +18,7 @@ from excel_core.affinity import (
     upsample_with_background,
 )
 from excel_core.config import AffinitySpec, CalibrationSpec, ParSpec
-from excel_core.par import pixel_adaptive_refinement
+from excel_core.par import _refine_by_planes, pixel_adaptive_refinement
 
 
 def _rand(*shape, seed=0):
@@ -145,3 +145,22 @@ def test_par_does_not_care_for_the_colours_scale_or_batch():
     both = pixel_adaptive_refinement(images, maps, spec)
     torch.testing.assert_close(both[1:], pixel_adaptive_refinement(images[1:], maps[1:], spec))
     torch.testing.assert_close(both, pixel_adaptive_refinement(images / 255 * 2 - 1, maps, spec), atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from([(9, 14), (30, 8), (1, 1)]), st.sampled_from([(1, 3), (2,)]))
+def test_par_by_rows_is_par_by_planes(seed, labels, size, dilations):
+    image, maps = _rand(2, 3, *size, seed=seed) * 255, _rand(2, labels, *size, seed=seed + 1)
+    spec = ParSpec(dilations=dilations, iterations=3)
+    torch.testing.assert_close(pixel_adaptive_refinement(image, maps, spec), _refine_by_planes(image, maps, spec))
+
+
+def test_par_on_any_number_of_threads_is_the_same():
+    image, maps, before = _rand(1, 3, 37, 20), _rand(1, 2, 37, 20, seed=1), torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(pixel_adaptive_refinement(image, maps, ParSpec()))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)

@@ -1,0 +1,107 @@
+"""Pixel-adaptive refinement of one image on the CPU: how like its neighbours a pixel is, and one step of diffusion.
+
+Pictures and maps are padded by `reach` on all four sides, so that a neighbour is always there. Rows are worked on one by
+one, neighbour by neighbour, along x: what one row needs stays in the cache, and the inner loops are vector code.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from excel_core.kernels import compiled
+
+__all__ = ["affinities", "diffuse"]
+
+Array = NDArray[np.float32]
+LOWEST = np.float32(-46)  # logit whose share, 1e-20, is taken as 0: products of smaller ones are denormal, and slow
+
+
+@compiled
+def affinities(
+    padded: Array, offsets: Any, reach: int, width: float, position: Array, result: Array, first: int, last: int
+) -> None:
+    """padded image (3, H+2R, W+2R), offsets (n, 2) int64 as dy, dx, position (n,) → rows first…last of `result` (H, n, W):
+    softmax_n(-mean_ch (|I_n - I| / (std_n I + 1e-8) / width)^2) + position, std the unbiased one over the n neighbours."""
+    channels = padded.shape[0]
+    n, W = result.shape[1:]
+    mean, factor = np.empty(W, np.float32), np.empty(W, np.float32)
+    share, unbiased = np.float32(1 / n), np.float32(1 / (n - 1))
+    unit, tiny = np.float32(width * np.sqrt(channels)), np.float32(1e-8)
+    for y in range(first, last):
+        result[y] = 0
+        for c in range(channels):
+            mean[:] = 0
+            factor[:] = 0
+            for i in range(n):
+                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                for x in range(W):
+                    mean[x] += row[start + x] * share
+            for i in range(n):
+                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                for x in range(W):
+                    off_mean = row[start + x] - mean[x]
+                    factor[x] += off_mean * off_mean
+            for x in range(W):
+                factor[x] = np.float32(1) / ((np.sqrt(factor[x] * unbiased) + tiny) * unit)
+            centre = padded[c, y + reach]
+            for i in range(n):
+                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                distance = result[y, i]
+                for x in range(W):
+                    step = (row[start + x] - centre[reach + x]) * factor[x]
+                    distance[x] -= step * step
+        _softmax(result[y], position, mean, factor)
+
+
+@compiled
+def _softmax(logits: Array, offset: Array, highest: Array, total: Array) -> None:
+    """logits (n, W) → their softmax over n, plus offset (n,), in place; highest and total (W,) to work in."""
+    n, W = logits.shape
+    highest[:] = logits[0]
+    total[:] = 0
+    for i in range(1, n):
+        for x in range(W):
+            highest[x] = max(highest[x], logits[i, x])
+    for i in range(n):
+        for x in range(W):
+            below = logits[i, x] - highest[x]
+            logits[i, x] = np.exp(below) if below > LOWEST else np.float32(0)
+            total[x] += logits[i, x]
+    for i in range(n):
+        for x in range(W):
+            logits[i, x] = logits[i, x] / total[x] + offset[i]
+
+
+@compiled
+def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Array, first: int, last: int) -> None:
+    """maps (K, H+2R, W+2R), affinity (H, 8·dilations, W) in the order of par.NEIGHBOURS → rows first…last of `result`, as
+    padded as `maps`: each pixel the sum of its neighbours by affinity."""
+    K = maps.shape[0]
+    H, _, W = affinity.shape
+    total = np.empty((K, W), np.float32)
+    for y in range(first, last):
+        total[:] = 0
+        above = y + reach  # of the padded picture; plus or minus the dilation
+        for i in range(len(dilations)):
+            d, a = dilations[i], affinity[y, 8 * i : 8 * i + 8]
+            a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+            for k in range(K):
+                up, here, down, row = maps[k, above - d], maps[k, above], maps[k, above + d], total[k]
+                for x in range(W):
+                    middle = reach + x
+                    left, right = middle - d, middle + d
+                    row[x] += (
+                        a0[x] * up[left] + a1[x] * up[middle] + a2[x] * up[right]
+                        + a3[x] * here[left] + a4[x] * here[right]
+                        + a5[x] * down[left] + a6[x] * down[middle] + a7[x] * down[right]
+                    )  # fmt: skip
+        for k in range(K):
+            plane, row = result[k], total[k]
+            plane[above, reach : reach + W] = row
+            plane[above, :reach] = row[0]
+            plane[above, reach + W :] = row[W - 1]
+            if y == 0:
+                plane[:reach] = plane[reach]
+            if y == H - 1:
+                plane[reach + H :] = plane[reach + H - 1]
