@@ -21,7 +21,7 @@ import numpy as np  # isort: skip
 import torch
 
 from bench.published import crf_of_all_labels
-from bench.speed import PHOTOS
+from bench.scene import PHOTOS
 from excel_core.crf import dense_crf
 from excel_core.inference import segment_multi_scale
 from excel_core.presets import preset, with_settings

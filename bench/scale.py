@@ -22,7 +22,7 @@ import flows  # noqa: F401  before torch
 
 from PIL import Image  # isort: skip
 
-from bench.speed import PHOTOS
+from bench.scene import PHOTOS
 from excel_core.presets import preset, with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
