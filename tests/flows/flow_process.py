@@ -86,7 +86,7 @@ def _log_what_begins(log: Path) -> None:
     def note(text: str) -> None:
         os.write(file, f"{os.getpid()} {text}\n".encode())
 
-    build, step = tasks.engine.build._build, excel_core.training._step
+    build, step = tasks.engine.build._build, excel_core.training.training_step
 
     def noted_build(work):  # type: ignore[no-untyped-def]
         note(f"build {work.kind}/{work.folder.name.removesuffix('.partial')}")
@@ -96,4 +96,4 @@ def _log_what_begins(log: Path) -> None:
         note(f"iteration {iteration}")
         return step(vision, segmenter, optimiser, batch, iteration, *rest)
 
-    tasks.engine.build._build, excel_core.training._step = noted_build, noted_step
+    tasks.engine.build._build, excel_core.training.training_step = noted_build, noted_step
