@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ class Case:
     agree: Callable[[Any, Any], dict[str, float]]
     items: int = 1
     rounds: int = 5
-    about: dict[str, str] = field(default_factory=dict)
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -50,7 +49,6 @@ def measure(case: Case) -> dict[str, Any]:
         "rounds": case.rounds,
         "peak_bytes": {side: grown_by(getattr(case, side)) for side in seconds},
         "agreement": {name: [found[name] for found in agreements] for name in agreements[0]},
-        **case.about,
     }
 
 
