@@ -81,6 +81,8 @@ def _refinement(scene: Scene, rounds: int) -> Iterator[Case]:
 
 def _crf(scene: Scene, rounds: int, few: int) -> Iterator[Case]:
     spec, count = scene.run.refine.crf, len(scene.paths)
+    for image, own in zip(scene.images, scene.own, strict=True):
+        dense_crf(image, own, spec)  # compiled for each number of labels
     yield Case(
         "CRF of a pseudo label, one core",
         _by_photo(scene, lambda i: scene.label_of(i, dense_crf(scene.images[i], scene.own[i], spec).argmax(axis=0))),

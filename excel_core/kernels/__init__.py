@@ -7,11 +7,13 @@ Arrays are C-contiguous, float32 unless said otherwise.
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["compiled"]
+__all__ = ["RUN", "compiled"]
+
+RUN = 512  # pixels that are worked on side by side, as vectors
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` by numba; products and sums may be fused, nothing else is reordered."""
     import numba
 
-    return numba.njit(nogil=True, fastmath={"contract", "nsz"})(function)
+    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)

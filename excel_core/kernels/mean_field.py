@@ -1,63 +1,88 @@
-"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels."""
+"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels.
 
-from collections.abc import Sequence
-from typing import Any
+A pixel's probabilities sum to 1 and filtering is linear, so one label need not be filtered: what it gets is what filtering
+makes of ones, less what the others get.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import compiled
-from excel_core.kernels.lattice import LANES, Lattice, add_filtered
+from excel_core.kernels import RUN, compiled
+from excel_core.kernels.exponential import exponential
+from excel_core.kernels.lattice import Lattice
 
 __all__ = ["mean_field"]
 
 Floats = NDArray[np.float32]
-LOWEST = np.float32(-46)  # logit whose probability, 1e-20, is taken as 0: products of smaller ones are denormal, and slow
-NEVER = 1e4  # energy of the labels that only fill up the last lanes
+MOST = 4  # lanes: labels that are filtered side by side
+LOWEST = np.float32(-1e30)  # than any logit
 
 
 def mean_field(unary: Floats, terms: Sequence[tuple[Lattice, float]], iterations: int) -> Floats:
-    """unary (K, N) energies; terms: lattices of the N pixels, each with its weight → label probabilities (K, N).
+    """unary (K, N) energies, K ≥ 2; terms: lattices of the N pixels, each with its weight → label probabilities (K, N).
 
     Q <- softmax(-unary + sum of weight x the filtered Q), from Q = softmax(-unary), `iterations` times.
     """
     K, N = unary.shape
-    blocks = -(-K // LANES)
-    energies = np.full((blocks, LANES, N), NEVER, np.float32)
-    energies.reshape(-1, N)[:K] = unary
-    energies = np.ascontiguousarray(energies.transpose(0, 2, 1))
-    most = 1 + max((lattice.neighbours.shape[1] for lattice, _ in terms), default=0)
-    work = np.empty((2, most, LANES), np.float32)
-    logits, now = np.empty_like(energies), np.empty_like(energies)
-    np.negative(energies, out=logits)
-    _softmax(logits, now)
+    lanes = min(K - 1, MOST)  # of all labels but the first; the last block may have some to spare
+    blocks = -(-(K - 1) // lanes)
+    start = np.zeros((blocks * lanes, N), np.float32)
+    np.negative(unary[1:], out=start[: K - 1])
+    start = np.ascontiguousarray(start.reshape(blocks, lanes, N).transpose(0, 2, 1))
+    logits, now, first = start.copy(), np.zeros_like(start), np.empty(N, np.float32)
+    all_labels = -unary.sum(axis=0)
+    work = np.empty(2 * max((lattice.size(lanes) for lattice, _ in terms), default=0), np.float32)
+    softmax = softmax_of(lanes)
+    softmax(logits, all_labels, K - 1, now, first)
+    for lattice, weight in terms:
+        all_labels += weight * lattice.of_ones
     for _ in range(iterations):
-        np.negative(energies, out=logits)
+        np.copyto(logits, start)
         for lattice, weight in terms:
-            parts: tuple[Any, ...] = (lattice.corners, lattice.weights, lattice.neighbours)
             for values, result in zip(now, logits, strict=True):
-                add_filtered(values, *parts, weight, result, work[0], work[1])
-        _softmax(logits, now)
-    return now.transpose(0, 2, 1).reshape(-1, N)[:K]
+                lattice.add_filtered(values, weight, result, work)
+        softmax(logits, all_labels, K - 1, now, first)
+    return np.concatenate([first[None], now.transpose(0, 2, 1).reshape(-1, N)[: K - 1]])
 
 
-@compiled
-def _softmax(logits: Floats, result: Floats) -> None:
-    """logits (blocks, N, LANES) → `result`, a softmax over all labels of each of the N pixels."""
-    blocks, N, _ = logits.shape
-    for pixel in range(N):
-        largest = logits[0, pixel, 0]
-        for block in range(blocks):
-            for lane in range(LANES):
-                largest = max(largest, logits[block, pixel, lane])
-        total = np.float32(0)
-        for block in range(blocks):
-            for lane in range(LANES):
-                below = logits[block, pixel, lane] - largest
-                value = np.exp(below) if below > LOWEST else np.float32(0)
-                result[block, pixel, lane] = value
-                total += value
-        share = np.float32(1) / total
-        for block in range(blocks):
-            for lane in range(LANES):
-                result[block, pixel, lane] *= share
+@lru_cache
+def softmax_of(lanes: int) -> Callable[[Floats, Floats, int, Floats, Floats], None]:
+    """Compiled: logits (blocks, N, lanes) of `others` labels and the sums (N,) of all labels' logits → probabilities
+    `result` (blocks, N, lanes) of the others, and `first` (N,) of the first label, whose logit is what is left of the sum."""
+
+    @compiled
+    def softmax(logits: Floats, sums: Floats, others: int, result: Floats, first: Floats) -> None:
+        N = len(sums)
+        largest, total = np.empty(RUN, np.float32), np.empty(RUN, np.float32)
+        for start in range(0, N, RUN):
+            n = min(RUN, N - start)
+            lead = first[start : start + n]
+            for x in range(n):
+                lead[x], largest[x] = sums[start + x], LOWEST
+            for label in range(others):
+                row, lane = logits[label // lanes, start : start + n].reshape(-1), label % lanes
+                for x in range(n):
+                    lead[x] -= row[lanes * x + lane]
+                    largest[x] = max(largest[x], row[lanes * x + lane])
+            for x in range(n):
+                largest[x] = max(largest[x], lead[x])
+                lead[x] = exponential(lead[x] - largest[x])
+                total[x] = lead[x]
+            for label in range(others):
+                row, lane = logits[label // lanes, start : start + n].reshape(-1), label % lanes
+                likely = result[label // lanes, start : start + n].reshape(-1)
+                for x in range(n):
+                    likely[lanes * x + lane] = exponential(row[lanes * x + lane] - largest[x])
+                    total[x] += likely[lanes * x + lane]
+            for x in range(n):
+                total[x] = np.float32(1) / total[x]
+                lead[x] *= total[x]
+            for label in range(others):
+                likely, lane = result[label // lanes, start : start + n].reshape(-1), label % lanes
+                for x in range(n):
+                    likely[lanes * x + lane] *= total[x]
+
+    return softmax

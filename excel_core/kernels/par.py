@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.kernels import compiled
+from excel_core.kernels.exponential import exponential
 
 __all__ = ["affinities", "diffuse"]
 
 Array = NDArray[np.float32]
-LOWEST = np.float32(-46)  # logit whose share, 1e-20, is taken as 0: products of smaller ones are denormal, and slow
 
 
 @compiled
@@ -58,15 +58,14 @@ def affinities(
 def _softmax(logits: Array, offset: Array, highest: Array, total: Array) -> None:
     """logits (n, W) → their softmax over n, plus offset (n,), in place; highest and total (W,) to work in."""
     n, W = logits.shape
-    highest[:] = logits[0]
-    total[:] = 0
+    for x in range(W):
+        highest[x], total[x] = logits[0, x], 0
     for i in range(1, n):
         for x in range(W):
             highest[x] = max(highest[x], logits[i, x])
     for i in range(n):
         for x in range(W):
-            below = logits[i, x] - highest[x]
-            logits[i, x] = np.exp(below) if below > LOWEST else np.float32(0)
+            logits[i, x] = exponential(logits[i, x] - highest[x])
             total[x] += logits[i, x]
     for i in range(n):
         for x in range(W):
@@ -97,11 +96,18 @@ def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Ar
                         + a5[x] * down[left] + a6[x] * down[middle] + a7[x] * down[right]
                     )  # fmt: skip
         for k in range(K):
-            plane, row = result[k], total[k]
-            plane[above, reach : reach + W] = row
-            plane[above, :reach] = row[0]
-            plane[above, reach + W :] = row[W - 1]
-            if y == 0:
-                plane[:reach] = plane[reach]
-            if y == H - 1:
-                plane[reach + H :] = plane[reach + H - 1]
+            row, padded = total[k], result[k, above]
+            for x in range(W):
+                padded[reach + x] = row[x]
+            padded[:reach] = row[0]
+            padded[reach + W :] = row[W - 1]
+            for beside in range(reach * (y == 0)):
+                _copy(padded, result[k, beside])
+            for beside in range(reach * (y == H - 1)):
+                _copy(padded, result[k, above + 1 + beside])
+
+
+@compiled
+def _copy(row: Array, result: Array) -> None:
+    for x in range(len(row)):
+        result[x] = row[x]

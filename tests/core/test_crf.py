@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from excel_core.config import CrfSpec
 from excel_core.crf import dense_crf
 from excel_core.datasets.images import read_image
-from excel_core.kernels.lattice import LANES, add_filtered, build_lattice
+from excel_core.kernels.exponential import exponential
+from excel_core.kernels.lattice import build_lattice
 from tests.conftest import VOC, needs_photos
 
 
@@ -66,16 +67,19 @@ def test_the_lattice_labels_photos_as_pydensecrf_does(labels):
         assert (ours.argmax(0) == theirs.argmax(0)).mean() > 0.9999
 
 
-@pytest.mark.parametrize("dimensions", [1, 2, 5])
+def _filtered(features, values, factor=1.0):
+    lattice, result = build_lattice(features), np.zeros_like(values)
+    lattice.add_filtered(values, factor, result, np.empty(2 * lattice.size(values.shape[1]), np.float32))
+    return result
+
+
+@pytest.mark.parametrize("dimensions", [2, 5])
 def test_filtering_is_nearly_that_of_a_gaussian(dimensions):
     features = np.random.default_rng(0).uniform(0, 2.5, (dimensions, 300)).astype(np.float32)
     kernel = np.exp(-0.5 * ((features[:, :, None] - features[:, None]) ** 2).sum(0))
     share = 1 / np.sqrt(kernel.sum(0))
-    values = np.random.default_rng(1).random((300, LANES), dtype=np.float32)
-    lattice = build_lattice(features)
-    M = lattice.neighbours.shape[1]
-    result, work = np.zeros_like(values), np.empty((2, M + 1, LANES), np.float32)
-    add_filtered(values, lattice.corners, lattice.weights, lattice.neighbours, 1.0, result, work[0], work[1])
+    values = np.random.default_rng(1).random((300, 4), dtype=np.float32)
+    result = _filtered(features, values)
     expected = share[:, None] * (kernel @ (share[:, None] * values))
     assert np.abs(result - expected).max() < 0.12 * expected.max()
     assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.9
@@ -83,11 +87,21 @@ def test_filtering_is_nearly_that_of_a_gaussian(dimensions):
 
 def test_pixels_of_one_feature_are_averaged():
     """All in one corner's reach: nothing but the mean is left, whatever the lattice's size."""
-    lattice = build_lattice(np.zeros((5, 10), np.float32))
-    values = np.arange(10 * LANES, dtype=np.float32).reshape(10, LANES)
-    result, work = np.zeros_like(values), np.empty((2, lattice.neighbours.shape[1] + 1, LANES), np.float32)
-    add_filtered(values, lattice.corners, lattice.weights, lattice.neighbours, 2.0, result, work[0], work[1])
+    values = np.arange(30, dtype=np.float32).reshape(10, 3)
+    result = _filtered(np.zeros((5, 10), np.float32), values, factor=2.0)
     np.testing.assert_allclose(result, np.broadcast_to(2 * values.mean(0), values.shape), rtol=1e-4)
+
+
+def test_what_filtering_makes_of_ones_is_known():
+    features = np.random.default_rng(0).uniform(0, 20, (5, 1000)).astype(np.float32)
+    ones = np.ones((1000, 2), np.float32)
+    np.testing.assert_allclose(_filtered(features, ones), build_lattice(features).of_ones[:, None] * ones, rtol=1e-5)
+
+
+@given(st.floats(-100, 88, width=32))
+def test_the_exponential_is_exact_to_float32(x):
+    expected = np.exp(np.float64(x)) if x >= -46 else 0
+    assert exponential(np.float32(x)) == pytest.approx(expected, rel=2e-7)
 
 
 @pytest.mark.parametrize("engine", ["lattice", "pydensecrf"])
