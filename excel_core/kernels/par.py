@@ -34,22 +34,22 @@ def affinities(
             mean[:] = 0
             factor[:] = 0
             for i in range(n):
-                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                row = padded[c, y + reach + offsets[i, 0], reach + offsets[i, 1] :]
                 for x in range(W):
-                    mean[x] += row[start + x] * share
+                    mean[x] += row[x] * share
             for i in range(n):
-                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                row = padded[c, y + reach + offsets[i, 0], reach + offsets[i, 1] :]
                 for x in range(W):
-                    off_mean = row[start + x] - mean[x]
+                    off_mean = row[x] - mean[x]
                     factor[x] += off_mean * off_mean
             for x in range(W):
                 factor[x] = np.float32(1) / ((np.sqrt(factor[x] * unbiased) + tiny) * unit)
-            centre = padded[c, y + reach]
+            centre = padded[c, y + reach, reach:]
             for i in range(n):
-                row, start = padded[c, y + reach + offsets[i, 0]], reach + offsets[i, 1]
+                row = padded[c, y + reach + offsets[i, 0], reach + offsets[i, 1] :]
                 distance = result[y, i]
                 for x in range(W):
-                    step = (row[start + x] - centre[reach + x]) * factor[x]
+                    step = (row[x] - centre[x]) * factor[x]
                     distance[x] -= step * step
         _softmax(result[y], position, mean, factor)
 
@@ -81,20 +81,23 @@ def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Ar
     total = np.empty((K, W), np.float32)
     for y in range(first, last):
         total[:] = 0
-        above = y + reach  # of the padded picture; plus or minus the dilation
         for i in range(len(dilations)):
-            d, a = dilations[i], affinity[y, 8 * i : 8 * i + 8]
-            a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+            d = dilations[i]
             for k in range(K):
-                up, here, down, row = maps[k, above - d], maps[k, above], maps[k, above + d], total[k]
-                for x in range(W):
-                    middle = reach + x
-                    left, right = middle - d, middle + d
-                    row[x] += (
-                        a0[x] * up[left] + a1[x] * up[middle] + a2[x] * up[right]
-                        + a3[x] * here[left] + a4[x] * here[right]
-                        + a5[x] * down[left] + a6[x] * down[middle] + a7[x] * down[right]
-                    )  # fmt: skip
+                picture, row = maps[k], total[k]
+                for j in range(3):  # above, beside, below
+                    across = picture[y + reach + (j - 1) * d]
+                    left, middle, right = across[reach - d :], across[reach:], across[reach + d :]
+                    if j == 1:
+                        p, q = affinity[y, 8 * i + 3], affinity[y, 8 * i + 4]
+                        for x in range(W):
+                            row[x] += p[x] * left[x] + q[x] * right[x]
+                    else:
+                        n = 8 * i + (5 if j else 0)
+                        p, q, r = affinity[y, n], affinity[y, n + 1], affinity[y, n + 2]
+                        for x in range(W):
+                            row[x] += p[x] * left[x] + q[x] * middle[x] + r[x] * right[x]
+        above = y + reach
         for k in range(K):
             row, padded = total[k], result[k, above]
             for x in range(W):
