@@ -54,7 +54,7 @@ def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
 
 
 def run_chain(folder: Path, side: int) -> dict[str, Any]:
-    """Seconds of each stage up to `refine`, the process' peak memory, and bytes on disk by stage."""
+    """Seconds of each stage up to `refine`, the process' peak memory, and bytes on disk of what is kept."""
     run, place = (
         with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"]),
         Place(store=folder / "store", data=folder / "data"),
@@ -75,7 +75,11 @@ def run_chain(folder: Path, side: int) -> dict[str, Any]:
         "seconds": seconds,
         "found_again_seconds": time.perf_counter() - started,
         "peak_bytes": peak,
-        "disk_bytes": {name: output.bytes for name, output in outputs.items()},
+        "disk_bytes_an_image": {
+            "cams": outputs["cams"].summary["bytes_an_image"],
+            "attention": outputs["cams"].summary["attention_bytes_an_image"],
+            "refine": outputs["refine"].bytes / outputs["refine"].summary["images"],
+        },
     }
 
 
@@ -106,8 +110,7 @@ def main() -> None:
     for images in map(int, arguments.images.split(",")):
         results.append(measured(arguments.photos, images))
         print(json.dumps(results[-1]), flush=True)
-    whole = measured(arguments.photos, FULL_SIZE, FULL_SIDE, shrink=1)
-    disk = {stage: size / FULL_SIZE for stage, size in whole["disk_bytes"].items() if stage in ("cams", "refine")}
+    disk = measured(arguments.photos, FULL_SIZE, FULL_SIDE, shrink=1)["disk_bytes_an_image"]
     result = {"format": "excel-scale/1", "runs": results, "disk_bytes_an_image": disk}
     print(disk)
     if arguments.json:

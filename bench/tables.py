@@ -63,8 +63,10 @@ def _coco(speed: dict[str, Any], scale: dict[str, Any]) -> list[str]:
     return [
         f"COCO's {COCO:,} training images, from the rows above: CAMs, affinity, PAR and CRF would take these "
         f"{speed['threads']} cores {hours['ours']:.0f} hours, the published way {hours['published']:.0f}. On disk, at VOC's "
-        f"number of classes an image, CAMs {COCO * disk['cams'] / 2**30:.2f} GiB ({disk['cams']:,.0f} bytes an image) and "
-        f"label maps of four steps {COCO * disk['refine'] / 2**30:.1f} GiB ({disk['refine']:,.0f} bytes an image).",
+        f"number of classes an image, CAMs {COCO * disk['cams'] / 2**30:.2f} GiB ({disk['cams']:,.0f} bytes an image), "
+        f"label maps of four steps {COCO * disk['refine'] / 2**30:.1f} GiB ({disk['refine']:,.0f} bytes an image) and, where "
+        f"it is kept (`shards.keep_attention`), attention {COCO * disk['attention'] / 2**30:.0f} GiB "
+        f"({disk['attention']:,.0f} bytes an image).",
         "",
     ]
 

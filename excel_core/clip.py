@@ -3,6 +3,7 @@
 Only reads an open_clip model's modules; nothing here trains or patches it. Loading is in `clip_weights.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "VisionOnly", "check_plain_vit", "normalise_pixels", "warp_images"]
+__all__ = ["FrozenClip", "VisionOnly", "as_batch", "check_plain_vit", "normalise_pixels", "warp_image"]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -151,10 +152,17 @@ def check_plain_vit(model: Any, name: str) -> None:
         raise ModelError(f"{name}: unsupported in its vision tower: {'; '.join(problems)}; choose a plain ViT")
 
 
-def warp_images(images: list[NDArray[np.uint8]], size: int) -> Tensor:
-    """images, each (H, W, 3) uint8 RGB → (B, 3, size, size) float32 in [0, 1], warped to a square (method 2)."""
-    warped = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in images]
-    return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).float() / 255
+def warp_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """image (H, W, 3) uint8 RGB → (size, size, 3) uint8, warped to a square (method 2)."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def as_batch(warped: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """warped (S, S, 3) uint8 each → (B, 3, S, S) float32 in [0, 1] on the device, sent there in 8 bits from pinned memory."""
+    pixels = torch.from_numpy(np.stack(warped))
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:

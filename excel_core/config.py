@@ -258,7 +258,7 @@ class AblationSpec(Spec):
 
 
 class ShardSpec(Spec):
-    """How images are cut into the pieces that are cached and scheduled on their own."""
+    """How images are cut into the pieces that are cached and scheduled on their own, and what those keep for later ones."""
 
     # Shards are a power of two, so they hold images/2 to images on average: 165 each of VOC's 10,582 at 256, 64 in all.
     # Prefect adds 13 ms to a shard, Dask 0.25 s of its worker's time (bench/overhead.py). Of a shard of CAMs on a CPU (0.87 s
@@ -266,6 +266,11 @@ class ShardSpec(Spec):
     # CAMs is 0.8 s: 1.5 % in the flow's process; Dask's 30 % are 16 s in all, 1 % with refinement's own 16 s of both together.
     # 2048 would bring them to 4 %, but a kill loses the shard it was at: at 256 up to 14 minutes of refinement, at 2048 110.
     images: Positive = Field(256, description="images a shard, at most about; shards are cut by a digest of the image's id")
+    keep_attention: bool = Field(
+        True,
+        description="CAMs are stored with the attention that refinement needs, else it encodes each image again: 0.25 MB an "
+        "image of 400 patches; none is stored of images of more than 1,024 patches",
+    )
 
 
 class ReportSpec(Spec):

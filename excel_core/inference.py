@@ -17,7 +17,7 @@ __all__ = ["segment_multi_scale", "segment_single_scale"]
 
 def segment_single_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:
     """image (H, W, 3) uint8 → logits (C+1, H, W), background first: warped to S x S once, no flip."""
-    return _logits(vision, segmenter, vision.prepare([image]), image.shape[:2])[0]
+    return _logits(vision, segmenter, vision.prepare([vision.warp(image)]), image.shape[:2])[0]
 
 
 def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Tensor:
@@ -26,7 +26,7 @@ def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.
     Each scale is resized from the S x S input, never from another scale's. `flip="not_at_1"` forgets the flip at scale
     1.0, as the published VOC evaluation does.
     """
-    base = vision.prepare([image])
+    base = vision.prepare([vision.warp(image)])
     total, count = torch.zeros((), device=base.device), 0
     for side, flips in scale_plan(base.shape[-1], vision.clip.patch, spec):
         resized = base if side == base.shape[-1] else _resize(base, side)

@@ -27,7 +27,7 @@ from excel_core.calibration import (
     relation_of,
 )
 from excel_core.cams import patch_text_cams
-from excel_core.clip import FrozenClip, normalise_pixels, warp_images
+from excel_core.clip import FrozenClip, as_batch, normalise_pixels, warp_image
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.crf import dense_crf
 from excel_core.par import pixel_adaptive_refinement
@@ -55,10 +55,13 @@ class Vision:
     classes: int
     spec: CamSpec
 
-    def prepare(self, images: Sequence[Image]) -> Tensor:
-        """images (H, W, 3) uint8 RGB → network input (B, 3, S, S), warped and normalised."""
-        pixels = warp_images(list(images), self.spec.image_size).to(self.clip.device)
-        return normalise_pixels(pixels, self.spec.normalisation)
+    def warp(self, image: Image) -> Image:
+        """image (H, W, 3) uint8 RGB → (S, S, 3) uint8, as `prepare` takes it; work for a reading thread."""
+        return warp_image(image, self.spec.image_size)
+
+    def prepare(self, warped: Sequence[Image]) -> Tensor:
+        """warped (S, S, 3) uint8 each → network input (B, 3, S, S), normalised, on the device."""
+        return normalise_pixels(as_batch(warped, self.clip.device), self.spec.normalisation)
 
     def encode(self, batch: Tensor, attention_layers: int = 0, whole: bool = True) -> Encoded:
         """batch (B, 3, S, S) normalised → Encoded; `attention_layers` last q-k attentions are kept. `whole`: as the neck

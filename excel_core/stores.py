@@ -5,9 +5,10 @@
     knowledge.zarr       excel-knowledge/2     text (C+Z, D), templates (C, D), attributes (A, D), descriptions (n*C, D)
                                                float32;
                                                names and description texts as attributes of the group
-    cams.zarr            excel-cams/2          a group a shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk an
-                                               image; classes (I, K) int16, 0-based, -1 where an image has fewer than K
-    cams.parquet         excel-cams/2          id, shard and row of each image in cams.zarr
+    cams.zarr            excel-cams/3          a group a shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk an
+                                               image; classes (I, K) int16, 0-based, -1 where an image has fewer than K;
+                                               where it is kept, attention (I, M, M) float16 of M = h*w patches
+    cams.parquet         excel-cams/3          id, shard and row of each image in cams.zarr
     confusion.parquet    excel-confusion/1     pixels by image, result key, true and predicted label; only counts above 0
     levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
     presence.parquet     excel-presence/1      zero-shot presence scores by image, one column a class
@@ -47,7 +48,7 @@ __all__ = [
     "write_counts", "write_json", "write_knowledge", "write_manifest", "written_then_renamed",
 ]  # fmt: skip
 
-CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/2", "excel-knowledge/2"
+CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/3", "excel-knowledge/2"
 
 
 @contextmanager
@@ -129,9 +130,17 @@ def read_knowledge(path: Path) -> KnowledgeStore:
     return KnowledgeStore(Knowledge(**parts), names, background, texts)
 
 
-def write_cams(folder: Path, ids: Sequence[str], classes: Sequence[Sequence[int]], cams: Sequence[NDArray[np.float32]]) -> None:
-    """Write one shard: a list an image of its K' class indices and its CAMs (K', h, w) in [0, 1]."""
+def write_cams(
+    folder: Path,
+    ids: Sequence[str],
+    classes: Sequence[Sequence[int]],
+    cams: Sequence[NDArray[np.float32]],
+    attention: Sequence[NDArray[np.float16]] = (),
+) -> None:
+    """Write one shard: a list an image of its K' class indices and its CAMs (K', h, w) in [0, 1]; `attention` (M, M) of each,
+    or of none."""
     import zarr
+    from zarr.codecs import BloscCodec
 
     slots = max((len(kept) for kept in classes), default=1)
     grid = cams[0].shape[1:] if cams else (0, 0)
@@ -149,6 +158,16 @@ def write_cams(folder: Path, ids: Sequence[str], classes: Sequence[Sequence[int]
         dimension_names=("image", "slot", "row", "column"),
     )
     group.create_array("classes", data=table, dimension_names=("image", "slot"))
+    if attention:
+        maps = np.stack(attention)
+        group.create_array(
+            "attention",
+            data=maps,
+            chunks=(1, *maps.shape[1:]),
+            shards=maps.shape,
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2),
+            dimension_names=("image", "patch", "other"),
+        )
     _write_table(folder / "cams.parquet", pd.DataFrame({"id": list(ids)}))
 
 
@@ -177,14 +196,24 @@ class CamReader:
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
-        if image not in self._place:
-            raise StoreError(f"cams.zarr holds no image {image!r}; rerun cams on this data set")
-        shard, row = self._place[image]
+        shard, row = self._where(image)
         if shard not in self._shards:
             self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
         cams, table = self._shards[shard]
         classes = [int(c) for c in table[row] if c >= 0]
         return classes, cams[row, : len(classes)].astype(np.float32)
+
+    def attention(self, image: str) -> NDArray[np.float16] | None:
+        """Patch attention (M, M) of one image for refinement, None where none was kept; StoreError if it is not there."""
+        shard, row = self._where(image)
+        found = self._group.get(f"{shard}/attention")
+        return None if found is None else found[row]
+
+    def _where(self, image: str) -> tuple[str, int]:
+        """Shard and row of an image."""
+        if image not in self._place:
+            raise StoreError(f"cams.zarr holds no image {image!r}; rerun cams on this data set")
+        return self._place[image]
 
 
 def write_counts(path: Path, counts: pd.DataFrame) -> None:

@@ -1,4 +1,5 @@
-"""Stage `cams`: training-free static CAMs of the train split's image-level classes → cams.zarr, a shard a part."""
+"""Stage `cams`: training-free static CAMs of the train split's image-level classes → cams.zarr, a shard a part,
+with the attention that `refine` will want, so that an image is encoded once."""
 
 from typing import Any
 
@@ -10,10 +11,12 @@ from excel_core.stores import join_cams, write_cams
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.records import batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
+
+MOST_PATCHES = 1024  # 2 MB an image
 
 
 def cam_parts(work: Work) -> list[Part]:
@@ -27,12 +30,21 @@ def build_cam_part(work: Work) -> dict[str, Any]:
     """One forward pass a batch; only the image's own classes are stored."""
     vision = load_vision(work)
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
-    kept = []
-    for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
-        cams = vision.cams(vision.encode(vision.prepare([image for _, image in batch]), whole=False)).float().cpu().numpy()
+    layers = work.run.refine.affinity.layers if _keeps_attention(work.run, vision.clip.patch) else 0
+    kept, attention = [], []
+    for batch in track(batches(read_ahead(rows, lambda row: vision.warp(row.read())), work.run.cams.batch_size), len):
+        encoded = vision.encode(vision.prepare([warped for _, warped in batch]), layers, whole=False)
+        cams = vision.cams(encoded).float().cpu().numpy()
         kept += [cam[list(row.classes)] for (row, _), cam in zip(batch, cams, strict=True)]
-    write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
+        if layers:
+            attention.extend(vision.attention(encoded.path, work.run.refine).half().cpu().numpy())
+    write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept, attention)
     return {"images": len(rows)}
+
+
+def _keeps_attention(run: RunSpec, patch: int) -> bool:
+    """It grows with the square of the number of patches."""
+    return run.shards.keep_attention and run.refine.affinity.enabled and (run.cams.image_size // patch) ** 2 <= MOST_PATCHES
 
 
 def join_cam_parts(work: Work) -> dict[str, Any]:
@@ -40,12 +52,19 @@ def join_cam_parts(work: Work) -> dict[str, Any]:
     for name, part in work.parts.items():
         link_tree(part.folder / "cams.zarr", work.folder / "cams.zarr" / name)
     images = join_cams(work.folder, {name: part.folder for name, part in work.parts.items()})
-    size = sum(path.stat().st_size for path in (work.folder / "cams.zarr").rglob("*") if path.is_file())
-    return {"images": images, "bytes_an_image": size / max(1, images)}
+    files = [path for path in (work.folder / "cams.zarr").rglob("*") if path.is_file()]
+    attention = sum(path.stat().st_size for path in files if "attention" in path.relative_to(work.folder).parts)
+    cams = sum(path.stat().st_size for path in files) - attention
+    return {"images": images} | {
+        name: size / max(1, images) for name, size in {"bytes_an_image": cams, "attention_bytes_an_image": attention}.items()
+    }
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.cams.model_dump(mode="json")
+    spec = {"cams": run.cams.model_dump(mode="json"), "shards": {"keep_attention": run.shards.keep_attention}}
+    if run.shards.keep_attention:
+        spec["refine"] = {"affinity": run.refine.affinity.model_dump(mode="json", include={"enabled", "layers", "scale"})}
+    return spec
 
 
 STAGE = Stage(

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from excel_core.config import RunSpec
 from excel_core.seeds import refine_maps, step_names
@@ -33,12 +35,17 @@ def build_dynamic_part(work: Work) -> dict[str, Any]:
     segmenter = trained_segmenter(work, vision)
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     kept = []
+
+    def read(row: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image = row.read()
+        return image, vision.warp(image)
+
     with SideThreads(vision.clip.device) as side:
-        for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
-            encoded = vision.encode(vision.prepare([image for _, image in batch]), spec.affinity.layers)
+        for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
+            encoded = vision.encode(vision.prepare([warped for _, (_, warped) in batch]), spec.affinity.layers)
             relation = vision.relation(segmenter, encoded)
             cams, attention = vision.cams(encoded, relation).float(), vision.attention(encoded.path, spec, relation)
-            for i, (row, image) in track(list(enumerate(batch))):
+            for i, (row, (image, _)) in track(list(enumerate(batch))):
                 own = cams[i, list(row.classes)]
                 kept.append(own.cpu().numpy())
                 side.call(save_labels, work, row.id, image, row.classes, refine_maps(image, own, attention[i], spec))

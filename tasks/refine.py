@@ -5,16 +5,16 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.config import RunSpec
+from excel_core.config import RefineSpec, RunSpec
 from excel_core.palette import save_labels_png
-from excel_core.seeds import label_steps, refine_maps, step_names
+from excel_core.seeds import Vision, label_steps, refine_maps, step_names
 from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint
@@ -38,20 +38,41 @@ def refine_parts(work: Work) -> list[Part]:
 
 @torch.inference_mode()
 def build_refine_part(work: Work) -> dict[str, Any]:
-    """Read each image's CAMs, encode it again for its attention, refine, write."""
+    """Read each image's CAMs and attention, refine, write; where no attention was kept, encode the image again."""
     vision, spec = load_vision(work), work.run.refine
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     reader = CamReader(work.input("cams"))
+
+    def read(row: Record) -> _Stored:
+        classes, cams = reader.read(row.id)
+        return _Stored(row.read(), classes, torch.from_numpy(cams), reader.attention(row.id))
+
     with SideThreads(vision.clip.device) as side:
-        for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
-            images = [image for _, image in batch]
-            attention = vision.attention(vision.encode_original(vision.prepare(images), spec.affinity.layers), spec)
-            for i, (row, image) in track(list(enumerate(batch))):
-                classes, cams = reader.read(row.id)
-                maps = refine_maps(image, torch.from_numpy(cams).to(attention), attention[i], spec)
-                side.call(save_labels, work, row.id, image, classes, maps)
+        for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
+            attention = _attention(vision, [stored for _, stored in batch], spec)
+            for (row, stored), its in track(list(zip(batch, attention, strict=True))):
+                maps = refine_maps(stored.image, stored.cams.to(its), its, spec)
+                side.call(save_labels, work, row.id, stored.image, stored.classes, maps)
             side.settle()
     return {"images": len(rows), "steps": step_names(spec)}
+
+
+class _Stored(NamedTuple):
+    """What the disk holds of an image: its pixels (H, W, 3), its classes, their CAMs (K, h, w), and its attention (M, M)."""
+
+    image: NDArray[np.uint8]
+    classes: list[int]
+    cams: Tensor
+    attention: NDArray[np.float16] | None
+
+
+def _attention(vision: Vision, batch: list[_Stored], spec: RefineSpec) -> Tensor:
+    """(B, M, M) float32, on the device."""
+    kept = [stored.attention for stored in batch if stored.attention is not None]
+    if len(kept) == len(batch):
+        return torch.from_numpy(np.stack(kept)).to(vision.clip.device).float()
+    images = vision.prepare([vision.warp(stored.image) for stored in batch])
+    return vision.attention(vision.encode_original(images, spec.affinity.layers), spec)
 
 
 def join_label_parts(work: Work) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from excel_core.stores import read_counts, write_counts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
 from tasks.inputs.masks import masked_rows, masks_key, truth_of
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.records import batches, image_parts, records, shard_rows
 from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
 from tasks.train import trained_segmenter
 
@@ -48,8 +48,8 @@ def build_sweep_part(work: Work) -> dict[str, Any]:
     templates = load_knowledge(work).knowledge.templates.to(vision.text)
     rows = shard_rows(work, masked_rows(work, split))
     levels, presence = [], []
-    for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
-        encoded = vision.encode(vision.prepare([image for _, image in batch]), whole=segmenter is not None)
+    for batch in track(batches(read_ahead(rows, lambda row: vision.warp(row.read())), work.run.cams.batch_size), len):
+        encoded = vision.encode(vision.prepare([warped for _, warped in batch]), whole=segmenter is not None)
         relation = vision.relation(segmenter, encoded) if segmenter is not None else None
         presence += presence_scores(vision.clip, encoded.path, templates).cpu().tolist()
         for (row, _), cam in zip(batch, vision.cams(encoded, relation).float(), strict=True):

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from excel_core.clip import normalise_pixels, warp_images
+from excel_core.clip import as_batch, normalise_pixels, warp_image
 from excel_core.errors import ModelError, SettingError
 from excel_core.portable import TrainedSegmenter
 from excel_core.stores import written_then_renamed
@@ -58,7 +58,7 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
         onnx.helper.set_model_props(model, _metadata(trained))
         onnx.save(model, temporary)
         noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-        batches = [noise, *(warp_images([photo], size) for photo in photos)]
+        batches = [noise, *(as_batch([warp_image(photo, size)], noise.device) for photo in photos)]
         check = compare_onnx(temporary, graph, batches)
         if not check.difference <= TOLERANCE:  # nor a NaN
             raise ModelError(

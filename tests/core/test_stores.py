@@ -41,6 +41,20 @@ def test_cams_round_trip_over_several_shards(tmp_path):
     assert len(objects) == 3  # not an object an image
     with pytest.raises(StoreError, match="holds no image 'other'; rerun cams"):
         reader.read("other")
+    assert reader.attention(ids[0]) is None
+
+
+def test_attention_is_kept_beside_cams(tmp_path):
+    rng = np.random.default_rng(0)
+    cams = [rng.random((1, 2, 3), dtype=np.float32) for _ in range(3)]
+    attention = [rng.random((6, 6)).astype(np.float16) for _ in range(3)]
+    write_cams(tmp_path / "a", ["x", "y", "z"], [[0]] * 3, cams, attention)
+    shutil.copytree(tmp_path / "a" / "cams.zarr", tmp_path / "cams.zarr" / "a")
+    join_cams(tmp_path, {"a": tmp_path / "a"})
+    reader = CamReader(tmp_path)
+    assert all(np.array_equal(reader.attention(image), its) for image, its in zip("xyz", attention, strict=True))
+    with pytest.raises(StoreError, match="holds no image 'other'"):
+        reader.attention("other")
 
 
 def test_knowledge_round_trip_and_misfit(tmp_path):

@@ -171,6 +171,7 @@ def test_background_prompt(edited, full):
         ("knowledge.attributes=8", ("knowledge", *EVERYTHING_SEEN)),
         ("cams.calibration.depth=2", EVERYTHING_SEEN),
         ("refine.affinity.threshold=0.4", ("refine", *TRAINED)),
+        ("refine.affinity.layers=2", EVERYTHING_SEEN),  # CAMs are stored with their attention
         ("refine.crf.bilateral_weight=9", ("refine", "dynamic", "predict", "evaluate", "report")),  # training has no CRF
         ("train.learning_rate=0.01", TRAINED),
         ("predict.scales=[0.5, 1.0]", ("predict", "evaluate", "report")),

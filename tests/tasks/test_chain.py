@@ -1,6 +1,7 @@
 """What the whole chain leaves in the store, at miniature size."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,30 @@ def test_cams_are_small_and_of_image_level_classes(chain):
             assert [names[c] for c in classes] == manifest.loc[image, "labels"]
             assert cams.shape[1:] == (16, 16) and cams.min() >= 0 and cams.max() <= 1
         assert outputs[stage].summary["bytes_an_image"] < 4096
+
+
+def test_an_image_is_encoded_once_or_twice_to_the_same_labels(chain, small_run, tmp_path):
+    outputs, place = chain
+    kept = CamReader(outputs["cams"].folder)
+    assert all(kept.attention(image).shape == (256, 256) for image in kept.ids)
+    assert 32_768 < outputs["cams"].summary["attention_bytes_an_image"] < 131_072
+    twice = with_settings(small_run, ["shards.keep_attention=false"])
+    found = follow(twice, Place(store=shutil.copytree(place.store, tmp_path / "store")), "refine", run_stage)
+    again = CamReader(found["cams"].folder)
+    assert again.attention(again.ids[0]) is None and found["cams"].summary["attention_bytes_an_image"] == 0
+    for image in kept.ids:
+        np.testing.assert_allclose(kept.read(image)[1], again.read(image)[1], atol=1e-3)
+        one, two = (
+            load_labels_png(folder / "SegmentationClassPseudo" / f"{image}.png")
+            for folder in (outputs["refine"].folder, found["refine"].folder)
+        )
+        assert (one == two).mean() > 0.99
+
+
+def test_no_attention_is_kept_of_many_patches(small_run, tmp_path):
+    edits = ["cams.image_size=264", "dataset.train_scenes=2", "dataset.val_splits=[]"]  # 33 x 33 patches of 8 pixels
+    outputs = follow(with_settings(small_run, edits), Place(store=tmp_path), "refine", run_stage)
+    assert outputs["cams"].summary["attention_bytes_an_image"] == 0 and outputs["refine"].summary["images"] == 2
 
 
 def test_pseudo_labels_are_palette_pngs_of_the_images_size(chain):

@@ -33,7 +33,7 @@ def test_everything_runs_in_an_empty_store(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "stage", "why"),
     [
-        ("cams.calibration.depth=2", "cams", "calibration.depth: 5 → 2"),
+        ("cams.calibration.depth=2", "cams", "cams.calibration.depth: 5 → 2"),
         ("refine.crf.iterations=3", "refine", "refine.crf.iterations: 10 → 3"),
         ("train.learning_rate=0.1", "train", "train.learning_rate: 0.001 → 0.1"),
         ("knowledge.attributes=8", "knowledge", "attributes: 64 → 8"),
