@@ -10,7 +10,7 @@ from excel_core.errors import SettingError
 
 __all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_method", "with_settings"]
 
-# Each preset holds only what differs from config.py's defaults, which are VOC's published hyper-parameters.
+# Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
     "voc": {},
     "coco": {

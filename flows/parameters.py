@@ -1,6 +1,6 @@
 """What a user can ask of a chain flow: one signature for all of them, and `Edits`, a form over every field of a run.
 
-`Edits` is made from the specs in excel_core/config.py, so a field's bounds, choices and description stand there alone.
+`Edits` is made from the specs in excel_core/config/, so a field's bounds, choices and description stand there alone.
 Prefect turns both into the deployment's schema: its run form explains itself, and a wrong value is refused when the run
 is created. (No `from __future__ import annotations` here: Prefect needs the types themselves.)
 """

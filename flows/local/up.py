@@ -220,7 +220,8 @@ def _deployed(now: Installation) -> set[tuple[str, str]]:
 
 def _sources_digest() -> str:
     """Of the files that deployments and their forms are made from."""
-    files = [ROOT / "prefect.yaml", ROOT / "excel_core" / "config.py", *sorted((ROOT / "flows").glob("[!.]*.*"))]
+    rooms = (ROOT / "excel_core" / "config", ROOT / "flows")
+    files = [ROOT / "prefect.yaml", *(file for room in rooms for file in sorted(room.glob("[!.]*.*")))]
     return hashlib.sha256(str(ROOT).encode() + b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -1,0 +1,37 @@
+"""Frozen specs of every stage, with VOC's published hyper-parameters as defaults; presets.py builds runs from them.
+
+Specs refuse unknown fields and values out of bounds. Equation numbers are the paper's.
+"""
+
+from excel_core.config.base import Spec
+from excel_core.config.data import DatasetSpec, ShardSpec
+from excel_core.config.refinement import AffinitySpec, CrfSpec, ParSpec, RefineSpec
+from excel_core.config.results import AblationSpec, EvaluateSpec, PredictSpec, ReportSpec
+from excel_core.config.texts import DescribeSpec, KnowledgeSpec
+from excel_core.config.training import SegmenterSpec, TrainSpec
+from excel_core.config.vision import CalibrationSpec, CamSpec, ClipSpec
+
+__all__ = [
+    "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DatasetSpec",
+    "DescribeSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec",
+    "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+]  # fmt: skip
+
+
+class RunSpec(Spec):
+    """The whole run, a field a stage."""
+
+    preset: str
+    method: str
+    dataset: DatasetSpec = DatasetSpec()
+    describe: DescribeSpec = DescribeSpec()
+    clip: ClipSpec = ClipSpec()
+    knowledge: KnowledgeSpec = KnowledgeSpec()
+    cams: CamSpec = CamSpec()
+    refine: RefineSpec = RefineSpec()
+    train: TrainSpec = TrainSpec()
+    predict: PredictSpec = PredictSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    ablation: AblationSpec = AblationSpec()
+    report: ReportSpec = ReportSpec()
+    shards: ShardSpec = ShardSpec()

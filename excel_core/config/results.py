@@ -1,0 +1,47 @@
+"""What is made of a trained segmenter: label maps, scores, ablation, report."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from excel_core.config.base import Positive, Spec
+
+__all__ = ["AblationSpec", "EvaluateSpec", "PredictSpec", "ReportSpec"]
+
+
+class PredictSpec(Spec):
+    """The trained segmenter's label maps of the validation and test splits (method 6)."""
+
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference, averaged"
+    )
+    flip: Literal["all", "not_at_1"] = Field(
+        "not_at_1", description="flip averaging at every scale, or (published VOC) not at scale 1.0"
+    )
+    image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is warped to at scale 1.0")
+    crf: bool = Field(True, description="also multi-scale + CRF, with the weights of refine.crf")
+    max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class EvaluateSpec(Spec):
+    """Scores (method 6); each names its protocol."""
+
+    ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits, one seed")
+    max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class AblationSpec(Spec):
+    """The flow `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits."""
+
+    groups: tuple[Literal["calibration", "attributes", "method"], ...] = Field(
+        ("calibration", "attributes", "method"), description="which rows: calibration and text, number of attributes, method"
+    )
+    attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
+    seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+
+
+class ReportSpec(Spec):
+    """What the report shows."""
+
+    gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(9, description="images: best, median and worst, a third each")
