@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -54,17 +55,22 @@ def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
     now = _pad(maps[None], reach)[0].contiguous().numpy()
     then = np.empty_like(now)
     edges = [H * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
 
-        def on_all_rows(work: Callable[..., None], *arguments: Any) -> None:
-            for done in [pool.submit(work, *arguments, *rows) for rows in pairwise(edges)]:
-                done.result()
+    def on_all_rows(work: Callable[..., None], *arguments: Any) -> None:
+        for done in [_threads(threads).submit(work, *arguments, *rows) for rows in pairwise(edges)]:
+            done.result()
 
-        on_all_rows(affinities, *about)
-        for _ in range(spec.iterations):
-            on_all_rows(diffuse, now, weights, dilations, reach, then)
-            now, then = then, now
+    on_all_rows(affinities, *about)
+    for _ in range(spec.iterations):
+        on_all_rows(diffuse, now, weights, dilations, reach, then)
+        now, then = then, now
     return torch.from_numpy(now[:, reach : reach + H, reach : reach + W].copy())
+
+
+@lru_cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The same threads for all images."""
+    return ThreadPoolExecutor(count)
 
 
 def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
