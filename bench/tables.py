@@ -93,7 +93,7 @@ def _likely(found: dict[str, Any]) -> list[str]:
 
 def _device(found: dict[str, Any]) -> list[str]:
     cams = [
-        f"| {one['batch']} | {one['precision']} | {one['cams_images_a_second']:.3g} | {one['refined_images_a_second']:.3g} | "
+        f"| {one['batch']} | {one['way']} | {one['cams_images_a_second']:.3g} | {one['refined_images_a_second']:.3g} | "
         f"{one['peak_bytes'] / 2**20:.0f} | {100 * one['equal_labels']:.2f} % |"
         for one in found["cams"]
     ]
@@ -108,7 +108,7 @@ def _device(found: dict[str, Any]) -> list[str]:
         "a second of tower, SVC and CAMs, and of affinity and PAR; the share of pixels labelled as in float32; peak memory of "
         "a GPU, MiB.",
         "",
-        "| batch | precision | CAMs | refined | memory | equal labels |",
+        "| batch | way | CAMs | refined | memory | equal labels |",
         "|---|---|---|---|---|---|",
         *cams,
         "",
