@@ -140,7 +140,6 @@ def write_cams(
     """Write one shard: a list an image of its K' class indices and its CAMs (K', h, w) in [0, 1]; `attention` (M, M) of each,
     or of none."""
     import zarr
-    from zarr.codecs import BloscCodec
 
     slots = max((len(kept) for kept in classes), default=1)
     grid = cams[0].shape[1:] if cams else (0, 0)
@@ -165,7 +164,6 @@ def write_cams(
             data=maps,
             chunks=(1, *maps.shape[1:]),
             shards=maps.shape,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2),
             dimension_names=("image", "patch", "other"),
         )
     _write_table(folder / "cams.parquet", pd.DataFrame({"id": list(ids)}))
