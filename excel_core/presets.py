@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refine": {"affinity": {"threshold": 0.88}},
         "train": {"iterations": 100_000, "warmup": 200, "dynamic_from": 30_000, "own_argmax_from": None},
         "predict": {"flip": "all"},
-        "shards": {"keep_attention": False},  # else 18 GB
+        "shards": {"keep_attention": False},  # else 21 GB
     },
     # A folder of one's own photos, its classes told by the folder; all photos are segmented by what they trained. The
     # schedule is VOC's, cut to what hundreds of photos need; no published figure stands behind it.
