@@ -10,7 +10,7 @@ import sys
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # What a thread frees stays in the arena it came from, and glibc makes up to eight arenas a core for the threads that read,
-# refine and write: their memory grew by 100 MB over the first 3,000 images. Two do as well.
+# refine and write: memory grows with them for thousands of images (MALLOC_ARENA_MAX=16 python -m bench.scale). Two do.
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for processes started from here
 if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # not every libc is glibc
     libc.mallopt(-8, int(os.environ["MALLOC_ARENA_MAX"]))  # -8: M_ARENA_MAX of <malloc.h>

@@ -20,7 +20,7 @@ MOST_PATCHES = 1024  # 2 MB an image
 
 
 def cam_parts(work: Work) -> list[Part]:
-    """A part depends on its images, the texts and the CAM spec."""
+    """A part depends on its images, the texts, the CAM spec, and on which attention is kept."""
     split, key = work.run.dataset.train_split, {"spec": _spec(work.run), "sight": sight_key(work)}
     return image_parts(work, split, records(work, split), lambda shard, rows: key)
 
