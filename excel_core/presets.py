@@ -14,17 +14,31 @@ __all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_method", "with_se
 PRESETS: dict[str, dict[str, Any]] = {
     "voc": {},
     "coco": {
-        "dataset": {"layout": "coco", "prompts": "coco"},
+        "dataset": {"layout": "coco", "prompts": "coco", "train_split": "train"},
         "knowledge": {"attributes": 224},
         "refine": {"affinity": {"threshold": 0.88}},
-        "train": {"iterations": 100_000, "warmup": 200, "dynamic_from": 30_000, "own_argmax_from": None},
-        "predict": {"flip": "all"},
+        "train": {
+            "iterations": 100_000,
+            "warmup": 200,
+            "dynamic_from": 30_000,
+            "own_argmax_from": None,
+            "crop_rule": "random",
+            "order_seed": 68_268,
+        },
+        "predict": {"flip": "all", "average_at": 0.2},
         "shards": {"keep_attention": False},  # else 21 GB
     },
     # A folder of one's own photos, its classes told by the folder; all photos are segmented by what they trained. The
     # schedule is VOC's, cut to what hundreds of photos need; no published figure stands behind it.
     "photos": {
-        "dataset": {"layout": "folder", "prompts": "data", "val_splits": ("train",), "max_bad": 0.2, "max_side": 1024},
+        "dataset": {
+            "layout": "folder",
+            "prompts": "data",
+            "train_split": "train",
+            "val_splits": ("train",),
+            "max_bad": 0.2,
+            "max_side": 1024,
+        },
         "knowledge": {"attributes": None},
         "train": {"iterations": 4000, "dynamic_from": 1900, "own_argmax_from": 3200},
         "predict": {"flip": "all"},
@@ -34,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dataset": {
             "layout": "world",
             "prompts": "world",
+            "train_split": "train",
             "val_splits": ("held_out_1", "held_out_2", "held_out_3"),
         },
         "clip": {"model": "excel-tiny"},
@@ -57,23 +72,33 @@ PRESETS: dict[str, dict[str, Any]] = {
 METHODS: dict[str, dict[str, Any]] = {
     "reference": {},
     "paper": {
+        "knowledge": {"normalise": False},
         "cams": {
             "normalisation": "clip",
             "features": "over_channels",
             "surgery": False,
             "minmax": "patches",
-            "calibration": {"heads": "each", "layers": "true", "relation_mean": "image"},
+            "calibration": {"heads": "each", "layers": "true", "relation_mean": "image", "probability": "cosine"},
         },
-        "refine": {"affinity": {"scale": "mean"}},
-        "predict": {"flip": "all"},
+        "train": {
+            "segmenter": {"dropout": 0.0},
+            "learning_rate": 1e-4,
+            "dynamic_from": 0,
+            "pair_targets": "static",
+            "own_argmax_from": None,
+            "segmentation_loss": "mean",
+            "diversity_loss": "printed",
+            "radius": None,
+        },
     },
     "clean": {
         "cams": {
+            "antialias": True,
             "normalisation": "clip",
             "features": "over_channels",
             "calibration": {"layers": "true", "relation_mean": "image"},
         },
-        "refine": {"affinity": {"scale": "mean"}},
+        "refine": {"affinity": {"scale": "mean"}, "par": {"image": "photo"}},
         "train": {"padding": "ignored"},
         "predict": {"flip": "all"},
     },

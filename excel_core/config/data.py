@@ -14,9 +14,20 @@ class DatasetSpec(Spec):
 
     layout: Literal["voc", "world", "coco", "folder"] = Field("voc", description="how the data folder is laid out")
     prompts: str = Field("voc", description="class file: one of prompts/, a path, or `data`: the data folder's own classes")
-    train_split: str = Field("train", description="split whose image-level labels supervise")
+    train_split: str = Field("train_aug", description="split whose image-level labels supervise")
+    seed_splits: tuple[str, ...] = Field(
+        ("train",), description="splits whose CAM seeds are scored, where they have masks; they need image-level labels"
+    )
     val_splits: tuple[str, ...] = Field(("val",), description="splits the segmenter is scored on, where they have masks")
     test_splits: tuple[str, ...] = Field((), description="further splits it segments, without labels and masks")
+    labels: Literal["published", "folder"] = Field(
+        "published",
+        description="voc: image-level labels of VOC 2012's images, as published (excel ships them), or the folder's own "
+        "Annotations; a labels.csv in the folder wins over both",
+    )
+    partial: bool = Field(
+        False, description="voc: a part of the data: images that a list names and the folder lacks are left out and counted"
+    )
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     max_bad: Unit = Field(0.01, description="share of bad images that ends the run before work starts; one is always skipped")
     max_side: Annotated[int, Field(ge=64)] | None = Field(

@@ -27,6 +27,10 @@ class ParSpec(Spec):
     enabled: bool = Field(True, description="whether PAR is applied")
     dilations: tuple[Positive, ...] = Field((1, 2, 4, 8, 12, 24), description="pixels between neighbours")
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
+    image: Literal["network_input", "photo"] = Field(
+        "network_input",
+        description="whose colours guide it on whole photos: the network's input, enlarged (published), or the photo's own",
+    )
 
 
 class CrfSpec(Spec):
@@ -38,6 +42,12 @@ class CrfSpec(Spec):
     )
     least_probability: Unit = Field(
         0.01, description="labels whose probability exceeds this nowhere in the image take no part in it"
+    )
+    of: Literal["par", "affinity"] = Field(
+        "par", description="which maps of a CAM seed it refines: those after PAR, or those before (published)"
+    )
+    normalised: bool = Field(
+        True, description="whether a CAM seed's maps are divided by their sum over labels first; the published are not"
     )
     iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
     gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")

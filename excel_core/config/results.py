@@ -4,22 +4,38 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from excel_core.config.base import Positive, Spec
+from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AblationSpec", "EvaluateSpec", "PredictSpec", "ReportSpec"]
+__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "PredictSpec", "ReportSpec"]
 
 
 class PredictSpec(Spec):
     """The trained segmenter's label maps of the validation and test splits (method 6)."""
 
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference, averaged"
+        (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference: the photo is resized to each times image_size"
     )
     flip: Literal["all", "not_at_1"] = Field(
         "not_at_1", description="flip averaging at every scale, or (published VOC) not at scale 1.0"
     )
-    image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is warped to at scale 1.0")
+    average_at: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the photo's sides at which the logits of scales are averaged; COCO as published: 0.2"
+    )
+    image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is resized to at scale 1.0")
     crf: bool = Field(True, description="also multi-scale + CRF, with the weights of refine.crf")
+    max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class DynamicSpec(Spec):
+    """CAMs of the learnt calibration (LVC) on whole photos (method 5)."""
+
+    mirror: bool = Field(True, description="the greater of the photo's and its mirror's CAMs, which share one relation mean")
+
+
+class CurveSpec(Spec):
+    """Scores of the segmenters that `train.keep_every` keeps (method 7)."""
+
+    threshold: Unit = Field(0.75, description="affinity threshold of its pseudo labels, as in the published log")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
 
 

@@ -13,8 +13,13 @@ __all__ = ["DescribeSpec", "KnowledgeSpec"]
 class DescribeSpec(Spec):
     """Class descriptions (method 1)."""
 
-    provider: Literal["bundled", "openai"] = Field(
-        "bundled", description="who writes the descriptions: a file, or a language model behind an OpenAI-compatible server"
+    provider: Literal["bundled", "file", "openai"] = Field(
+        "bundled",
+        description="where the descriptions come from: excel, a file of one's own or of the authors (describe.file), or a "
+        "language model behind an OpenAI-compatible server",
+    )
+    file: str | None = Field(
+        None, description="file: JSON with the descriptions of every class, excel's or the authors' form; lower-cased"
     )
     n: Annotated[int, Field(ge=1, le=100)] = Field(20, description="descriptions a class")
     instruction: str | None = Field(None, description="openai: file with the request; None: prompts/describe.md")
@@ -54,12 +59,19 @@ class DescribeSpec(Spec):
 class KnowledgeSpec(Spec):
     """Text semantic enrichment (method 1, eqs. 2-4)."""
 
-    mode: Literal["attributes", "class_mean", "none"] = Field(
-        "attributes", description="enrich by k-means attributes, by the class mean of descriptions, or not at all"
+    mode: Literal["attributes", "class_means", "own_descriptions", "none"] = Field(
+        "attributes",
+        description="enrich by k-means attributes; by the C class means of descriptions, taken as attributes; by the mean of "
+        "the class's own descriptions; or not at all",
+    )
+    attributes_file: str | None = Field(
+        None, description="attributes: ready centroids (.pth, .npy or .safetensors) instead of k-means"
     )
     attributes: Positive | None = Field(
         112, description="k-means clusters over all descriptions; None: a quarter of them, at most 112"
     )
     keep: Positive | None = Field(None, description="TOP-K attributes a class; None drops the lowest tenth")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in T_c = t_c + lambda * sum")
+    normalise: bool = Field(True, description="T_c to unit length (published); eq. 4 does not")
+    n_init: Positive = Field(10, description="k-means: random starts, of which the best is taken")
     seed: Seed = Field(0, description="random state of k-means")

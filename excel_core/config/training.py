@@ -33,18 +33,43 @@ class TrainSpec(Spec):
     betas: tuple[Unit, Unit] = Field((0.9, 0.999), description="of AdamW")
     warmup: Annotated[int, Field(ge=0)] = Field(50, description="iterations of linear warm-up from 1e-6 x")
     power: Annotated[float, Field(gt=0)] = Field(1.0, description="of the polynomial decay (1 - t/T)")
-    dynamic_from: Annotated[int, Field(ge=0)] = Field(14000, description="dynamic refined labels from here on")
+    dynamic_from: Annotated[int, Field(ge=0)] | None = Field(
+        14000, description="dynamic refined labels from this iteration on; None: never"
+    )
+    pair_targets: Literal["labels", "static"] = Field(
+        "labels", description="labels of affinity pairs: the segmentation's own targets, or always the static ones (eq. 11)"
+    )
     own_argmax_from: Annotated[int, Field(ge=0)] | None = Field(
         24000, description="affinity target is the head's own argmax from here on; None: never"
     )
+    segmentation_loss: Literal["halves", "mean"] = Field(
+        "halves", description="cross-entropy: half background, half foreground (published), or the mean over pixels"
+    )
+    diversity_loss: Literal["halved", "printed"] = Field(
+        "halved", description="pairs' means with a half and 1 added to their number (published), or as eq. 11 is printed"
+    )
     diversity_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the diversity loss in the sum")
-    radius: Positive = Field(8, description="Chebyshev radius of affinity pairs on the patch grid")
+    radius: Positive | None = Field(8, description="Chebyshev radius of affinity pairs on the patch grid; None: all pairs")
     padding: Literal["labelled", "ignored"] = Field(
         "labelled", description="padded crop area: labelled as published, or ignored (255)"
     )
     checkpoint_every: Positive = Field(1000, description="iterations between checkpoints")
-    seed: Seed = Field(0, description="of weights, batches and crops")
+    supervision: Literal["labels", "masks"] = Field(
+        "labels", description="masks: trained on true masks, a fully supervised counterpart for comparison; every number says so"
+    )
+    crop_rule: Literal["pseudo", "random"] = Field(
+        "pseudo",
+        description="pseudo: up to 10 draws, until no label covers 75 % of a crop of the run's own static pseudo labels",
+    )
+    keep_every: Positive | None = Field(
+        None, description="also keep the segmenter every so many iterations; the stage curve scores them; None: the last alone"
+    )
+    from_checkpoint: str | None = Field(
+        None, description="a segmenter that the published code trained (.pth, .pt or .safetensors) instead of training"
+    )
+    order_seed: Seed = Field(2732, description="of the one order of the split that every epoch repeats, as published")
+    seed: Seed = Field(0, description="of weights, crops and dropout")
     workers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="processes that decode and crop; None: up to 4 beside a GPU, none beside a CPU, which they would slow"
     )
-    precision: Literal["fp32", "amp"] = Field("amp", description="amp: bf16 autocast on CUDA, no effect on CPU")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of tower, neck and head; faster on a GPU")

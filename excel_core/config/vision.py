@@ -22,17 +22,25 @@ class CalibrationSpec(Spec):
         "svc", description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens"
     )
     depth: Positive = Field(5, description="blocks, counted from the last, that are calibrated")
-    heads: Literal["sum", "each"] = Field("sum", description="one map summed over heads, or each head its own")
+    heads: Literal["sum", "each", "whole"] = Field(
+        "sum", description="one map summed over heads; each head its own; or one of the whole width, without heads (eq. 5)"
+    )
     layers: Literal["published", "true"] = Field(
         "published", description="block outputs with the published aliasing accident, or the true ones"
     )
-    relation_mean: Literal["batch", "image"] = Field("batch", description="over what mean(cos) of eq. 8 is taken")
+    relation_mean: Literal["batch", "image"] = Field(
+        "batch", description="over what mean(cos) of eq. 8 is taken: all images seen together, or each"
+    )
+    probability: Literal["relation", "cosine"] = Field(
+        "relation", description="of what R̂ is the sigmoid: the relation 3 (cos - mean), or the cosine alone (eq. 11)"
+    )
 
 
 class CamSpec(Spec):
     """Patch-text class activation maps (method 3, eq. 1)."""
 
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(320, description="side S the image is warped to")
+    antialias: bool = Field(False, description="smooth the photo as it is shrunk to S; the published code does not")
     normalisation: Literal["imagenet", "clip"] = Field("imagenet", description="pixel mean and std")
     features: Literal["over_tokens", "over_channels"] = Field(
         "over_tokens", description="L2 normalisation of P: over tokens for each channel, or over channels"
