@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "VisionOnly", "as_pixels", "check_plain_vit", "normalise_pixels", "resize_pixels"]
+__all__ = [
+    "FrozenClip", "VisionOnly", "as_pixels", "check_plain_vit", "crop_as_published", "normalise_pixels", "resize_pixels",
+]  # fmt: skip
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -166,6 +168,14 @@ def resize_pixels(pixels: Tensor, side: int, antialias: bool = False) -> Tensor:
     normalises first.
     """
     return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def crop_as_published(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """pixels (B, 3, H, W) float32 in 0…255 → the same normalised and back, truncated to whole numbers: about one in a hundred
+    is then one less. So the published training gives a crop's colours to PAR (method 4)."""
+    statistics = PIXEL_STATISTICS[normalisation]
+    mean, std = (pixels.new_tensor([255 * value for value in values]).view(1, 3, 1, 1) for values in statistics)
+    return ((pixels - mean) / std * std + mean).to(torch.uint8).to(pixels.dtype)
 
 
 def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:

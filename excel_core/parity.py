@@ -46,8 +46,8 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Largest error of a key: `array`, of the largest golden magnitude unless `absolute`; `labels`, the share of pixels that may
-    differ; `loss`, relative."""
+    """Largest error of a key: `array`, of the largest golden magnitude unless `absolute`; `labels`, the share of pixels that
+    may differ; `loss`, relative."""
 
     array: float = 1e-4
     labels: float = 1e-3

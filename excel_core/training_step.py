@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from excel_core.calibration import Relation, relation_of
-from excel_core.clip import normalise_pixels
+from excel_core.clip import crop_as_published, normalise_pixels
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
 from excel_core.samples import Sample
@@ -108,7 +108,10 @@ class _Targets:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.spec.precision == "bf16"):
             cams = vision.cams(self.encoded, relation).float()
             attention = vision.attention(self.encoded.path, self.refine, relation).float()
-        labels = refine_batch(self.crops.pixels, self.crops.classes, cams, attention, self.refine)
+        colours = self.crops.pixels
+        if self.refine.par.image == "network_input":
+            colours = crop_as_published(colours, vision.spec.normalisation)
+        labels = refine_batch(colours, self.crops.classes, cams, attention, self.refine)
         return labels.masked_fill(~self.crops.valid, IGNORE) if self.spec.padding == "ignored" else labels
 
 
