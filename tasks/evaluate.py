@@ -23,7 +23,7 @@ from excel_core.config import PredictSpec, RunSpec
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
 from excel_core.stores import read_counts, read_json, write_counts, write_json
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work, always
 from tasks.inputs.masks import masked_rows, missing_masks, truth_of
 from tasks.inputs.vision import classes_of
 from tasks.score_parts import MADE_BY, build_score_part, score_parts, scored_rows, scored_splits
@@ -151,5 +151,5 @@ STAGE = Stage(
     needs=_needs,
     takes=_takes,
     reads_data=True,
-    sees_masks=True,
+    sees_masks=always,
 )
