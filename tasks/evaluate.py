@@ -122,7 +122,8 @@ def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
     """The ablation of calibration and text under the run's own seed, where it is asked for."""
     if not run.evaluate.ablation:
         return {}
-    spec = run.ablation.model_copy(update={"groups": ("calibration",), "seeds": 1})
+    update = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
+    spec = run.ablation.model_copy(update=update)
     return {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
 
 
