@@ -1,0 +1,158 @@
+"""Stage `curve`: opens masks. Scores the segmenters that `train.keep_every` kept on the validation splits after training, a
+shard a part → curve.json and the chart.
+
+curve.json (excel-curve/1): `protocol`, and `rows` of split, iteration, mIoU of `pseudo_labels` and of `segmentation`, and
+beside them what was `published`, where something was.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from artifacts.curve_chart import draw_curve
+from excel_core.checkpoints import load_segmenter
+from excel_core.config import RefineSpec, RunSpec
+from excel_core.curve import labels_on_the_way
+from excel_core.metrics import confusion_matrix, scores
+from excel_core.paper.published import CURVE
+from excel_core.seeds import Vision
+from excel_core.segmenter import Segmenter
+from excel_core.side_threads import read_ahead
+from excel_core.stores import read_counts, write_counts, write_json
+from tasks.engine.progress import track
+from tasks.engine.stage import Part, Stage, Work, always
+from tasks.inputs.masks import masked_rows, masks_key, truth_of
+from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.vision import classes_of, load_vision, sight_key
+from tasks.train import architecture, kept_segmenters
+
+__all__ = ["STAGE"]
+
+KINDS = ("pseudo_labels", "segmentation")
+
+
+def curve_parts(work: Work) -> list[Part]:
+    """A part depends on its images and masks, the texts, and the segmenters that were kept."""
+    key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
+    return [
+        part
+        for split in work.run.dataset.val_splits
+        for part in image_parts(
+            work,
+            split,
+            records(work, split),
+            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
+            among=masked_rows(work, split)[: work.run.curve.max_images],
+        )
+    ]
+
+
+def build_curve_part(work: Work) -> dict[str, Any]:
+    """Count pixels by iteration, kind of label map, truth and prediction."""
+    split = work.this_part.about["split"]
+    vision, truth, classes = load_vision(work), truth_of(work, split), len(classes_of(work)) + 1
+    segmenters = _segmenters(work, vision)
+    rows = shard_rows(work, masked_rows(work, split)[: work.run.curve.max_images])
+    totals = {(iteration, kind): np.zeros((classes, classes), np.int64) for iteration in segmenters for kind in KINDS}
+    for row, image in track(read_ahead(rows, Record.read)):
+        mask = truth.read(row.id, row.height, row.width)
+        for iteration, labels in labels_on_the_way(vision, segmenters, image, row.classes, _refine(work.run)).items():
+            for kind in KINDS:
+                totals[iteration, kind] += confusion_matrix(mask, getattr(labels, kind), classes)
+    write_counts(work.folder / "counts.parquet", _table(totals))
+    return {"images": len(rows)}
+
+
+def join_curve(work: Work) -> dict[str, Any]:
+    """Add up the parts' counts, score every iteration, and draw the chart."""
+    names = ("background", *classes_of(work))
+    rows = []
+    for split in work.run.dataset.val_splits:
+        found = [part for part in curve_parts(work) if part.about["split"] == split]
+        if found:
+            counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in found])
+            rows += [{"split": split} | row for row in _scored(counts, names, _is_published(work.run, split))]
+    curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows}
+    write_json(work.folder / "curve.json", curve)
+    draw_curve(work.folder / "curve.png", curve)
+    last = max((row["iteration"] for row in rows), default=0)
+    return {row["split"]: {kind: round(row[kind], 4) for kind in KINDS} for row in rows if row["iteration"] == last}
+
+
+def _segmenters(work: Work, vision: Vision) -> dict[int, Segmenter]:
+    shape, device = architecture(work, vision), vision.clip.device
+    files = kept_segmenters(work.input("train"))
+    return {iteration: load_segmenter(path, shape).to(device) for iteration, path in files.items()}
+
+
+def _refine(run: RunSpec) -> RefineSpec:
+    """The run's refinement at the log's affinity threshold, without CRF."""
+    affinity = run.refine.affinity.model_copy(update={"threshold": run.curve.threshold})
+    return run.refine.model_copy(update={"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})})
+
+
+def _table(totals: Mapping[tuple[int, str], NDArray[np.int64]]) -> pd.DataFrame:
+    tables = []
+    for (iteration, kind), matrix in totals.items():
+        truth, predicted = np.nonzero(matrix)
+        found = {"iteration": iteration, "kind": kind, "truth": truth, "predicted": predicted}
+        tables.append(pd.DataFrame(found | {"pixels": matrix[truth, predicted]}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _scored(counts: pd.DataFrame, names: tuple[str, ...], published: bool) -> list[dict[str, Any]]:
+    rows = []
+    for iteration in sorted(counts["iteration"].unique().tolist()):
+        row: dict[str, Any] = {"iteration": iteration}
+        for kind in KINDS:
+            table = counts[(counts["iteration"] == iteration) & (counts["kind"] == kind)]
+            matrix = np.zeros((len(names), len(names)), np.int64)
+            np.add.at(matrix, (table["truth"], table["predicted"]), table["pixels"])
+            row[kind] = scores(matrix, names).miou
+        point = CURVE.get(iteration) if published else None
+        rows.append(row | {"published": point._asdict() if point else None})
+    return rows
+
+
+def _is_published(run: RunSpec, split: str) -> bool:
+    """Whether the published log is about the same data and length."""
+    return run.preset == "voc" and split == "val" and run.train.iterations == max(CURVE)
+
+
+def _protocol(work: Work) -> dict[str, Any]:
+    run = work.run
+    images = {split: len(masked_rows(work, split)[: run.curve.max_images]) for split in run.dataset.val_splits}
+    return {
+        "what": "segmenters kept during training",
+        "method": run.method,
+        "pseudo labels": f"static CAMs of image-level ground truth, affinity with R̂ at threshold {run.curve.threshold}, PAR",
+        "segmentation": f"single scale {run.cams.image_size}, no flip, no CRF",
+        "images": images,
+    } | ({"supervision": "true masks: fully supervised"} if run.train.supervision == "masks" else {})
+
+
+def _spec(run: RunSpec) -> dict[str, Any]:
+    return {
+        "curve": run.curve.model_dump(mode="json"),
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
+        "refine": _refine(run).model_dump(mode="json"),
+        "segmenter": run.train.segmenter.model_dump(mode="json"),
+        "names": [run.preset, run.method, run.train.iterations],
+    }
+
+
+STAGE = Stage(
+    "curve",
+    ("dataset", "knowledge", "train"),
+    _spec,
+    join_curve,
+    parts=curve_parts,
+    build_part=build_curve_part,
+    takes=lambda work: {},
+    reads_data=True,
+    sees_masks=always,
+    on_device=True,
+)
