@@ -60,9 +60,10 @@ def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
 
 
 def named_classes(names: Sequence[str]) -> PromptSet:
-    """A class set from names alone: the synonyms of classes that the bundled files know, VOC's template and background."""
+    """A class set from names alone: the plain synonyms of classes that the bundled files know, VOC's template and background."""
     voc, known = _prompts(prompts_file(LIBRARY[0])), _known_classes()
-    classes = tuple(ClassPrompt(name, known[_key(name)][1].synonyms if _key(name) in known else _key(name)) for name in names)
+    texts = {key: entry.plain_synonyms for key, (_, entry) in known.items()}
+    classes = tuple(ClassPrompt(name, texts.get(_key(name), _key(name))) for name in names)
     taken = {_key(name) for name in names}
     return PromptSet("named", voc.template, classes, tuple(text for text in voc.background if text not in taken))
 
