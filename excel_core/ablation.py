@@ -22,6 +22,7 @@ __all__ = [
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
 PLAIN = {"knowledge": {"mode": "none"}}
+CLUSTERED = {"mode": "attributes", "attributes_file": None}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
         "attributes": [
             AblationRow("attributes", "no attributes", plain.run, seeded=False),
             *(
-                AblationRow("attributes", f"{count} attributes", with_edits(run, {"knowledge": {"attributes": count}}))
+                AblationRow(
+                    "attributes", f"{count} attributes", with_edits(run, {"knowledge": CLUSTERED | {"attributes": count}})
+                )
                 for count in run.ablation.attributes
                 if count <= descriptions
             ),

@@ -81,7 +81,10 @@ def test_attributes_are_centroids(texts):
 @pytest.mark.parametrize("mode", ["attributes", "class_means", "own_descriptions"])
 def test_as_printed_enriched_texts_have_no_unit_length(texts, mode):
     spec = KnowledgeSpec(mode=mode, attributes=5)
-    unit, printed = build_knowledge(**texts, spec=spec), build_knowledge(**texts, spec=spec.model_copy(update={"normalise": False}))
+    unit, printed = (
+        build_knowledge(**texts, spec=spec),
+        build_knowledge(**texts, spec=spec.model_copy(update={"normalise": False})),
+    )
     addition = printed.text[:3] - texts["templates"]
     assert (addition.norm(dim=1) > 0.05).all() and ((printed.text[:3].norm(dim=1) - 1).abs() > 0.01).all()
     torch.testing.assert_close(F.normalize(printed.text, dim=1), unit.text)

@@ -21,4 +21,5 @@ def test_methods_run_and_differ_from_the_reference(chain, method):
     metrics = read_json(outputs["evaluate"].folder / "metrics.json")
     assert metrics["method"] == method
     assert metrics["results"]["segmentation.held_out_1.multi_scale"]["protocol"]["scales"] == "0.7,1.0 + flip"
-    assert outputs["knowledge"] == chain[0]["knowledge"]  # the texts do not depend on the method
+    # Of the texts, the length of T_c alone hangs on the method: as eq. 4 is printed, it is none.
+    assert (outputs["knowledge"] == chain[0]["knowledge"]) == (method == "clean")
