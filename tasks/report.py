@@ -24,7 +24,7 @@ from tasks.inputs.records import Record, records
 from tasks.inputs.vision import load_knowledge
 from tasks.refine import step_folder
 
-__all__ = ["STAGE", "build_view"]
+__all__ = ["STAGE", "attributes_are", "build_view"]
 
 NEAREST, USERS = 3, 3  # descriptions and classes shown of an attribute
 
@@ -57,7 +57,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
         class_names=store.class_names,
         confusion=_confusion(work, metrics, len(store.class_names) + 1),
         knowledge_map=_knowledge_map(store),
-        attributes_are=_attributes_are(run),
+        attributes_are=attributes_are(run),
     )
 
 
@@ -126,8 +126,8 @@ def _attributes(store: KnowledgeStore, run: RunSpec) -> list[AttributeRow]:
     ]
 
 
-def _attributes_are(run: RunSpec) -> str:
-    """What the attributes are made of, in words."""
+def attributes_are(run: RunSpec) -> str:
+    """What a run's attributes are, in words."""
     file, mode = run.knowledge.attributes_file, run.knowledge.mode
     if mode == "class_means":
         return "the means of each class's descriptions"

@@ -158,7 +158,7 @@ def _same_prompt(key: str, one: ClassPrompt) -> bool:
     prompt = one.synonyms
     parts = {prompt, *prompt.split(",")}
     if f" {_words(one.name)} " not in f" {_words(prompt)} ":
-        parts.add(_words(prompt).split()[0])
+        parts.update(_words(prompt).split()[:1])
     return _letters(key) in map(_letters, parts)
 
 
