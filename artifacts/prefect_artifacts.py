@@ -78,7 +78,7 @@ def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
     gallery = gallery_markdown(view, report, MARKDOWN_BYTES)
     attributes = TableBody(
         _key("attributes", view.preset),
-        "Attributes: clusters of descriptions, nearest to the centre first; classes with their softmax weights",
+        f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
     pages = [

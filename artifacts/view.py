@@ -66,7 +66,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """One attribute of the knowledge base: a k-means cluster of descriptions."""
+    """One attribute of the knowledge base: a k-means cluster of descriptions, a class's mean, or a centroid of a file."""
 
     number: int  # from 0
     descriptions: tuple[str, ...]  # nearest to its centre, nearest first
@@ -102,3 +102,4 @@ class ReportView:
     class_names: tuple[str, ...]  # (C), without background
     confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
     knowledge_map: KnowledgeMap | None = None
+    attributes_are: str = "clusters of descriptions"  # what `attributes` are made of

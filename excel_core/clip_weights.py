@@ -17,7 +17,9 @@ from excel_core.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.errors import ModelError
 from excel_core.world.token_rows import expand_token_rows
 
-__all__ = ["TINY_CLIP", "ClipSource", "clip_from_openai_state", "load_clip", "parse_clip_name", "vision_clip"]
+__all__ = [
+    "TINY_CLIP", "ClipSource", "clip_from_openai_state", "joint_width", "load_clip", "parse_clip_name", "vision_clip",
+]  # fmt: skip
 
 TINY_CLIP = "excel-tiny"
 WORLD = Path(__file__).parent / "world"
@@ -53,6 +55,11 @@ def parse_clip_name(name: str) -> ClipSource:
     if weights.lower() not in tags:
         raise ModelError(f"{model} has no weights {weights!r}; valid: {', '.join(tags) or 'none, give a FILE'}")
     return ClipSource(model, tag=weights.lower())
+
+
+def joint_width(name: str) -> int:
+    """D, the length of the text and patch embeddings of the CLIP `name`, by its description: no weights are read."""
+    return int(_config(parse_clip_name(name).model)["embed_dim"])
 
 
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:

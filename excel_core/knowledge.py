@@ -11,7 +11,8 @@ from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
 
 __all__ = [
-    "Knowledge", "attribute_weights", "build_knowledge", "cluster_attributes", "enrich", "nearest_descriptions",
+    "Knowledge", "attribute_weights", "build_knowledge", "class_means", "cluster_attributes", "dropped_attributes", "enrich",
+    "nearest_descriptions",
 ]  # fmt: skip
 
 MOST = 112  # attributes where their number is left open
@@ -19,8 +20,12 @@ MOST = 112  # attributes where their number is left open
 
 @dataclass(frozen=True)
 class Knowledge:
-    """text (C+Z, D) unit rows: T_c then background prompts; templates t_c (C, D) unit rows; attributes (A, D) centroids,
-    not unit; descriptions (n*C, D) unit rows, class by class. All float32 on the CPU. A = 0 without attributes."""
+    """text (C+Z, D): T_c, then background prompts, which are unit rows; templates t_c (C, D) unit rows; attributes (A, D)
+    centroids, not unit; descriptions (n*C, D) unit rows, class by class. All float32 on the CPU. A = 0 without attributes.
+
+    T_c are unit rows only under `knowledge.normalise`, the published way: eq. 4 leaves them longer, so whoever wants a cosine
+    with them divides by their length.
+    """
 
     text: Tensor
     templates: Tensor
@@ -28,18 +33,28 @@ class Knowledge:
     descriptions: Tensor
 
 
-def build_knowledge(templates: Tensor, background: Tensor, descriptions: Tensor, spec: KnowledgeSpec) -> Knowledge:
-    """templates t_c (C, D), background (Z, D), descriptions (n*C, D) class by class, all unit rows → Knowledge."""
-    attributes = descriptions[:0]
+def build_knowledge(
+    templates: Tensor, background: Tensor, descriptions: Tensor, spec: KnowledgeSpec, centroids: Tensor | None = None
+) -> Knowledge:
+    """templates t_c (C, D), background (Z, D), descriptions (n*C, D) class by class, all unit rows → Knowledge.
+
+    `centroids` (A, D) are ready attributes, which mode `attributes` takes instead of k-means.
+    """
+    attributes, enriched = descriptions[:0], templates
     if spec.mode == "attributes":
-        attributes = cluster_attributes(descriptions, spec)
+        attributes = cluster_attributes(descriptions, spec) if centroids is None else centroids
+    elif spec.mode == "class_means":
+        attributes = class_means(descriptions, len(templates))
+    if spec.mode == "own_descriptions":
+        enriched = _with_addition(templates, class_means(descriptions, len(templates)), spec)
+    elif spec.mode != "none":
         enriched = enrich(templates, attributes, spec)
-    elif spec.mode == "class_mean":
-        means = descriptions.reshape(len(templates), -1, descriptions.shape[1]).mean(dim=1)
-        enriched = F.normalize(templates + spec.weight * means, dim=1)
-    else:
-        enriched = templates
     return Knowledge(torch.cat([enriched, background]), templates, attributes, descriptions)
+
+
+def class_means(descriptions: Tensor, classes: int) -> Tensor:
+    """descriptions (n*C, D) class by class → the mean of each class's n (C, D), not re-normalised."""
+    return descriptions.reshape(classes, -1, descriptions.shape[1]).mean(dim=1)
 
 
 def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
@@ -53,27 +68,38 @@ def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
         )
     from sklearn.cluster import KMeans
 
-    kmeans = KMeans(n_clusters=clusters, random_state=spec.seed, n_init="auto").fit(descriptions.numpy())
+    kmeans = KMeans(n_clusters=clusters, random_state=spec.seed, n_init=spec.n_init).fit(descriptions.numpy())
     return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 
 def enrich(templates: Tensor, attributes: Tensor, spec: KnowledgeSpec) -> Tensor:
-    """templates t_c (C, D) unit, attributes a_j (A, D) → T_c (C, D) unit (eqs. 3, 4).
+    """templates t_c (C, D) unit, attributes a_j (A, D) → T_c (C, D) (eqs. 3, 4), unit rows under `spec.normalise`.
 
-    T_c = t_c + weight * sum_j softmax_j(t_c·a_j over the kept) a_j; `keep=None` drops the lowest int(A/10), as published.
+    T_c = t_c + weight * sum_j softmax_j(t_c·a_j over the TOP-K) a_j.
     """
     top, index = attribute_weights(templates, attributes, spec)
-    addition = torch.einsum("ck,ckd->cd", top, attributes[index])
-    return F.normalize(templates + spec.weight * addition, dim=1)
+    return _with_addition(templates, torch.einsum("ck,ckd->cd", top, attributes[index]), spec)
 
 
 def attribute_weights(templates: Tensor, attributes: Tensor, spec: KnowledgeSpec) -> tuple[Tensor, Tensor]:
-    """Weights (C, K) of eq. 4, largest first, and the indices (C, K) of the attributes that each class keeps."""
-    keep = len(attributes) - int(0.1 * len(attributes)) if spec.keep is None else spec.keep
+    """Weights (C, K) of eq. 4, largest first, and the indices (C, K) of the TOP-K attributes of each class."""
+    keep = len(attributes) - dropped_attributes(len(attributes)) if spec.keep is None else spec.keep
     if keep > len(attributes):
         raise SettingError(f"knowledge.keep={keep} exceeds the {len(attributes)} attributes")
     scores, index = (templates @ attributes.T).topk(keep, dim=1)
     return torch.softmax(scores, dim=1), index
+
+
+def dropped_attributes(count: int) -> int:
+    """How many of `count` attributes a class leaves out by default. As published, in floating point: 1 - 0.9 is a little
+    less than a tenth, so 1 of 20 is dropped, not 2."""
+    return int((1 - 0.9) * count)
+
+
+def _with_addition(templates: Tensor, addition: Tensor, spec: KnowledgeSpec) -> Tensor:
+    """t_c + lambda * addition, both (C, D); to unit length, as published, or as eq. 4 is printed."""
+    text = templates + spec.weight * addition
+    return F.normalize(text, dim=1) if spec.normalise else text
 
 
 def nearest_descriptions(knowledge: Knowledge, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 A class has a `name` (labels, stores, descriptions) and `synonyms`, the text that stands for it in the
 template: "a clean origami {}." with "bird avian" → "a clean origami bird avian." (ExCEL's t_c).
+`plain`, where it is given, is the same in plain words, for who has the class's name alone: published synonyms may be misspelt.
 `about`, where it is given, says which thing a name means to whoever writes descriptions: "a computer mouse, not the animal".
 A description starts with the template filled with the *name*: "a clean origami bird. it has …" (descriptions/).
 """
@@ -20,11 +21,18 @@ Check = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class ClassPrompt:
-    """One class: the name used everywhere, the text that stands for it in the template, and which thing it is."""
+    """One class: the name used everywhere, the text that stands for it in the template, which thing it is, and the text in
+    plain words where the first is not."""
 
     name: str
     synonyms: str
     about: str = ""
+    plain: str = ""
+
+    @property
+    def plain_synonyms(self) -> str:
+        """What stands for the class outside its data set."""
+        return self.plain or self.synonyms
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class PromptSet:
 
 
 def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
-    """Read a class set: name, template, classes (list of {name, synonyms, about?}), background (list of texts).
+    """Read a class set: name, template, classes (list of {name, synonyms, about?, plain?}), background (list of texts).
 
     `problem` may say what is wrong with a filled template. PromptError for the first thing that is.
     """
@@ -68,7 +76,8 @@ def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
     classes: list[ClassPrompt] = []
     for i, node in enumerate(items(path, found["classes"], "classes")):
         classes.append(_class_prompt(path, node, f"classes[{i}]", taken))
-        _check_filled(path, node, f"classes[{i}]", problem(template.format(classes[-1].synonyms)))
+        for words in {classes[-1].synonyms, classes[-1].plain_synonyms}:
+            _check_filled(path, node, f"classes[{i}]", problem(template.format(words)))
     # Background shares `taken`: a background prompt that is also a class would compete for its pixels.
     background: list[str] = []
     for i, node in enumerate(items(path, found["background"], "background")):
@@ -78,10 +87,10 @@ def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
 
 
 def _class_prompt(path: Path, node: Any, field: str, taken: dict[str, int]) -> ClassPrompt:
-    parts = fields(path, node, field, ("name", "synonyms"), optional=("about",))
+    parts = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
     name = new_text(path, parts["name"], f"{field}.name", taken)
-    about = text(path, parts["about"], f"{field}.about") if "about" in parts else ""
-    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), about)
+    more = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
+    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), **more)
 
 
 def _check_filled(path: Path, node: Any, field: str, wrong: str | None) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from excel_core.clip_weights import parse_clip_name
+from excel_core.attributes_file import load_attributes
+from excel_core.clip_weights import joint_width, parse_clip_name
 from excel_core.config import RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.distributed import Team
@@ -16,7 +17,14 @@ from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
 from tasks.engine.stage import Place
-from tasks.inputs.prompt_files import OWN, bundled_descriptions, class_set, descriptions_file, prompts_file
+from tasks.inputs.prompt_files import (
+    OWN,
+    class_set,
+    descriptions_file,
+    given_descriptions,
+    prompts_file,
+    written_descriptions,
+)
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
 
@@ -35,11 +43,42 @@ def make_run(
     check_layout(run.dataset)
     if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
-    if run.describe.provider == "openai":
-        instruction_of(run.describe)
-    elif run.dataset.prompts != OWN:
-        descriptions_file(run.dataset.prompts)
+    _check_descriptions(run)
+    _check_attributes(run)
     return run
+
+
+def _check_descriptions(run: RunSpec) -> None:
+    """Who describes the classes, as far as it can be told without the data folder."""
+    spec, prompts = run.describe, run.dataset.prompts
+    if spec.file is not None and spec.provider != "file":
+        raise SettingError(
+            f"describe.file={spec.file} is read by describe.provider=file alone, got {spec.provider}; "
+            "add --set describe.provider=file or leave the file out"
+        )
+    if spec.provider == "openai":
+        instruction_of(spec)
+    elif spec.provider == "file":
+        given_descriptions(spec)
+        if prompts != OWN:
+            written_descriptions(run, None)
+    elif prompts != OWN:
+        descriptions_file(prompts)
+
+
+def _check_attributes(run: RunSpec) -> None:
+    """Ready attributes: that there is use for them, that they can be read, and that they are of the CLIP's width."""
+    spec = run.knowledge
+    if spec.attributes_file is None:
+        return
+    if spec.mode != "attributes":
+        raise SettingError(
+            f"knowledge.attributes_file={spec.attributes_file} is read by knowledge.mode=attributes alone, got {spec.mode}; "
+            "leave one of the two out"
+        )
+    attributes = load_attributes(Path(spec.attributes_file), joint_width(run.clip.model))
+    if spec.keep is not None and spec.keep > len(attributes):
+        raise SettingError(f"knowledge.keep={spec.keep} exceeds the {len(attributes)} attributes of {spec.attributes_file}")
 
 
 def check_runner(runner: str) -> str:
@@ -81,8 +120,8 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
 def _check_own_classes(run: RunSpec, data: Path | None) -> None:
     """Classes that the data folder tells, and who describes them."""
     class_set(run, data)
-    if run.describe.provider == "bundled":
-        bundled_descriptions(run, data)
+    if run.describe.provider != "openai":
+        written_descriptions(run, data)
 
 
 def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:

@@ -70,7 +70,8 @@ def graph(run: RunSpec, place: Place, last: str) -> Graph:
         for name, need in stage.all_needs(variant, place).items():
             called = name if name not in STAGES else "" if need.run == run else label
             inputs[name] = add(STAGES[need.stage], need.run, called)
-        parts = [stage.name, stage.spec(variant), inputs, variant.clip.model, variant.dataset.model_dump(mode="json")]
+        outside = [variant.clip.model, variant.describe.file, variant.dataset.model_dump(mode="json")]
+        parts = [stage.name, stage.spec(variant), inputs, *outside]
         key = digest_of(parts)
         nodes.setdefault(key, Node(stage, variant, key, inputs, label))
         if variant == run:

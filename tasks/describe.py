@@ -16,19 +16,23 @@ from tasks.ask_class import ask_class, asked_provenance, instruction_of
 from tasks.engine.identity import digest_of
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Place, Stage, Work
-from tasks.inputs.prompt_files import bundled_descriptions, class_set
+from tasks.inputs.prompt_files import class_set, given_descriptions, written_descriptions
 
 __all__ = ["STAGE"]
 
 # What the texts hang on, and nothing else: neither how fast a model is asked nor what it costs.
-SETTINGS = {"bundled": ("provider", "n"), "openai": ("provider", "n", "model", "base_url", "structured", "temperature")}
+SETTINGS = {
+    "bundled": ("provider", "n"),
+    "file": ("provider", "n"),  # the texts are in the keys of the parts, so the file may lie anywhere
+    "openai": ("provider", "n", "model", "base_url", "structured", "temperature"),
+}
 COSTS = ("requests", "prompt_tokens", "completion_tokens", "usd")
 
 
 def class_parts(work: Work) -> list[Part]:
-    """A part depends on its class's own bundled texts, or on what the request says of its class; on no synonym, and on no
-    other class, although a request names them: one class changed or added asks for that one."""
-    n, own_key = work.run.describe.n, _asked_key(work) if _asks(work.run) else _bundled_key(work)
+    """A part depends on its class's own texts where they are written already, else on what the request says of its class; on
+    no synonym, and on no other class, although a request names them: one class changed or added asks for that one."""
+    n, own_key = work.run.describe.n, _asked_key(work) if _asks(work.run) else _written_key(work)
     whole = {"spec": _spec(work.run), "template": _prompts(work).template}
     return [
         Part(name=one.name, items=n, key=whole | {"class": one.name} | own_key(one), about={"class": one.name})
@@ -36,11 +40,11 @@ def class_parts(work: Work) -> list[Part]:
     ]
 
 
-def _bundled_key(work: Work) -> Callable[[ClassPrompt], dict[str, Any]]:
-    bundled = _bundled(work)
+def _written_key(work: Work) -> Callable[[ClassPrompt], dict[str, Any]]:
+    written = _written(work)
     return lambda one: {
-        "provenance": bundled.provenance | bundled.class_provenance.get(one.name, {}),
-        "texts": digest_of(bundled.texts[one.name]),
+        "provenance": written.provenance | written.class_provenance.get(one.name, {}),
+        "texts": digest_of(written.texts[one.name]),
     }
 
 
@@ -56,8 +60,8 @@ def build_class(work: Work) -> dict[str, Any]:
         answer = ask_class(work.run.describe, _prompts(work), name)
         texts, provenance, summary = answer.texts, answer.provenance, answer.cost
     else:
-        bundled = _bundled(work)
-        texts, provenance = bundled.texts[name], bundled.class_provenance.get(name, {})
+        written = _written(work)
+        texts, provenance = written.texts[name], written.class_provenance.get(name, {})
     write_json(work.folder / "descriptions.json", {"texts": list(track(texts)), "provenance": provenance})
     return {"descriptions": len(texts)} | summary
 
@@ -68,14 +72,24 @@ def join_classes(work: Work) -> dict[str, Any]:
     found = {name: read_json(work.parts[name].folder / "descriptions.json") for name in prompts.class_names}
     whole = Descriptions(
         texts={name: tuple(part["texts"]) for name, part in found.items()},
-        provenance=asked_provenance(run.describe) if _asks(run) else _bundled(work).provenance,
+        provenance=asked_provenance(run.describe) if _asks(run) else _written(work).provenance,
         class_provenance={name: part["provenance"] for name, part in found.items() if part["provenance"]},
     )
     write_json(work.folder / "descriptions.json", whole.document())
     write_json(work.folder / "prompts.json", asdict(prompts))
     parts = [part.summary for part in work.parts.values()]
     costs = {cost: sum(part[cost] for part in parts) for cost in COSTS if all(cost in part for part in parts)}
-    return {"classes": len(found), "descriptions": sum(map(len, whole.texts.values()))} | costs
+    summary = {"classes": len(found), "descriptions": sum(map(len, whole.texts.values()))}
+    return summary | _file_summary(run, prompts) | costs
+
+
+def _file_summary(run: RunSpec, prompts: PromptSet) -> dict[str, Any]:
+    """Which file the texts are of, and which of its classes the run has no use for."""
+    if run.describe.provider != "file":
+        return {}
+    given = given_descriptions(run.describe)
+    used = set(given.keys(prompts).values())
+    return {"file": given.path.name, "unused": [key for key in given.texts if key not in used]}
 
 
 def _asks(run: RunSpec) -> bool:
@@ -86,8 +100,8 @@ def _prompts(work: Work) -> PromptSet:
     return class_set(work.run, work.place.data)
 
 
-def _bundled(work: Work) -> Descriptions:
-    return bundled_descriptions(work.run, work.place.data)
+def _written(work: Work) -> Descriptions:
+    return written_descriptions(work.run, work.place.data)
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

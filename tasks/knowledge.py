@@ -1,28 +1,36 @@
 """Stage `knowledge`: templates, background prompts and descriptions → text embeddings, attributes, T_c in knowledge.zarr."""
 
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from excel_core.attributes_file import load_attributes
 from excel_core.config import RunSpec
-from excel_core.descriptions.files import Descriptions, load_descriptions
+from excel_core.descriptions.files import Descriptions
+from excel_core.descriptions.given import load_given
 from excel_core.knowledge import build_knowledge
 from excel_core.prompts import ClassPrompt, PromptSet
 from excel_core.stores import KnowledgeStore, read_json, write_knowledge
-from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.fingerprint import clip_fingerprint, files_fingerprint
 from tasks.engine.stage import Place, Stage, Work
 from tasks.inputs.text_embeddings import TextEmbeddings
 from tasks.inputs.vision import cached_clip
 
-__all__ = ["STAGE", "knowledge_base", "prompt_set"]
+__all__ = ["STAGE", "knowledge_base", "prompt_set", "ready_attributes"]
 
 
 def build_knowledge_base(work: Work) -> dict[str, Any]:
-    """Encode every text that was not encoded before, and cluster the descriptions."""
+    """Encode every text that was not encoded before, and cluster the descriptions, or take ready attributes."""
     prompts = prompt_set(read_json(work.input("describe") / "prompts.json"))
-    described = load_descriptions(work.input("describe") / "descriptions.json", prompts, work.run.describe.n)
+    # Their form was looked at where they came from: that of a user's own file is free.
+    described = load_given(work.input("describe") / "descriptions.json").described(prompts, work.run.describe.n)
     store = knowledge_base(prompts, described, work.run, work.place)
     write_knowledge(work.folder / "knowledge.zarr", store)
     found = store.knowledge
-    return {"texts": len(store.texts) + len(found.text), "attributes": len(found.attributes)}
+    file = _attributes_file(work.run)
+    source = {"attributes_file": file.name} if file else {}
+    return {"texts": len(store.texts) + len(found.text), "attributes": len(found.attributes)} | source
 
 
 def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, place: Place) -> KnowledgeStore:
@@ -33,7 +41,7 @@ def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, pl
     templates, background, descriptions = (
         embeddings.encode(clip, found) for found in (prompts.templates(), prompts.background_templates(), list(texts))
     )
-    knowledge = build_knowledge(templates, background, descriptions, run.knowledge)
+    knowledge = build_knowledge(templates, background, descriptions, run.knowledge, ready_attributes(run, templates.shape[1]))
     return KnowledgeStore(knowledge, prompts.class_names, prompts.background, texts)
 
 
@@ -43,8 +51,35 @@ def prompt_set(values: dict[str, Any]) -> PromptSet:
     return PromptSet(values["name"], values["template"], classes, tuple(values["background"]))
 
 
+def ready_attributes(run: RunSpec, width: int) -> Tensor | None:
+    """Attributes (A, D) of the run's file, D = `width`; None where k-means makes them, or there are none. SettingError for a
+    file that cannot be used."""
+    file = _attributes_file(run)
+    return load_attributes(file, width) if file else None
+
+
+def _attributes_file(run: RunSpec) -> Path | None:
+    """The file, where the mode has use for it."""
+    spec = run.knowledge
+    return Path(spec.attributes_file) if spec.attributes_file and spec.mode == "attributes" else None
+
+
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.knowledge.model_dump(mode="json")
+    """With a file of attributes, without what k-means is told."""
+    file = _attributes_file(run)
+    if file is None:
+        return run.knowledge.model_dump(mode="json", exclude={"attributes_file"})
+    spec = run.knowledge.model_dump(mode="json", exclude={"attributes_file", "attributes", "n_init", "seed"})
+    return spec | {"attributes": f"of {file}"}
 
 
-STAGE = Stage("knowledge", ("describe",), _spec, build_knowledge_base, outside=clip_fingerprint, on_device=True)
+def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
+    found: dict[str, Any] = {"clip": clip_fingerprint(run, place)}
+    file = _attributes_file(run)
+    if file is None:
+        return found
+    # Reading a missing file will say what to do.
+    return found | {"attributes": files_fingerprint(file) if file.is_file() else "missing"}
+
+
+STAGE = Stage("knowledge", ("describe",), _spec, build_knowledge_base, outside=_outside, on_device=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
@@ -23,7 +24,7 @@ from tasks.inputs.records import Record, records
 from tasks.inputs.vision import load_knowledge
 from tasks.refine import step_folder
 
-__all__ = ["STAGE", "build_view"]
+__all__ = ["STAGE", "attributes_are", "build_view"]
 
 NEAREST, USERS = 3, 3  # descriptions and classes shown of an attribute
 
@@ -56,6 +57,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
         class_names=store.class_names,
         confusion=_confusion(work, metrics, len(store.class_names) + 1),
         knowledge_map=_knowledge_map(store),
+        attributes_are=attributes_are(run),
     )
 
 
@@ -124,6 +126,14 @@ def _attributes(store: KnowledgeStore, run: RunSpec) -> list[AttributeRow]:
     ]
 
 
+def attributes_are(run: RunSpec) -> str:
+    """What a run's attributes are, in words."""
+    file, mode = run.knowledge.attributes_file, run.knowledge.mode
+    if mode == "class_means":
+        return "the means of each class's descriptions"
+    return f"centroids of the file {Path(file).name}" if file and mode == "attributes" else "clusters of descriptions"
+
+
 def _confusion(work: Work, metrics: dict[str, Any], classes: int) -> dict[str, NDArray[np.int64]]:
     counts = read_counts(work.input("evaluate") / "confusion.parquet")
     found = {}
@@ -139,11 +149,12 @@ def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
     knowledge, classes = store.knowledge, len(store.class_names)
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
     attributes = knowledge.attributes.numpy()
+    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length like the descriptions, whatever T_c's own
     return KnowledgeMap(
         descriptions=axes.transform(knowledge.descriptions.numpy()),
         description_class=np.repeat(np.arange(classes), len(store.texts) // classes),
         attributes=axes.transform(attributes) if len(attributes) else np.zeros((0, 2)),
-        classes=axes.transform(knowledge.text[:classes].numpy()),
+        classes=axes.transform(enriched.numpy()),
         explained=(float(axes.explained_variance_ratio_[0]), float(axes.explained_variance_ratio_[1])),
     )
 

@@ -69,11 +69,13 @@ def _training_free(
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
     from tasks.engine.stage import Place
+    from tasks.inputs.prompt_files import OWN
     from tasks.photos.photo_sight import training_free_sight
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
-    run = make_run("voc", method or "reference", settings, clip)
+    # The photos' own classes, so that a file of descriptions need not know all of VOC's.
+    run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": OWN}})
     return training_free_sight(names, run, Place(store=store_folder(text(store)), device=check_device(device)))
 
 

@@ -114,6 +114,8 @@ def _worded(path: str, old: Any, new: Any) -> str:
         return f"{rest}: {old} → {new}"
     if head == "inputs":
         return f"input {rest.split('.')[0]} changed"
+    if path == "outside.attributes":
+        return "the file of attributes changed"
     return {"code": "its code changed", "outside": "data, prompts or weights outside the store changed"}.get(head, path)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from excel_core.config import RunSpec
 from excel_core.descriptions.files import load_descriptions
-from excel_core.descriptions.form import FormCheck, form_problem
+from excel_core.descriptions.form import FormCheck
+from excel_core.descriptions.given import load_given
 from excel_core.errors import SettingError
 from excel_core.knowledge_diff import ClassChange, Weighed, compare_knowledge
 from excel_core.prompts import PromptSet, load_prompts
@@ -63,9 +64,7 @@ def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:
 
 def _of_file(path: Path, classes: str | None, run: RunSpec, place: Place) -> Weighed:
     prompts = _classes_of(path, classes)
-    described = load_descriptions(path, prompts, None, form_problem)
-    n = min(len(texts) for texts in described.texts.values())
-    described = load_descriptions(path, prompts, n)  # as many of each class
+    described = load_given(path).described(prompts)  # as many of each class
     return Weighed(knowledge_base(prompts, described, run, place), run.knowledge)
 
 

@@ -1,14 +1,15 @@
-"""A run's class set and its bundled descriptions: from the repository's `prompts/`, from files of the user's, or put
-together by class name for a data folder that brings no class file."""
+"""A run's class set and the descriptions that are written already: from the repository's `prompts/`, from files of the
+user's, or put together by class name for a data folder that brings no class file."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from excel_core.config import RunSpec
+from excel_core.config import DescribeSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.descriptions.files import Descriptions, load_descriptions
+from excel_core.descriptions.given import GivenDescriptions, load_given
 from excel_core.errors import PromptError, SettingError
 from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
 from tasks.engine.fingerprint import files_fingerprint
@@ -18,9 +19,11 @@ __all__ = [
     "bundled_descriptions",
     "class_set",
     "descriptions_file",
+    "given_descriptions",
     "known_descriptions",
     "named_classes",
     "prompts_file",
+    "written_descriptions",
 ]
 
 OWN = "data"  # dataset.prompts: the classes of the data folder itself
@@ -42,6 +45,24 @@ def class_set(run: RunSpec, data: Path | None) -> PromptSet:
     return named_classes(names(data))
 
 
+def written_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
+    """The run's first describe.n descriptions of every class, of provider `file` or `bundled`. PromptError names the classes
+    that have none, or too few."""
+    if run.describe.provider == "file":
+        return given_descriptions(run.describe).described(class_set(run, data), run.describe.n)
+    return bundled_descriptions(run, data)
+
+
+def given_descriptions(spec: DescribeSpec) -> GivenDescriptions:
+    """What describe.file holds, of all classes there. SettingError where there is no such file, PromptError for its content."""
+    if spec.file is None:
+        raise SettingError("describe.provider=file: no file is named; add --set describe.file=FILE.json")
+    path = Path(spec.file)
+    if not path.is_file():
+        raise SettingError(f"describe.file: {spec.file!r} does not exist; give the path of a .json file with descriptions")
+    return _read_given(path, *files_fingerprint(path))
+
+
 def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
     """The run's first describe.n descriptions of every class: of the file that goes with its class file; for classes known
     by name alone, the bundled ones. PromptError names the classes that have none."""
@@ -53,16 +74,17 @@ def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
     missing = [name for name in prompts.class_names if name not in found]
     if missing:
         raise PromptError(
-            f"no bundled descriptions of {', '.join(missing)}; write {data}/classes.json, or let a model write them: "
-            "--set describe.provider=openai"
+            f"no bundled descriptions of {', '.join(missing)}; write {data}/classes.json, give a file: --set "
+            "describe.provider=file --set describe.file=FILE, or let a model write them: --set describe.provider=openai"
         )
     return Descriptions(found, {"provider": "bundled", "file": "by class name"})
 
 
 def named_classes(names: Sequence[str]) -> PromptSet:
-    """A class set from names alone: the synonyms of classes that the bundled files know, VOC's template and background."""
+    """A class set from names alone: plain synonyms of classes that the bundled files know, VOC's template and background."""
     voc, known = _prompts(prompts_file(LIBRARY[0])), _known_classes()
-    classes = tuple(ClassPrompt(name, known[_key(name)][1].synonyms if _key(name) in known else _key(name)) for name in names)
+    texts = {key: entry.plain_synonyms for key, (_, entry) in known.items()}
+    classes = tuple(ClassPrompt(name, texts.get(_key(name), _key(name))) for name in names)
     taken = {_key(name) for name in names}
     return PromptSet("named", voc.template, classes, tuple(text for text in voc.background if text not in taken))
 
@@ -120,6 +142,11 @@ def _read_prompts(path: Path, fingerprint: str) -> PromptSet:
 @lru_cache(maxsize=8)
 def _read_descriptions(path: Path, prompts: PromptSet, n: int, fingerprint: str) -> Descriptions:
     return load_descriptions(path, prompts, n)
+
+
+@lru_cache(maxsize=4)
+def _read_given(path: Path, fingerprint: str) -> GivenDescriptions:
+    return load_given(path)
 
 
 def _find(name: str, folder: Path, suffix: str, field: str) -> Path:

@@ -1,7 +1,7 @@
 """Two ways to see single photos: a frozen CLIP with class names alone, or a trained segmenter. No data set, no run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,15 @@ from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.errors import SettingError
 from excel_core.knowledge import Knowledge, build_knowledge
 from excel_core.portable import TrainedSegmenter, load_portable
+from excel_core.prompts import PromptSet
 from excel_core.seeds import Vision, refine_labels
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.stage import Place
 from tasks.history.run_record import find_record
-from tasks.inputs.prompt_files import known_descriptions, named_classes
+from tasks.inputs.prompt_files import given_descriptions, known_descriptions, named_classes
 from tasks.inputs.text_embeddings import TextEmbeddings
 from tasks.inputs.vision import cached_clip
+from tasks.knowledge import ready_attributes
 from tasks.photos.trained import run_segmenter
 
 __all__ = ["Sight", "find_segmenter", "parse_classes", "trained_sight", "training_free_sight"]
@@ -71,31 +73,50 @@ def training_free_sight(names: tuple[str, ...], run: RunSpec, place: Place) -> S
 
 
 def _knowledge(names: tuple[str, ...], run: RunSpec, place: Place) -> tuple[Knowledge, tuple[str, ...]]:
-    """The knowledge base of the named classes with the descriptions that excel has of them, and what to say about it."""
-    prompts, found = named_classes(names), known_descriptions(names, run.describe.n)
+    """The knowledge base of the named classes with the descriptions that there are of them, and what to say about it."""
+    prompts = named_classes(names)
+    found = _descriptions(prompts, run)
     texts = [text for name in names for text in found.get(name, ())]
     missing = [name for name in names if name not in found]
     spec = _fitting(run.knowledge, len(set(texts)))
-    if missing and spec.mode == "class_mean":
+    if missing and spec.mode in ("class_means", "own_descriptions"):
         raise SettingError(
-            f"knowledge.mode=class_mean needs descriptions of every class; none of {', '.join(missing)} are there"
+            f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
         )
     clip = cached_clip(run.clip.model, place.device)
     embeddings = TextEmbeddings(place.store, clip_fingerprint(run, place), place.device)
     templates = embeddings.encode(clip, prompts.templates())
     background = embeddings.encode(clip, prompts.background_templates())
     descriptions = embeddings.encode(clip, texts) if texts else templates[:0]
+    ready = ready_attributes(run, templates.shape[1])
     notes: tuple[str, ...] = ()
     if missing and run.knowledge.mode != "none":
+        source = f"are in {run.describe.file}" if run.describe.provider == "file" else "come with excel"
         others = "the attributes of the other classes" if texts else "nothing"
-        notes = (f"no descriptions of {', '.join(missing)} come with excel: the name alone is used, enriched by {others}",)
-    return build_knowledge(templates, background, descriptions, spec), notes
+        others = others if ready is None else f"the attributes of {run.knowledge.attributes_file}"
+        notes = (f"no descriptions of {', '.join(missing)} {source}: the name alone is used, enriched by {others}",)
+    return build_knowledge(templates, background, descriptions, spec, ready), notes
+
+
+def _descriptions(prompts: PromptSet, run: RunSpec) -> dict[str, tuple[str, ...]]:
+    """describe.n descriptions of each class that has any in describe.file, or else among the bundled ones."""
+    if run.describe.provider != "file":
+        return known_descriptions(prompts.class_names, run.describe.n)
+    given = given_descriptions(run.describe)
+    keys = given.keys(prompts)
+    there = replace(prompts, classes=tuple(one for one in prompts.classes if one.name in keys))
+    return given.described(there, run.describe.n).texts
 
 
 def _fitting(spec: KnowledgeSpec, descriptions: int) -> KnowledgeSpec:
-    """`spec` with no more attributes than a quarter of the distinct descriptions; without descriptions, no enrichment."""
+    """`spec` with no more attributes than a quarter of the distinct descriptions; without descriptions, no enrichment. Ready
+    attributes need neither."""
+    if spec.attributes_file is not None:
+        return spec
     if not descriptions:
         return spec.model_copy(update={"mode": "none"})
+    if spec.attributes is None:  # the clustering itself takes as many as fit
+        return spec
     most = max(1, descriptions // DESCRIPTIONS_AN_ATTRIBUTE)
     return spec.model_copy(update={"attributes": min(spec.attributes, most)})
 

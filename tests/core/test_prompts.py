@@ -24,6 +24,30 @@ background:
   - sofa
 """
 CLIP_TEXT_LENGTH = 77  # start and end tokens included
+# What the published code puts into the template, in class order. Its spelling counts: `sknowboard` is what was encoded.
+PUBLISHED_TEMPLATE = "a clean origami {}."
+PUBLISHED_VOC = (
+    "aeroplane · bicycle · bird avian · boat · bottle · bus · car · cat · chair seat · cow · diningtable · dog · horse · "
+    "motorbike · person with clothes,people,human · pottedplant · sheep · sofa · train · tvmonitor screen"
+)
+PUBLISHED_COCO = (
+    "person with clothes,people,human · bicycle · car · motorbike · aeroplane · bus · train · truck · boat · traffic "
+    "light · fire hydrant · stop sign · parking meter · bench · bird avian · cat · dog · horse · sheep · cow · elephant · "
+    "bear · zebra · giraffe · backpack,bag · umbrella,parasol · handbag,purse · necktie · suitcase · frisbee · skis · "
+    "sknowboard · sports ball · kite · baseball bat · glove · skateboard · surfboard · tennis racket · bottle · wine "
+    "glass · cup · fork · knife · dessertspoon · bowl · banana · apple · sandwich · orange · broccoli · carrot · hot dog "
+    "· pizza · donut · cake · chair seat · sofa · pottedplant · bed · diningtable · toilet · tvmonitor screen · laptop · "
+    "mouse · remote control · keyboard · cell phone · microwave · oven · toaster · sink · refrigerator · book · clock · "
+    "vase · scissors · teddy bear · hairdrier,blowdrier · toothbrush"
+)
+PUBLISHED_VOC_BACKGROUND = (
+    "ground land grass tree building wall sky lake water river sea railway railroad keyboard helmet cloud house "
+    "mountain ocean road rock street valley bridge sign"
+)
+PUBLISHED_COCO_BACKGROUND = (
+    "ground land grass tree building wall sky lake water river sea railway railroad helmet cloud house mountain "
+    "ocean road rock street valley bridge"
+)
 
 
 @pytest.fixture
@@ -110,6 +134,27 @@ def test_coco_classes_stand_at_the_rank_of_their_category_id(voc: PromptSet) -> 
     assert len(coco.background) == 23
 
 
+@pytest.mark.parametrize(
+    ("name", "prompts", "background"),
+    [("voc", PUBLISHED_VOC, PUBLISHED_VOC_BACKGROUND), ("coco", PUBLISHED_COCO, PUBLISHED_COCO_BACKGROUND)],
+)
+def test_templates_are_the_published_ones(name: str, prompts: str, background: str) -> None:
+    found = load_prompts(PROMPTS / f"{name}.yaml")
+    assert found.template == PUBLISHED_TEMPLATE
+    texts = prompts.split(" · ")
+    assert [c.synonyms for c in found.classes] == texts and len(texts) == {"voc": 20, "coco": 80}[name]
+    assert " ".join(found.background) == background and len(found.background) == {"voc": 25, "coco": 23}[name]
+    assert found.templates() == [f"a clean origami {text}." for text in texts]
+
+
+def test_a_slip_of_the_published_prompts_stays_within_coco() -> None:
+    classes = {c.name: c for c in load_prompts(PROMPTS / "coco.yaml").classes}
+    assert (classes["snowboard"].synonyms, classes["snowboard"].plain_synonyms) == ("sknowboard", "snowboard")
+    assert (classes["bird"].plain, classes["bird"].plain_synonyms) == ("", "bird avian")
+    odd = {"sknowboard", "glove", "dessertspoon", "hairdrier,blowdrier"}
+    assert not odd & {c.plain_synonyms for c in classes.values()} and odd <= {c.synonyms for c in classes.values()}
+
+
 def test_every_voc_text_fits_clip(voc: PromptSet) -> None:
     tokenizer = pytest.importorskip("open_clip").SimpleTokenizer()
     texts = [text for of_class in load_descriptions(VOC_JSON, voc, 20).texts.values() for text in of_class]
@@ -162,7 +207,8 @@ def test_json_layout_does_not_matter(tmp_path: Path, pets: PromptSet) -> None:
             "unknown key 'nome'; the keys are: name, template, classes, background",
         ),
         ("synonyms: dog}", "synonyms: dog, about: 7}", 5, "classes[1].about: must be text, got int"),
-        ("synonyms: dog}", "synonyms: dog, abut: pet}", 5, "unknown key 'abut'; the keys are: name, synonyms, about"),
+        ("synonyms: dog}", "synonyms: dog, abut: pet}", 5, "unknown key 'abut'; the keys are: name, synonyms, about, plain"),
+        ("synonyms: dog}", "synonyms: dog, plain: ''}", 5, "classes[1].plain: must be one line"),
         ("name: pets\n", "", 1, "key 'name' is missing"),
         ("{}.", "thing.", 2, "template: must hold '{}' exactly once"),
         ("{}.", "{} {class}.", 2, "template: must hold '{}' exactly once"),

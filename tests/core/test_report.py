@@ -53,6 +53,14 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def test_attributes_of_a_file_are_called_so(tmp_path: Path, view: ReportView) -> None:
+    given = replace(view, attributes_are="centroids of the file bank.pth")
+    text = " ".join("".join(Page(write_report(tmp_path, given).read_text(encoding="utf-8")).text).split())
+    assert "Attributes are centroids of the file bank.pth: the descriptions nearest" in text
+    (table,) = (body for body in bodies(given, tmp_path) if body.key == "excel-attributes-de-mo")
+    assert table.description.startswith("Attributes: centroids of the file bank.pth;")
+
+
 def test_the_page_stands_alone_and_its_pictures_decode(tmp_path: Path, view: ReportView) -> None:
     path = write_report(tmp_path, view)
     assert [file.name for file in tmp_path.iterdir()] == ["index.html"] and path == tmp_path / "index.html"
