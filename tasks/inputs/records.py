@@ -18,7 +18,10 @@ from tasks.engine.identity import digest_of
 from tasks.engine.stage import Part, Work
 from tasks.inputs.vision import classes_of
 
-__all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows", "view_of"]
+__all__ = [
+    "Record", "batches", "cam_image_parts", "cam_records", "image_parts", "records", "rows_key", "shard_of", "shard_rows",
+    "view_of",
+]  # fmt: skip
 
 Row = TypeVar("Row")
 
@@ -57,6 +60,22 @@ def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[
         classes = tuple(index[label] for label in row.labels)
         found.append(Record(row.id, data / row.image, classes, int(row.height), int(row.width), row.digest, view))
     return tuple(found)
+
+
+def cam_records(work: Work, split: str) -> list[Record]:
+    """The images of one of `dataset.cam_splits` that none before it has: an image of several is computed once, in the first."""
+    splits = work.run.dataset.cam_splits
+    earlier = {row.id for other in splits[: splits.index(split)] for row in records(work, other)}
+    return [row for row in records(work, split) if row.id not in earlier]
+
+
+def cam_image_parts(work: Work, key: Any) -> list[Part]:
+    """One part a shard of all images that get CAMs and label maps; `key` as in `image_parts`."""
+    return [
+        part
+        for split in work.run.dataset.cam_splits
+        for part in image_parts(work, split, records(work, split), key, among=cam_records(work, split))
+    ]
 
 
 def view_of(spec: DatasetSpec) -> View:
