@@ -18,6 +18,7 @@ from excel_core.seeds import Vision, label_steps, refine_maps, step_names
 from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.identity import digest_of
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
@@ -81,14 +82,19 @@ def join_label_parts(work: Work) -> dict[str, Any]:
         for folder in (PSEUDO_LABELS, "steps"):
             if (part.folder / folder).is_dir():
                 link_tree(part.folder / folder, work.folder / folder)
-    for split, ids in label_lists(work).items():
+    for split, ids in _lists(work).items():
         _write_split(work.folder, split, ids)
     images = sum(part.summary["images"] for part in work.parts.values())
     return {"images": images, "steps": next((part.summary["steps"] for part in work.parts.values()), [])}
 
 
-def label_lists(work: Work) -> dict[str, list[str]]:
-    """The images of each train and seed split. Parts do not tell: an image is in the parts of one of its splits alone."""
+def label_lists(work: Work) -> dict[str, str]:
+    """What the list files depend on: an image is in a part of one of its splits alone, so parts do not tell."""
+    return {"lists": digest_of(_lists(work))}
+
+
+def _lists(work: Work) -> dict[str, list[str]]:
+    """Ids of each train and seed split."""
     return {split: [row.id for row in records(work, split)] for split in work.run.dataset.cam_splits}
 
 

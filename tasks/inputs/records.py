@@ -84,12 +84,19 @@ def view_of(spec: DatasetSpec) -> View:
 
 
 def image_parts(
-    work: Work, split: str, rows: Sequence[Record], key: Any, what: str = "", among: Sequence[Record] | None = None
+    work: Work,
+    split: str,
+    rows: Sequence[Record],
+    key: Any,
+    what: str = "",
+    among: Sequence[Record] | None = None,
+    scored: str | None = None,
 ) -> list[Part]:
     """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
 
     `among`: those of `rows` that the parts are about, where that is not all of them; shards are cut and named as if it
-    were, so that they fit the shards of a stage that is about more. Parts are named SPLIT-iofn, with `what-` before it. A
+    were, so that they fit the shards of a stage that is about more. `scored`: the split that these are scored as, where that
+    is another one. Parts are named SPLIT-iofn, with `what-` before it, or `what-SCORED-in-`. A
     shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until
     the number of shards doubles.
     """
@@ -103,8 +110,9 @@ def image_parts(
     for index in sorted(shards):
         shard = f"{split}-{index + 1}of{count}"
         basis = {"rows": rows_key(shards[index]), **key(shard, shards[index])}
-        about = {"split": split, "index": index, "count": count}
-        full = f"{what}-{shard}" if what else shard
+        about = {"split": split, "index": index, "count": count, "scored": scored or split}
+        name = f"{scored}-in-{shard}" if scored and scored != split else shard
+        full = f"{what}-{name}" if what else name
         parts.append(Part(name=full, items=len(shards[index]), key=basis, what=what, about=about))
     return parts
 
