@@ -21,7 +21,7 @@ Cam = NDArray[np.floating[Any]]  # hw of the patch grid, in [0, 1]
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
 class GalleryItem:
-    """One image of the train split on its way from CAMs to pseudo labels."""
+    """One image of a seed split on its way from CAMs to pseudo labels."""
 
     id: str
     labels: tuple[str, ...]  # image-level classes

@@ -33,7 +33,10 @@ from tasks.inputs.vision import load_vision
 from tasks.train import STAGE, trained_segmenter
 
 BOUNDS = (0.0, 0.001, 0.01, 0.02, 0.05)
-SETTINGS = ["clip.model=excel-tiny", "cams.image_size=160", "train.crop=160", "train.iterations=200", "train.dynamic_from=150"]
+SETTINGS = [
+    "dataset.train_split=train", "clip.model=excel-tiny", "cams.image_size=160", "train.crop=160", "train.iterations=200",
+    "train.dynamic_from=150",
+]  # fmt: skip
 
 
 def measure(photos: Path, images: int) -> dict[str, Any]:

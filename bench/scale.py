@@ -29,7 +29,7 @@ from tasks.engine.build import run_stage
 from tasks.engine.outputs import StageOutput
 from tasks.engine.stage import Place, Work
 
-SETTINGS = ["clip.model=excel-tiny", "dataset.val_splits=[]"]
+SETTINGS = ["clip.model=excel-tiny", "dataset.train_split=train", "dataset.val_splits=[]"]
 SIDE, SHRUNK = 64, 4
 FULL_SIZE, FULL_SIDE = 40, 160
 

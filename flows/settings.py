@@ -110,10 +110,13 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     elif not Path(data).is_dir():
         raise SettingError(f"data folder {data!r} does not exist")
     folder = Path(data).resolve() if data else None
+    layout = LAYOUTS[run.dataset.layout]
     if folder is not None:
-        LAYOUTS[run.dataset.layout].check(folder)
+        layout.check(folder)
     if run.dataset.prompts == OWN:
         _check_own_classes(run, folder)
+    if folder is not None:
+        layout.check_splits(folder, run.dataset, class_set(run, folder).class_names)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
 
 

@@ -1,4 +1,4 @@
-"""Stage `cams`: training-free static CAMs of the train split's image-level classes → cams.zarr, a shard a part,
+"""Stage `cams`: training-free static CAMs of the image-level classes of train and seed splits → cams.zarr, a shard a part,
 with the attention that `refine` will want, so that an image is encoded once."""
 
 from typing import Any
@@ -11,7 +11,7 @@ from excel_core.stores import join_cams, write_cams
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
@@ -21,15 +21,15 @@ MOST_PATCHES = 1024  # 2 MB an image
 
 def cam_parts(work: Work) -> list[Part]:
     """A part depends on its images, the texts, the CAM spec, and on which attention is kept."""
-    split, key = work.run.dataset.train_split, {"spec": _spec(work.run), "sight": sight_key(work)}
-    return image_parts(work, split, records(work, split), lambda shard, rows: key)
+    key = {"spec": _spec(work.run), "sight": sight_key(work)}
+    return cam_image_parts(work, lambda shard, rows: key)
 
 
 @torch.inference_mode()
 def build_cam_part(work: Work) -> dict[str, Any]:
     """One forward pass a batch; only the image's own classes are stored."""
     vision = load_vision(work)
-    rows = shard_rows(work, records(work, work.run.dataset.train_split))
+    rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
     layers = work.run.refine.affinity.layers if _keeps_attention(work.run, vision.clip.patch) else 0
     kept, attention = [], []
     for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):

@@ -4,6 +4,7 @@ from typing import Any
 
 from excel_core.config import DatasetSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
+from excel_core.datasets.published_voc import has_voc_classes, published_digest
 from excel_core.errors import SettingError
 from excel_core.stores import write_manifest
 from tasks.engine.fingerprint import folders_fingerprint
@@ -12,17 +13,19 @@ from tasks.inputs.prompt_files import class_set
 
 __all__ = ["STAGE", "check_layout"]
 
+OPTIONS = {"voc": {"labels", "partial"}, "folder": {"max_side"}}  # what a layout's reader takes beside splits and classes
+
 
 def build_dataset(work: Work) -> dict[str, Any]:
     """Read the data folder; bad images are recorded with their reasons."""
     spec = work.run.dataset
     check_layout(spec)
     names = class_set(work.run, work.place.data).class_names
-    splits = list(dict.fromkeys((spec.train_split, *spec.val_splits, *spec.test_splits)))
-    options: dict[str, Any] = {"max_side": spec.max_side} if spec.layout == "folder" else {}
-    layout = LAYOUTS[spec.layout]
+    splits = list(spec.settings_of_splits)
+    layout, options = LAYOUTS[spec.layout], spec.model_dump(include=OPTIONS.get(spec.layout, set()))
     manifest = layout.read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad, **options)
     left_out = manifest.attrs.pop("left_out", {})  # split -> how many images a layout leaves out for want of any object
+    absent = manifest.attrs.pop("absent", {})  # split -> how many images are not in the folder, with dataset.partial
     if spec.max_images is not None:
         manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
     write_manifest(work.folder / "manifest.parquet", manifest)
@@ -30,31 +33,44 @@ def build_dataset(work: Work) -> dict[str, Any]:
     return {
         "images": {split: int((manifest["split"] == split).sum()) for split in splits},
         "left_out": left_out,
+        "absent": absent,
         "bad": {row.id: row.error for row in bad.itertuples()},
     }
 
 
 def check_layout(spec: DatasetSpec) -> None:
-    """SettingError for what the layout does not allow, and for a test split that is another one too."""
+    """SettingError for what the layout does not allow, a test split that is another one too, and a seed split that the world
+    does not draw."""
     if spec.layout not in LAYOUTS:
         raise SettingError(f"dataset.layout={spec.layout} has no reader; valid: {', '.join(LAYOUTS)}")
     if spec.max_side is not None and spec.layout != "folder":
         raise SettingError(f"dataset.max_side is for a folder of photos; the masks of layout {spec.layout!r} would not fit")
-    twice = set(spec.test_splits) & {spec.train_split, *spec.val_splits}
+    if spec.partial and spec.layout != "voc":
+        raise SettingError(f"dataset.partial is for layout voc, whose lists may name images of no folder; got {spec.layout!r}")
+    twice = set(spec.test_splits) & set(spec.labelled_splits)
     if twice:
-        raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train or validation split already")
+        raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train, seed or validation split already")
+    drawn = [spec.train_split, *spec.val_splits]
+    strange = [split for split in spec.seed_splits if split not in drawn] if spec.layout == "world" else []
+    if strange:
+        valid = ", ".join(dict.fromkeys(drawn))
+        example = f"--set 'dataset.seed_splits=[{spec.train_split}]'"
+        raise SettingError(f"dataset.seed_splits: the world has no split {strange[0]!r}; valid: {valid}; {example}")
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    return run.dataset.model_dump(
-        mode="json", include={"layout", "train_split", "val_splits", "test_splits", "max_images", "max_bad", "max_side"}
-    )
+    splits = {"train_split", "seed_splits", "val_splits", "test_splits"}
+    options = OPTIONS.get(run.dataset.layout, set())
+    return run.dataset.model_dump(mode="json", include={"layout", *splits, "max_images", "max_bad", *options})
 
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
-    found = {"classes": list(class_set(run, place.data).class_names)}
+    names = class_set(run, place.data).class_names
+    found: dict[str, Any] = {"classes": list(names)}
     if place.data is None:  # the drawn world: an input of its own
         return found
+    if run.dataset.layout == "voc" and has_voc_classes(names):
+        found["published"] = published_digest()
     return found | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
 
 

@@ -1,4 +1,4 @@
-"""Stage `dynamic`: CAMs of the train split with the learnt relation (LVC), and their refined label maps, a shard a part."""
+"""Stage `dynamic`: CAMs of train and seed splits with the learnt relation (LVC), and refined label maps, a shard a part."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from excel_core.stores import write_cams
 from tasks.cams import join_cam_parts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
-from tasks.refine import join_label_parts, save_labels
+from tasks.refine import join_label_parts, label_lists, save_labels
 from tasks.train import trained_segmenter
 
 __all__ = ["STAGE"]
@@ -23,8 +23,7 @@ __all__ = ["STAGE"]
 def dynamic_parts(work: Work) -> list[Part]:
     """A part depends on its images, the texts, and the trained segmenter."""
     key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
-    split = work.run.dataset.train_split
-    return image_parts(work, split, records(work, split), lambda shard, rows: key)
+    return cam_image_parts(work, lambda shard, rows: key)
 
 
 @torch.inference_mode()
@@ -32,7 +31,7 @@ def build_dynamic_part(work: Work) -> dict[str, Any]:
     """As `cams` and `refine`, with each image's relation added to the attention and multiplied onto the affinity."""
     vision, spec = load_vision(work), work.run.refine
     segmenter = trained_segmenter(work, vision)
-    rows = shard_rows(work, records(work, work.run.dataset.train_split))
+    rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
     kept = []
 
     with SideThreads(vision.clip.device) as side:
@@ -70,7 +69,7 @@ STAGE = Stage(
     join_dynamic_parts,
     parts=dynamic_parts,
     build_part=build_dynamic_part,
-    takes=lambda work: {},
+    takes=label_lists,
     reads_data=True,
     on_device=True,
 )

@@ -52,7 +52,7 @@ def join_scores(work: Work) -> dict[str, Any]:
         if key.startswith("seeds.") or key.endswith(".single_scale"):
             shown[split] = picked(images, image_scores(by_image, len(names)))
     if not results:
-        where = truth_of(work, work.run.dataset.train_split).where
+        where = truth_of(work, work.run.dataset.labelled_splits[-1]).where
         skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
     write_counts(work.folder / "confusion.parquet", counts)
     write_json(work.folder / "shown.json", shown)
@@ -93,18 +93,21 @@ def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
 
 def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(result key, kind of label maps, split, protocol) of everything that can be scored, in the order to show it."""
-    split = work.run.dataset.train_split
     for kind in ("static", "lvc"):
-        steps: list[str] = work.inputs[MADE_BY[kind]].summary["steps"]
-        what = "CAM seed" if kind == "static" else "CAM seed with LVC"
-        for position, step in enumerate(steps):
-            done = "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw"
-            about = what + (", the pseudo labels" if step == steps[-1] else "")
-            labels = {"labels": "image-level ground truth", "refinement": done, "scales": "single"}
-            yield f"seeds.{kind}.{split}.{step}", kind, split, {"what": about, "split": split, **labels}
+        for split in scored_splits(work, kind):
+            yield from _seed_protocols(kind, split, work.inputs[MADE_BY[kind]].summary["steps"])
     for split in scored_splits(work, "segmentation"):
         for name in work.inputs["predict"].summary["variants"]:
             yield f"segmentation.{split}.{name}", "segmentation", split, _segmentation_protocol(name, split, work.run.predict)
+
+
+def _seed_protocols(kind: str, split: str, steps: list[str]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    what = "CAM seed" if kind == "static" else "CAM seed with LVC"
+    for position, step in enumerate(steps):
+        done = "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw"
+        about = what + (", the pseudo labels" if step == steps[-1] else "")
+        labels = {"labels": "image-level ground truth", "refinement": done, "scales": "single"}
+        yield f"seeds.{kind}.{split}.{step}", kind, split, {"what": about, "split": split, **labels}
 
 
 def _segmentation_protocol(name: str, split: str, spec: PredictSpec) -> dict[str, Any]:
@@ -135,7 +138,8 @@ def _takes(work: Work) -> dict[str, Any]:
 
 def _spec(run: RunSpec) -> dict[str, Any]:
     return {
-        "splits": [run.dataset.train_split, *run.dataset.val_splits],
+        "seed_splits": run.dataset.seed_splits,
+        "val_splits": run.dataset.val_splits,
         "evaluate": run.evaluate.model_dump(mode="json"),
         "predict": run.predict.model_dump(mode="json"),
         "names": [run.preset, run.method, run.clip.model],

@@ -18,13 +18,16 @@ from excel_core.seeds import Vision, label_steps, refine_maps, step_names
 from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, records, shard_rows
 from tasks.inputs.vision import load_vision
 
-__all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "labels_before_crf", "save_labels", "step_folder"]
+__all__ = [
+    "PSEUDO_LABELS", "STAGE", "join_label_parts", "label_lists", "labels_before_crf", "save_labels", "step_folder",
+]  # fmt: skip
 
 PSEUDO_LABELS = "SegmentationClassPseudo"
 
@@ -32,15 +35,15 @@ PSEUDO_LABELS = "SegmentationClassPseudo"
 def refine_parts(work: Work) -> list[Part]:
     """A part depends on its images, the CAMs of the same shard, and the CLIP's attention."""
     spec, clip = _spec(work.run), clip_fingerprint(work.run, work.place)
-    cams, split = work.inputs["cams"].parts, work.run.dataset.train_split
-    return image_parts(work, split, records(work, split), lambda shard, rows: {"spec": spec, "clip": clip, "cams": cams[shard]})
+    cams = work.inputs["cams"].parts
+    return cam_image_parts(work, lambda shard, rows: {"spec": spec, "clip": clip, "cams": cams[shard]})
 
 
 @torch.inference_mode()
 def build_refine_part(work: Work) -> dict[str, Any]:
     """Read each image's CAMs and attention, refine, write; where no attention was kept, encode the image again."""
     vision, spec = load_vision(work), work.run.refine
-    rows = shard_rows(work, records(work, work.run.dataset.train_split))
+    rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
     reader = CamReader(work.input("cams"))
 
     def read(row: Record) -> _Stored:
@@ -76,15 +79,25 @@ def _attention(vision: Vision, images: Tensor, batch: list[_Stored], spec: Refin
 
 
 def join_label_parts(work: Work) -> dict[str, Any]:
-    """All shards' label maps in one folder, with the split's list file as VOC has it."""
+    """All shards' label maps in one folder, with the list file of each train and seed split as VOC has it."""
     for part in work.parts.values():
         for folder in (PSEUDO_LABELS, "steps"):
             if (part.folder / folder).is_dir():
                 link_tree(part.folder / folder, work.folder / folder)
-    split = work.run.dataset.train_split
-    rows = records(work, split)
-    _write_split(work.folder, split, (row.id for row in rows))
-    return {"images": len(rows), "steps": next((part.summary["steps"] for part in work.parts.values()), [])}
+    for split, ids in _lists(work).items():
+        _write_split(work.folder, split, ids)
+    images = sum(part.summary["images"] for part in work.parts.values())
+    return {"images": images, "steps": next((part.summary["steps"] for part in work.parts.values()), [])}
+
+
+def label_lists(work: Work) -> dict[str, str]:
+    """What the list files depend on: an image is in a part of one of its splits alone, so parts do not tell."""
+    return {"lists": digest_of(_lists(work))}
+
+
+def _lists(work: Work) -> dict[str, list[str]]:
+    """Ids of each train and seed split."""
+    return {split: [row.id for row in records(work, split)] for split in work.run.dataset.cam_splits}
 
 
 def save_labels(work: Work, image: str, pixels: NDArray[np.uint8], classes: Sequence[int], maps: dict[str, Tensor]) -> None:
@@ -121,7 +134,7 @@ STAGE = Stage(
     join_label_parts,
     parts=refine_parts,
     build_part=build_refine_part,
-    takes=lambda work: {},
+    takes=label_lists,
     reads_data=True,
     on_device=True,
 )

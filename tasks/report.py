@@ -1,6 +1,7 @@
 """Stage `report`: what the other stages left, as a self-contained page. Under the mask guard: the truths it shows are
 copies that evaluation made."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
     run, store = work.run, load_knowledge(work)
     metrics = read_json(work.input("evaluate") / "metrics.json")
     shown = read_json(work.input("evaluate") / "shown.json")
-    per_split = -(-run.report.gallery_images // len(run.dataset.val_splits))
+    per_split = _share(run, run.dataset.val_splits)
     segmented = [item for split in run.dataset.val_splits for item in _segmented(work, split, shown, per_split)]
     return ReportView(
         title=f"excel {run.preset}",
@@ -49,7 +50,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
         clip=run.clip.model,
         metrics=metrics,
         stages=tuple(_stage_row(output, output.stage in cached) for output in work.inputs.values()),
-        gallery=tuple(_gallery(work, shown, store.class_names)),
+        gallery=tuple(item for split in _seeds(run) for item in _gallery(work, split, shown, store.class_names)),
         segmented=tuple(segmented),
         losses=pd.read_csv(work.input("train") / "losses.csv"),
         attributes=tuple(_attributes(store, run)),
@@ -61,8 +62,17 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
     )
 
 
-def _gallery(work: Work, shown: dict[str, Any], names: tuple[str, ...]) -> list[GalleryItem]:
-    split = work.run.dataset.train_split
+def _seeds(run: RunSpec) -> Sequence[str]:
+    """Splits whose CAMs are shown: where they are scored, else of the training split."""
+    return run.dataset.seed_splits or (run.dataset.train_split,)
+
+
+def _share(run: RunSpec, splits: Sequence[str]) -> int:
+    """How many of the gallery's images each of `splits` has."""
+    return -(-run.report.gallery_images // max(1, len(splits)))
+
+
+def _gallery(work: Work, split: str, shown: dict[str, Any], names: tuple[str, ...]) -> list[GalleryItem]:
     cams = CamReader(work.input("cams"))
     return [
         GalleryItem(
@@ -75,7 +85,7 @@ def _gallery(work: Work, shown: dict[str, Any], names: tuple[str, ...]) -> list[
             truth=_truth(work, split, row.id),
             rank=rank,
         )
-        for row, rank in _chosen(work, split, shown, work.run.report.gallery_images)
+        for row, rank in _chosen(work, split, shown, _share(work.run, _seeds(work.run)))
     ]
 
 

@@ -1,7 +1,8 @@
 """The parts of `evaluate`: label maps that earlier stages made against the masks, pixels counted by image, truth and
 prediction, a shard a part.
 
-A part is named WHAT-SPLIT-iofn: `static` and `lvc` are CAM seeds of the train split, `segmentation` the trained segmenter's.
+A part is named WHAT-SPLIT-iofn: `static` and `lvc` are CAM seeds, `segmentation` the trained segmenter's. Seeds of an image
+of several splits were made in the shards of the first: WHAT-SPLIT-in-FIRST-iofn scores those of SPLIT among them.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from excel_core.stores import write_counts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Work
 from tasks.inputs.masks import masked_rows, masks_key, truth_of
-from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.records import Record, cam_records, image_parts, records, shard_rows
 from tasks.inputs.vision import classes_of
 from tasks.predict import predicted_rows
 from tasks.refine import step_folder
@@ -31,7 +32,7 @@ MADE_BY = {"static": "refine", "lvc": "dynamic", "segmentation": "predict"}  # k
 def scored_splits(work: Work, kind: str) -> Sequence[str]:
     """Splits whose label maps of a kind are scored."""
     dataset = work.run.dataset
-    return dataset.val_splits if kind == "segmentation" else (dataset.train_split,)
+    return dataset.val_splits if kind == "segmentation" else dataset.seed_splits
 
 
 def scored_rows(work: Work, kind: str, split: str) -> list[Record]:
@@ -54,23 +55,44 @@ def label_maps(work: Work, kind: str, split: str, image: str) -> dict[str, Path]
 
 def score_parts(work: Work) -> list[Part]:
     """A part depends on the label maps of the same shard and on its masks."""
-    parts = []
-    for kind, stage in MADE_BY.items():
-        for split in scored_splits(work, kind):
+    return [
+        part
+        for kind in MADE_BY
+        for split in scored_splits(work, kind)
+        for made_in in _made_in(work, kind, split)
+        for part in _parts(work, kind, split, made_in)
+    ]
 
-            def key(shard: str, rows: Sequence[Record], stage: str = stage, split: str = split) -> dict[str, Any]:
-                made = work.inputs[stage].parts[shard]
-                return {"labels": made, "classes": len(classes_of(work)), "masks": masks_key(work, split, rows)}
 
-            parts += image_parts(work, split, records(work, split), key, kind, among=scored_rows(work, kind, split))
-    return parts
+def _parts(work: Work, kind: str, split: str, made_in: str) -> list[Part]:
+    def key(shard: str, rows: Sequence[Record]) -> dict[str, Any]:
+        made = work.inputs[MADE_BY[kind]].parts[shard]
+        return {"labels": made, "classes": len(classes_of(work)), "masks": masks_key(work, split, rows), "as": [kind, split]}
+
+    among = _rows_made_in(work, kind, split, made_in)
+    return image_parts(work, made_in, records(work, made_in), key, kind, among=among, scored=split)
+
+
+def _made_in(work: Work, kind: str, split: str) -> Sequence[str]:
+    """Splits in whose shards a split's label maps may have been made."""
+    return (split,) if kind == "segmentation" else work.run.dataset.cam_splits
+
+
+def _rows_made_in(work: Work, kind: str, split: str, made_in: str) -> list[Record]:
+    """Those of a split's scored images whose label maps were made in the shards of `made_in`."""
+    rows = scored_rows(work, kind, split)
+    if kind == "segmentation":
+        return rows
+    made = {row.id for row in cam_records(work, made_in)}
+    return [row for row in rows if row.id in made]
 
 
 def build_score_part(work: Work) -> dict[str, Any]:
     """Compare each label map with its mask → confusion.parquet."""
-    split, kind = work.this_part.about["split"], work.this_part.what
+    about, kind = work.this_part.about, work.this_part.what
+    split = about["scored"]
     truth, classes = truth_of(work, split), len(classes_of(work)) + 1
-    rows = shard_rows(work, scored_rows(work, kind, split))
+    rows = shard_rows(work, _rows_made_in(work, kind, split, about["split"]))
     family = f"{kind}.{split}" if kind == "segmentation" else f"seeds.{kind}.{split}"
     tables = []
     for row in track(rows):

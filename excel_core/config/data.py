@@ -38,6 +38,27 @@ class DatasetSpec(Spec):
     train_scenes: Positive = Field(240, description="world: training scenes")
     val_scenes: Positive = Field(40, description="world: held-out scenes of each validation split")
 
+    @property
+    def cam_splits(self) -> tuple[str, ...]:
+        """Splits whose images get CAMs and label maps: the training split, then the seed splits, each once."""
+        return tuple(dict.fromkeys((self.train_split, *self.seed_splits)))
+
+    @property
+    def labelled_splits(self) -> tuple[str, ...]:
+        """Splits whose images need labels, each once."""
+        return tuple(dict.fromkeys((*self.cam_splits, *self.val_splits)))
+
+    @property
+    def settings_of_splits(self) -> dict[str, str]:
+        """Every split once, in the manifest's order → the setting that asks for it, as `dataset.val_splits=[{}]`."""
+        asked = [(self.train_split, "dataset.train_split={}")]
+        for field in ("seed_splits", "val_splits", "test_splits"):
+            asked += [(split, f"dataset.{field}=[{{}}]") for split in getattr(self, field)]
+        found: dict[str, str] = {}
+        for split, setting in asked:
+            found.setdefault(split, setting)
+        return found
+
 
 class ShardSpec(Spec):
     """How images are cut into the pieces that are cached and scheduled on their own, and what those keep for later ones."""

@@ -4,6 +4,8 @@ images.py     one image file → RGB pixels, or the plain reason why not
 labels.py     image-level labels from labels.csv or VOC's XML
 manifest.py   the table of records, and its checks
 voc.py        a folder in VOC layout → that table
+voc_lists.py  which images its splits list, and which are there
+published_voc.py   VOC's train_aug and image-level labels, which excel ships
 truth.py      the door to the masks, and the guard that keeps everything else out
 """
 

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from excel_core.config import DatasetSpec
 from excel_core.errors import DataError
 
-__all__ = ["SOURCES", "annotation_file", "check_coco_layout", "image_folder", "unlabelled_source"]
+__all__ = ["SOURCES", "annotation_file", "check_coco_layout", "check_coco_splits", "image_folder", "unlabelled_source"]
 
 YEARS = ("2014", "2017")
 FOLDERS = (*(f"{name}{year}" for year in YEARS for name in ("train", "val", "test")), "test2015", "unlabeled2017")
 SOURCES = ("annotations", "images", *FOLDERS)  # all that is looked at under the root
-SETTING = {"train": "dataset.train_split={}", "test": "dataset.test_splits=[{}]"}
+SETTING = {"train": "dataset.train_split={0} --set 'dataset.seed_splits=[{0}]'", "test": "dataset.test_splits=[{}]"}
 PROBED = 20  # of a split's files, by which the folder is found that holds them
 SHOWN = 8  # how many entries of a wrong folder an error names
 
@@ -29,6 +30,15 @@ def check_coco_layout(root: Path) -> None:
         f"{root}: not COCO as downloaded: looked for annotations/instances_*.json; found {found or 'an empty folder'}"
         + (f"; pass {near[0]} instead" if near else "")
     )
+
+
+def check_coco_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
+    """DataError, naming the setting, for a split without its file; reads none."""
+    for split, setting in spec.settings_of_splits.items():
+        try:
+            (annotation_file if split in spec.labelled_splits else unlabelled_source)(root, split)
+        except DataError as error:
+            raise DataError(f"{setting.partition('=')[0]}: {error}") from None
 
 
 def annotation_file(root: Path, split: str) -> Path:

@@ -10,6 +10,7 @@ suffix, so two photos of one name are an error, but for byte-identical copies in
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from excel_core.config import DatasetSpec
 from excel_core.datasets.images import View
 from excel_core.datasets.label_table import LabelRow, LabelTable, read_label_table
 from excel_core.datasets.labels import check_class_names, in_class_order
@@ -18,7 +19,7 @@ from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
 from excel_core.datasets.truth import MASK_FOLDERS
 from excel_core.errors import DataError
 
-__all__ = ["check_folder", "folder_class_names", "folder_sources", "folder_view", "read_folder"]
+__all__ = ["check_folder", "check_folder_splits", "folder_class_names", "folder_sources", "folder_view", "read_folder"]
 
 TABLE = "labels.csv"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -40,6 +41,20 @@ def folder_class_names(root: Path) -> tuple[str, ...]:
 def check_folder(root: Path) -> None:
     """DataError where there is neither a table nor a folder of photos."""
     folder_class_names(root)
+
+
+def check_folder_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
+    """DataError, naming the setting, for a split that no photo is in."""
+    rows = _table(root).rows if (root / TABLE).is_file() else ()
+    known = list(dict.fromkeys(row.split or DEFAULT_SPLIT for row in rows)) or [DEFAULT_SPLIT]
+    for split, setting in spec.settings_of_splits.items():
+        if split not in known:
+            example = setting.format(known[0])
+            raise DataError(f"{setting.partition('=')[0]}: {_unknown(root, split, known)}; set another: --set '{example}'")
+
+
+def _unknown(root: Path, split: str, known: Sequence[str]) -> str:
+    return f"unknown split {split!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'"
 
 
 def folder_view(max_side: int | None) -> View:
@@ -77,7 +92,7 @@ def read_folder(
     known = list(dict.fromkeys(row.split for row in listed))
     unknown = [split for split in splits if split not in known]
     if unknown:
-        raise DataError(f"unknown split {unknown[0]!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'")
+        raise DataError(_unknown(root, unknown[0], known))
     ordered = [row for split in splits for row in listed if row.split == split]
     return read_listed(root, ordered, max_bad=max_bad, threads=threads, view=folder_view(max_side))
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_image_id",
     "check_manifest",
     "image_digest",
+    "most_bad",
     "usable",
 ]
 
@@ -79,6 +80,11 @@ def usable(manifest: Manifest, split: str) -> Manifest:
     return rows.reset_index(drop=True)
 
 
+def most_bad(images: int, max_bad: float) -> float:
+    """How many bad ones of so many images are tolerated: a share, and always one."""
+    return max(1.0, max_bad * images)
+
+
 def check_bad_share(manifest: Manifest, max_bad: float) -> None:
     """Raise DataError where more than max_bad of the images are bad, or a split has no usable one.
 
@@ -91,7 +97,7 @@ def check_bad_share(manifest: Manifest, max_bad: float) -> None:
     reasons = [f"  {row.id}: {row.error}" for row in bad.head(SHOWN).itertuples()]
     if len(bad) > SHOWN:
         reasons.append(f"  … and {len(bad) - SHOWN} more")
-    if len(bad) > max(1.0, max_bad * len(images)):
+    if len(bad) > most_bad(len(images), max_bad):
         head = f"{len(bad)} of {len(images)} images are bad, {max_bad:.1%} are tolerated"
         raise DataError("\n".join([f"{head}; repair or unlist them:", *reasons]))
     for split, rows in manifest.groupby("split", sort=False):

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.datasets.manifest import check_image_id
+from excel_core.datasets.published_voc import AUGMENTED
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.palette import load_labels_png
 
@@ -45,7 +46,6 @@ _NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file system
 # COCO's files of masks, and which of them image-level labels come from.
 MASK_FILES = ("instances_*.json", "person_keypoints_*.json", "panoptic_*.json", "stuff_*.json")
 LABEL_FILES = ("instances_*.json",)
-AUGMENTED = ("train_aug", "trainaug")  # splits whose masks come in part from SBD
 
 
 class Truth(Protocol):

@@ -1,4 +1,5 @@
-"""PASCAL VOC 2012 as downloaded, with SBD's augmented masks: counts, missing and mismatched files, and what to download."""
+"""PASCAL VOC 2012 as downloaded, with SBD's augmented masks: counts, missing and mismatched files, what to download, and what
+a run with the preset's settings makes of it."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,13 +8,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from excel_core.config import DatasetSpec
 from excel_core.datasets.images import read_image
-from excel_core.datasets.voc import IMAGES, SPLITS, SUFFIXES, LabelReader, check_voc_layout, label_reader, read_split
+from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_list
+from excel_core.datasets.voc import LabelReader, check_voc_layout, label_reader
+from excel_core.datasets.voc_lists import IMAGES, SPLITS, check_voc_splits, image_file, list_file, read_split
 from excel_core.doctor.checks import Check, Progress, counted, faults
+from excel_core.doctor.voc_labels import compare_published
 from excel_core.errors import DataError, ImageError
 from excel_core.palette import load_labels_png
 
-__all__ = ["examine_voc"]
+__all__ = ["PRESET_SPLITS", "examine_voc"]
+
+PRESET_SPLITS = "splits of preset voc"  # the check whose note says that a run needs other settings
 
 COUNTS = {"train": 1464, "val": 1449, "test": 1456, "train_aug": 10_582}
 MASKS, EXTRA_MASKS = "SegmentationClass", "SegmentationClassAug"
@@ -22,7 +29,7 @@ ABSENT = {
     "test": "for the VOC server alone: get the VOC 2012 test tar from that server, then dataset.test_splits=[test]",
     "train_aug": (
         "the usual training set of 10,582 images: put SBD's SegmentationClassAug/ here, and its list into "
-        f"{SPLITS}/train_aug.txt; then dataset.train_split=train_aug"
+        f"{SPLITS}/train_aug.txt; without it, train on another list: --set dataset.train_split=train"
     ),
 }
 ADVICE = {
@@ -43,9 +50,10 @@ def examine_voc(
 ) -> list[Check]:
     """Look at the data set under root → checks, in the order to show them. `quick` reads headers alone and decodes nothing.
     DataError for a folder of another layout."""
-    check_voc_layout(root)
-    checks, splits = _lists(root)
-    ids = list(dict.fromkeys(image for listed in splits.values() for image in listed))
+    check_voc_layout(root, labels_needed=not has_voc_classes(class_names))
+    shipped = _shipped(root, class_names)
+    checks, splits = _lists(root, class_names, len(shipped))
+    ids = list(dict.fromkeys(image for listed in (*splits.values(), shipped) for image in listed))
     labels_of = label_reader(root, class_names)
     known = {split: frozenset(listed) for split, listed in splits.items()}
     found: Faults = {name: [] for name in ADVICE}
@@ -59,21 +67,50 @@ def examine_voc(
         faults(name, found[name], len(ids), advice, "warning" if name in HARMLESS else "problem")
         for name, advice in ADVICE.items()
     ]
-    return [*checks, _case(ids), _both(splits)]
+    checks += [_case(ids), _both(splits | ({"train_aug": shipped} if shipped else {}))]
+    if has_voc_classes(class_names):
+        checks.append(compare_published(root, ids, class_names))
+    return [*checks, _preset_splits(root, class_names)]
 
 
-def _lists(root: Path) -> tuple[list[Check], dict[str, list[str]]]:
+def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
+    """Images that are there of the train_aug that comes with excel, where a run would take that."""
+    if list_file(root, AUGMENTED[0]) or not has_voc_classes(class_names):
+        return []
+    return [image for image in published_list(AUGMENTED[0]) if image_file(root, image)]
+
+
+def _shipped_list(there: int) -> Check:
+    listed = len(published_list(AUGMENTED[0]))
+    said = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
+    return Check(
+        "list train_aug", "ok" if there == listed else "note", said, (), f"right for a part of the data; else {TRAINVAL}"
+    )
+
+
+def _preset_splits(root: Path, class_names: Sequence[str]) -> Check:
+    """Whether a run starts with the splits that preset voc names, as it would decide itself."""
+    spec = DatasetSpec()
+    try:
+        check_voc_splits(root, spec, class_names)
+    except DataError as error:
+        return Check(PRESET_SPLITS, "note", "a run needs other settings", (), str(error))
+    return Check(PRESET_SPLITS, "ok", ", ".join(spec.settings_of_splits))
+
+
+def _lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[list[Check], dict[str, list[str]]]:
     """A check of every list file that VOC has, and the ids in those that are there."""
     checks, splits = [], {}
     for split, expected in COUNTS.items():
-        names = ("train_aug", "trainaug") if split == "train_aug" else (split,)
-        name = next((name for name in names if (root / SPLITS / f"{name}.txt").is_file()), None)
-        if name is None:
+        if list_file(root, split) is None:
+            if split in AUGMENTED and has_voc_classes(class_names):
+                checks.append(_shipped_list(shipped))
+                continue
             said, advice = f"no {SPLITS}/{split}.txt", ABSENT.get(split, TRAINVAL)
             checks.append(Check(f"list {split}", "note" if split in ABSENT else "problem", said, (), advice))
             continue
         try:
-            splits[split] = read_split(root, name)
+            splits[split] = read_split(root, split, class_names)
         except DataError as error:
             checks.append(Check(f"list {split}", "problem", str(error), (), TRAINVAL))
         else:
@@ -87,13 +124,13 @@ def _look(
     """(check, what is wrong) of one image and its mask."""
     wrong: list[tuple[str, str]] = []
     inside = [split for split, ids in splits.items() if image in ids]
-    path = next((path for suffix in SUFFIXES if (path := root / IMAGES / f"{image}{suffix}").is_file()), None)
+    file = image_file(root, image)
     size = None
-    if path is None:
+    if file is None:
         wrong.append(("images", f"{IMAGES}/{image}.jpg"))
     else:
         try:
-            size = _size(path, quick)
+            size = _size(root / file, quick)
         except (ImageError, OSError) as error:
             wrong.append(("damaged files", str(error)))
     if inside != ["test"]:
@@ -101,17 +138,19 @@ def _look(
             labels_of(image)
         except ImageError as error:
             wrong.append(("labels", f"{image}: {error}"))
-        wrong += _look_at_mask(root, image, "train_aug" in inside, size, classes, quick)
+        augmented = not inside or "train_aug" in inside  # in no list here: of the train_aug that comes with excel
+        wrong += _look_at_mask(root, image, augmented, bool(inside), size, classes, quick)
     return wrong
 
 
 def _look_at_mask(
-    root: Path, image: str, augmented: bool, size: tuple[int, int] | None, classes: int, quick: bool
+    root: Path, image: str, augmented: bool, needed: bool, size: tuple[int, int] | None, classes: int, quick: bool
 ) -> list[tuple[str, str]]:
+    """`augmented`: the mask may be SBD's; `needed`: an image of train and val, whose scores need one."""
     folders = (MASKS, EXTRA_MASKS) if augmented else (MASKS,)
     path = next((path for folder in folders if (path := root / folder / f"{image}.png").is_file()), None)
     if path is None:
-        return [("masks", f"{folders[-1]}/{image}.png")]
+        return [("masks", f"{folders[-1]}/{image}.png")] if needed else []
     wrong, shown = [], path.relative_to(root).as_posix()
     try:
         with path.open("rb") as file, Image.open(file) as mask:

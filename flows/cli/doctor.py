@@ -25,7 +25,7 @@ def doctor(
     from artifacts.rows import print_rows
     from excel_core.doctor.checks import usable
     from excel_core.doctor.coco import examine_coco
-    from excel_core.doctor.voc import examine_voc
+    from excel_core.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
     from excel_core.prompts import load_prompts
     from excel_core.stores import write_json
@@ -43,7 +43,9 @@ def doctor(
             print(
                 "\n".join(filter(None, [f"{check.state}: {check.name}: {check.advice}", *(f"    {e}" for e in check.examples)]))
             )
-    print(f"{folder}: {'a run can use it' if usable(checks) else 'a run cannot use it as it is'}")
+    other = any(check.name == PRESET_SPLITS and check.state != "ok" for check in checks)
+    said = f"a run can use it{', with the settings that the note names' if other else ''}"
+    print(f"{folder}: {said if usable(checks) else 'a run cannot use it as it is'}")
     if json_file is not None:
         write_json(json_file, {"layout": layout, "usable": usable(checks), "checks": [asdict(check) for check in checks]})
     raise typer.Exit(0 if usable(checks) else 1)

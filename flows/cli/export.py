@@ -19,7 +19,7 @@ def export(
     out: Annotated[Path, typer.Option(help="folder to write; it must be empty or not there yet")],
     what: Annotated[
         str | None,
-        typer.Option(help="pseudo (labels of the training split) or segmentation; default segmentation", show_default=False),
+        typer.Option(help="pseudo (labels of a train or seed split) or segmentation; default segmentation", show_default=False),
     ] = None,
     variant: Annotated[
         str | None,

@@ -118,8 +118,8 @@ def verify(store: Store = None) -> None:
 
 
 def _listed(record: Any) -> dict[str, Any]:
-    """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, segmentation's the
-    mean over splits."""
+    """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, the mean over
+    splits."""
     seconds = None
     if record.finished:
         seconds = (datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)).total_seconds()
@@ -132,6 +132,6 @@ def _listed(record: Any) -> dict[str, Any]:
         "state": "crashed" if record.dead else record.state,
         "seconds": seconds,
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",
-        "pseudo labels": seeds[0] if seeds else None,
+        "pseudo labels": sum(seeds) / len(seeds) if seeds else None,
         "segmentation": sum(segmented) / len(segmented) if segmented else None,
     }

@@ -109,6 +109,8 @@ def _show_results(outputs: dict[str, Any], ui: str) -> None:
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
     for image, reason in outputs["dataset"].summary["bad"].items():
         print(f"skipped {image}: {reason}")
+    for split, count in outputs["dataset"].summary["absent"].items():
+        print(f"left out (dataset.partial): {count} images of {split} that are not in the data folder")
     if spent := spent_line(outputs["describe"]):
         print(spent)
     print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")

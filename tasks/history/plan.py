@@ -113,6 +113,8 @@ def _worded(path: str, old: Any, new: Any) -> str:
     if head == "spec":
         return f"{rest}: {old} → {new}"
     if head == "inputs":
+        if rest == "lists":
+            return "the images of a split changed"
         return f"input {rest.split('.')[0]} changed"
     if path == "outside.attributes":
         return "the file of attributes changed"

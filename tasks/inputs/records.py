@@ -18,7 +18,10 @@ from tasks.engine.identity import digest_of
 from tasks.engine.stage import Part, Work
 from tasks.inputs.vision import classes_of
 
-__all__ = ["Record", "batches", "image_parts", "records", "rows_key", "shard_of", "shard_rows", "view_of"]
+__all__ = [
+    "Record", "batches", "cam_image_parts", "cam_records", "image_parts", "records", "rows_key", "shard_of", "shard_rows",
+    "view_of",
+]  # fmt: skip
 
 Row = TypeVar("Row")
 
@@ -59,18 +62,41 @@ def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[
     return tuple(found)
 
 
+def cam_records(work: Work, split: str) -> list[Record]:
+    """The images of one of `dataset.cam_splits` that none before it has: an image of several is computed once, in the first."""
+    splits = work.run.dataset.cam_splits
+    earlier = {row.id for other in splits[: splits.index(split)] for row in records(work, other)}
+    return [row for row in records(work, split) if row.id not in earlier]
+
+
+def cam_image_parts(work: Work, key: Any) -> list[Part]:
+    """One part a shard of all images that get CAMs and label maps; `key` as in `image_parts`."""
+    return [
+        part
+        for split in work.run.dataset.cam_splits
+        for part in image_parts(work, split, records(work, split), key, among=cam_records(work, split))
+    ]
+
+
 def view_of(spec: DatasetSpec) -> View:
     """How a run sees the pixels of its images."""
     return folder_view(spec.max_side) if spec.layout == "folder" else AS_STORED
 
 
 def image_parts(
-    work: Work, split: str, rows: Sequence[Record], key: Any, what: str = "", among: Sequence[Record] | None = None
+    work: Work,
+    split: str,
+    rows: Sequence[Record],
+    key: Any,
+    what: str = "",
+    among: Sequence[Record] | None = None,
+    scored: str | None = None,
 ) -> list[Part]:
     """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
 
     `among`: those of `rows` that the parts are about, where that is not all of them; shards are cut and named as if it
-    were, so that they fit the shards of a stage that is about more. Parts are named SPLIT-iofn, with `what-` before it. A
+    were, so that they fit the shards of a stage that is about more. `scored`: the split that these are scored as, where that
+    is another one. Parts are named SPLIT-iofn, with `what-` before it, or `what-SCORED-in-`. A
     shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until
     the number of shards doubles.
     """
@@ -84,8 +110,9 @@ def image_parts(
     for index in sorted(shards):
         shard = f"{split}-{index + 1}of{count}"
         basis = {"rows": rows_key(shards[index]), **key(shard, shards[index])}
-        about = {"split": split, "index": index, "count": count}
-        full = f"{what}-{shard}" if what else shard
+        about = {"split": split, "index": index, "count": count, "scored": scored or split}
+        name = f"{scored}-in-{shard}" if scored and scored != split else shard
+        full = f"{what}-{name}" if what else name
         parts.append(Part(name=full, items=len(shards[index]), key=basis, what=what, about=about))
     return parts
 

@@ -96,7 +96,7 @@ def chosen_maps(record: RunRecord, wanted: Wanted) -> tuple[dict[str, Any], list
             raise SettingError("--variant chooses among segmentations; pseudo labels have none")
         stage = "dynamic" if "dynamic" in record.own else "refine"
         folder = sealed(record, stage).folder / PSEUDO_LABELS
-        split = _one_of([record.run.dataset.train_split], wanted.split, "--split")
+        split = _one_of(record.run.dataset.cam_splits, wanted.split, "--split")
         about = {"what": what, "stage": stage, "split": split}
     elif what == "segmentation":
         output = sealed(record, "predict")

@@ -20,7 +20,8 @@ from tests.flows.server import task_runs
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 SETTINGS = [
-    "dataset.val_splits=[held_out]", "clip.model=excel-tiny", "knowledge.attributes=16", "shards.images=5",
+    "dataset.train_split=train", "dataset.val_splits=[held_out]", "clip.model=excel-tiny", "knowledge.attributes=16",
+    "shards.images=5",
     "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]", "refine.par.iterations=2",
     "train.crop=64", "train.iterations=2", "train.batch_size=2", "train.dynamic_from=1", "train.own_argmax_from=1",
     "train.segmenter.width=16", "report.gallery_images=2",

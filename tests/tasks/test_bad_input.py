@@ -13,7 +13,10 @@ from tasks.engine.stage import Place
 from tests.conftest import SMALL_DEMO
 
 # The world's folder, read as any user's folder in VOC layout.
-AS_VOC = ["dataset.prompts=world", "dataset.val_splits=[held_out_1]", "clip.model=excel-tiny", "knowledge.attributes=16"]
+AS_VOC = [
+    "dataset.prompts=world", "dataset.train_split=train", "dataset.val_splits=[held_out_1]", "clip.model=excel-tiny",
+    "knowledge.attributes=16",
+]  # fmt: skip
 SMALL = [setting for setting in SMALL_DEMO if not setting.startswith("dataset")]
 SIZES = ["cams.image_size=64", "predict.image_size=64", "train.crop=64"]
 

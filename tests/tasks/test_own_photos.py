@@ -103,7 +103,8 @@ def test_a_class_that_no_file_knows_is_said(photos, tmp_path):
     shutil.copytree(photos, data)
     table = data / "labels.csv"
     table.write_text(table.read_text().replace("Boat", "axolotl"))
-    with pytest.raises(PromptError, match="no bundled descriptions of axolotl; write .*classes.json, give a file.* or let a model"):
+    advice = "no bundled descriptions of axolotl; write .*classes.json, give a file.* or let a model"
+    with pytest.raises(PromptError, match=advice):
         follow(preset("photos"), Place(store=tmp_path, data=data), "describe", run_stage)
 
 
