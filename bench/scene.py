@@ -61,7 +61,7 @@ class Scene:
     @cached_property
     def inputs(self) -> list[Tensor]:
         """(1, 3, SIDE, SIDE) each."""
-        return [self.vision.prepare([self.vision.warp(image)]) for image in self.images]
+        return [self.vision.prepare([image]) for image in self.images]
 
     @cached_property
     def pixels(self) -> list[Tensor]:

@@ -159,14 +159,14 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
 
     def ours(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        encoded = vision.encode(vision.prepare([vision.warp(image)]), layers, whole=False)
+        encoded = vision.encode(vision.prepare([image]), layers, whole=False)
         cams = vision.cams(encoded)[0, list(scene.classes[i])]
         return labelled(i, image, cams, vision.attention(encoded.path, run.refine)[0])
 
     def in_two_stages(i: int, keep: bool) -> Labels:
         """As a run does it: CAMs through a store, and with them the attention, if it keeps that."""
         shard = Path(tempfile.mkdtemp(dir=folder))
-        encoded = vision.encode(vision.prepare([vision.warp(read_image(scene.paths[i]))]), layers if keep else 0, whole=False)
+        encoded = vision.encode(vision.prepare([read_image(scene.paths[i])]), layers if keep else 0, whole=False)
         cams = vision.cams(encoded)[0, list(scene.classes[i])].numpy()
         kept = [vision.attention(encoded.path, run.refine)[0].half().numpy()] if keep else []
         write_cams(shard / "one", ["photo"], [scene.classes[i]], [cams], kept)
@@ -177,7 +177,7 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
         image, reader = read_image(scene.paths[i]), CamReader(shard)
         stored = reader.attention("photo")
         if stored is None:
-            path = vision.encode_original(vision.prepare([vision.warp(image)]), layers)
+            path = vision.encode_original(vision.prepare([image]), layers)
             attention = vision.attention(path, run.refine)[0]
         else:
             attention = torch.from_numpy(stored).float()
@@ -185,7 +185,7 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
 
     def theirs(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        batch = vision.prepare([vision.warp(image)])
+        batch = vision.prepare([image])
         return save(published.chain(vision.clip, scene.text, image, scene.classes[i], batch, run).numpy())
 
     for name, way in {

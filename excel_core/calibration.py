@@ -21,8 +21,8 @@ __all__ = ["OriginalPath", "Relation", "calibrated_features", "layer_features", 
 
 @dataclass(frozen=True)
 class Intra:
-    """What a calibrated block mixes: values (B, N, D_s), all heads side by side, and A_svc (B, H, N, N), summed over heads to
-    (B, 1, N, N) where one map serves them all; None where every token keeps its own value."""
+    """What a calibrated block mixes: values (B, N, D_s), all heads side by side, and A_svc (B, H, N, N), or (B, 1, N, N) where
+    one map serves all heads; None where every token keeps its own value."""
 
     values: Tensor
     weights: Tensor | None
@@ -47,7 +47,7 @@ class OriginalPath:
 
 @dataclass(frozen=True)
 class Relation:
-    """Learnt relation between patches: r (B, h*w, h*w) raw (eq. 8) and probability sigmoid(r)."""
+    """Learnt relation between patches: r (B, h*w, h*w) raw (eq. 8) and probability R̂ in [0, 1] that two are of one class."""
 
     raw: Tensor
     probability: Tensor
@@ -113,10 +113,11 @@ def calibrated_features(
     for block, intra in enumerate(path.intra, count - spec.depth):
         if intra.weights is None:
             attended = intra.values[:, 1:]
-        elif spec.heads == "sum":  # published: one map, summed over heads, for every head's values
+        elif spec.heads != "each":  # one map for every head's values
             attended = intra.weights[:, 0, 1:] @ intra.values
             if extra is not None:
-                attended = attended + clip.heads * (extra @ intra.values[:, 1:])
+                copies = clip.heads if spec.heads == "sum" else 1  # it is added to each head's map, before their sum
+                attended = attended + copies * (extra @ intra.values[:, 1:])
         else:
             values = intra.values.unflatten(-1, (clip.heads, -1)).transpose(1, 2)
             each = intra.weights[:, :, 1:] @ values
@@ -131,12 +132,16 @@ def side_by_side(heads: Tensor) -> Tensor:
 
 
 def _intra(heads: QueryKeyValue, spec: CalibrationSpec) -> Intra:
-    """Values of a block, and A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 a head, or summed over heads (eq. 5)."""
+    """Values of a block, and A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 (eq. 5): a head, summed over heads (published), or, as
+    the equation is printed, of the whole width at once."""
     values = side_by_side(heads.v)
     if spec.attention == "v":
         return Intra(values, None)
-    total, scale = None, heads.q.shape[-1] ** -0.5
-    for o in (heads.q, heads.k, heads.v):
+    kinds = [heads.q, heads.k, heads.v]
+    if spec.heads == "whole":
+        kinds = [side_by_side(kind)[:, None] for kind in kinds]
+    total, scale = None, kinds[0].shape[-1] ** -0.5
+    for o in kinds:
         weights = torch.softmax(o * scale @ o.mT, dim=-1)
         if spec.heads == "sum":
             weights = weights.sum(dim=1, keepdim=True)
@@ -163,18 +168,22 @@ def layer_features(path: OriginalPath, calibrated: Tensor, spec: CalibrationSpec
     return torch.stack(outputs)
 
 
-def relation_of(features: Tensor, spec: CalibrationSpec) -> Relation:
-    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and its sigmoid, (B, h*w, h*w) (eq. 8).
+def relation_of(features: Tensor, spec: CalibrationSpec, together: int | None = None) -> Relation:
+    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11).
 
-    The mean runs over the whole batch, the team's ('batch', published: an image depends on its batch mates), or each image.
+    The mean runs over each image, or ('batch', published: an image depends on its batch mates) over as many images in a row as
+    are seen `together`; None: the whole batch, the team's. R̂ is the sigmoid of r (published), or of the cosine alone.
     """
     unit = F.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit
-    # All processes' shares are of one size.
-    whole = spec.relation_mean == "batch"
-    mean = global_sum(cosine.mean()) / team().world if whole else cosine.mean(dim=(1, 2), keepdim=True)
+    if spec.relation_mean == "image":
+        mean = cosine.mean(dim=(1, 2), keepdim=True)
+    elif together is None:
+        mean = global_sum(cosine.mean()) / team().world  # all processes' shares are of one size
+    else:
+        mean = cosine.unflatten(0, (-1, together)).mean(dim=(1, 2, 3)).repeat_interleave(together).view(-1, 1, 1)
     raw = 3 * (cosine - mean)
-    return Relation(raw, torch.sigmoid(raw))
+    return Relation(raw, torch.sigmoid(raw if spec.probability == "relation" else cosine))
 
 
 def relation_attention(raw: Tensor) -> Tensor:

@@ -18,9 +18,12 @@ def patch_text_cams(features: Tensor, text: Tensor, classes: int, spec: CamSpec)
     """features P (B, 1+M, D) class token first; text (C+Z, D) unit rows, Z background prompts last → (B, C, M) in [0, 1].
 
     Surgery: score_ic = w_c F_i·T_c - mean_c'(w_c' F_i·T_c') with w = softmax_c(2 F_cls·T_c) / its mean; algebraically
-    the published one without its (B, N, C, D) tensor. Without surgery: the plain similarity.
+    the published one without its (B, N, C, D) tensor. Without surgery: the plain similarity. Over channels it is the cosine,
+    of whatever length the texts are.
     """
     tokens = normalise_tokens(features, spec)
+    if spec.features == "over_channels":
+        text = F.normalize(text, dim=1)
     scores = tokens @ text.T
     if spec.surgery:
         presence = torch.softmax(2 * scores[:, :1], dim=-1)

@@ -3,7 +3,6 @@
 Only reads an open_clip model's modules; nothing here trains or patches it. Loading is in `clip_weights.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from excel_core.errors import ModelError
 
-__all__ = ["FrozenClip", "VisionOnly", "as_batch", "check_plain_vit", "normalise_pixels", "warp_image"]
+__all__ = [
+    "FrozenClip", "VisionOnly", "as_pixels", "check_plain_vit", "crop_as_published", "normalise_pixels", "resize_pixels",
+]  # fmt: skip
 
 # Mean and standard deviation of R, G, B in [0, 1].
 PIXEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -152,17 +152,30 @@ def check_plain_vit(model: Any, name: str) -> None:
         raise ModelError(f"{name}: unsupported in its vision tower: {'; '.join(problems)}; choose a plain ViT")
 
 
-def warp_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """image (H, W, 3) uint8 RGB → (size, size, 3) uint8, warped to a square (method 2)."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def as_batch(warped: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """warped (S, S, 3) uint8 each → (B, 3, S, S) float32 in [0, 1] on the device, sent there in 8 bits from pinned memory."""
-    pixels = torch.from_numpy(np.stack(warped))
+def as_pixels(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """image (H, W, 3) uint8 RGB → (1, 3, H, W) float32 in [0, 1] on the device, sent there in 8 bits from pinned memory."""
+    pixels = torch.from_numpy(image)
     if device.type == "cuda":
         pixels = pixels.pin_memory()
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    return pixels.to(device, non_blocking=True).permute(2, 0, 1)[None].float() / 255
+
+
+def resize_pixels(pixels: Tensor, side: int, antialias: bool = False) -> Tensor:
+    """pixels (B, 3, H, W) float → (B, 3, side, side), bilinear with half-pixel centres (method 2).
+
+    Nothing is rounded, and without `antialias` nothing is smoothed: 8 → 4 of [0, 0, 0, 255, 0, 0, 0, 0] is [0, 127.5, 0, 0].
+    It commutes with `normalise_pixels`, up to float32's last bits, for the weights of every pixel sum to 1; the published code
+    normalises first.
+    """
+    return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def crop_as_published(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """pixels (B, 3, H, W) float32 in 0…255 → the same normalised and back, truncated to whole numbers: about one in a hundred
+    is then one less. So the published training gives a crop's colours to PAR (method 4)."""
+    statistics = PIXEL_STATISTICS[normalisation]
+    mean, std = (pixels.new_tensor([255 * value for value in values]).view(1, 3, 1, 1) for values in statistics)
+    return ((pixels - mean) / std * std + mean).to(torch.uint8).to(pixels.dtype)
 
 
 def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:

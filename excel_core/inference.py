@@ -8,51 +8,55 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.clip import as_pixels
 from excel_core.config import PredictSpec
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
 
-__all__ = ["segment_multi_scale", "segment_single_scale"]
+__all__ = ["scale_plan", "segment_multi_scale", "segment_single_scale"]
+
+Size = tuple[int, int]
 
 
 def segment_single_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:
-    """image (H, W, 3) uint8 → logits (C+1, H, W), background first: warped to S x S once, no flip."""
-    return _logits(vision, segmenter, vision.prepare([vision.warp(image)]), image.shape[:2])[0]
+    """image (H, W, 3) uint8 → logits (C+1, H, W), background first: resized to S x S once, no flip."""
+    logits = _logits(vision, segmenter, vision.prepare([image]))
+    return _enlarged(logits, (image.shape[0], image.shape[1]))[0]
 
 
 def segment_multi_scale(vision: Vision, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Tensor:
-    """image (H, W, 3) uint8 → mean logits (C+1, H, W) over `spec.scales` and flips.
+    """image (H, W, 3) uint8 → mean logits (C+1, H, W) over `spec.scales`, each scale the mean over its flips.
 
-    Each scale is resized from the S x S input, never from another scale's. `flip="not_at_1"` forgets the flip at scale
-    1.0, as the published VOC evaluation does.
+    Every scale is resized from the photo itself. `flip="not_at_1"` forgets the flip at scale 1.0, as the published VOC
+    evaluation does. Logits are averaged at `spec.average_at` of the photo's sides, then enlarged.
     """
-    base = vision.prepare([vision.warp(image)])
-    total, count = torch.zeros((), device=base.device), 0
-    for side, flips in scale_plan(base.shape[-1], vision.clip.patch, spec):
-        resized = base if side == base.shape[-1] else _resize(base, side)
-        views = torch.cat([resized, resized.flip(-1)]) if flips else resized
-        logits = _logits(vision, segmenter, views, image.shape[:2], flips)
-        total, count = total + logits.sum(dim=0), count + len(logits)
-    return total / count
+    size = (image.shape[0], image.shape[1])
+    small = tuple(max(1, int(spec.average_at * side)) for side in size)
+    pixels = as_pixels(image, vision.clip.device)
+    by_scale = []
+    for side, flips in scale_plan(vision.spec.image_size, vision.clip.patch, spec):
+        view = vision.resized(pixels, side)
+        logits = _logits(vision, segmenter, torch.cat([view, view.flip(-1)]) if flips else view)
+        if flips:
+            logits = torch.stack([logits[0], logits[1].flip(-1)])
+        by_scale.append(_enlarged(logits, (small[0], small[1])).mean(dim=0))
+    mean = torch.stack(by_scale).mean(dim=0)
+    return mean if small == size else _enlarged(mean[None], size)[0]
 
 
 def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, bool]]:
-    """(side in pixels, whether flipped too) a scale; sides are rounded to whole patches."""
+    """(side in pixels, whether flipped too) a scale; sides are rounded to whole patches, which S = 320 needs at no scale."""
     return [
         (max(patch, round(size * scale / patch) * patch), not (spec.flip == "not_at_1" and scale == 1.0))
         for scale in spec.scales
     ]
 
 
-def _resize(image: Tensor, side: int) -> Tensor:
-    return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
-
-
-def _logits(vision: Vision, segmenter: Segmenter, views: Tensor, size: tuple[int, ...], flips: bool = False) -> Tensor:
-    """views (V, 3, s, s), the second half mirrored when `flips` → logits (V, C+1, H, W), mirrored back."""
+def _logits(vision: Vision, segmenter: Segmenter, views: Tensor) -> Tensor:
+    """views (V, 3, s, s) network input → logits (V, C+1, h, w)."""
     encoded = vision.encode(views)
-    logits = segmenter(vision.layers(encoded), encoded.path.grid).logits.float()
-    if flips:
-        half = len(views) // 2
-        logits = torch.cat([logits[:half], logits[half:].flip(-1)])
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+    return segmenter(vision.layers(encoded), encoded.path.grid).logits.float()  # type: ignore[no-any-return]
+
+
+def _enlarged(logits: Tensor, size: Size) -> Tensor:
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

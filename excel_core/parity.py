@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from excel_core.affinity import (
 )
 from excel_core.calibration import calibrated_features, layer_features, original_path, relation_of
 from excel_core.cams import normalise_tokens, patch_text_cams
+from excel_core.clip import FrozenClip
 from excel_core.clip_weights import clip_from_openai_state
 from excel_core.config import KnowledgeSpec, SegmenterSpec
 from excel_core.errors import StoreError
@@ -34,12 +36,23 @@ from excel_core.par import pixel_adaptive_refinement
 from excel_core.presets import preset
 from excel_core.segmenter import Segmenter
 
-__all__ = ["Comparison", "compare_with_goldens"]
+__all__ = [
+    "Arrays", "Comparison", "Tolerances", "compare_array", "compare_with_goldens", "golden_clip", "golden_segmenter",
+    "load_goldens",
+]  # fmt: skip
 
-ARRAY_TOLERANCE = 1e-4  # of the largest golden magnitude
-LABEL_TOLERANCE = 1e-3  # share of pixels that may differ
-LOSS_TOLERANCE = 1e-5  # relative
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest error of a key: `array`, of the largest golden magnitude unless `absolute`; `labels`, the share of pixels that
+    may differ; `loss`, relative."""
+
+    array: float = 1e-4
+    labels: float = 1e-3
+    loss: float = 1e-5
+    absolute: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,17 +71,26 @@ class Comparison:
 
 def compare_with_goldens(prefix: Path) -> list[Comparison]:
     """Compare with PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz; one Comparison a golden key that is not an input."""
-    golden = _load(prefix, "")
-    clip = clip_from_openai_state(_tensors(_load(prefix, "_clip")), quick_gelu=True)
+    golden, clip = load_goldens(_part(prefix, "")), golden_clip(prefix)
     with torch.inference_mode():
-        computed = _compute(golden, clip, _tensors(_load(prefix, "_head")))
+        computed = _compute(golden, clip, golden_segmenter(prefix, clip, golden["static_cams"].shape[-1]))
     inputs = {"image", "text", "bank", "par_image"} | {key for key in golden if key.startswith("classes_")}
     missing = sorted(set(golden) - inputs - set(computed))
-    results = [_compare(key, computed[key], golden[key]) for key in golden if key in computed]
+    results = [compare_array(key, computed[key], golden[key], Tolerances()) for key in golden if key in computed]
     return results + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in missing]
 
 
-def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Tensor]:
+def golden_clip(prefix: Path) -> FrozenClip:
+    """The CLIP in PREFIX_clip.npz, under OpenAI's names."""
+    return clip_from_openai_state(_tensors(load_goldens(_part(prefix, "_clip"))), quick_gelu=True)
+
+
+def golden_segmenter(prefix: Path, clip: FrozenClip, classes: int) -> Segmenter:
+    """Neck and head in PREFIX_head.npz, in evaluation mode and without dropout."""
+    return _segmenter(_tensors(load_goldens(_part(prefix, "_head"))), clip, classes)
+
+
+def _compute(golden: Arrays, clip: FrozenClip, segmenter: Segmenter) -> dict[str, Tensor]:
     """Every golden output, keyed as in the archive."""
     run = preset("voc", "reference")
     cams_spec, calibration, refine = run.cams, run.cams.calibration, run.refine
@@ -90,7 +112,6 @@ def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Te
     out["attention_layer7"] = path.attention[0]
     out["attention_mean_last6"] = attention = mean_attention(scaled, refine.affinity)
 
-    segmenter = _segmenter(head, clip, classes)
     segmentation = segmenter(layers, path.grid)
     out["adapter_features"], out["seg_logits"] = segmentation.features, segmentation.logits
     relation = relation_of(segmentation.features, calibration)
@@ -120,7 +141,7 @@ def _compute(golden: Arrays, clip: Any, head: dict[str, Tensor]) -> dict[str, Te
 
 
 def _compare_losses(
-    golden: Arrays, logits: Tensor, probability: Tensor, grid: tuple[int, int], radius: int
+    golden: Arrays, logits: Tensor, probability: Tensor, grid: tuple[int, int], radius: int | None
 ) -> dict[str, Tensor]:
     """Losses and scores against the golden pseudo labels, which are these keys' own inputs."""
     truth = torch.from_numpy(golden["pseudo_labels"]).long()
@@ -139,11 +160,11 @@ def _compare_losses(
     }
 
 
-def _segmenter(state: dict[str, Tensor], clip: Any, classes: int) -> Segmenter:
+def _segmenter(state: dict[str, Tensor], clip: FrozenClip, classes: int) -> Segmenter:
     """The segmenter holding a published neck + decoder state dict."""
     layers = len({key.split(".")[3] for key in state if key.startswith("decoder.transformer.resblocks.")})
     width = state["neck.linear_fuse.bias"].shape[0]
-    segmenter = Segmenter(len(clip.blocks), clip.width, classes, SegmenterSpec(width=width, layers=layers))
+    segmenter = Segmenter(len(clip.blocks), clip.width, classes, SegmenterSpec(width=width, layers=layers, dropout=0))
     rename: list[Callable[[str], str]] = [
         lambda key: key.replace("neck.linears_modulelist.", "neck.adapters."),
         lambda key: key.replace(".proj.", ".0.").replace(".proj_2.", ".2.") if ".adapters." in key else key,
@@ -160,26 +181,36 @@ def _segmenter(state: dict[str, Tensor], clip: Any, classes: int) -> Segmenter:
     return segmenter.eval()
 
 
-def _compare(key: str, computed: Tensor, golden: NDArray[Any]) -> Comparison:
+def compare_array(key: str, computed: Tensor, golden: NDArray[Any], tolerances: Tolerances) -> Comparison:
+    """One key: golden uint8 arrays are labels, keys with `loss` losses, each on its own; the rest are arrays."""
     got = computed.numpy()
     if got.shape != golden.shape:
         return Comparison(f"{key} (shape {got.shape}, golden {golden.shape})", float("nan"), 0.0)
     if golden.dtype == np.uint8:
-        return Comparison(key, float((got != golden).mean()), LABEL_TOLERANCE)
+        return Comparison(key, float((got != golden).mean()), tolerances.labels)
     defined = ~np.isnan(golden)  # classes without pixels have no IoU
     if not np.array_equal(defined, ~np.isnan(got)):
         return Comparison(f"{key} (defined elsewhere)", float("nan"), 0.0)
-    worst = float(np.abs(got - golden)[defined].max(initial=0.0))
-    scale = float(np.abs(golden[defined]).max(initial=0.0)) or 1.0
-    return Comparison(key, worst / scale, LOSS_TOLERANCE if key.startswith("loss_") else ARRAY_TOLERANCE)
+    errors, sizes = np.abs(got - golden)[defined], np.abs(golden[defined])
+    if "loss" in key:
+        return Comparison(key, float((errors / np.where(sizes > 0, sizes, 1)).max(initial=0.0)), tolerances.loss)
+    scale = 1.0 if tolerances.absolute else float(sizes.max(initial=0.0)) or 1.0
+    return Comparison(key, float(errors.max(initial=0.0)) / scale, tolerances.array)
 
 
-def _load(prefix: Path, suffix: str) -> Arrays:
-    path = prefix.with_name(f"{prefix.name}{suffix}.npz")
+def load_goldens(path: Path) -> Arrays:
+    """The arrays of a golden file; StoreError where it is missing or no .npz file."""
     if not path.is_file():
         raise StoreError(f"{path} does not exist; parity needs PREFIX.npz, PREFIX_clip.npz and PREFIX_head.npz")
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise StoreError(f"{path}: not readable as an .npz file ({error}); give the file of golden arrays") from None
+
+
+def _part(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(f"{prefix.name}{suffix}.npz")
 
 
 def _tensors(arrays: Arrays) -> dict[str, Tensor]:

@@ -69,11 +69,11 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
         "encoder": {"name": _public_name(clip.name), **clip.config},
         "segmenter": trained.spec.model_dump(mode="json"),
         "input": {
-            **spec.model_dump(mode="json", include={"image_size", "normalisation", "calibration"}),
+            **spec.model_dump(mode="json", include={"image_size", "antialias", "normalisation", "calibration"}),
             "patch": clip.patch,
             "grid": [side, side],
         },
-        "predict": trained.predict.model_dump(mode="json", include={"scales", "flip"}),
+        "predict": trained.predict.model_dump(mode="json", include={"scales", "flip", "average_at"}),
         "crf": trained.crf.model_dump(mode="json"),
     }
     states = {"encoder": clip.visual.state_dict(), "segmenter": trained.segmenter.state_dict()}

@@ -24,16 +24,17 @@ from excel_core.calibration import (
     calibrated_features,
     layer_features,
     original_path,
-    relation_of,
 )
 from excel_core.cams import patch_text_cams
-from excel_core.clip import FrozenClip, as_batch, normalise_pixels, warp_image
-from excel_core.config import CamSpec, RefineSpec
+from excel_core.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels
+from excel_core.config import CamSpec, ParSpec, RefineSpec
 from excel_core.crf import dense_crf
 from excel_core.par import pixel_adaptive_refinement
-from excel_core.segmenter import Segmenter
 
-__all__ = ["Encoded", "Vision", "label_steps", "refine_batch", "refine_labels", "refine_maps", "step_names"]
+__all__ = [
+    "Encoded", "Vision", "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps",
+    "step_names",
+]  # fmt: skip
 
 Image = NDArray[np.uint8]
 
@@ -55,13 +56,14 @@ class Vision:
     classes: int
     spec: CamSpec
 
-    def warp(self, image: Image) -> Image:
-        """image (H, W, 3) uint8 RGB → (S, S, 3) uint8, as `prepare` takes it; work for a reading thread."""
-        return warp_image(image, self.spec.image_size)
+    def prepare(self, images: Sequence[Image]) -> Tensor:
+        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
+        return torch.cat([self.resized(as_pixels(image, self.clip.device)) for image in images])
 
-    def prepare(self, warped: Sequence[Image]) -> Tensor:
-        """warped (S, S, 3) uint8 each → network input (B, 3, S, S), normalised, on the device."""
-        return normalise_pixels(as_batch(warped, self.clip.device), self.spec.normalisation)
+    def resized(self, pixels: Tensor, side: int | None = None) -> Tensor:
+        """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), normalised; None: at S."""
+        square = resize_pixels(pixels, side or self.spec.image_size, self.spec.antialias)
+        return normalise_pixels(square, self.spec.normalisation)
 
     def encode(self, batch: Tensor, attention_layers: int = 0, whole: bool = True) -> Encoded:
         """batch (B, 3, S, S) normalised → Encoded; `attention_layers` last q-k attentions are kept. `whole`: as the neck
@@ -103,11 +105,6 @@ class Vision:
         cams = patch_text_cams(self.clip.project(calibrated), text, self.classes, self.spec)
         return cams.reshape(*cams.shape[:2], *encoded.path.grid)
 
-    def relation(self, segmenter: Segmenter, encoded: Encoded) -> Relation:
-        """The learnt relation of each image on its own, as when images come one at a time; no dropout."""
-        spec = self.spec.calibration.model_copy(update={"relation_mean": "image"})
-        return relation_of(segmenter(self.layers(encoded), encoded.path.grid).features, spec)
-
     def attention(self, path: OriginalPath, spec: RefineSpec, relation: Relation | None = None) -> Tensor:
         """Patch attention (B, M, M) for refinement: the layers' mean, or the dynamic choice under a relation."""
         scaled = scale_attention(path.attention.float(), self.clip.heads, self.spec.calibration, spec.affinity)
@@ -123,16 +120,17 @@ def step_names(spec: RefineSpec) -> list[str]:
 
 
 def refine_labels(
-    image: Image, classes: Sequence[int], cams: Tensor, attention: Tensor, spec: RefineSpec
+    image: Image, network_input: Tensor, classes: Sequence[int], cams: Tensor, attention: Tensor, spec: RefineSpec
 ) -> dict[str, NDArray[np.uint8]]:
-    """One image (H, W, 3), its K class indices, cams (K, h, w), attention (M, M) → label maps (H, W) a step.
+    """One image (H, W, 3) and its network input (3, S, S), its K class indices, cams (K, h, w), attention (M, M) → label maps
+    (H, W) a step.
 
     Steps in order: 'raw', then 'affinity', 'par', 'crf' as enabled; 0 background, c+1 class c. The last is the pseudo label.
     """
-    return label_steps(image, classes, refine_maps(image, cams, attention, spec), spec)
+    return label_steps(image, classes, refine_maps(image, network_input, cams, attention, spec), spec)
 
 
-def refine_maps(image: Image, cams: Tensor, attention: Tensor, spec: RefineSpec) -> dict[str, Tensor]:
+def refine_maps(image: Image, network_input: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> dict[str, Tensor]:
     """The part of `refine_labels` that runs on the model's device: maps (K+1, H, W), background first, a step."""
     size = image.shape[:2]
     maps = upsample_with_background(cams, size, spec.background_power, rescale=False)
@@ -141,9 +139,18 @@ def refine_maps(image: Image, cams: Tensor, attention: Tensor, spec: RefineSpec)
         refined = affinity_cams(cams, attention, spec.affinity)
         steps["affinity"] = maps = upsample_with_background(refined, size, spec.background_power)
     if spec.par.enabled:
-        colours = torch.from_numpy(image).to(maps.device).permute(2, 0, 1)[None].to(maps.dtype)
-        steps["par"] = pixel_adaptive_refinement(colours, maps[None], spec.par)[0]
+        steps["par"] = pixel_adaptive_refinement(par_colours(image, network_input, spec.par), maps[None], spec.par)[0]
     return steps
+
+
+def par_colours(image: Image, network_input: Tensor, spec: ParSpec) -> Tensor:
+    """What guides PAR on a whole photo: image (H, W, 3) uint8, its network input (3, S, S) → (1, 3, H, W) float32.
+
+    Published: the network input, enlarged with corners aligned; or the photo's own pixels.
+    """
+    if spec.image == "photo":
+        return torch.from_numpy(image).to(network_input.device).permute(2, 0, 1)[None].float()
+    return F.interpolate(network_input[None].float(), size=image.shape[:2], mode="bilinear", align_corners=True)
 
 
 def label_steps(
@@ -153,10 +160,16 @@ def label_steps(
     names = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
     labels = {step: names[scores.argmax(dim=0).cpu().numpy()] for step, scores in steps.items()}
     if spec.crf.enabled:
-        scores = steps[list(steps)[-1]].clamp_min(0)
-        probabilities = (scores / scores.sum(dim=0, keepdim=True).clamp_min(1e-8)).cpu().numpy()
-        labels["crf"] = names[dense_crf(image, probabilities.astype(np.float32), spec.crf).argmax(axis=0)]
+        scores = steps[crf_source(spec)].float().clamp_min(0)
+        if spec.crf.normalised:
+            scores = scores / scores.sum(dim=0, keepdim=True).clamp_min(1e-8)
+        labels["crf"] = names[dense_crf(image, scores.cpu().numpy(), spec.crf).argmax(axis=0)]
     return labels
+
+
+def crf_source(spec: RefineSpec) -> str:
+    """The step whose maps a CAM seed's CRF refines: the last before it, or the last before PAR (published)."""
+    return [step for step in step_names(spec) if step != "crf" and (step != "par" or spec.crf.of == "par")][-1]
 
 
 def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:

@@ -11,7 +11,7 @@ from excel_core.stores import join_cams, write_cams
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
-from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
@@ -32,8 +32,8 @@ def build_cam_part(work: Work) -> dict[str, Any]:
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     layers = work.run.refine.affinity.layers if _keeps_attention(work.run, vision.clip.patch) else 0
     kept, attention = [], []
-    for batch in track(batches(read_ahead(rows, lambda row: vision.warp(row.read())), work.run.cams.batch_size), len):
-        encoded = vision.encode(vision.prepare([warped for _, warped in batch]), layers, whole=False)
+    for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
+        encoded = vision.encode(vision.prepare([image for _, image in batch]), layers, whole=False)
         cams = vision.cams(encoded).float().cpu().numpy()
         kept += [cam[list(row.classes)] for (row, _), cam in zip(batch, cams, strict=True)]
         if layers:

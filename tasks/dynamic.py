@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from excel_core.config import RunSpec
+from excel_core.lvc import learnt_seeds
 from excel_core.seeds import refine_maps, step_names
 from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import write_cams
@@ -36,19 +35,15 @@ def build_dynamic_part(work: Work) -> dict[str, Any]:
     rows = shard_rows(work, records(work, work.run.dataset.train_split))
     kept = []
 
-    def read(row: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image = row.read()
-        return image, vision.warp(image)
-
     with SideThreads(vision.clip.device) as side:
-        for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
-            encoded = vision.encode(vision.prepare([warped for _, (_, warped) in batch]), spec.affinity.layers)
-            relation = vision.relation(segmenter, encoded)
-            cams, attention = vision.cams(encoded, relation).float(), vision.attention(encoded.path, spec, relation)
-            for i, (row, (image, _)) in track(list(enumerate(batch))):
-                own = cams[i, list(row.classes)]
+        for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
+            images = vision.prepare([image for _, image in batch])
+            seeds = learnt_seeds(vision, segmenter, images, spec, work.run.dynamic.mirror)
+            for i, (row, image) in track(list(enumerate(batch))):
+                own = seeds.cams[i, list(row.classes)]
                 kept.append(own.cpu().numpy())
-                side.call(save_labels, work, row.id, image, row.classes, refine_maps(image, own, attention[i], spec))
+                maps = refine_maps(image, images[i], own, seeds.attention[i], spec)
+                side.call(save_labels, work, row.id, image, row.classes, maps)
             side.settle()
     write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
     return {"images": len(rows), "steps": step_names(spec)}
@@ -64,6 +59,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "cams": run.cams.model_dump(mode="json"),
         "refine": run.refine.model_dump(mode="json"),
         "segmenter": run.train.segmenter.model_dump(mode="json"),
+        "dynamic": run.dynamic.model_dump(mode="json"),
     }
 
 

@@ -49,9 +49,10 @@ def build_refine_part(work: Work) -> dict[str, Any]:
 
     with SideThreads(vision.clip.device) as side:
         for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
-            attention = _attention(vision, [stored for _, stored in batch], spec)
-            for (row, stored), its in track(list(zip(batch, attention, strict=True))):
-                maps = refine_maps(stored.image, stored.cams.to(its), its, spec)
+            images = vision.prepare([stored.image for _, stored in batch])
+            attention = _attention(vision, images, [stored for _, stored in batch], spec)
+            for (row, stored), network_input, its in track(list(zip(batch, images, attention, strict=True))):
+                maps = refine_maps(stored.image, network_input, stored.cams.to(its), its, spec)
                 side.call(save_labels, work, row.id, stored.image, stored.classes, maps)
             side.settle()
     return {"images": len(rows), "steps": step_names(spec)}
@@ -66,12 +67,11 @@ class _Stored(NamedTuple):
     attention: NDArray[np.float16] | None
 
 
-def _attention(vision: Vision, batch: list[_Stored], spec: RefineSpec) -> Tensor:
-    """(B, M, M) float32, on the device."""
+def _attention(vision: Vision, images: Tensor, batch: list[_Stored], spec: RefineSpec) -> Tensor:
+    """images (B, 3, S, S) network input → (B, M, M) float32, on the device."""
     kept = [stored.attention for stored in batch if stored.attention is not None]
     if len(kept) == len(batch):
         return torch.from_numpy(np.stack(kept)).to(vision.clip.device).float()
-    images = vision.prepare([vision.warp(stored.image) for stored in batch])
     return vision.attention(vision.encode_original(images, spec.affinity.layers), spec)
 
 

@@ -9,12 +9,13 @@ import torch
 
 from excel_core.ablation import level_counts, presence_scores
 from excel_core.config import RunSpec
+from excel_core.lvc import learnt_seeds
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
 from tasks.inputs.masks import masked_rows, masks_key, truth_of
-from tasks.inputs.records import batches, image_parts, records, shard_rows
+from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
 from tasks.train import trained_segmenter
 
@@ -48,11 +49,15 @@ def build_sweep_part(work: Work) -> dict[str, Any]:
     templates = load_knowledge(work).knowledge.templates.to(vision.text)
     rows = shard_rows(work, masked_rows(work, split))
     levels, presence = [], []
-    for batch in track(batches(read_ahead(rows, lambda row: vision.warp(row.read())), work.run.cams.batch_size), len):
-        encoded = vision.encode(vision.prepare([warped for _, warped in batch]), whole=segmenter is not None)
-        relation = vision.relation(segmenter, encoded) if segmenter is not None else None
+    for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
+        images = vision.prepare([image for _, image in batch])
+        encoded = vision.encode(images, whole=False)
         presence += presence_scores(vision.clip, encoded.path, templates).cpu().tolist()
-        for (row, _), cam in zip(batch, vision.cams(encoded, relation).float(), strict=True):
+        if segmenter is None:
+            cams = vision.cams(encoded).float()
+        else:
+            cams = learnt_seeds(vision, segmenter, images, work.run.refine, work.run.dynamic.mirror).cams
+        for (row, _), cam in zip(batch, cams, strict=True):
             mask = truth.read(row.id, row.height, row.width)
             levels.append(level_counts(cam, row.classes, mask).assign(image=row.id))
     write_counts(work.folder / "levels.parquet", pd.concat(levels, ignore_index=True))

@@ -13,8 +13,8 @@ from excel_core.config.vision import CalibrationSpec, CamSpec, ClipSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
-    "DescribeSpec", "DynamicSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec",
-    "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "DescribeSpec", "DynamicSpec", "EvaluateSpec", "KnowledgeSpec", "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec",
+    "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 

@@ -29,7 +29,8 @@ class ParSpec(Spec):
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
     image: Literal["network_input", "photo"] = Field(
         "network_input",
-        description="whose colours guide it on whole photos: the network's input, enlarged (published), or the photo's own",
+        description="whose colours guide it: the network's input, enlarged to the photo, or in training the crop back from it "
+        "in 8 bits (published); or the photo's own",
     )
 
 

@@ -55,7 +55,8 @@ class TrainSpec(Spec):
     )
     checkpoint_every: Positive = Field(1000, description="iterations between checkpoints")
     supervision: Literal["labels", "masks"] = Field(
-        "labels", description="masks: trained on true masks, a fully supervised counterpart for comparison; every number says so"
+        "labels",
+        description="masks: trained on true masks, a fully supervised counterpart for comparison; every number says so",
     )
     crop_rule: Literal["pseudo", "random"] = Field(
         "pseudo",

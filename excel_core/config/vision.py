@@ -39,7 +39,9 @@ class CalibrationSpec(Spec):
 class CamSpec(Spec):
     """Patch-text class activation maps (method 3, eq. 1)."""
 
-    image_size: Annotated[int, Field(ge=32, le=2048)] = Field(320, description="side S the image is warped to")
+    image_size: Annotated[int, Field(ge=32, le=2048)] = Field(
+        320, description="side S the image is resized to, aspect not kept"
+    )
     antialias: bool = Field(False, description="smooth the photo as it is shrunk to S; the published code does not")
     normalisation: Literal["imagenet", "clip"] = Field("imagenet", description="pixel mean and std")
     features: Literal["over_tokens", "over_channels"] = Field(

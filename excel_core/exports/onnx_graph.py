@@ -1,6 +1,6 @@
 """The trained segmenter as one ONNX graph, from pixels to labels, checked against PyTorch in onnxruntime before it is kept.
 
-    image   (B, 3, S, S) float32   RGB in [0, 1], the photo warped to S x S; its normalisation is inside the graph
+    image   (B, 3, S, S) float32   RGB in [0, 1], the photo resized to S x S; its normalisation is inside the graph
     logits  (B, C+1, S/p, S/p) float32   background first, on the grid of patches of p pixels
     labels  (B, S, S) uint8   the argmax of the logits after bilinear upsampling: ready to use at S x S
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from excel_core.clip import as_batch, normalise_pixels, warp_image
+from excel_core.clip import as_pixels, normalise_pixels, resize_pixels
 from excel_core.errors import ModelError, SettingError
 from excel_core.portable import TrainedSegmenter
 from excel_core.stores import written_then_renamed
@@ -58,7 +58,8 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
         onnx.helper.set_model_props(model, _metadata(trained))
         onnx.save(model, temporary)
         noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-        batches = [noise, *(as_batch([warp_image(photo, size)], noise.device) for photo in photos)]
+        smooth = trained.vision.spec.antialias
+        batches = [noise, *(resize_pixels(as_pixels(photo, noise.device), size, smooth) for photo in photos)]
         check = compare_onnx(temporary, graph, batches)
         if not check.difference <= TOLERANCE:  # nor a NaN
             raise ModelError(
@@ -138,12 +139,13 @@ def _no_fused_attention() -> Iterator[None]:
 
 def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
     size = trained.vision.spec.image_size
+    smoothing = "with antialiasing" if trained.vision.spec.antialias else "no antialiasing"
     preprocessing = {
         "colours": "RGB",
         "range": [0, 1],
         "height": size,
         "width": size,
-        "resize": "bilinear with antialiasing (Pillow), aspect not kept",
+        "resize": f"bilinear, half-pixel centres, {smoothing}, in float, aspect not kept",
         "normalisation": "inside the graph",
     }
     return {

@@ -11,11 +11,30 @@ from flows.cli.options import Clip, Data, Method, Sets, Store, console, text
 __all__ = ["evaluate", "figures", "parity"]
 
 
-def parity(prefix: Annotated[Path, typer.Argument(help="PREFIX of PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz")]) -> None:
-    """Compare the core with golden arrays of the published implementation; exit 1 on any failure."""
+def parity(
+    prefix: Annotated[Path, typer.Argument(help="PREFIX of PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz")],
+    pipeline: Annotated[
+        Path | None, typer.Option(help="results of the published programs (.npz): compare with these", show_default=False)
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="with --pipeline: its photos, a folder in VOC layout with labels.csv", show_default=False),
+    ] = None,
+    classes: Annotated[str, typer.Option(help="with --pipeline: class set of labels.csv: voc, coco or FILE.yaml")] = "voc",
+) -> None:
+    """Compare the core with golden arrays of the published implementation, or the way from photo to labels with results of
+    the published programs; exit 1 on any failure."""
     from excel_core.parity import compare_with_goldens
+    from excel_core.parity_pipeline import compare_with_programs
+    from excel_core.prompts import load_prompts
+    from tasks.inputs.prompt_files import prompts_file
 
-    results = compare_with_goldens(prefix)
+    if (pipeline is None) != (photos is None):
+        raise SettingError("--pipeline and --photos go together: the results, and the photos they are of")
+    if pipeline is None or photos is None:
+        results = compare_with_goldens(prefix)
+    else:
+        results = compare_with_programs(prefix, pipeline, photos, load_prompts(prompts_file(classes)).class_names)
     width = max(len(result.key) for result in results)
     for result in results:
         verdict = "ok" if result.ok else "FAIL"

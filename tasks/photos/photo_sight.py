@@ -62,9 +62,10 @@ def training_free_sight(names: tuple[str, ...], run: RunSpec, place: Place) -> S
 
     @torch.inference_mode()
     def see(image: Image) -> dict[str, Labels]:
-        encoded = vision.encode(vision.prepare([vision.warp(image)]), spec.affinity.layers, whole=False)
+        network_input = vision.prepare([image])
+        encoded = vision.encode(network_input, spec.affinity.layers, whole=False)
         cams, attention = vision.cams(encoded).float(), vision.attention(encoded.path, spec)
-        return refine_labels(image, range(len(names)), cams[0], attention[0], spec)
+        return refine_labels(image, network_input[0], range(len(names)), cams[0], attention[0], spec)
 
     return Sight(names, see, notes)
 

@@ -1,0 +1,51 @@
+"""CAM seeds with the learnt calibration (LVC) on whole photos: each photo is seen with its mirror (method 5)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from excel_core.calibration import OriginalPath, relation_of
+from excel_core.config import RefineSpec
+from excel_core.seeds import Vision
+from excel_core.segmenter import Segmenter
+
+__all__ = ["LearntSeeds", "learnt_seeds"]
+
+
+@dataclass(frozen=True)
+class LearntSeeds:
+    """cams (B, C, h, w) in [0, 1] of all C classes, and the attention (B, M, M) that refines them."""
+
+    cams: Tensor
+    attention: Tensor
+
+
+def learnt_seeds(vision: Vision, segmenter: Segmenter, batch: Tensor, refine: RefineSpec, mirror: bool) -> LearntSeeds:
+    """batch (B, 3, S, S) network input → LearntSeeds. An image's result hangs on no other image of the batch.
+
+    With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
+    affinity is the unmirrored photo's, under its own relation.
+    """
+    views = torch.stack([batch, batch.flip(-1)], dim=1).flatten(0, 1) if mirror else batch
+    together = 2 if mirror else 1
+    encoded = vision.encode(views, refine.affinity.layers)
+    features = segmenter(vision.layers(encoded), encoded.path.grid).features
+    calibration = vision.spec.calibration
+    cams = vision.cams(encoded, relation_of(features, calibration, together)).float()
+    if mirror:
+        pair = cams.unflatten(0, (-1, 2))
+        cams = _from_zero(torch.maximum(pair[:, 0], pair[:, 1].flip(-1)))
+    own = relation_of(features[::together], calibration, together=1)
+    return LearntSeeds(cams, vision.attention(_every(encoded.path, together), refine, own))
+
+
+def _from_zero(cams: Tensor) -> Tensor:
+    """Each map minus its minimum, divided by what is then its maximum and 1e-5, as published."""
+    above = cams - cams.amin(dim=(-2, -1), keepdim=True)
+    return above / (above.amax(dim=(-2, -1), keepdim=True) + 1e-5)
+
+
+def _every(path: OriginalPath, step: int) -> OriginalPath:
+    """The path with the attention of every `step`-th image alone; of the rest of it, `Vision.attention` needs nothing."""
+    return replace(path, attention=path.attention[:, ::step])
