@@ -8,7 +8,7 @@ from artifacts.rows import ABSENT, Row
 __all__ = ["COSTS_NOTE", "Cost", "cost_rows", "gib", "most"]
 
 COSTS_NOTE = (
-    "Time and peak memory are what building took, whenever that was, parts included. Host: resident memory of the largest "
+    "Time and peak memory are what building took, whenever that was, parts included. Host: all resident memory of the largest "
     "process, summed over processes that train together. GPU: tensors on one GPU. In the total, time is a sum and memory the "
     "largest of the stages."
 )
