@@ -24,9 +24,10 @@ from bench.plain_vit import random_clip
 from excel_core.clip import FrozenClip
 from excel_core.config import RunSpec
 from excel_core.presets import preset
+from excel_core.samples import plain_sample
 from excel_core.seeds import Vision, refine_batch
 from excel_core.segmenter import Segmenter
-from excel_core.training import Sample, training_step
+from excel_core.training_step import training_step
 
 CLASSES, BACKGROUND = 20, 25
 WAYS = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp32, torch.compile": "fp32"}  # and their precisions
@@ -100,15 +101,14 @@ def cams(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, repea
 
 
 def training(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, repeats: int) -> list[dict[str, Any]]:
-    """Steps before and after LVC begins, by batch; bf16 autocast on CUDA as in a run."""
+    """Steps before and after LVC begins, by batch, in the precision of a run."""
     rows, device, spec = [], vision.clip.device, run.train
     for batch in batches:
         torch.manual_seed(0)
         clip = vision.clip
         segmenter = Segmenter(len(clip.blocks), clip.width, CLASSES, spec.segmenter).to(device).train()
         optimiser = torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate)
-        valid = torch.ones(images.shape[-2:], dtype=torch.bool)
-        samples = [Sample(image.byte(), valid, kept) for image, kept in zip(images[:batch], classes_of(batch), strict=True)]
+        samples = [plain_sample(image.byte(), kept) for image, kept in zip(images[:batch], classes_of(batch), strict=True)]
         samples = [sample.pin_memory() for sample in samples] if device.type == "cuda" else samples
         for name, at in (("before LVC", spec.warmup), ("with LVC", spec.dynamic_from)):
 

@@ -148,7 +148,7 @@ def chain(
     passed = encode(clip, batch)
     side = batch.shape[-1] // clip.patch
     cams = surgery(clip.project(passed.calibrated), text, len(text) - 25)[0].reshape(-1, side, side)
-    colours = torch.from_numpy(image).permute(2, 0, 1).float()
+    colours = F.interpolate(batch, size=image.shape[:2], mode="bilinear", align_corners=True)[0]
     return label(colours, kept, cams, averaged(passed.attention, clip.heads)[0], run.refine, image.shape[:2])
 
 

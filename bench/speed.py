@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench import published
 from bench.alternating import Case, measure
-from bench.scene import CLASSES, PHOTOS, SIDE, Scene
+from bench.scene import CLASSES, PHOTOS, Scene
 from bench.tables import speed_row
 from excel_core.affinity import affinity_cams
 from excel_core.cams import minmax, patch_text_cams
@@ -35,10 +35,11 @@ from excel_core.crf import dense_crf
 from excel_core.datasets.images import read_image
 from excel_core.palette import save_labels_png
 from excel_core.par import pixel_adaptive_refinement
+from excel_core.samples import plain_sample
 from excel_core.seeds import refine_maps
 from excel_core.segmenter import Segmenter
 from excel_core.stores import CamReader, join_cams, write_cams
-from excel_core.training import Sample, learning_rate, training_step
+from excel_core.training_step import learning_rate, training_step
 
 CORES = len(os.sched_getaffinity(0))
 Labels = NDArray[np.uint8]
@@ -153,15 +154,16 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
         save_labels_png(folder / "label.png", found := labels.astype(np.uint8))
         return found
 
-    def labelled(i: int, image: Labels, cams: Tensor, kept: Tensor) -> Labels:
-        maps = refine_maps(image, cams, kept, run.refine)["par"]
+    def labelled(i: int, image: Labels, network_input: Tensor, cams: Tensor, kept: Tensor) -> Labels:
+        maps = refine_maps(image, network_input[0], cams, kept, run.refine)["par"]
         return save(scene.label_of(i, maps.argmax(dim=0).numpy()))
 
     def ours(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        encoded = vision.encode(vision.prepare([image]), layers, whole=False)
+        batch = vision.prepare([image])
+        encoded = vision.encode(batch, layers, whole=False)
         cams = vision.cams(encoded)[0, list(scene.classes[i])]
-        return labelled(i, image, cams, vision.attention(encoded.path, run.refine)[0])
+        return labelled(i, image, batch, cams, vision.attention(encoded.path, run.refine)[0])
 
     def in_two_stages(i: int, keep: bool) -> Labels:
         """As a run does it: CAMs through a store, and with them the attention, if it keeps that."""
@@ -175,13 +177,13 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
         join_cams(shard, {"one": shard / "one"})
 
         image, reader = read_image(scene.paths[i]), CamReader(shard)
-        stored = reader.attention("photo")
+        stored, batch = reader.attention("photo"), vision.prepare([image])
         if stored is None:
-            path = vision.encode_original(vision.prepare([image]), layers)
+            path = vision.encode_original(batch, layers)
             attention = vision.attention(path, run.refine)[0]
         else:
             attention = torch.from_numpy(stored).float()
-        return labelled(i, image, torch.from_numpy(reader.read("photo")[1]), attention)
+        return labelled(i, image, batch, torch.from_numpy(reader.read("photo")[1]), attention)
 
     def theirs(i: int) -> Labels:
         image = read_image(scene.paths[i])
@@ -201,8 +203,7 @@ def _training(scene: Scene, dynamic: bool, rounds: int) -> Case:
     spec = scene.run.train.model_copy(update={"segmenter": SegmenterSpec(dropout=0), "precision": "fp32", "warmup": 0})
     chosen = [i % len(scene.paths) for i in range(spec.batch_size)]
     crops, classes = [scene.crop(i) for i in chosen], [scene.classes[i] for i in chosen]
-    valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
-    batch = [Sample(crop, valid, kept) for crop, kept in zip(crops, classes, strict=True)]
+    batch = [plain_sample(crop, kept) for crop, kept in zip(crops, classes, strict=True)]
     pixels = torch.stack(crops).float()
     sides = {}
     for side in ("ours", "published"):
@@ -212,7 +213,7 @@ def _training(scene: Scene, dynamic: bool, rounds: int) -> Case:
     at = spec.dynamic_from if dynamic else 0
 
     def ours(number: int) -> float:
-        return float(training_step(scene.vision, *sides["ours"], batch, at, spec, scene.run.refine)[0])
+        return float(training_step(scene.vision, *sides["ours"], batch, at, spec, scene.run.refine).losses[0])
 
     def theirs(number: int) -> float:
         segmenter, optimiser = sides["published"]

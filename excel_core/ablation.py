@@ -14,14 +14,14 @@ from excel_core.calibration import OriginalPath
 from excel_core.clip import FrozenClip
 from excel_core.config import RunSpec
 from excel_core.losses import IGNORE
-from excel_core.presets import METHODS, with_edits, with_method
+from excel_core.presets import METHODS, with_method
+from excel_core.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
 
 __all__ = [
     "BINS", "AblationRow", "ablation_rows", "best_threshold", "confusion_counts", "level_counts", "presence_scores",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
-PLAIN = {"knowledge": {"mode": "none"}}
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,56 @@ class AblationRow:
 
 
 def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
-    """The rows of the paper's tables 3 and 4 (calibration), 5 (attributes) and of the methods, by `run.ablation.groups`.
+    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), and of the methods, by
+    `run.ablation.groups`.
 
     Numbers of attributes beyond the number of `descriptions` are left out: k-means could not make them.
     """
+    rows = {"components": _components(run), "attributes": _attributes(run, descriptions)}
+    rows |= {"calibration": _calibration(run), "method": _methods(run)}
+    return [row for group in run.ablation.groups for row in rows[group]]
 
-    def calibrated(attention: str, **fields: object) -> RunSpec:
-        return with_edits(run, PLAIN | {"cams": {"calibration": {"attention": attention, **fields}}})
 
-    plain = AblationRow("calibration", "SVC", calibrated("svc"), seeded=False)
-    groups = {
-        "calibration": [
-            AblationRow("calibration", "q-k baseline", calibrated("qk"), seeded=False),
-            AblationRow("calibration", "value only, last block", calibrated("v", depth=1), seeded=False),
-            AblationRow("calibration", "intra-correlation, last block", calibrated("svc", depth=1), seeded=False),
-            plain,
-            AblationRow("calibration", "SVC + TSE", run),
-            AblationRow("calibration", "SVC + TSE + LVC", run, learnt=True),
-        ],
-        "attributes": [
-            AblationRow("attributes", "no attributes", plain.run, seeded=False),
-            *(
-                AblationRow("attributes", f"{count} attributes", with_edits(run, {"knowledge": {"attributes": count}}))
-                for count in run.ablation.attributes
-                if count <= descriptions
-            ),
-        ],
-        "method": [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS],
-    }
-    return [row for group in run.ablation.groups for row in groups[group]]
+def _components(run: RunSpec) -> list[AblationRow]:
+    """Table 3: what each part of the method adds."""
+    plain = without_tse(run)
+    learnt_alone = AblationRow("components", "SVC + LVC", plain, learnt=True)
+    return [
+        AblationRow("components", "q-k baseline", calibrated_by(plain, "qk"), seeded=False),
+        AblationRow("components", "SVC", plain, seeded=False),
+        AblationRow("components", "SVC + TSE", run),
+        *([learnt_alone] if run.ablation.own_trainings else []),
+        AblationRow("components", "SVC + TSE + LVC", run, learnt=True),
+    ]
+
+
+def _attributes(run: RunSpec, descriptions: int) -> list[AblationRow]:
+    """Table 4: how many attributes; none in both readings."""
+    return [
+        *(
+            AblationRow("attributes", f"none: {reading}", without_attributes(run, mode), seeded=False)
+            for reading, mode in NO_ATTRIBUTES.items()
+        ),
+        *(
+            AblationRow("attributes", f"{count} attributes", with_attributes(run, count))
+            for count in run.ablation.attributes
+            if count <= descriptions
+        ),
+    ]
+
+
+def _calibration(run: RunSpec) -> list[AblationRow]:
+    """Table 5: how the last blocks attend, all with text enrichment."""
+    return [
+        AblationRow("calibration", "q-k, TSE", calibrated_by(run, "qk")),
+        AblationRow("calibration", "value only in the last block, TSE", calibrated_by(run, "v", depth=1)),
+        AblationRow("calibration", "intra-correlation in the last block, TSE", calibrated_by(run, "svc", depth=1)),
+        AblationRow("calibration", "SVC, TSE", run),
+    ]
+
+
+def _methods(run: RunSpec) -> list[AblationRow]:
+    return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS]
 
 
 def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:

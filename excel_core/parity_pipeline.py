@@ -24,7 +24,7 @@ from excel_core.knowledge import enrich
 from excel_core.lvc import learnt_seeds
 from excel_core.parity import Arrays, Comparison, Tolerances, compare_array, golden_clip, golden_segmenter, load_goldens
 from excel_core.presets import preset
-from excel_core.samples import Sample
+from excel_core.samples import plain_sample
 from excel_core.seeds import Vision, refine_labels
 from excel_core.segmenter import Segmenter
 from excel_core.training_step import make_optimiser, training_step
@@ -35,6 +35,7 @@ TOLERANCES = Tolerances(loss=5e-5)
 # A nearly flat map under random weights: min-max amplifies rounding. A bias is compared absolutely.
 BY_KIND = {"lvc_flip_cams": Tolerances(array=5e-3), "linear_pred_bias": Tolerances(array=1e-6, absolute=True)}
 INPUT = re.compile(r"(?P<photo>.+)_input(?P<side>\d+)")
+OF_PHOTO = re.compile(r"(?P<photo>.+)_(voc_ms_labels|voc_ms_logits_mean|coco_ms_labels|static_par|lvc_flip_cams|lvc_flip_par)")
 STEP = re.compile(r"train_(?P<iteration>\d+)_losses")
 
 
@@ -71,17 +72,17 @@ def _computed(
 ) -> Iterator[tuple[str, Tensor]]:
     """(key, what excel computes for it) of every photo, then of every training step."""
     index = {name: number for number, name in enumerate(class_names)}
-    for key in golden:
-        if place := INPUT.fullmatch(key):
-            photo, side = place["photo"], int(place["side"])
-            if photo not in labels:
-                raise StoreError(f"{photos}/labels.csv has no row for {photo}, a photo of the results")
-            image = read_image(photos / "JPEGImages" / f"{photo}.jpg")
-            own = [index[name] for name in labels[photo]]
-            results = _of_photo(_models(prefix, len(class_names), side), image, own)
-            for name, computed in ({f"input{side}": results.pop("input")} | results).items():
-                if f"{photo}_{name}" in golden:
-                    yield f"{photo}_{name}", computed
+    sides = {place["photo"]: int(place["side"]) for key in golden if (place := INPUT.fullmatch(key))}
+    others = [place["photo"] for key in golden if (place := OF_PHOTO.fullmatch(key))]
+    for photo in dict.fromkeys([*sides, *others]):
+        if photo not in labels:
+            raise StoreError(f"{photos}/labels.csv has no row for {photo}, a photo of the results")
+        image = read_image(photos / "JPEGImages" / f"{photo}.jpg")
+        models = _models(prefix, len(class_names), sides.get(photo, preset("voc").cams.image_size))
+        results = _of_photo(models, image, [index[name] for name in labels[photo]])
+        for name, computed in results.items():
+            if f"{photo}_{name}" in golden:
+                yield f"{photo}_{name}", computed
     for key in golden:
         if place := STEP.fullmatch(key):
             yield from _of_step(prefix, golden, int(place["iteration"]))
@@ -119,7 +120,7 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], own: Sequen
         return torch.from_numpy(steps["par"])
 
     return {
-        "input": network_input[0],
+        f"input{network_input.shape[-1]}": network_input[0],
         "voc_ms_labels": logits.argmax(dim=0).to(torch.uint8),
         "voc_ms_logits_mean": logits.mean(dim=(1, 2)),
         "coco_ms_labels": coco_logits.argmax(dim=0).to(torch.uint8),
@@ -134,11 +135,8 @@ def _of_step(prefix: Path, golden: Arrays, iteration: int) -> Iterator[tuple[str
     pixels, present = torch.from_numpy(golden["train_pixels"]), golden["train_classes"]
     side = pixels.shape[-1]
     model = _models(prefix, present.shape[1], side)["voc"]
-    segmenter, nowhere = model.segmenter.train(), torch.full((side, side), 255, dtype=torch.uint8)
-    batch = [
-        Sample(crop, torch.ones(side, side, dtype=torch.bool), tuple(np.flatnonzero(row).tolist()), nowhere)
-        for crop, row in zip(pixels, present, strict=True)
-    ]
+    segmenter = model.segmenter.train()
+    batch = [plain_sample(crop, np.flatnonzero(row).tolist()) for crop, row in zip(pixels, present, strict=True)]
     spec = model.run.train
     result = training_step(model.vision, segmenter, make_optimiser(segmenter, spec), batch, iteration, spec, model.run.refine)
     yield f"train_{iteration}_losses", result.losses.double()

@@ -141,20 +141,22 @@ def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
 
 
 def with_method(run: RunSpec, method: str) -> RunSpec:
-    """`run` as another method computes it: every field that some method sets is what `method` makes it in the preset."""
-    other = preset(run.preset, method)
+    """`run` as another method computes it: every field that some method sets is what `method` makes it in the preset; a user's
+    own edits stay."""
+    before, after = preset(run.preset, run.method), preset(run.preset, method)
     edits: dict[str, Any] = {}
     for fields in METHODS.values():
-        _merge(edits, _picked(other, fields))
+        _merge(edits, _moved(run, before, after, fields))
     return _apply(run, edits).model_copy(update={"method": method})
 
 
-def _picked(spec: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
-    """The values that `spec` has at the leaves of `fields`."""
-    return {
-        name: _picked(getattr(spec, name), inner) if isinstance(inner, dict) else getattr(spec, name)
-        for name, inner in fields.items()
-    }
+def _moved(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
+    """At the leaves of `fields`: the values of `after` where `run` is as `before`, else its own."""
+    values: dict[str, Any] = {}
+    for name, inner in fields.items():
+        own, old, new = (getattr(spec, name) for spec in (run, before, after))
+        values[name] = _moved(own, old, new, inner) if isinstance(inner, dict) else new if own == old else own
+    return values
 
 
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from excel_core.config import TrainSpec
 from excel_core.datasets.images import AS_STORED, View
 from excel_core.palette import IGNORE, load_labels_png
 
-__all__ = ["Batches", "LabelFile", "LabelMap", "Sample", "TrainingImage", "augment"]
+__all__ = ["Batches", "LabelFile", "LabelMap", "Sample", "TrainingImage", "augment", "plain_sample"]
 
 CROP_DRAWS = 10  # at most; the last is taken as it is
 LARGEST_SHARE = 0.75  # of a crop's labelled pixels: a label that covers as much has the crop drawn again
@@ -69,6 +69,12 @@ class Sample:
     def pin_memory(self) -> "Sample":
         """The same in page-locked memory, as DataLoader asks for it: copied to a GPU while that computes."""
         return Sample(self.pixels.pin_memory(), self.valid.pin_memory(), self.classes, self.labels.pin_memory())
+
+
+def plain_sample(pixels: Tensor, classes: Sequence[int]) -> Sample:
+    """pixels (3, S, S) uint8 that are no crop of anything → the Sample: all of them valid, none labelled."""
+    valid = torch.ones(pixels.shape[-2:], dtype=torch.bool)
+    return Sample(pixels, valid, tuple(classes), torch.full(pixels.shape[-2:], IGNORE, dtype=torch.uint8))
 
 
 def augment(

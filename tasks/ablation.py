@@ -16,7 +16,7 @@ from excel_core.config import RunSpec
 from excel_core.metrics import mean_average_precision
 from excel_core.presets import with_edits
 from excel_core.stores import read_counts, write_json
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work, always
 from tasks.inputs.masks import missing_masks
 from tasks.inputs.prompt_files import class_set
 from tasks.inputs.records import records
@@ -127,4 +127,4 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.ablation.model_dump(mode="json")
 
 
-STAGE = Stage("ablation", ("dataset", "knowledge"), _spec, build_ablation, needs=_needs, reads_data=True, sees_masks=True)
+STAGE = Stage("ablation", ("dataset", "knowledge"), _spec, build_ablation, needs=_needs, reads_data=True, sees_masks=always)

@@ -23,7 +23,7 @@ from excel_core.config import PredictSpec, RunSpec
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
 from excel_core.stores import read_counts, read_json, write_counts, write_json
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work, always
 from tasks.inputs.masks import masked_rows, missing_masks, truth_of
 from tasks.inputs.vision import classes_of
 from tasks.score_parts import MADE_BY, build_score_part, score_parts, scored_rows, scored_splits
@@ -122,7 +122,8 @@ def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
     """The ablation of calibration and text under the run's own seed, where it is asked for."""
     if not run.evaluate.ablation:
         return {}
-    spec = run.ablation.model_copy(update={"groups": ("calibration",), "seeds": 1})
+    update = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
+    spec = run.ablation.model_copy(update=update)
     return {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
 
 
@@ -151,5 +152,5 @@ STAGE = Stage(
     needs=_needs,
     takes=_takes,
     reads_data=True,
-    sees_masks=True,
+    sees_masks=always,
 )

@@ -18,13 +18,13 @@ from excel_core.seeds import Vision, label_steps, refine_maps, step_names
 from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint
-from tasks.engine.outputs import link_tree
+from tasks.engine.outputs import StageOutput, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
 from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import load_vision
 
-__all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "save_labels", "step_folder"]
+__all__ = ["PSEUDO_LABELS", "STAGE", "join_label_parts", "labels_before_crf", "save_labels", "step_folder"]
 
 PSEUDO_LABELS = "SegmentationClassPseudo"
 
@@ -96,6 +96,12 @@ def save_labels(work: Work, image: str, pixels: NDArray[np.uint8], classes: Sequ
 def step_folder(step: str, steps: list[str]) -> Path:
     """Where a step's PNGs are, relative to the output folder."""
     return Path(PSEUDO_LABELS) if step == steps[-1] else Path("steps") / step
+
+
+def labels_before_crf(output: StageOutput) -> Path:
+    """The folder of the last step's label maps that no CRF has touched: what training itself would call static labels."""
+    steps: list[str] = output.summary["steps"]
+    return output.folder / step_folder([step for step in steps if step != "crf"][-1], steps)
 
 
 def _write_split(folder: Path, split: str, ids: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from excel_core.lvc import learnt_seeds
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.progress import track
-from tasks.engine.stage import Part, Stage, Work
+from tasks.engine.stage import Part, Stage, Work, always
 from tasks.inputs.masks import masked_rows, masks_key, truth_of
 from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
 from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
@@ -90,7 +90,7 @@ def _stage(name: str, inputs: tuple[str, ...], takes: Callable[[Work], dict[str,
         build_part=build_sweep_part,
         takes=takes,
         reads_data=True,
-        sees_masks=True,
+        sees_masks=always,
         on_device=True,
     )
 

@@ -1,4 +1,8 @@
-"""Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes."""
+"""Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes.
+
+`kept/<iteration>.safetensors`: the segmenters that `train.keep_every` asks for. Crops are chosen by the run's own static
+labels, as they are before the CRF; with `train.supervision=masks`, and only then, masks are opened and trained on.
+"""
 
 import sys
 from collections.abc import Callable
@@ -11,17 +15,25 @@ import pandas as pd
 from artifacts.charts import draw_losses
 from excel_core.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
+from excel_core.datasets.truth import TrueMask
 from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
+from excel_core.samples import LabelFile, LabelMap, TrainingImage
 from excel_core.seeds import Vision
-from excel_core.training import TrainingImage, train
+from excel_core.training import train
+from tasks.engine.identity import digest_of
+from tasks.engine.outputs import read_marker
 from tasks.engine.progress import Counter
-from tasks.engine.stage import Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.inputs.masks import masks_key, truth_of
 from tasks.inputs.records import records, rows_key
 from tasks.inputs.vision import classes_of, load_vision, sight_key
+from tasks.refine import labels_before_crf
 from tasks.team import train_in_team
 
-__all__ = ["STAGE", "architecture", "train_here", "trained_segmenter"]
+__all__ = ["STAGE", "architecture", "kept_segmenters", "looks_at_pseudo_labels", "train_here", "trained_segmenter"]
+
+KEPT = "kept"
 
 
 def build_train(work: Work) -> dict[str, Any]:
@@ -34,7 +46,8 @@ def build_train(work: Work) -> dict[str, Any]:
     draw_losses(folder / "losses.png", losses)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
-    return {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+    summary = {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+    return summary | ({"supervision": "masks: fully supervised"} if spec.supervision == "masks" else {})
 
 
 def train_here(work: Work, show: Callable[[int], None]) -> None:
@@ -42,16 +55,50 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
     checkpoints. `show` hears of every iteration that is done."""
     vision = load_vision(work)
     vision = replace(vision, spec=vision.spec.model_copy(update={"precision": "fp32"}))  # training's own is train.precision
-    images = [TrainingImage(row.path, row.classes, row.view) for row in records(work, work.run.dataset.train_split)]
+    images = _training_images(work)
     shape, checkpoint = architecture(work, vision), work.folder / "checkpoint.pt"
     first = team().rank == 0
     if first:
         _drop_damaged(checkpoint, shape)
     wait_for_team()  # all of them go on from the same checkpoint, or from none
-    segmenter, rows = train(vision, images, work.run.train, work.run.refine, shape, checkpoint, show)
+    kept = work.folder / KEPT
+    segmenter, rows = train(
+        vision,
+        images,
+        work.run.train,
+        work.run.refine,
+        shape,
+        checkpoint,
+        show,
+        lambda iteration, found: save_segmenter(kept / f"{iteration:06d}.safetensors", shape, found),
+    )
     if first:
         save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
         pd.DataFrame([vars(row) for row in rows]).to_csv(work.folder / "losses.csv", index=False)
+
+
+def _training_images(work: Work) -> list[TrainingImage]:
+    """The training split; with its own labels before the CRF where these choose crops, or with its masks where they teach."""
+    split, spec = work.run.dataset.train_split, work.run.train
+    rows = records(work, split)
+    labels: list[LabelMap | None] = [None] * len(rows)
+    if spec.supervision == "masks":
+        truth = truth_of(work, split)
+        labels = [TrueMask(truth, row.id, row.height, row.width) for row in rows]
+    elif looks_at_pseudo_labels(work.run):
+        folder = labels_before_crf(work.inputs["refine"])
+        labels = [LabelFile(folder / f"{row.id}.png") for row in rows]
+    return [TrainingImage(row.path, row.classes, row.view, own) for row, own in zip(rows, labels, strict=True)]
+
+
+def looks_at_pseudo_labels(run: RunSpec) -> bool:
+    """Whether static pseudo labels choose the training's crops."""
+    return run.train.crop_rule == "pseudo" and run.train.supervision == "labels"
+
+
+def kept_segmenters(folder: Path) -> dict[int, Path]:
+    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done."""
+    return {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
 
 
 def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:
@@ -77,8 +124,28 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
 
 
 def _takes(work: Work) -> dict[str, Any]:
-    """The images to train on, the texts and the CLIP; not the images of other splits."""
-    return {"rows": rows_key(records(work, work.run.dataset.train_split)), "sight": sight_key(work)}
+    """The images to train on, the texts and the CLIP, and the labels that crops are chosen by or that are learnt; not the
+    images of other splits, nor what the CRF makes of pseudo labels."""
+    split = work.run.dataset.train_split
+    rows = records(work, split)
+    taken: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
+    if work.run.train.supervision == "masks":
+        taken["masks"] = masks_key(work, split, rows)
+    elif looks_at_pseudo_labels(work.run):
+        output = work.inputs["refine"]
+        place = labels_before_crf(output).relative_to(output.folder).as_posix()
+        files = read_marker(output.folder)["files"]
+        taken["labels"] = digest_of([[row.id, files[f"{place}/{row.id}.png"][-1]] for row in rows])
+    return taken
+
+
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+    return {"refine": Need("refine", run)} if looks_at_pseudo_labels(run) else {}
+
+
+def sees_masks(run: RunSpec) -> bool:
+    """The fully supervised mode, and no other."""
+    return run.train.supervision == "masks"
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -94,7 +161,9 @@ STAGE = Stage(
     ("dataset", "knowledge"),
     _spec,
     build_train,
+    needs=_needs,
     takes=_takes,
+    sees_masks=sees_masks,
     reads_data=True,
     resumable=True,
     on_device=True,

@@ -6,6 +6,7 @@ import select
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     try:
         work = _on_own_device(read_work(Path(sys.argv[1]), STAGE))
-        with MemoryWatch(gpu=work.place.device != "cpu") as watch, masks_forbidden(stage=STAGE.name):
+        guard = nullcontext() if STAGE.sees_masks(work.run) else masks_forbidden(stage=STAGE.name)
+        with MemoryWatch(gpu=work.place.device != "cpu") as watch, guard:
             train_here(work, lambda done: _tell(done=done) if rank == 0 else None)
         _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()

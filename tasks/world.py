@@ -8,7 +8,7 @@ from typing import Any
 from excel_core.config import RunSpec
 from excel_core.world.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS
 from excel_core.world.voc_layout import write_world
-from tasks.engine.stage import Stage, Work
+from tasks.engine.stage import Stage, Work, always
 
 __all__ = ["STAGE"]
 
@@ -29,4 +29,4 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     )
 
 
-STAGE = Stage("world", (), _spec, build_world, sees_masks=True)
+STAGE = Stage("world", (), _spec, build_world, sees_masks=always)

@@ -49,9 +49,11 @@ class EvaluateSpec(Spec):
 class AblationSpec(Spec):
     """The flow `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits."""
 
-    groups: tuple[Literal["calibration", "attributes", "method"], ...] = Field(
-        ("calibration", "attributes", "method"), description="which rows: calibration and text, number of attributes, method"
+    groups: tuple[Literal["components", "attributes", "calibration", "method"], ...] = Field(
+        ("components", "attributes", "calibration", "method"),
+        description="which rows: components (table 3), number of attributes (4), calibration (5), method",
     )
+    own_trainings: bool = Field(True, description="also the rows that need a training of their own")
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")

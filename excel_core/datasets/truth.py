@@ -31,6 +31,7 @@ __all__ = [
     "LABEL_FILES",
     "MASK_FILES",
     "MASK_FOLDERS",
+    "TrueMask",
     "Truth",
     "TruthDoor",
     "check_allowed",
@@ -116,6 +117,20 @@ def voc_truth(root: Path, split: str, class_names: tuple[str, ...]) -> TruthDoor
     """The masks of a split in VOC layout; those of the augmented training set are in SegmentationClassAug, but for the
     official ones. Other splits are scored against official masks alone."""
     return TruthDoor(root, spare="SegmentationClassAug" if split in AUGMENTED else "")
+
+
+@dataclass(frozen=True)
+class TrueMask:
+    """One image's mask (height, width) behind the door it is read through: what the fully supervised mode trains on."""
+
+    truth: Truth
+    image_id: str
+    height: int
+    width: int
+
+    def read(self) -> NDArray[np.uint8]:
+        """(height, width) uint8: 0 background, i + 1 for class i, 255 ignore; errors as of the door."""
+        return self.truth.read(self.image_id, self.height, self.width)
 
 
 def check_allowed(path: Path, how: str) -> None:

@@ -127,7 +127,7 @@ def _build(work: Work) -> dict[str, Any]:
     build = work.stage.build_part if work.part else work.stage.build
     assert build is not None
     try:
-        if work.stage.sees_masks:
+        if work.stage.sees_masks(work.run):
             return build(work)
         with masks_forbidden(stage=work.stage.name, exempt=LABEL_FILES if work.stage.reads_labels else ()):
             return build(work)

@@ -16,7 +16,12 @@ from tasks.engine.code_version import code_version
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput
 
-__all__ = ["Need", "Part", "Place", "Stage", "Work"]
+__all__ = ["Need", "Part", "Place", "Stage", "Work", "always"]
+
+
+def always(run: RunSpec) -> bool:
+    """For a stage that opens masks whatever the run."""
+    return True
 
 
 class Place(BaseModel):
@@ -59,7 +64,8 @@ class Stage:
     `parts(work)` lists the parts and `build_part(work)` builds one (`work.part`); `build(work)` gets them in `work.parts`.
     `needs(run, place)` adds inputs under names of their own. `takes(work)` says what it depends on of its inputs, where that is
     less than all of their content; parts say it for themselves. `reads_data`: the world, where it is the data, is an input.
-    `sees_masks` is True for scoring alone: every other stage runs under the mask guard. `reads_labels`: there, it may open
+    `sees_masks(run)`: for scoring, and for training in the fully supervised mode alone; every other stage runs under the mask
+    guard. `reads_labels`: there, it may open
     the files that hold labels and masks in one, for the labels. `resumable` keeps a partial folder for the next try.
     `parallel` is where parts may run: threads of this process, or a cluster's workers.
     `on_device`: it computes on the place's device, in its parts where it has any.
@@ -75,7 +81,7 @@ class Stage:
     takes: Callable[["Work"], dict[str, Any]] | None = None
     outside: Callable[[RunSpec, Place], Any] = field(default=lambda run, place: None)
     reads_data: bool = False
-    sees_masks: bool = False
+    sees_masks: Callable[[RunSpec], bool] = field(default=lambda run: False)
     reads_labels: bool = False
     resumable: bool = False
     on_device: bool = False

@@ -55,16 +55,33 @@ def test_the_best_threshold_is_the_best_of_all(images):
 def test_rows_are_the_runs_they_name():
     run = preset("demo")
     rows = {row.name: row for row in ablation_rows(run, 200)}
-    assert list(rows)[:6] == [
-        "q-k baseline", "value only, last block", "intra-correlation, last block", "SVC", "SVC + TSE", "SVC + TSE + LVC",
-    ]  # fmt: skip
+    assert list(rows)[:5] == ["q-k baseline", "SVC", "SVC + TSE", "SVC + LVC", "SVC + TSE + LVC"]
     assert rows["SVC + TSE"].run == rows["SVC + TSE + LVC"].run == run and rows["SVC + TSE + LVC"].learnt
-    assert rows["SVC"].run == with_settings(run, ["knowledge.mode=none"]) and not rows["SVC"].seeded
+    plain = with_settings(run, ["knowledge.mode=none"])
+    assert rows["SVC"].run == rows["SVC + LVC"].run == plain and not rows["SVC"].seeded and rows["SVC + LVC"].learnt
     assert rows["112 attributes"].run.knowledge.attributes == 112
     assert rows["paper, SVC + TSE"].run == preset("demo", "paper")
     assert "196 attributes" not in {row.name for row in ablation_rows(run, 195)}
     few = with_edits(run, {"ablation": {"groups": ["method"]}})
     assert {row.group for row in ablation_rows(few, 200)} == {"method"}
+    own = with_edits(run, {"ablation": {"groups": ["components"], "own_trainings": False}})
+    assert [row.name for row in ablation_rows(own, 200)] == ["q-k baseline", "SVC", "SVC + TSE", "SVC + TSE + LVC"]
+
+
+def test_no_attributes_is_named_in_both_readings():
+    """Table 4's None still fuses descriptions; a row says how, and none is the plain template."""
+    modes = {row.name: row.run.knowledge.mode for row in ablation_rows(preset("demo"), 200) if row.name.startswith("none")}
+    assert modes == {
+        "none: each class's own descriptions": "own_descriptions", "none: the class means as attributes": "class_means",
+    }  # fmt: skip
+
+
+def test_rows_of_table_5_are_enriched():
+    rows = [row for row in ablation_rows(preset("demo"), 200) if row.group == "calibration"]
+    assert [(row.run.cams.calibration.attention, row.run.cams.calibration.depth) for row in rows] == [
+        ("qk", 5), ("v", 1), ("svc", 1), ("svc", 5),
+    ]  # fmt: skip
+    assert all(row.run.knowledge == preset("demo").knowledge for row in rows)
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "demo"])
@@ -74,4 +91,5 @@ def test_another_method_changes_what_methods_set_and_nothing_else(name):
             assert with_method(preset(name, other), method) == preset(name, method)
     edited = with_settings(preset(name, "paper"), ["train.iterations=7", "cams.image_size=64"])
     back = with_method(edited, "reference")
+    assert with_method(with_settings(preset(name), ["train.learning_rate=0.01"]), "paper").train.learning_rate == 0.01
     assert back.train.iterations == 7 and back.cams == preset(name).cams.model_copy(update={"image_size": 64})

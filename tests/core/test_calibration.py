@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.calibration import calibrated_features, layer_features, original_path, relation_of
+from excel_core.calibration import Relation, calibrated_features, layer_features, original_path, relation_of
 from excel_core.config import CalibrationSpec
 from excel_core.errors import SettingError
 
@@ -50,6 +50,23 @@ def _naive_calibration(clip, image, depth, per_head, raw=None):
                 calibrated = calibrated + block.attn.out_proj(joined)
             x = block(x)
         return torch.cat([x[:, :1], calibrated[:, 1:]], dim=1)
+
+
+def test_calibration_without_heads_is_eq_5_as_printed(small_clip, image_batch):
+    """One map of the whole width, scaled by the root of D_s, for all values; the relation is added to it once."""
+    spec = CalibrationSpec(depth=1, heads="whole")
+    raw = torch.randn(2, 36, 36, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        path = original_path(small_clip, image_batch, spec)
+        block, x = small_clip.blocks[-1], path.inputs[-1]
+        q, k, v = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+        weights = sum((o @ o.mT / math.sqrt(32)).softmax(-1) for o in (q, k, v)) / 3
+        static = (x + block.attn.out_proj(weights @ v))[:, 1:]
+        torch.testing.assert_close(calibrated_features(small_clip, path, spec)[:, 1:], static, atol=1e-5, rtol=1e-4)
+        relation = Relation(raw, torch.sigmoid(raw))
+        weights[:, 1:, 1:] += torch.where(raw < 0, -torch.inf, raw).softmax(-1)
+        learnt = (x + block.attn.out_proj(weights @ v))[:, 1:]
+        torch.testing.assert_close(calibrated_features(small_clip, path, spec, relation)[:, 1:], learnt, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("heads", ["sum", "each"])

@@ -25,6 +25,32 @@ def test_published_numbers():
     assert preset("voc", "clean").train.padding == "ignored" and voc.train.padding == "labelled"
 
 
+def test_the_paper_as_printed():
+    """Method 8: what sections 3.2 to 3.4 and 4.1 print; the rest is as in reference."""
+    run, reference = preset("voc", "paper"), preset("voc")
+    assert not run.knowledge.normalise and run.knowledge.weight == 1
+    cams, calibration = run.cams, run.cams.calibration
+    assert (cams.features, cams.minmax, cams.surgery) == ("over_channels", "patches", False)
+    assert (calibration.depth, calibration.heads, calibration.layers) == (5, "each", "true")
+    assert (calibration.relation_mean, calibration.probability) == ("image", "cosine")
+    train = run.train
+    assert (train.learning_rate, train.weight_decay, train.iterations) == (1e-4, 1e-2, 30_000)
+    assert (train.dynamic_from, train.own_argmax_from, train.pair_targets) == (0, None, "static")
+    assert (train.segmentation_loss, train.diversity_loss, train.radius) == ("mean", "printed", None)
+    assert train.diversity_weight == 0.1 and train.segmenter.dropout == 0
+    assert (run.refine, run.predict, run.dynamic) == (reference.refine, reference.predict, reference.dynamic)
+    assert preset("coco", "paper").train.iterations == 100_000
+
+
+def test_what_is_published_for_each_data_set():
+    voc, coco = preset("voc"), preset("coco")
+    assert (voc.dataset.train_split, voc.dataset.seed_splits) == ("train_aug", ("train",))
+    assert (voc.train.crop_rule, coco.train.crop_rule) == ("pseudo", "random")
+    assert (voc.train.order_seed, coco.train.order_seed) == (2732, 68268)
+    assert voc.train.precision == coco.train.precision == "fp32"
+    assert voc.knowledge.n_init == coco.knowledge.n_init == 10
+
+
 def test_settings_reach_nested_fields():
     run = with_settings(preset("voc"), ["refine.par.iterations=3", "predict.scales=[1.0]", "train.own_argmax_from=null"])
     assert run.refine.par.iterations == 3 and run.predict.scales == (1.0,) and run.train.own_argmax_from is None

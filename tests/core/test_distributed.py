@@ -18,9 +18,10 @@ from excel_core.clip import FrozenClip
 from excel_core.config import CalibrationSpec, CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.distributed import Team, global_sum, team, wait_for_team
 from excel_core.errors import SettingError
+from excel_core.samples import TrainingImage
 from excel_core.seeds import Vision
 from excel_core.segmenter import ChannelDropout
-from excel_core.training import TrainingImage, train
+from excel_core.training import train
 from tests.conftest import small_clip_model
 
 SPEC = TrainSpec(  # static labels up to 3, dynamic ones up to 6, then the head's own argmax

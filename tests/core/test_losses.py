@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +54,19 @@ def test_no_pixel_of_a_side_is_no_loss():
     assert segmentation_loss(logits, torch.full((1, 3, 3), IGNORE)).item() == 0.0
     one_side = segmentation_loss(logits, torch.zeros(1, 3, 3, dtype=torch.long)).item()
     assert math.isclose(one_side, 0.5 * math.log(2), rel_tol=1e-5)
+
+
+def test_losses_as_printed():
+    """Eq. 11 without a half and without 1 added; plain cross-entropy; pairs at any distance."""
+    labels = torch.tensor([[[0, 0, 1, 1], [0, 255, 1, 1]]])
+    pairs = pair_labels(labels, (2, 4), None)
+    counted = labels.flatten() != 255
+    assert ((pairs[0] != 255) == (counted[:, None] & counted[None])).all()
+    probability = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = (1 - probability)[pairs == 1].mean() + probability[pairs == 0].mean()
+    assert diversity_loss(probability, pairs, "printed").item() == pytest.approx(expected.item())
+    logits = torch.randn(1, 3, 2, 4, generator=torch.Generator().manual_seed(1))
+    plain = torch.nn.functional.cross_entropy(logits, labels, ignore_index=255)
+    assert segmentation_loss(logits, labels, "mean").item() == pytest.approx(plain.item())
+    assert segmentation_loss(logits, labels).item() != pytest.approx(plain.item(), rel=1e-3)
+    assert diversity_loss(probability, torch.full_like(pairs, 255), "printed") == 0

@@ -52,8 +52,8 @@ def test_it_is_checked_as_it_is_written(written, photos):
 def test_a_photo_by_hand_gets_the_segmenters_labels(written, photos):
     trained, path, _ = written
     for photo in photos:
-        warped = Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        image = np.asarray(warped, dtype=np.float32).transpose(2, 0, 1)[None] / 255
+        pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+        image = F.interpolate(pixels, (SIZE, SIZE), mode="bilinear").numpy()
         logits, labels = session(path).run(None, {"image": image})
         assert logits.shape == (1, len(CLASSES) + 1, SIZE // 8, SIZE // 8)
         full = F.interpolate(torch.from_numpy(logits), photo.shape[:2], mode="bilinear")[0]

@@ -12,8 +12,10 @@ from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
 from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import MaskLeakError, StoreError
+from excel_core.samples import Batches, TrainingImage, augment, is_varied
 from excel_core.seeds import Vision
-from excel_core.training import TrainingImage, augment, learning_rate, train
+from excel_core.training import train
+from excel_core.training_step import learning_rate
 
 SPEC = TrainSpec(
     segmenter=SegmenterSpec(width=16, layers=1, heads=2),
@@ -127,6 +129,56 @@ def test_training_on_a_mask_fails(vision, images, tmp_path, workers):
         train(vision, [TrainingImage(leak, (0,))], spec, REFINE, _architecture(vision), tmp_path / "a.pt")
 
 
+def test_a_crop_of_one_label_is_drawn_again():
+    """As published, but on labels of the run's own: no label may cover 75 % of a crop, background counts, the tenth stays."""
+    labels = np.zeros((64, 640), np.uint8)
+    labels[:, 600:] = 1  # where crops may see two labels
+    image, spec = np.repeat(labels[..., None], 3, axis=2), TrainSpec(crop=64, scale=(1.0, 1.0))
+
+    def share(rule, seed):
+        sample = augment(image, (0,), labels, spec.model_copy(update={"crop_rule": rule}), np.random.default_rng(seed))
+        assert torch.equal(sample.labels, sample.pixels[0])  # cut out together
+        return float(torch.bincount(sample.labels.flatten().long(), minlength=2).max()) / 64**2
+
+    ruled, random = ([share(rule, seed) for seed in range(60)] for rule in ("pseudo", "random"))
+    assert sum(value < 0.75 for value in ruled) > 3 * sum(value < 0.75 for value in random)
+    assert max(ruled) == 1  # ten draws that all saw one label
+    assert (
+        is_varied(np.array([[0, 0, 1, 255]]))
+        and not is_varied(np.array([[0, 0, 0, 1]]))
+        and not is_varied(np.full((2, 2), 255))
+    )
+
+
+def test_sides_are_cut_off_and_labels_pad_with_ignore():
+    spec = TrainSpec(crop=64, scale=(0.799, 0.799))
+    sample = augment(np.zeros((50, 60, 3), np.uint8), (), np.zeros((50, 60), np.uint8), spec, np.random.default_rng(0))
+    assert sample.valid.sum() == 39 * 47  # int(0.799 * 50) and int(0.799 * 60), where rounding would give 40 and 48
+    assert torch.equal(sample.labels == 255, ~sample.valid)
+
+
+def test_every_epoch_has_one_order_without_the_last_incomplete_batch(images):
+    spec = SPEC.model_copy(update={"order_seed": 2732})
+    order = Batches([*images, *images, images[0]], spec, slice(0, 2)).order
+    whole = torch.randperm(9, generator=torch.Generator().manual_seed(2732)).tolist()
+    assert order == whole[:8]
+    assert Batches(images[:1], spec, slice(0, 2)).order == [0]  # fewer than a batch
+    batches = Batches(images, spec, slice(0, 2))
+    first, third = batches[0], batches[2]  # the same images again, in other crops
+    assert [sample.classes for sample in first] == [sample.classes for sample in third]
+    assert not all(torch.equal(a.pixels, b.pixels) for a, b in zip(first, third, strict=True))
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(batches[2], third, strict=True))
+
+
+def test_segmenters_are_kept_on_the_way(vision, images, tmp_path):
+    seen = {}
+    spec = SPEC.model_copy(update={"keep_every": 4})
+    keep = lambda t, segmenter: seen.update({t: segmenter.classifier.bias.detach().clone()})  # noqa: E731
+    last, _ = train(vision, images, spec, REFINE, _architecture(vision), tmp_path / "a.pt", keep=keep)
+    assert list(seen) == [4, 8]
+    assert torch.equal(seen[8], last.classifier.bias) and not torch.equal(seen[4], seen[8])
+
+
 def test_learning_rate_warms_up_and_decays_to_zero():
     spec = TrainSpec(iterations=100, warmup=10, learning_rate=2e-3)
     rates = [learning_rate(t, spec) for t in range(100)]
@@ -139,11 +191,14 @@ def test_augmentation_crops_pads_and_mirrors():
     rng = np.random.default_rng(0)
     image = np.full((30, 50, 3), 200, dtype=np.uint8)
     spec = TrainSpec(crop=64, scale=(1.0, 1.0))
-    pixels, valid = augment(image, spec, rng)
+    sample = augment(image, (1, 2), None, spec, rng)
+    pixels, valid = sample.pixels, sample.valid
+    assert sample.classes == (1, 2) and (sample.labels == 255).all()  # the whole photo's classes; no labels
     assert pixels.shape == (3, 64, 64) and pixels.dtype == torch.uint8 and valid.sum() == 30 * 50
     assert (pixels[:, valid] == 200).all() and (pixels[:, ~valid] == 0).all()
     big = rng.integers(0, 255, (100, 120, 3), dtype=np.uint8)
-    pixels, valid = augment(big, TrainSpec(crop=32, scale=(1.0, 1.0)), rng)
+    sample = augment(big, (), None, TrainSpec(crop=32, scale=(1.0, 1.0)), rng)
+    pixels, valid = sample.pixels, sample.valid
     windows = np.lib.stride_tricks.sliding_window_view(big, (32, 32, 3)).reshape(-1, 32, 32, 3)
     crop = pixels.permute(1, 2, 0).numpy()
     assert valid.all()
