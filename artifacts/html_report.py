@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from artifacts.chart_pictures import ablation_picture, confusion_picture, knowledge_picture, loss_picture
 from artifacts.confusion import TABLE_CLASSES, confusion_table, largest_confusions
+from artifacts.costs import COSTS_NOTE, cost_rows
 from artifacts.gallery import PictureSize, gallery_groups, segmented_pictures
 from artifacts.provenance import facts, summary_text
 from artifacts.rows import duration, number, size
@@ -72,6 +73,8 @@ def _context(view: ReportView) -> dict[str, Any]:
         "loss_chart": loss_picture(view),
         "knowledge_chart": knowledge_picture(view),
         "seconds": sum(row.seconds for row in view.stages),
+        "costs": cost_rows(view.stages),
+        "costs_note": COSTS_NOTE,
         "bytes": sum(row.bytes for row in view.stages),
         "spec": json.dumps(view.spec, indent=2, ensure_ascii=False, default=str),
     }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from artifacts.costs import COSTS_NOTE, cost_rows
 from artifacts.rows import markdown_text, size
 from artifacts.view import StageRow
 
@@ -40,15 +41,18 @@ def facts(row: StageRow) -> list[Fact]:
 
 
 def stages_markdown(stages: Sequence[StageRow]) -> str:
-    """A Markdown table for the Prefect UI: what this run built or found, with links to the runs that built it; folders
-    below it, where a long path cannot push the rest aside."""
-    lines = ["| stage | this run | built by | seconds | size |", "| --- | --- | --- | ---: | ---: |"]
-    for row in stages:
+    """A Markdown table for the Prefect UI: what this run built or found, with links to the runs that built it, and what
+    building took; folders below it, where a long path cannot push the rest aside."""
+    *costs, total = (" | ".join(list(row.values())[1:]) for row in cost_rows(stages))
+    lines = ["| stage | this run | built by | seconds | host GiB | GPU GiB | size |"]
+    lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    for row, cost in zip(stages, costs, strict=True):
         state = "cached" if row.cached else "ran"
-        lines.append(f"| {markdown_text(row.stage)} | {state} | {_link(row)} | {row.seconds:.1f} | {size(row.bytes)} |")
+        lines.append(f"| {markdown_text(row.stage)} | {state} | {_link(row)} | {cost} | {size(row.bytes)} |")
     built = sum(not row.cached for row in stages)
-    total = f"{sum(row.seconds for row in stages):.1f} | {size(sum(row.bytes for row in stages))}"
-    lines.append(f"| total | {built} ran, {len(stages) - built} cached | | {total} |")
+    everything = size(sum(row.bytes for row in stages))
+    lines.append(f"| total | {built} ran, {len(stages) - built} cached | | {total} | {everything} |")
+    lines += ["", COSTS_NOTE]
     width = max((len(row.stage) for row in stages), default=0)
     folders = [_code_line(f"{row.stage:{width}}  {row.folder}") for row in stages if row.folder]
     return "\n".join([*lines, *(["", "```text", *folders, "```"] if folders else [])]) + "\n"

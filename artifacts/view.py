@@ -46,8 +46,8 @@ class SegmentedItem:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage's output: its identity (hex digits), seconds it took, what it says of itself, bytes on disk, and where
-    it comes from."""
+    """One stage's output: its identity (hex digits), seconds and peak memory it took, what it says of itself, bytes on disk,
+    and where it comes from."""
 
     stage: str
     identity: str
@@ -62,6 +62,8 @@ class StageRow:
     made_by: str = ""  # name of the flow run that built it
     made_by_id: str = ""  # its Prefect id; "" outside Prefect
     cached: bool = False  # in this run it was found complete
+    peak_host_bytes: int | None = None  # None: not measured
+    peak_gpu_bytes: int | None = None  # None: no GPU, or not measured
 
 
 @dataclass(frozen=True)

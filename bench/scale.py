@@ -9,7 +9,6 @@ disk are those of whole photos and 20 x 20 patches, as ViT-B/16 has them at 320 
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
 
 
 def run_chain(folder: Path, side: int) -> dict[str, Any]:
-    """Seconds of each stage up to `refine`, the process' peak memory, and bytes on disk of what is kept."""
+    """Seconds of each stage up to `refine`, the process' peak memory over all of them, and bytes on disk of what is kept."""
     run, place = (
         with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"]),
         Place(store=folder / "store", data=folder / "data"),
@@ -68,7 +67,7 @@ def run_chain(folder: Path, side: int) -> dict[str, Any]:
         return output
 
     outputs = follow(run, place, "refine", build)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = max(output.peak_host_bytes or 0 for output in outputs.values())
     started = time.perf_counter()
     follow(run, place, "refine", run_stage)
     return {

@@ -56,7 +56,7 @@ def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential")
             return output
 
         outputs = follow(run, place, last, build)
-        record.own = {name: output.identity for name, output in outputs.items()}
+        record.note_own(outputs)
         if "evaluate" in outputs:
             metrics = read_json(outputs["evaluate"].folder / "metrics.json")
             record.headline = {key: result["miou"] for key, result in metrics["results"].items()}

@@ -23,7 +23,7 @@ from excel_core.errors import SettingError, WorkerError
 from flows.interrupts import out_of_reach
 from tasks.engine.build import Builder, Outputs, PartsBuilder, in_turn
 from tasks.engine.outputs import StageOutput
-from tasks.engine.prefect_task import on_gpu, work_task
+from tasks.engine.prefect_task import work_task
 from tasks.engine.progress import Counter, uncounted
 from tasks.engine.stage import Place, Work
 
@@ -55,7 +55,7 @@ def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
 
 def resources(work: Work) -> dict[str, float]:
     """What a Dask worker must offer to get the work: shards on a GPU go to workers started with `--resources GPU=1`."""
-    return {"GPU": 1} if on_gpu(work) else {}
+    return {"GPU": 1} if work.on_gpu else {}
 
 
 def _dask(runner: str, place: Place, stack: ExitStack) -> DaskTaskRunner:

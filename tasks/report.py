@@ -185,6 +185,8 @@ def _stage_row(output: StageOutput, cached: bool) -> StageRow:
         made_by=origin.get("flow_run_name", ""),
         made_by_id=origin.get("flow_run_id", ""),
         cached=cached,
+        peak_host_bytes=output.peak_host_bytes,
+        peak_gpu_bytes=output.peak_gpu_bytes,
     )
 
 

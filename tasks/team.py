@@ -1,8 +1,8 @@
 """Training on several processes of this machine, a GPU each: torchrun over tasks/train_process.py, watched from here.
 
-What the processes have to tell they write on standard output, a line of JSON each: how far they are, or an error that a
-person can act on. Their standard input is a pipe whose other end this process holds. It closes when this process ends,
-be it killed, and they end with it: nobody writes on into a folder whose lock is free.
+What the processes have to tell they write on standard output, a line of JSON each: how far they are, the memory that each
+took (MEMORY), or an error that a person can act on. Their standard input is a pipe whose other end this process holds. It
+closes when this process ends, be it killed, and they end with it: nobody writes on into a folder whose lock is free.
 """
 
 import json
@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from excel_core import errors
+from tasks.engine.memory import Peak, measured_by_processes
 from tasks.engine.stage import Work
 from tasks.engine.work_file import write_work
 
-__all__ = ["SAID", "WORK_FILE", "train_in_team"]
+__all__ = ["MEMORY", "SAID", "WORK_FILE", "train_in_team"]
 
 SAID = "excel-train: "  # begins a line that is meant for this process
+MEMORY = "memory"
 WORK_FILE = ".work.json.tmp"  # in the folder to fill, where the next run clears what is called so
 LINES = 60  # of what the processes said last, in the error when they died
 PATIENCE = 20.0  # seconds that torchrun gets to end
@@ -33,6 +35,7 @@ def train_in_team(work: Work, show: Show) -> None:
     write_work(file, work)
     said: deque[str] = deque(maxlen=LINES)
     trouble: dict[str, Any] = {}
+    peaks: list[Peak] = []
     try:
         with _torchrun(work.place.processes, str(file)) as process:
             for line in process.stdout or ():
@@ -40,6 +43,8 @@ def train_in_team(work: Work, show: Show) -> None:
                     told = json.loads(line.removeprefix(SAID))
                     if "done" in told:
                         show(told["done"])
+                    elif MEMORY in told:
+                        peaks.append(Peak.model_validate(told[MEMORY]))
                     else:
                         trouble = trouble or told  # the first: the others only lost a partner
                 else:
@@ -49,6 +54,8 @@ def train_in_team(work: Work, show: Show) -> None:
         file.unlink(missing_ok=True)
     if code:
         raise _error(work, code, trouble, said)
+    silent = work.place.processes - len(peaks)
+    measured_by_processes(peaks + [Peak()] * silent)
 
 
 def _hear(line: str, said: deque[str]) -> None:

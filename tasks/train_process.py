@@ -17,9 +17,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import ExcelError
+from tasks.engine.memory import MemoryWatch
 from tasks.engine.stage import Work
 from tasks.engine.work_file import read_work
-from tasks.team import SAID
+from tasks.team import MEMORY, SAID
 from tasks.train import STAGE, train_here
 
 
@@ -32,8 +33,10 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     try:
         work = _on_own_device(read_work(Path(sys.argv[1]), STAGE))
-        with nullcontext() if STAGE.sees_masks(work.run) else masks_forbidden(stage=STAGE.name):
+        guard = nullcontext() if STAGE.sees_masks(work.run) else masks_forbidden(stage=STAGE.name)
+        with MemoryWatch(gpu=work.place.device != "cpu") as watch, guard:
             train_here(work, lambda done: _tell(done=done) if rank == 0 else None)
+        _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()
     except ExcelError as error:
         _tell(error=type(error).__name__, message=str(error))

@@ -122,6 +122,7 @@ def _stage() -> StageRow:
         "cams", "ab" * 16, 75.2, summary, 4_200_000,
         folder=f"/store/`{HOSTILE}`|x", inputs={"knowledge": "cd" * 16}, code="ef" * 16,
         finished="2026-11-24T01:44:02.123+00:00", parts=3, made_by="glorious_otter_", made_by_id=FLOW_RUN,
+        peak_host_bytes=3 * 2**29,
     )  # fmt: skip
 
 

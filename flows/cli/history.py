@@ -119,7 +119,11 @@ def verify(store: Store = None) -> None:
 
 def _listed(record: Any) -> dict[str, Any]:
     """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, the mean over
-    splits."""
+    splits. `to build` is what building its stages took, whenever that was, memory the largest of them."""
+    from artifacts.costs import cost_rows
+    from artifacts.rows import duration
+
+    total = cost_rows(record.costs)[-1]
     seconds = None
     if record.finished:
         seconds = (datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)).total_seconds()
@@ -132,6 +136,9 @@ def _listed(record: Any) -> dict[str, Any]:
         "state": "crashed" if record.dead else record.state,
         "seconds": seconds,
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",
+        "to build": duration(sum(cost.seconds for cost in record.costs)) if record.costs else None,
+        "host GiB": total["host GiB"],
+        "GPU GiB": total["GPU GiB"],
         "pseudo labels": sum(seeds) / len(seeds) if seeds else None,
         "segmentation": sum(segmented) / len(segmented) if segmented else None,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from excel_core.datasets.truth import LABEL_FILES, masks_forbidden
 from excel_core.errors import StoreError
+from tasks.engine.memory import MemoryWatch, largest
 from tasks.engine.outputs import StageOutput, locked, read_output, seal
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Work
@@ -68,7 +69,8 @@ def in_turn(pieces: list[Work], build: Builder, counter: Counter) -> Outputs:
 
 
 def find_or_build(work: Work, note: Note = say, origin: dict[str, str] | None = None) -> StageOutput:
-    """The output of one piece of work. A second run at the same time waits for the first and takes what it made."""
+    """The output of one piece of work, with the seconds and the peak memory that it took; those of a stage joined from parts
+    are the sum of seconds and the largest peak. A second run at the same time waits for the first and takes what it made."""
     final = output_folder(work)
     with locked(final.with_name(f".{final.name}.lock"), note):
         found = read_output(final)
@@ -79,14 +81,18 @@ def find_or_build(work: Work, note: Note = say, origin: dict[str, str] | None = 
             shutil.rmtree(final)
         partial = _partial(work, final)
         started = time.perf_counter()
-        summary = _build(replace(work, folder=partial))
+        with MemoryWatch(work.on_gpu) as watch:
+            summary = _build(replace(work, folder=partial))
         seconds = time.perf_counter() - started + sum(part.seconds for part in work.parts.values())
+        peak = largest([watch.peak, *(part.peak for part in work.parts.values())])
         output = {
             "stage": work.kind,
             "identity": final.name,
             "summary": summary,
             "seconds": round(seconds, 3),
             "parts": {name: output.content for name, output in work.parts.items()},
+            "peak_host_bytes": peak.host_bytes,
+            "peak_gpu_bytes": peak.gpu_bytes,
         }
         return seal(partial, final, output, _origin(work, origin or {}))
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from excel_core.errors import StoreError
 from excel_core.stores import read_json, write_json
 from tasks.engine.identity import file_digest
+from tasks.engine.memory import Peak
 
 __all__ = ["MARKER", "StageOutput", "damaged_files", "link_tree", "locked", "read_marker", "read_output", "seal"]
 
@@ -31,7 +32,8 @@ Note = Callable[[str], None]
 
 class StageOutput(BaseModel):
     """A complete output folder. Loading one whose files are missing, of another size, or touched since and of another
-    digest fails, so a damaged output is never mistaken for a cached one. `parts`: content of each part it was joined from."""
+    digest fails, so a damaged output is never mistaken for a cached one. `parts`: content of each part it was joined from.
+    Peaks of memory are those of building it (tasks/engine/memory.py), None too where nobody measured when it was built."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +45,13 @@ class StageOutput(BaseModel):
     seconds: float
     bytes: int
     parts: dict[str, str] = {}
+    peak_host_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+
+    @property
+    def peak(self) -> Peak:
+        """Its peaks of memory."""
+        return Peak(host_bytes=self.peak_host_bytes, gpu_bytes=self.peak_gpu_bytes)
 
     @model_validator(mode="after")
     def _check_files(self) -> "StageOutput":

@@ -13,7 +13,7 @@ from tasks.engine.outputs import StageOutput
 from tasks.engine.progress import say
 from tasks.engine.stage import Work
 
-__all__ = ["on_gpu", "work_task"]
+__all__ = ["work_task"]
 
 
 class WorkIdentity(CachePolicy):
@@ -42,14 +42,8 @@ def _build_work(work: Work) -> StageOutput:
     return find_or_build(work, note, origin)
 
 
-def on_gpu(work: Work) -> bool:
-    """Whether the work computes on a GPU. Joining parts never does, nor do stages that only read and write."""
-    whole = work.part is None and work.stage.parts is not None
-    return work.place.device == "cuda" and work.stage.on_device and not whole
-
-
 def work_task(work: Work) -> Any:
     """The Prefect task for `work`, to be called with it inside a flow. A cached result whose files are gone or damaged is a
     miss. On a GPU it carries the tag `gpu`, whose concurrency limit keeps tasks on one GPU apart."""
-    tags = {"gpu"} if on_gpu(work) else set()
+    tags = {"gpu"} if work.on_gpu else set()
     return _build_work.with_options(name=work.kind, result_storage=work.place.store / "prefect-results", tags=tags)

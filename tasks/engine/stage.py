@@ -135,6 +135,12 @@ class Work:
         """The store's folder for its kind: a stage's outputs and its parts lie apart."""
         return f"{self.stage.name}-parts" if self.part else self.stage.name
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU. Joining parts never does, nor do stages that only read and write."""
+        whole = self.part is None and self.stage.parts is not None
+        return self.place.device == "cuda" and self.stage.on_device and not whole
+
     def basis(self) -> dict[str, Any]:
         """Plain data over everything that the output depends on."""
         code = code_version(self.stage.build.__module__)

@@ -20,7 +20,7 @@ from excel_core.stores import read_json, write_json
 from tasks.engine.outputs import StageOutput
 from tasks.engine.stage import Place
 
-__all__ = ["RunRecord", "find_record", "read_records", "start_record"]
+__all__ = ["RunRecord", "StageCost", "find_record", "read_records", "start_record"]
 
 State = Literal["running", "complete", "failed", "stopped", "crashed"]
 
@@ -42,8 +42,20 @@ class Process(BaseModel):
         return self.host != socket.gethostname() or _started(self.pid) == self.started
 
 
+class StageCost(BaseModel):
+    """What building one of a run's own stages took, whenever that was: seconds and bytes of peak memory, as its output has
+    them. `cached`: the run found it complete."""
+
+    stage: str
+    seconds: float
+    peak_host_bytes: int | None
+    peak_gpu_bytes: int | None
+    cached: bool
+
+
 class RunRecord(BaseModel):
-    """One run. `outputs` lists everything it used as kind/identity; `own` the outputs of its own stages by name."""
+    """One run. `outputs` lists everything it used as kind/identity; `own` the outputs of its own stages by name, `costs`
+    what they took, in the same order (none in records of versions that did not measure)."""
 
     format: Literal["excel-run/1"] = "excel-run/1"
     id: str
@@ -60,6 +72,7 @@ class RunRecord(BaseModel):
     device: str
     outputs: list[str] = []
     own: dict[str, str] = {}
+    costs: list[StageCost] = []
     cached: list[str] = []
     headline: dict[str, float] = {}
     store: Path = Field(exclude=True)
@@ -89,6 +102,20 @@ class RunRecord(BaseModel):
         if cached:
             self.cached.append(f"{output.stage}/{output.identity}")
         self.save()
+
+    def note_own(self, outputs: dict[str, StageOutput]) -> None:
+        """Note the outputs of its own stages by name, all of which it was led to by `use`."""
+        self.own = {name: output.identity for name, output in outputs.items()}
+        self.costs = [
+            StageCost(
+                stage=name,
+                seconds=output.seconds,
+                peak_host_bytes=output.peak_host_bytes,
+                peak_gpu_bytes=output.peak_gpu_bytes,
+                cached=f"{output.stage}/{output.identity}" in self.cached,
+            )
+            for name, output in outputs.items()
+        ]
 
     def end(self, state: State, message: str = "") -> None:
         """Note how it ended."""

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from artifacts.ablation_chart import ablation_png
 from artifacts.charts import draw_losses, losses_png
+from artifacts.costs import cost_rows
 from artifacts.knowledge_chart import knowledge_png
 from artifacts.pictures import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
 from artifacts.prefect_artifacts import MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
@@ -88,12 +89,27 @@ def test_the_artifacts_of_a_run(view: ReportView) -> None:
 
 def test_stages_link_to_the_runs_that_built_them(view: ReportView) -> None:
     (row,) = view.stages
-    text = stages_markdown((row, replace(row, cached=True, made_by="a|b", made_by_id="not-an-id](x)", folder="")))
+    other = replace(row, cached=True, made_by="a|b", made_by_id="not-an-id](x)", folder="", peak_gpu_bytes=2**28)
+    text = stages_markdown((row, other))
     lines = text.splitlines()
-    assert lines[2] == rf"| cams | ran | [glorious_otter\_](../../runs/flow-run/{FLOW_RUN}) | 75.2 | 4.2 MB |"
-    assert lines[3] == r"| cams | cached | a\|b | 75.2 | 4.2 MB |"
-    assert lines[4] == "| total | 1 ran, 1 cached | | 150.4 | 8.4 MB |"
-    assert lines[6:] == ["```text", f"cams  /store/'{HOSTILE}'|x", "```"]
+    assert lines[2] == rf"| cams | ran | [glorious_otter\_](../../runs/flow-run/{FLOW_RUN}) | 75.2 | 1.50 | – | 4.2 MB |"
+    assert lines[3] == r"| cams | cached | a\|b | 75.2 | 1.50 | 0.25 | 4.2 MB |"
+    assert lines[4] == "| total | 1 ran, 1 cached | | 150.4 | 1.50 | 0.25 | 8.4 MB |"
+    assert lines[6].startswith("Time and peak memory are what building took")
+    assert lines[8:] == ["```text", f"cams  /store/'{HOSTILE}'|x", "```"]
+
+
+def test_costs_are_summed_in_time_and_the_largest_in_memory(view: ReportView) -> None:
+    (row,) = view.stages
+    train = replace(row, stage="train", seconds=10.04, peak_host_bytes=2**31, peak_gpu_bytes=2**30)
+    assert cost_rows((row, train)) == [
+        {"stage": "cams", "seconds": "75.2", "host GiB": "1.50", "GPU GiB": "–"},
+        {"stage": "train", "seconds": "10.0", "host GiB": "2.00", "GPU GiB": "1.00"},
+        {"stage": "total", "seconds": "85.2", "host GiB": "2.00", "GPU GiB": "1.00"},
+    ]
+    unknown = replace(row, peak_host_bytes=None)
+    assert [each["host GiB"] for each in cost_rows((unknown, train))] == ["–", "2.00", "≥ 2.00"]
+    assert cost_rows(()) == [{"stage": "total", "seconds": "0.0", "host GiB": "–", "GPU GiB": "–"}]
 
 
 def test_means_are_those_of_the_metrics() -> None:

@@ -114,6 +114,21 @@ def test_the_page_says_where_each_stage_comes_from(tmp_path: Path, view: ReportV
     assert "built by" not in "".join(Page(write_report(tmp_path, bare).read_text(encoding="utf-8")).text)
 
 
+def test_the_page_says_what_each_stage_took(tmp_path: Path, view: ReportView) -> None:
+    (row,) = view.stages
+    train = replace(row, stage="train", seconds=10.0, peak_host_bytes=2**31, peak_gpu_bytes=2**30)
+    source = write_report(tmp_path, replace(view, stages=(row, train))).read_text(encoding="utf-8")
+    (table,) = re.findall(r"<table>.*?</table>", source[source.index('<section id="stages">') :], re.S)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.S) for line in re.findall(r"<tr>.*?</tr>", table, re.S)]
+    assert rows[0] == ["stage", "time", "host GiB", "GPU GiB", "size", "identity", "summary"]
+    assert [cells[:5] for cells in rows[1:]] == [
+        ["cams", "1 min 15 s", "1.50", "–", "4.2 MB"],
+        ["train", "10.0 s", "2.00", "1.00", "4.2 MB"],
+        ["total", "1 min 25 s", "2.00", "1.00", "8.4 MB"],
+    ]
+    assert {len(cells) for cells in rows} == {7} and "summed over processes that train together" in source
+
+
 def test_the_page_of_a_run_with_nothing_to_show(tmp_path: Path, view: ReportView) -> None:
     bare = replace(
         view, metrics={"results": {}}, stages=(), gallery=(), segmented=(), losses=None, attributes=(), confusion={},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def test_what_there_is_and_what_would_run(demo):
     planned = _excel("plan", "demo", "--store", store, *small, "--set", "report.gallery_images=1").stdout
     assert "1 of 19 stages run" in planned and "report.gallery_images: 2 → 1" in planned
     listed = _excel("runs", "--store", store).stdout
-    assert "excel demo" in listed and "complete" in listed
+    assert "excel demo" in listed and "complete" in listed and re.search(r"to build +host GiB +GPU GiB", listed)
+    assert re.search(r" s +\d+\.\d\d +– +\d", listed)
     compared = _excel("compare", "latest", "latest", "--store", store, "--json", store / "c.json").stdout
     assert "difference +0.000" in compared and json.loads((store / "c.json").read_text())["spec"] == []
 

@@ -13,6 +13,7 @@ from excel_core.errors import SettingError
 from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import complete_output, run_stage
+from tasks.engine.outputs import read_marker
 from tasks.engine.stage import Place
 from tasks.history.compare import compare_runs
 from tasks.history.garbage import find_garbage, remove_garbage
@@ -30,12 +31,12 @@ def _recorded(run, place, last="report"):
     record = start_record("excel", run, place)
 
     def build(work):
+        cached = complete_output(work) is not None
         output = run_stage(work)
-        record.use(output, cached=False)
+        record.use(output, cached)
         return output
 
-    outputs = follow(run, place, last, build)
-    record.own = {name: output.identity for name, output in outputs.items()}
+    record.note_own(follow(run, place, last, build))
     record.end("complete")
     return record
 
@@ -77,6 +78,23 @@ def test_half_built_outputs_go_but_a_checkpoint_stays(place, small_run):
     assert [(item.path.name, item.why) for item in find_garbage(place.store)] == [("abc.partial", "half built")]
     remove_garbage(place.store, find_garbage(place.store))
     assert checkpoint.exists() and not (place.store / "cams" / "abc.partial").exists()
+
+
+def test_a_record_has_what_its_stages_took_whenever_that_was(place, small_run):
+    record = _recorded(with_settings(small_run, ["report.gallery_images=1"]), place)
+    (read,) = read_records(place.store)
+    assert [cost.stage for cost in read.costs] == list(read.own) and read.costs == record.costs
+    assert [cost.stage for cost in read.costs if not cost.cached] == ["report"]
+    for cost in read.costs:
+        built = read_marker(record.output(cost.stage))["output"]
+        assert cost.seconds == built["seconds"]
+        assert cost.peak_host_bytes == built["peak_host_bytes"] > 10**7 and cost.peak_gpu_bytes is None
+    path = place.store / "records" / f"{record.id}.json"
+    earlier = json.loads(path.read_text())
+    del earlier["costs"]  # as written by a version that did not measure
+    path.write_text(json.dumps(earlier))
+    (read,) = read_records(place.store)
+    assert read.costs == [] and read.own == record.own
 
 
 def test_nothing_goes_while_a_run_is_at_work(place, small_run):

@@ -17,6 +17,7 @@ from excel_core.errors import MaskLeakError, StoreError, WorkerError
 from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
+from tasks.engine.memory import measured_by_processes
 from tasks.engine.progress import listening
 from tasks.engine.stage import Place, Work
 from tasks.team import train_in_team
@@ -67,14 +68,16 @@ def _training(store: Path) -> list[str]:
     return found
 
 
-def test_the_stage_in_two_processes(chain, small_run, place, capfd):
-    """The same output under the same identity; on the way, a damaged checkpoint is noticed and said."""
+def test_the_stage_in_two_processes(chain, small_run, place, capfd, monkeypatch):
+    """The same output under the same identity; on the way, a damaged checkpoint is noticed and said. Its peak memory is the
+    sum of what the two measured (this process', where that is more)."""
     alone = chain[0]["train"]
     shutil.rmtree(place.store / "train")
     partial = place.store / "train" / f"{alone.identity}.partial"
     partial.mkdir(parents=True)
     (partial / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
-    seen = []
+    seen, told = [], []
+    monkeypatch.setattr("tasks.team.measured_by_processes", lambda peaks: (told.extend(peaks), measured_by_processes(peaks)))
     with listening(lambda stage, done, total: seen.append((stage, done, total))):
         team = follow(small_run, place, "train", run_stage)["train"]
     assert team.identity == alone.identity and seen == [("train", done, 4) for done in (1, 2, 3, 4)]
@@ -82,6 +85,8 @@ def test_the_stage_in_two_processes(chain, small_run, place, capfd):
     files = json.loads((team.folder / "stage.json").read_text())["files"]
     assert set(files) == {"segmenter.safetensors", "losses.csv", "losses.png"}
     assert max(_distance(team, alone)) < 1e-5
+    assert len(told) == 2 and all(peak.host_bytes > 10**8 and peak.gpu_bytes is None for peak in told)
+    assert team.peak_host_bytes >= sum(peak.host_bytes for peak in told) and team.peak_gpu_bytes is None
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
