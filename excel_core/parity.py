@@ -4,8 +4,7 @@ Every key is computed by the functions the pipeline itself uses, in `reference` 
 sizes, class counts and grids are read from the arrays.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,14 @@ from excel_core.affinity import (
 from excel_core.calibration import calibrated_features, layer_features, original_path, relation_of
 from excel_core.cams import normalise_tokens, patch_text_cams
 from excel_core.clip_weights import clip_from_openai_state
-from excel_core.config import KnowledgeSpec, SegmenterSpec
+from excel_core.config import KnowledgeSpec
 from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.presets import preset
+from excel_core.published_names import published_segmenter, segmenter_sizes
 from excel_core.segmenter import Segmenter
 
 __all__ = ["Comparison", "compare_with_goldens"]
@@ -141,23 +141,10 @@ def _compare_losses(
 
 def _segmenter(state: dict[str, Tensor], clip: Any, classes: int) -> Segmenter:
     """The segmenter holding a published neck + decoder state dict."""
-    layers = len({key.split(".")[3] for key in state if key.startswith("decoder.transformer.resblocks.")})
-    width = state["neck.linear_fuse.bias"].shape[0]
-    segmenter = Segmenter(len(clip.blocks), clip.width, classes, SegmenterSpec(width=width, layers=layers))
-    rename: list[Callable[[str], str]] = [
-        lambda key: key.replace("neck.linears_modulelist.", "neck.adapters."),
-        lambda key: key.replace(".proj.", ".0.").replace(".proj_2.", ".2.") if ".adapters." in key else key,
-        lambda key: key.replace("neck.linear_fuse", "neck.fuse"),
-        lambda key: key.replace("decoder.transformer.resblocks.", "head."),
-        lambda key: key.replace("decoder.linear_pred", "classifier"),
-    ]
-    renamed = {}
-    for key, value in state.items():
-        for step in rename:
-            key = step(key)
-        renamed[key] = value
-    segmenter.load_state_dict(renamed)
-    return segmenter.eval()
+    segmenter = published_segmenter(state, None, "PREFIX_head.npz")
+    sizes = segmenter_sizes(state, "PREFIX_head.npz")
+    sizes.require(replace(sizes, classes=classes, blocks=len(clip.blocks), token_width=clip.width), "PREFIX_head.npz")
+    return segmenter
 
 
 def _compare(key: str, computed: Tensor, golden: NDArray[Any]) -> Comparison:
