@@ -4,8 +4,7 @@ Every key is computed by the functions the pipeline itself uses, in `reference` 
 sizes, class counts and grids are read from the arrays.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,13 +26,14 @@ from excel_core.calibration import calibrated_features, layer_features, original
 from excel_core.cams import normalise_tokens, patch_text_cams
 from excel_core.clip import FrozenClip
 from excel_core.clip_weights import clip_from_openai_state
-from excel_core.config import KnowledgeSpec, SegmenterSpec
+from excel_core.config import KnowledgeSpec
 from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.presets import preset
+from excel_core.published_names import published_segmenter, segmenter_sizes
 from excel_core.segmenter import Segmenter
 
 __all__ = [
@@ -87,7 +87,9 @@ def golden_clip(prefix: Path) -> FrozenClip:
 
 def golden_segmenter(prefix: Path, clip: FrozenClip, classes: int) -> Segmenter:
     """Neck and head in PREFIX_head.npz, in evaluation mode and without dropout."""
-    return _segmenter(_tensors(load_goldens(_part(prefix, "_head"))), clip, classes)
+    segmenter = _segmenter(_tensors(load_goldens(_part(prefix, "_head"))), clip, classes)
+    segmenter.neck.dropout.p = 0.0
+    return segmenter
 
 
 def _compute(golden: Arrays, clip: FrozenClip, segmenter: Segmenter) -> dict[str, Tensor]:
@@ -162,23 +164,10 @@ def _compare_losses(
 
 def _segmenter(state: dict[str, Tensor], clip: FrozenClip, classes: int) -> Segmenter:
     """The segmenter holding a published neck + decoder state dict."""
-    layers = len({key.split(".")[3] for key in state if key.startswith("decoder.transformer.resblocks.")})
-    width = state["neck.linear_fuse.bias"].shape[0]
-    segmenter = Segmenter(len(clip.blocks), clip.width, classes, SegmenterSpec(width=width, layers=layers, dropout=0))
-    rename: list[Callable[[str], str]] = [
-        lambda key: key.replace("neck.linears_modulelist.", "neck.adapters."),
-        lambda key: key.replace(".proj.", ".0.").replace(".proj_2.", ".2.") if ".adapters." in key else key,
-        lambda key: key.replace("neck.linear_fuse", "neck.fuse"),
-        lambda key: key.replace("decoder.transformer.resblocks.", "head."),
-        lambda key: key.replace("decoder.linear_pred", "classifier"),
-    ]
-    renamed = {}
-    for key, value in state.items():
-        for step in rename:
-            key = step(key)
-        renamed[key] = value
-    segmenter.load_state_dict(renamed)
-    return segmenter.eval()
+    segmenter = published_segmenter(state, None, "PREFIX_head.npz")
+    sizes = segmenter_sizes(state, "PREFIX_head.npz")
+    sizes.require(replace(sizes, classes=classes, blocks=len(clip.blocks), token_width=clip.width), "PREFIX_head.npz")
+    return segmenter
 
 
 def compare_array(key: str, computed: Tensor, golden: NDArray[Any], tolerances: Tolerances) -> Comparison:
