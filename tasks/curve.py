@@ -18,6 +18,7 @@ from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.paper.published import CURVE
+from excel_core.protocols import FULLY_SUPERVISED
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
 from excel_core.side_threads import read_ahead
@@ -131,7 +132,7 @@ def _protocol(work: Work) -> dict[str, Any]:
         "pseudo labels": f"static CAMs of image-level ground truth, affinity with R̂ at threshold {run.curve.threshold}, PAR",
         "segmentation": f"single scale {run.cams.image_size}, no flip, no CRF",
         "images": images,
-    } | ({"supervision": "true masks: fully supervised"} if run.train.supervision == "masks" else {})
+    } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

@@ -19,9 +19,10 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
-from excel_core.config import PredictSpec, RunSpec
+from excel_core.config import RunSpec
 from excel_core.metrics import scores
 from excel_core.palette import save_labels_png
+from excel_core.protocols import seed_protocol, segmentation_protocol
 from excel_core.stores import read_counts, read_json, write_counts, write_json
 from tasks.engine.stage import Need, Place, Stage, Work, always
 from tasks.inputs.masks import masked_rows, missing_masks, truth_of
@@ -31,7 +32,6 @@ from tasks.shown import image_scores, picked
 
 __all__ = ["STAGE"]
 
-REFINEMENT = {"raw": "raw", "affinity": "affinity", "par": "PAR", "crf": "CRF"}
 RESAMPLES = 1000
 
 
@@ -76,6 +76,7 @@ def _write_metrics(work: Work, results: dict[str, Any], skipped: dict[str, str])
         "preset": work.run.preset,
         "method": work.run.method,
         "clip": work.run.clip.model,
+        "supervision": work.run.train.supervision,
         "results": results,
         "ablation": {key: ablation[key] for key in ("protocol", "rows", "presence_map")} if ablation.get("rows") else {},
         "skipped": skipped | ({"ablation": "no split has masks"} if ablation and not ablation["rows"] else {}),
@@ -93,32 +94,14 @@ def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
 
 def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(result key, kind of label maps, split, protocol) of everything that can be scored, in the order to show it."""
+    run = work.run
     for kind in ("static", "lvc"):
         for split in scored_splits(work, kind):
-            yield from _seed_protocols(kind, split, work.inputs[MADE_BY[kind]].summary["steps"])
+            for step in work.inputs[MADE_BY[kind]].summary["steps"]:
+                yield f"seeds.{kind}.{split}.{step}", kind, split, seed_protocol(run, kind, split, step)
     for split in scored_splits(work, "segmentation"):
         for name in work.inputs["predict"].summary["variants"]:
-            yield f"segmentation.{split}.{name}", "segmentation", split, _segmentation_protocol(name, split, work.run.predict)
-
-
-def _seed_protocols(kind: str, split: str, steps: list[str]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    what = "CAM seed" if kind == "static" else "CAM seed with LVC"
-    for position, step in enumerate(steps):
-        done = "+".join(REFINEMENT[s] for s in steps[: position + 1] if s != "raw") or "raw"
-        about = what + (", the pseudo labels" if step == steps[-1] else "")
-        labels = {"labels": "image-level ground truth", "refinement": done, "scales": "single"}
-        yield f"seeds.{kind}.{split}.{step}", kind, split, {"what": about, "split": split, **labels}
-
-
-def _segmentation_protocol(name: str, split: str, spec: PredictSpec) -> dict[str, Any]:
-    flips = "flip" if spec.flip == "all" else "flip except at 1.0"
-    return {
-        "what": "segmentation",
-        "split": split,
-        "labels": "none",
-        "refinement": "CRF" if name.endswith("crf") else "none",
-        "scales": "single" if name == "single_scale" else f"{','.join(map(str, spec.scales))} + {flips}",
-    }
+            yield f"segmentation.{split}.{name}", "segmentation", split, segmentation_protocol(run, split, name)
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
@@ -142,7 +125,9 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "val_splits": run.dataset.val_splits,
         "evaluate": run.evaluate.model_dump(mode="json"),
         "predict": run.predict.model_dump(mode="json"),
-        "names": [run.preset, run.method, run.clip.model],
+        "refine": run.refine.model_dump(mode="json"),
+        "mirror": run.dynamic.mirror,
+        "names": [run.preset, run.method, run.clip.model, run.train.supervision],
     }
 
 

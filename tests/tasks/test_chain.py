@@ -112,7 +112,7 @@ def test_metrics_are_what_the_files_say(chain):
     scored = {"miou", "miou_interval", "iou", "precision", "recall", "confusion_ratio", "pixels"}
     assert set(result) == {"protocol"} | scored
     assert result["miou_interval"][0] <= result["miou"] <= result["miou_interval"][1]
-    protocol_fields = {"what", "split", "labels", "refinement", "scales", "images"}
+    protocol_fields = {"what", "split", "labels", "refinement", "scales", "images", "method"}
     assert all(set(found["protocol"]) == protocol_fields for found in metrics["results"].values())
     for split in ("held_out_1", "held_out_2", "held_out_3"):
         for name in ("single_scale", "multi_scale", "multi_scale_crf"):
