@@ -10,6 +10,8 @@ from excel_core.attributes_file import load_attributes
 from excel_core.clip_weights import joint_width, parse_clip_name
 from excel_core.config import RunSpec
 from excel_core.datasets.layouts import LAYOUTS
+from excel_core.datasets.truth import require_masks, voc_truth
+from excel_core.datasets.voc_lists import image_file, read_split
 from excel_core.distributed import Team
 from excel_core.errors import SettingError
 from excel_core.presets import preset, with_edits, with_settings
@@ -40,6 +42,7 @@ def make_run(
     run = with_edits(preset(preset_name, method), edits or {})
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
+    _check_supervision(run)
     check_layout(run.dataset)
     if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
@@ -117,7 +120,25 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
         _check_own_classes(run, folder)
     if folder is not None:
         layout.check_splits(folder, run.dataset, class_set(run, folder).class_names)
+        _check_masks(run, folder)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
+
+
+def _check_masks(run: RunSpec, data: Path) -> None:
+    """The fully supervised mode: that every training image whose name a list tells has its mask. No mask is opened."""
+    if run.train.supervision == "masks" and run.dataset.layout == "voc":
+        names, split = class_set(run, data).class_names, run.dataset.train_split
+        ids = [image for image in read_split(data, split, names) if (data / image_file(data, image)).is_file()]
+        require_masks(voc_truth(data, split, names), split, ids)
+
+
+def _check_supervision(run: RunSpec) -> None:
+    """What cannot be mixed with training on true masks."""
+    if run.train.supervision == "masks" and run.evaluate.ablation:
+        raise SettingError(
+            "train.supervision=masks: the ablation is about image-level labels, and would mix the two; add "
+            "--set evaluate.ablation=false"
+        )
 
 
 def _check_own_classes(run: RunSpec, data: Path | None) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from artifacts.charts import draw_losses
 from excel_core.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
 from excel_core.config import RunSpec
-from excel_core.datasets.truth import TrueMask
+from excel_core.datasets.truth import TrueMask, require_masks
 from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
 from excel_core.samples import LabelFile, LabelMap, TrainingImage
@@ -130,6 +130,7 @@ def _takes(work: Work) -> dict[str, Any]:
     rows = records(work, split)
     taken: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
     if work.run.train.supervision == "masks":
+        require_masks(truth_of(work, split), split, [row.id for row in rows])
         taken["masks"] = masks_key(work, split, rows)
     elif looks_at_pseudo_labels(work.run):
         output = work.inputs["refine"]

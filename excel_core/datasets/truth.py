@@ -13,7 +13,7 @@ hard link or copy of a mask elsewhere. excel reads every picture through a file 
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,6 +37,7 @@ __all__ = [
     "TruthDoor",
     "check_allowed",
     "masks_forbidden",
+    "require_masks",
     "voc_truth",
 ]
 
@@ -131,6 +132,16 @@ class TrueMask:
     def read(self) -> NDArray[np.uint8]:
         """(height, width) uint8: 0 background, i + 1 for class i, 255 ignore; errors as of the door."""
         return self.truth.read(self.image_id, self.height, self.width)
+
+
+def require_masks(truth: Truth, split: str, ids: Sequence[str]) -> None:
+    """DataError unless every image of `ids` has a mask; none is opened."""
+    missing = [image for image in ids if not truth.has(image)]
+    if missing:
+        raise DataError(
+            f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {truth.where}, "
+            f"{missing[0]} first; add them, or train on a split that has masks: --set dataset.train_split=NAME"
+        )
 
 
 def check_allowed(path: Path, how: str) -> None:
