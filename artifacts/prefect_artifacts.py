@@ -4,6 +4,7 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
 
     excel-results-<preset>            every result with its protocol
     excel-classes-<preset>-<family>   a family of results by class, e.g. seeds-lvc-train, segmentation-val
+    excel-paper-<table>               a table of the paper, ours beside the published figures
     excel-ablation-<preset>           the ablation's rows
     excel-ablation-chart-<preset>     the same with intervals, drawn
     excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
@@ -23,6 +24,7 @@ from typing import Any
 
 from artifacts.chart_pictures import ablation_picture, knowledge_picture, loss_picture
 from artifacts.gallery import Picture
+from artifacts.paper_table import paper_markdown
 from artifacts.prefect_gallery import gallery_markdown
 from artifacts.provenance import stages_markdown
 from artifacts.rows import Row, markdown_text
@@ -37,8 +39,18 @@ from artifacts.tables import (
     words,
 )
 from artifacts.view import AttributeRow, ReportView
+from excel_core.stores import read_json
 
-__all__ = ["MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "publish", "publish_ablation"]
+__all__ = [
+    "MARKDOWN_BYTES",
+    "MarkdownBody",
+    "TableBody",
+    "ablation_bodies",
+    "bodies",
+    "publish",
+    "publish_ablation",
+    "publish_paper",
+]
 
 MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
 
@@ -69,6 +81,13 @@ def publish(view: ReportView, report: Path) -> list[str]:
 def publish_ablation(metrics: Mapping[str, Any], preset: str) -> list[str]:
     """The same for the ablation alone; of metrics.json's content only `ablation` is read."""
     return _create(ablation_bodies(metrics, preset))
+
+
+def publish_paper(table: str, path: Path) -> list[str]:
+    """A table of the paper by its JSON, as a Markdown page → its key."""
+    found = read_json(path)
+    description = f"{found['title']}, preset {found['preset']}"
+    return _create([MarkdownBody(_key("paper", table), description, paper_markdown(found))])
 
 
 def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:

@@ -16,7 +16,7 @@ from excel_core.config import RunSpec, Spec
 from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_place, make_run
 from tasks.engine.stage import Place
 
-__all__ = ["Edits", "chain_flow"]
+__all__ = ["Device", "Edits", "Gpus", "Method", "Runner", "Setting", "Text", "chain_flow"]
 
 Body = Callable[[RunSpec, Place, str], str]
 SETTING_PATTERN = r"^\w+(\.\w+)+ *="
@@ -40,7 +40,7 @@ def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
     return bounded | None, Field(None, description=f"{field.description} ({unset})")
 
 
-Edits = _edits_of(RunSpec, leave_out=("preset", "method"))
+Edits = _edits_of(RunSpec, leave_out=("preset", "method", "paper"))
 
 Preset = Literal["voc", "coco", "photos", "demo"]
 Method = Literal["reference", "paper", "clean"]

@@ -13,6 +13,7 @@ from tasks import (
     dynamic,
     evaluate,
     knowledge,
+    paper,
     predict,
     refine,
     report,
@@ -32,7 +33,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         world.STAGE, dataset.STAGE, describe.STAGE, knowledge.STAGE, cams.STAGE, refine.STAGE, train.STAGE, dynamic.STAGE,
         predict.STAGE,
-        sweep.STAGE, sweep.LEARNT, curve.STAGE, ablation.STAGE, evaluate.STAGE, report.STAGE,
+        sweep.STAGE, sweep.LEARNT, curve.STAGE, ablation.STAGE, evaluate.STAGE, report.STAGE, paper.STAGE,
     )
 }  # fmt: skip
 Outputs = dict[str, StageOutput]

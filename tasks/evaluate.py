@@ -105,12 +105,13 @@ def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """The ablation of calibration and text under the run's own seed, where it is asked for."""
+    """What makes the label maps to score; and the ablation under the run's own seed, where it is asked for."""
+    made = {MADE_BY[kind]: Need(MADE_BY[kind], run) for kind in run.evaluate.kinds}
     if not run.evaluate.ablation:
-        return {}
+        return made
     update = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
     spec = run.ablation.model_copy(update=update)
-    return {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
+    return made | {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
 
 
 def _takes(work: Work) -> dict[str, Any]:
@@ -127,13 +128,13 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "predict": run.predict.model_dump(mode="json"),
         "refine": run.refine.model_dump(mode="json"),
         "mirror": run.dynamic.mirror,
-        "names": [run.preset, run.method, run.clip.model, run.train.supervision],
+        "names": [run.preset, run.method, run.clip.model, run.train.supervision, run.train.from_checkpoint is not None],
     }
 
 
 STAGE = Stage(
     "evaluate",
-    ("dataset", "knowledge", "refine", "dynamic", "predict"),
+    ("dataset", "knowledge"),
     _spec,
     join_scores,
     parts=score_parts,

@@ -31,6 +31,8 @@ MADE_BY = {"static": "refine", "lvc": "dynamic", "segmentation": "predict"}  # k
 
 def scored_splits(work: Work, kind: str) -> Sequence[str]:
     """Splits whose label maps of a kind are scored."""
+    if kind not in work.run.evaluate.kinds:
+        return ()
     dataset = work.run.dataset
     return dataset.val_splits if kind == "segmentation" else dataset.seed_splits
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "PredictSpec", "ReportSpec"]
+__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "PaperSpec", "PredictSpec", "ReportSpec"]
 
 
 class PredictSpec(Spec):
@@ -42,8 +42,21 @@ class CurveSpec(Spec):
 class EvaluateSpec(Spec):
     """Scores (method 6); each names its protocol."""
 
+    kinds: tuple[Literal["static", "lvc", "segmentation"], ...] = Field(
+        ("static", "lvc", "segmentation"),
+        description="what is scored: static seeds, seeds with LVC, segmentation; a report needs all",
+    )
     ablation: bool = Field(False, description="score CAMs of every calibration mode on the validation splits, one seed")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
+
+
+class PaperSpec(Spec):
+    """One table of the paper, beside what was published (method 7)."""
+
+    table: Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7"] = Field(
+        "table-1", description="which table"
+    )
+    limit: Positive | None = Field(None, description="images of each split: to try a table out, which is no reproduction")
 
 
 class AblationSpec(Spec):

@@ -10,6 +10,7 @@ from flows.cli.doctor import doctor
 from flows.cli.export import export
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
+from flows.cli.paper import paper
 from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, figures, parity
 from flows.cli.run import ablation, demo, run
@@ -22,6 +23,7 @@ for command in (
     run,
     demo,
     ablation,
+    paper,
     plan,
     runs,
     compare,

@@ -4,13 +4,14 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flows.cli.options import Clip, Data, Device, Gpus, Method, Preset, Runner, Sets, Store, console, text
 from flows.local.state import api_url
 
-__all__ = ["ablation", "demo", "run"]
+__all__ = ["ablation", "call_flow", "demo", "prefect_environment", "run"]
 
 
 def run(
@@ -82,23 +83,30 @@ def _complete(
     check_runner(runner)
     spec = make_run(preset, method, settings, clip)
     place = make_place(spec, text(data), text(store), device, gpus)
-    ui = _prefect_environment(place.store)
+    ui = prefect_environment(place.store)
     if last in complete_outputs(spec, place, last):
         print("every stage is complete; nothing to run")
     else:
-        if "PREFECT_API_URL" not in os.environ:
-            print("starting a local Prefect server (about 20 s)", flush=True)
-        _call_flow(last, preset, method, text(place.data), str(place.store), clip, device, gpus, runner, settings)
+        arguments = (preset, method, text(place.data), str(place.store), clip, device, gpus, runner, settings)
+        call_flow(_flow_of(last), *arguments)
     return complete_outputs(spec, place, last), ui
 
 
-def _call_flow(last: str, *arguments: Any) -> None:
-    from flows.ablation import ablation as ablation_flow
-    from flows.excel import excel
+def call_flow(flow: Callable[..., str], *arguments: Any) -> str:
+    """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
     from flows.interrupts import stoppable
 
+    if "PREFECT_API_URL" not in os.environ:
+        print("starting a local Prefect server (about 20 s)", flush=True)
     with stoppable():
-        (ablation_flow if last == "ablation" else excel)(*arguments)
+        return flow(*arguments)
+
+
+def _flow_of(last: str) -> Callable[..., str]:
+    from flows.ablation import ablation as ablation_flow
+    from flows.excel import excel
+
+    return ablation_flow if last == "ablation" else excel
 
 
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
@@ -120,7 +128,7 @@ def _show_results(outputs: dict[str, Any], ui: str) -> None:
     print(f"Prefect UI: {ui}")
 
 
-def _prefect_environment(store: Path) -> str:
+def prefect_environment(store: Path) -> str:
     """Quiet, patient, local Prefect whose database is in the store; returns how to open its UI."""
     home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
     Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it

@@ -1,0 +1,89 @@
+"""A table of the paper for people: ours beside the published figure, with the protocol of each number (tasks/paper.py)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from artifacts.rows import ABSENT, Row, columns, defined, markdown_table, markdown_text
+from artifacts.tables import protocol_text
+
+__all__ = ["joined_tables", "paper_markdown", "paper_rows", "print_paper"]
+
+PUBLISHED = "published"
+GREY = "no reproduction"
+
+
+def joined_tables(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One table of the rows of several data sets; of the first one's title, and every preset's name."""
+    whole = dict(tables[0])
+    whole["preset"] = ", ".join(dict.fromkeys(table["preset"] for table in tables))
+    whole["rows"] = [row for table in tables for row in table["rows"]]
+    return whole
+
+
+def paper_rows(table: Mapping[str, Any]) -> list[Row]:
+    """Rows of words: mIoU in per cent, ours with its 95 % interval over images, the published figure in brackets where it may
+    not be compared."""
+    limited = table.get("limit") is not None
+    rows = []
+    for found in table["rows"]:
+        row = {"row": str(found["row"]), "ours": _percent(found["ours"], found.get("low"), found.get("high"))}
+        row |= {column: found[column] for column in ("host GiB", "GPU GiB") if column in found}
+        published = _percent(found[PUBLISHED])
+        row[PUBLISHED] = f"({published})" if limited and published != ABSENT else published
+        words = [protocol_text(found["protocol"])] if found.get("protocol") else []
+        rows.append(row | {"protocol": "; ".join([*words, *filter(None, [found.get("note")])]) or ABSENT})
+    return rows
+
+
+def print_paper(table: Mapping[str, Any], console: Console) -> None:
+    """Print the table; under a limit the published column is grey and a line says why."""
+    limited = table.get("limit") is not None
+    rows = paper_rows(table)
+    shown = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(table["title"]), title_justify="left", title_style="bold"
+    )
+    for column in columns(rows):
+        grey = "bright_black" if limited and column == PUBLISHED else ""
+        shown.add_column(Text(column, style=grey), style=grey, no_wrap=column not in ("row", "protocol"), overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(row.get(column, ABSENT)) for column in columns(rows)))
+    console.print(shown)
+    for note in paper_notes(table):
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+def paper_notes(table: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know of the whole table."""
+    about = f"preset {table['preset']}, method {table['method']}, CLIP {table['clip']}"
+    if table["table"] == "table-7":
+        notes = [about, "time and peak memory are what building took, whenever that was"]
+    else:
+        notes = [about, "mIoU in per cent over the classes in the truth; [ ] 95 % bootstrap interval over images"]
+    if table.get("limit") is not None:
+        notes.append(
+            f"{GREY}: {table['limit']} images a split and a shortened training; the published figures are of the whole data "
+            "set and stand in brackets"
+        )
+    return notes
+
+
+def paper_markdown(table: Mapping[str, Any]) -> str:
+    """The same as Markdown, for the Prefect UI."""
+    notes = [f"- {markdown_text(note)}" for note in paper_notes(table)]
+    return "\n\n".join([f"## {markdown_text(table['title'])}", markdown_table(paper_rows(table)), "\n".join(notes)]) + "\n"
+
+
+def _percent(value: Any, low: Any = None, high: Any = None) -> str:
+    """A share as per cent, one digit; words as they are."""
+    if isinstance(value, str):
+        return value
+    if not defined(value):
+        return ABSENT
+    inside = f" [{100 * low:.1f}, {100 * high:.1f}]" if defined(low) and defined(high) else ""
+    return f"{100 * value:.1f}{inside}"

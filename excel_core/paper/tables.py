@@ -1,0 +1,172 @@
+"""The rows of the paper's tables 1 to 6: which run's which result stands beside which published number.
+
+A table is asked of a run of one data set; table 1 has rows of VOC and of COCO, and is asked of both. Published numbers stand
+beside the presets `voc` and `coco` alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from excel_core.config import RunSpec
+from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
+from excel_core.presets import with_edits
+from excel_core.variants import (
+    NO_ATTRIBUTES,
+    calibrated_by,
+    with_attributes,
+    without_attributes,
+    without_lvc,
+    without_tse,
+)
+
+__all__ = ["TITLES", "Number", "limited", "paper_numbers"]
+
+TITLES = {
+    "table-1": "Table 1: segmentation",
+    "table-2": "Table 2: CAM seeds",
+    "table-3": "Table 3: components, a training a row",
+    "table-4": "Table 4: number of attributes, a training a row",
+    "table-5": "Table 5: calibration, CAM seeds without training",
+    "table-6": "Table 6: a fully supervised counterpart",
+    "table-7": "Table 7: time and memory",
+}
+SHORTEST = 20  # iterations of a training that a limit shortens
+UNKNOWN = "the published figure is not known to excel"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table: its row's name, the run that gives it and the key in metrics.json, `published` mIoU in [0, 1], and
+    what to say beside it. Without `run` nothing is computed; with `archive` the number is the VOC server's to give: label maps
+    of that variant of the split test are packed for it."""
+
+    row: str
+    run: RunSpec | None
+    result: str = ""
+    published: float | None = None
+    note: str = ""
+    archive: str = ""
+
+
+def paper_numbers(run: RunSpec, table: str, has_test: bool = False) -> list[Number]:
+    """The numbers of a table of `run`, in order. `has_test`: whether the data have the images of the split test."""
+    tables: dict[str, Callable[[RunSpec], list[Number]]] = {
+        "table-1": lambda run: _segmentation(run, has_test),
+        "table-2": _seeds,
+        "table-3": _components,
+        "table-4": _attributes,
+        "table-5": _calibration,
+        "table-6": _supervision,
+    }
+    numbers = tables[table](with_edits(run, {"evaluate": {"ablation": False}})) if table in tables else []
+    if run.preset in IMAGES:
+        return numbers
+    return [Number(n.row, n.run, n.result, None, n.note, n.archive) for n in numbers]
+
+
+def limited(run: RunSpec, images: int) -> RunSpec:
+    """`run` on the first `images` of each split that are there, its training shortened in proportion: to try it out."""
+    edits: dict[str, dict[str, object]] = {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}}
+    if run.preset in IMAGES and images < IMAGES[run.preset]:
+        train, share = run.train, images / IMAGES[run.preset]
+        iterations = max(SHORTEST, round(train.iterations * share))
+        scaled = {
+            field: None if value is None else round(value * iterations / train.iterations)
+            for field in ("warmup", "dynamic_from", "own_argmax_from")
+            for value in (getattr(train, field),)
+        }
+        edits["train"] = {"iterations": iterations, **scaled}
+    return with_edits(run, edits)
+
+
+def _of(run: RunSpec, *kinds: str, **dataset: object) -> RunSpec:
+    """`run` of which these kinds of results are scored."""
+    return with_edits(run, {"evaluate": {"kinds": kinds}, "dataset": dataset})
+
+
+def _segmentation(run: RunSpec, has_test: bool) -> list[Number]:
+    split, name = run.dataset.val_splits[0], run.preset.upper()
+    scored, published = _of(run, "segmentation"), SEGMENTATION.get((run.preset, "val"), (None, None))
+    numbers = [
+        Number(f"{name} {split}, {words}", scored, f"segmentation.{split}.{variant}", figure)
+        for (words, variant), figure in zip(_VARIANTS.items(), published, strict=True)
+    ]
+    if run.preset == "voc":
+        tested = _of(run, "segmentation", test_splits=("test",)) if has_test else None
+        note = "" if has_test else "the data have no list of VOC's test images: get them from VOC's server (excel doctor voc)"
+        numbers += [
+            Number(f"{name} test, {words}", tested, "", figure, note, variant)
+            for (words, variant), figure in zip(_VARIANTS.items(), SEGMENTATION["voc", "test"], strict=True)
+        ]
+    return numbers
+
+
+_VARIANTS = {"no CRF": "multi_scale", "CRF": "multi_scale_crf"}
+
+
+def _seeds(run: RunSpec) -> list[Number]:
+    split, scored = run.dataset.seed_splits[0], _of(run, "static", "lvc")
+    return [
+        Number("CLIP-ES", None, note="a later version of excel"),
+        Number("ExCEL, training-free", scored, f"seeds.static.{split}.par", SEEDS["static"]),
+        Number("ExCEL, LVC", scored, f"seeds.lvc.{split}.par", SEEDS["lvc"]),
+    ]
+
+
+def _components(run: RunSpec) -> list[Number]:
+    plain = without_tse(run)
+    runs = {
+        "baseline": without_lvc(calibrated_by(plain, "qk")),
+        "SVC": without_lvc(plain),
+        "SVC + TSE": without_lvc(run),
+        "SVC + LVC": plain,
+        "SVC + TSE + LVC": run,
+    }
+    return [_trained(name, found, COMPONENTS[name]) for name, found in runs.items()]
+
+
+def _attributes(run: RunSpec) -> list[Number]:
+    nothing = [
+        _trained(f"none: {reading}", without_attributes(run, mode), ATTRIBUTES[0]) for reading, mode in NO_ATTRIBUTES.items()
+    ]
+    counts = [count for count in ATTRIBUTES if count]
+    return [*nothing, *(_trained(str(count), with_attributes(run, count), ATTRIBUTES[count]) for count in counts)]
+
+
+def _trained(row: str, run: RunSpec, published: float) -> Number:
+    """Segmentation of the first validation split, four scales, no CRF."""
+    split = run.dataset.val_splits[0]
+    return Number(row, _of(run, "segmentation"), f"segmentation.{split}.multi_scale", published)
+
+
+def _calibration(run: RunSpec) -> list[Number]:
+    """Nothing is trained, so that CAMs of the seed split alone are needed."""
+    split = run.dataset.seed_splits[0]
+    runs = {
+        "q-k": calibrated_by(run, "qk"),
+        "value only": calibrated_by(run, "v", depth=1),
+        "last block": calibrated_by(run, "svc", depth=1),
+        "SVC": run,
+    }
+    names = {
+        "q-k": "CLIP's own q-k attention",
+        "value only": "MaskCLIP: value only in the last block",
+        "last block": "intra-correlation in the last block",
+        "SVC": f"SVC in the last {run.cams.calibration.depth} blocks",
+    }
+    return [
+        Number(names[key], _of(found, "static", train_split=split), f"seeds.static.{split}.par", CALIBRATION[key])
+        for key, found in runs.items()
+    ]
+
+
+def _supervision(run: RunSpec) -> list[Number]:
+    split = run.dataset.val_splits[0]
+    published = dict(zip(_VARIANTS.values(), SEGMENTATION.get((run.preset, "val"), (None, None)), strict=True))
+    masks = with_edits(run, {"train": {"supervision": "masks", "from_checkpoint": None}})
+    numbers = []
+    for words, variant in _VARIANTS.items():
+        key = f"segmentation.{split}.{variant}"
+        numbers.append(Number(f"image-level labels, {words}", _of(run, "segmentation"), key, published[variant]))
+        numbers.append(Number(f"true masks: fully supervised, {words}", _of(masks, "segmentation"), key, None, UNKNOWN))
+    return sorted(numbers, key=lambda number: number.row.startswith("true"))
