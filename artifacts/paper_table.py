@@ -27,17 +27,27 @@ def joined_tables(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def paper_rows(table: Mapping[str, Any]) -> list[Row]:
     """Rows of words: mIoU in per cent, ours with its 95 % interval over images, the published figure in brackets where it may
-    not be compared."""
-    limited = table.get("limit") is not None
+    not be compared; of the protocol, what is not the same in all rows (`paper_notes` has the rest)."""
+    limited, shared = table.get("limit") is not None, _shared_protocol(table)
     rows = []
     for found in table["rows"]:
         row = {"row": str(found["row"]), "ours": _percent(found["ours"], found.get("low"), found.get("high"))}
         row |= {column: found[column] for column in ("host GiB", "GPU GiB") if column in found}
         published = _percent(found[PUBLISHED])
         row[PUBLISHED] = f"({published})" if limited and published != ABSENT else published
-        words = [protocol_text(found["protocol"])] if found.get("protocol") else []
-        rows.append(row | {"protocol": "; ".join([*words, *filter(None, [found.get("note")])]) or ABSENT})
+        own = {field: value for field, value in found.get("protocol", {}).items() if field not in shared}
+        remarks = [text for text in (protocol_text(own), found.get("note")) if text]
+        rows.append(row | {"remarks": "; ".join(remarks)})
+    if not any(row["remarks"] for row in rows):
+        return [{column: value for column, value in row.items() if column != "remarks"} for row in rows]
     return rows
+
+
+def _shared_protocol(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the protocol that all rows with a protocol share."""
+    protocols = [row["protocol"] for row in table["rows"] if row.get("protocol")]
+    first = protocols[0] if protocols else {}
+    return {field: value for field, value in first.items() if all(other.get(field) == value for other in protocols)}
 
 
 def print_paper(table: Mapping[str, Any], console: Console) -> None:
@@ -49,7 +59,7 @@ def print_paper(table: Mapping[str, Any], console: Console) -> None:
     )
     for column in columns(rows):
         grey = "bright_black" if limited and column == PUBLISHED else ""
-        shown.add_column(Text(column, style=grey), style=grey, no_wrap=column not in ("row", "protocol"), overflow="fold")
+        shown.add_column(Text(column, style=grey), style=grey, no_wrap=column not in ("row", "remarks"), overflow="fold")
     for row in rows:
         shown.add_row(*(Text(row.get(column, ABSENT)) for column in columns(rows)))
     console.print(shown)
@@ -64,13 +74,14 @@ def paper_notes(table: Mapping[str, Any]) -> list[str]:
     if table["table"] == "table-7":
         notes = [about, "time and peak memory are what building took, whenever that was"]
     else:
-        notes = [about, "mIoU in per cent over the classes in the truth; [ ] 95 % bootstrap interval over images"]
+        notes = [about, protocol_text(_shared_protocol(table))]
+        notes.append("mIoU in per cent over the classes in the truth; [ ] 95 % bootstrap interval over images")
     if table.get("limit") is not None:
         notes.append(
             f"{GREY}: {table['limit']} images a split and a shortened training; the published figures are of the whole data "
             "set and stand in brackets"
         )
-    return notes
+    return [note for note in notes if note]
 
 
 def paper_markdown(table: Mapping[str, Any]) -> str:

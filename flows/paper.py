@@ -4,28 +4,22 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from prefect import flow, task
 from pydantic import Field
 
 from artifacts.paper_table import joined_tables
 from artifacts.prefect_artifacts import publish_paper
-from excel_core.config import RunSpec
-from excel_core.errors import SettingError
-from excel_core.paper.tables import limited
-from excel_core.presets import with_edits
 from excel_core.stores import read_json, write_json
 from flows.chain_run import run_until
+from flows.paper_runs import Paper, paper_runs
 from flows.parameters import Device, Gpus, Method, Runner, Setting, Text
-from flows.settings import check_runner, make_place, make_run
-from tasks.engine.stage import Place
+from flows.settings import check_runner
 
-__all__ = ["Paper", "paper", "paper_runs"]
+__all__ = ["paper"]
 
-Paper = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 Limit = Annotated[int, Field(ge=1)]
-WITH_COCO = ("table-1", "table-7")
 
 
 @flow(name="paper", persist_result=False)
@@ -69,43 +63,6 @@ def paper(
         write_json(whole, joined_tables([read_json(folder / "table.json") for folder in folders]))
     _publish(table, str(whole))
     return str(whole)
-
-
-def paper_runs(
-    table: str,
-    data: str | None,
-    coco: str | None,
-    checkpoint: str | None,
-    limit: int | None,
-    method: str,
-    store: str | None,
-    clip: str | None,
-    device: str,
-    gpus: int,
-    settings: list[str],
-) -> list[tuple[RunSpec, Place]]:
-    """A run and its place for each data set that is named. Anything wrong is refused here, before work starts."""
-    if coco is not None and table not in WITH_COCO:
-        raise SettingError(f"--coco: {table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
-    if data is None and coco is None:
-        raise SettingError("name the data: --data DIR for PASCAL VOC 2012, --coco DIR for MS COCO")
-    own = [f"train.from_checkpoint={checkpoint}"] if checkpoint else []
-    runs = []
-    for preset, folder in (("voc", data), ("coco", coco)):
-        if folder is not None:
-            run = make_run(preset, method, [], clip)
-            run = limited(run, limit) if limit else run
-            edited = make_run(preset, method, settings + own, clip, _changes(run))
-            if table != "figures":
-                edited = with_edits(edited, {"paper": {"table": table, "limit": limit}})
-            runs.append((edited, make_place(edited, folder, store, device, gpus)))
-    return runs
-
-
-def _changes(run: RunSpec) -> dict[str, Any]:
-    """The fields that a limit changes, as edits that a user's own win over."""
-    train = {field: getattr(run.train, field) for field in ("iterations", "warmup", "dynamic_from", "own_argmax_from")}
-    return {"dataset": {"max_images": run.dataset.max_images, "partial": run.dataset.partial}, "train": train}
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)

@@ -34,7 +34,6 @@ def paper(
 ) -> None:
     """Run what a table of the paper needs, and print ours beside the published figures; what is complete is not run again."""
     from flows.cli.run import call_flow, prefect_environment
-    from flows.paper import paper as paper_flow
     from flows.settings import check_runner
 
     name = f"table-{table}" if table.isdigit() else table
@@ -42,6 +41,8 @@ def paper(
     check_runner(runner)
     _check(name, places, limit, method, text(store), clip, device, gpus, settings or [])
     ui = prefect_environment(_store(store))
+    from flows.paper import paper as paper_flow  # and Prefect with it, which reads its environment now
+
     path = Path(
         call_flow(paper_flow, name, *places, limit, method, str(_store(store)), clip, device, gpus, runner, settings or [])
     )
@@ -58,7 +59,7 @@ def _check(name: str, places: list[str | None], *rest: Any) -> None:
     from typing import get_args
 
     from excel_core.errors import SettingError
-    from flows.paper import Paper, paper_runs
+    from flows.paper_runs import Paper, paper_runs
 
     if name not in get_args(Paper):
         raise SettingError(f"unknown table {name!r}; valid: {', '.join(get_args(Paper))}")
