@@ -16,6 +16,7 @@ from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
 from tasks.engine.stage import Place
+from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.inputs.prompt_files import OWN, bundled_descriptions, class_set, descriptions_file, prompts_file
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
@@ -33,6 +34,7 @@ def make_run(
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
     parse_clip_name(run.clip.model)
     check_layout(run.dataset)
+    check_checkpoint_settings(run)
     if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
     if run.describe.provider == "openai":
@@ -61,7 +63,8 @@ def check_device(device: str) -> str:
 
 
 def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
-    """Where the run happens, with absolute paths; refuses a missing data folder or device, and GPUs that are not there."""
+    """Where the run happens, with absolute paths; refuses a missing data folder or device, GPUs that are not there, and a
+    checkpoint of other classes or another CLIP (which is loaded for that, where there is a checkpoint)."""
     check_device(device)
     _check_gpus(run, device, gpus)
     if run.dataset.layout == "world":
@@ -75,6 +78,7 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
         LAYOUTS[run.dataset.layout].check(folder)
     if run.dataset.prompts == OWN:
         _check_own_classes(run, folder)
+    check_given_segmenter(run, folder, device)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
 
 

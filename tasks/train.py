@@ -1,8 +1,9 @@
-"""Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes."""
+"""Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes. Or, with
+train.from_checkpoint, the segmenter that a checkpoint holds, and no losses."""
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from excel_core.config import RunSpec
 from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
 from excel_core.seeds import Vision
-from excel_core.training import TrainingImage, train
-from tasks.engine.progress import Counter
+from excel_core.training import LossRow, TrainingImage, train
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Stage, Work
+from tasks.inputs.given_segmenter import given_by, given_segmenter
 from tasks.inputs.records import records, rows_key
 from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.team import train_in_team
@@ -26,6 +29,8 @@ __all__ = ["STAGE", "architecture", "train_here", "trained_segmenter"]
 
 def build_train(work: Work) -> dict[str, Any]:
     """Train, in this process or in several, or go on from the folder's checkpoint; then draw the losses."""
+    if work.run.train.from_checkpoint is not None:
+        return _take_checkpoint(work)
     spec, folder = work.run.train, work.folder
     with Counter("train", spec.iterations) as counter:
         train_anywhere = train_here if work.place.processes == 1 else train_in_team
@@ -35,6 +40,18 @@ def build_train(work: Work) -> dict[str, Any]:
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
     return {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
+
+
+def _take_checkpoint(work: Work) -> dict[str, Any]:
+    """The checkpoint's segmenter in this project's format, and a table of losses without a row."""
+    vision = load_vision(work)
+    segmenter, differs = given_segmenter(work.run, len(classes_of(work)), vision.clip)
+    for words in differs:
+        say(f"train: the checkpoint was trained otherwise: {words}")
+    save_segmenter(work.folder / "segmenter.safetensors", architecture(work, vision), segmenter)
+    pd.DataFrame(columns=[field.name for field in fields(LossRow)]).to_csv(work.folder / "losses.csv", index=False)
+    name, digest = (given_by(work.run) or [""])[0].rsplit(":", 1)
+    return {"checkpoint": name, "sha256": digest, "differs": differs}
 
 
 def train_here(work: Work, show: Callable[[int], None]) -> None:
@@ -77,11 +94,19 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
 
 
 def _takes(work: Work) -> dict[str, Any]:
-    """The images to train on, the texts and the CLIP; not the images of other splits."""
+    """The images to train on, the texts and the CLIP; not the images of other splits. Of a checkpoint, what it must fit."""
+    if work.run.train.from_checkpoint is not None:
+        return {"clip": clip_fingerprint(work.run, work.place), "classes": list(classes_of(work))}
     return {"rows": rows_key(records(work, work.run.dataset.train_split)), "sight": sight_key(work)}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
+    if run.train.from_checkpoint is not None:  # its bytes are the key's: `outside`
+        return {
+            "from_checkpoint": Path(run.train.from_checkpoint).name,
+            "segmenter": run.train.segmenter.model_dump(mode="json"),
+            "cams": run.cams.model_dump(mode="json", include={"normalisation", "calibration"}),
+        }
     result = {"train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"})}
     return result | {
         "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "precision"}),
@@ -95,6 +120,7 @@ STAGE = Stage(
     _spec,
     build_train,
     takes=_takes,
+    outside=lambda run, place: given_by(run),
     reads_data=True,
     resumable=True,
     on_device=True,

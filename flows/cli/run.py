@@ -104,11 +104,14 @@ def _call_flow(last: str, *arguments: Any) -> None:
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
     from tasks.history.spent import spent_line
+    from tasks.inputs.given_segmenter import given_words
     from tasks.refine import PSEUDO_LABELS
 
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
     for image, reason in outputs["dataset"].summary["bad"].items():
         print(f"skipped {image}: {reason}")
+    if given := given_words(outputs["train"].summary):
+        print(f"nothing was trained: the segmenter comes from {given}")
     if spent := spent_line(outputs["describe"]):
         print(spent)
     print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")
