@@ -20,6 +20,8 @@ def gallery_markdown(view: ReportView, report: Path, most: int) -> str:
     parts = [f"# {markdown_text(view.title)}\n", f"The full report: `{str(report).replace('`', '')}`\n"]
     parts += [f"* **{found}** mIoU: {markdown_text(note)}" for found, note in _headlines(view)]
     parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
+    if view.given_segmenter:
+        parts.append(f"* nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}")
     names = ", ".join(f"{value} {name}" for value, name in enumerate(view.class_names, start=1))
     parts.append(f"\nNumbers in the pictures are classes: {markdown_text(names)}.\n")
     left = most - 500 - sum(len(part.encode()) + 1 for part in parts)

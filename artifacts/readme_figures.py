@@ -7,7 +7,7 @@ import numpy as np
 from artifacts.charts import empty_figure, png_bytes
 from artifacts.gallery import STEP_NAMES
 from artifacts.pictures import overlay_cam, overlay_labels
-from artifacts.rows import markdown_table
+from artifacts.rows import markdown_table, markdown_text
 from artifacts.tables import ablation_note, ablation_rows, results_rows
 from artifacts.view import GalleryItem, Pixels, ReportView
 from excel_core.stores import written_then_renamed
@@ -31,6 +31,8 @@ def write_figures(folder: Path, view: ReportView) -> list[Path]:
 def _results_markdown(view: ReportView) -> str:
     stages = [{"stage": row.stage, "seconds": f"{row.seconds:.1f}", "KiB": f"{row.bytes / 1024:.0f}"} for row in view.stages]
     head = f"Preset `{view.preset}`, method `{view.method}`, CLIP `{view.clip}`. Scores are shares in [0, 1]."
+    if view.given_segmenter:
+        head += f" Nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}."
     parts = [head, markdown_table(results_rows(view.metrics))]
     if view.metrics.get("ablation"):
         parts += [f"Ablation: {ablation_note(view.metrics)}.", markdown_table(ablation_rows(view.metrics))]

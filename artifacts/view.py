@@ -98,10 +98,11 @@ class ReportView:
     stages: tuple[StageRow, ...]
     gallery: tuple[GalleryItem, ...]
     segmented: tuple[SegmentedItem, ...]
-    losses: pd.DataFrame | None  # see charts.draw_losses
+    losses: pd.DataFrame | None  # see charts.draw_losses; without a row where nothing was trained
     attributes: tuple[AttributeRow, ...]
     spec: dict[str, Any]
     class_names: tuple[str, ...]  # (C), without background
     confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
     knowledge_map: KnowledgeMap | None = None
     attributes_are: str = "clusters of descriptions"  # what `attributes` are made of
+    given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

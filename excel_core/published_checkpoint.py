@@ -125,7 +125,8 @@ def read_published(path: Path) -> PublishedCheckpoint:
 
 
 def _check_encoder(checkpoint: PublishedCheckpoint, clip: FrozenClip) -> None:
-    """ModelError naming the first layer that is not the CLIP's. Texts are compared where both have a text tower."""
+    """ModelError naming the first layer, the vision tower's before the text tower's, that is not the CLIP's. Texts are
+    compared where both have a text tower."""
     found = {key: value for key, value in checkpoint.encoder.items() if not UNUSED.match(key)}
     own = {key: value for key, value in clip.model.state_dict().items() if not UNUSED.match(key)}
     if not (_has_texts(found) and _has_texts(own)):
@@ -133,7 +134,7 @@ def _check_encoder(checkpoint: PublishedCheckpoint, clip: FrozenClip) -> None:
     blocks = len(clip.blocks)
     wanted, got = ([ENCODER + published_clip_name(key, blocks) for key in part] for part in (own, found))
     require_names(wanted, got, checkpoint.name)
-    for key, value in own.items():
+    for key, value in sorted(own.items(), key=lambda item: not item[0].startswith("visual.")):
         difference = _difference(found[key], value.cpu())
         if difference:
             raise ModelError(
@@ -175,7 +176,11 @@ def _tensors(path: Path) -> State:
     if not kind:
         raise ModelError(f"{path}: neither a file of torch nor safetensors; give a checkpoint of the published code")
     try:
-        loaded: Any = load_file(path) if kind == "safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        if kind == "safetensors":
+            loaded: Any = load_file(path)
+        else:
+            with path.open("rb") as file:  # of a path, torch would look at the suffix
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and safetensors raise many kinds, with many lines of words
         raise ModelError(
             f"{path}: cannot be read as weights alone ({type(error).__name__}): damaged, or it holds more than tensors, "

@@ -19,6 +19,7 @@ from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
 from tasks.engine.stage import Place
+from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.inputs.prompt_files import (
     OWN,
     class_set,
@@ -44,6 +45,7 @@ def make_run(
     parse_clip_name(run.clip.model)
     _check_supervision(run)
     check_layout(run.dataset)
+    check_checkpoint_settings(run)
     if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
     _check_descriptions(run)
@@ -103,7 +105,8 @@ def check_device(device: str) -> str:
 
 
 def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
-    """Where the run happens, with absolute paths; refuses a missing data folder or device, and GPUs that are not there."""
+    """Where the run happens, with absolute paths; refuses a missing data folder or device, GPUs that are not there, and a
+    checkpoint of other classes or another CLIP (which is loaded for that, where there is a checkpoint)."""
     check_device(device)
     _check_gpus(run, device, gpus)
     if run.dataset.layout == "world":
@@ -121,6 +124,7 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     if folder is not None:
         layout.check_splits(folder, run.dataset, class_set(run, folder).class_names)
         _check_masks(run, folder)
+    check_given_segmenter(run, folder, device)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
 
 

@@ -21,6 +21,7 @@ from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker
 from tasks.engine.stage import Place, Stage, Work
+from tasks.inputs.given_segmenter import given_words
 from tasks.inputs.records import Record, records
 from tasks.inputs.vision import load_knowledge
 from tasks.refine import step_folder
@@ -53,6 +54,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
         gallery=tuple(item for split in _seeds(run) for item in _gallery(work, split, shown, store.class_names)),
         segmented=tuple(segmented),
         losses=pd.read_csv(work.input("train") / "losses.csv"),
+        given_segmenter=given_words(work.inputs["train"].summary),
         attributes=tuple(_attributes(store, run)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,

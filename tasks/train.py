@@ -1,12 +1,13 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes.
 
 `kept/<iteration>.safetensors`: the segmenters that `train.keep_every` asks for. Crops are chosen by the run's own static
-labels, as they are before the CRF; with `train.supervision=masks`, and only then, masks are opened and trained on.
+labels, as they are before the CRF; with `train.supervision=masks`, and only then, masks are opened and trained on. With
+`train.from_checkpoint`, nothing is trained: the segmenter that a checkpoint holds, and no losses.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
 from excel_core.samples import LabelFile, LabelMap, TrainingImage
 from excel_core.seeds import Vision
-from excel_core.training import train
+from excel_core.training import LossRow, train
+from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import read_marker
-from tasks.engine.progress import Counter
+from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.inputs.given_segmenter import given_by, given_segmenter
 from tasks.inputs.masks import masks_key, truth_of
 from tasks.inputs.records import records, rows_key
 from tasks.inputs.vision import classes_of, load_vision, sight_key
@@ -38,6 +41,8 @@ KEPT = "kept"
 
 def build_train(work: Work) -> dict[str, Any]:
     """Train, in this process or in several, or go on from the folder's checkpoint; then draw the losses."""
+    if work.run.train.from_checkpoint is not None:
+        return _take_checkpoint(work)
     spec, folder = work.run.train, work.folder
     with Counter("train", spec.iterations) as counter:
         train_anywhere = train_here if work.place.processes == 1 else train_in_team
@@ -48,6 +53,18 @@ def build_train(work: Work) -> dict[str, Any]:
     tail = losses.tail(max(1, len(losses) // 10))
     summary = {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
     return summary | ({"supervision": "masks: fully supervised"} if spec.supervision == "masks" else {})
+
+
+def _take_checkpoint(work: Work) -> dict[str, Any]:
+    """The checkpoint's segmenter in this project's format, and a table of losses without a row."""
+    vision = load_vision(work)
+    segmenter, differs = given_segmenter(work.run, len(classes_of(work)), vision.clip)
+    for words in differs:
+        say(f"train: the checkpoint was trained otherwise: {words}")
+    save_segmenter(work.folder / "segmenter.safetensors", architecture(work, vision), segmenter)
+    pd.DataFrame(columns=[field.name for field in fields(LossRow)]).to_csv(work.folder / "losses.csv", index=False)
+    name, digest = (given_by(work.run) or [""])[0].rsplit(":", 1)
+    return {"checkpoint": name, "sha256": digest, "differs": differs}
 
 
 def train_here(work: Work, show: Callable[[int], None]) -> None:
@@ -93,7 +110,8 @@ def _training_images(work: Work) -> list[TrainingImage]:
 
 def looks_at_pseudo_labels(run: RunSpec) -> bool:
     """Whether static pseudo labels choose the training's crops."""
-    return run.train.crop_rule == "pseudo" and run.train.supervision == "labels"
+    train = run.train
+    return train.crop_rule == "pseudo" and train.supervision == "labels" and train.from_checkpoint is None
 
 
 def kept_segmenters(folder: Path) -> dict[int, Path]:
@@ -125,7 +143,9 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
 
 def _takes(work: Work) -> dict[str, Any]:
     """The images to train on, the texts and the CLIP, and the labels that crops are chosen by or that are learnt; not the
-    images of other splits, nor what the CRF makes of pseudo labels."""
+    images of other splits, nor what the CRF makes of pseudo labels. Of a checkpoint, what it must fit."""
+    if work.run.train.from_checkpoint is not None:
+        return {"clip": clip_fingerprint(work.run, work.place), "classes": list(classes_of(work))}
     split = work.run.dataset.train_split
     rows = records(work, split)
     taken: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
@@ -150,6 +170,12 @@ def sees_masks(run: RunSpec) -> bool:
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
+    if run.train.from_checkpoint is not None:  # its bytes are the key's: `outside`
+        return {
+            "from_checkpoint": Path(run.train.from_checkpoint).name,
+            "segmenter": run.train.segmenter.model_dump(mode="json"),
+            "cams": run.cams.model_dump(mode="json", include={"normalisation", "calibration"}),
+        }
     result = {"train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"})}
     return result | {
         "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "precision"}),
@@ -165,6 +191,7 @@ STAGE = Stage(
     needs=_needs,
     takes=_takes,
     sees_masks=sees_masks,
+    outside=lambda run, place: given_by(run),
     reads_data=True,
     resumable=True,
     on_device=True,

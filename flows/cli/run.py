@@ -112,6 +112,7 @@ def _flow_of(last: str) -> Callable[..., str]:
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
     from tasks.history.spent import spent_line
+    from tasks.inputs.given_segmenter import given_words
     from tasks.refine import PSEUDO_LABELS
 
     print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
@@ -119,6 +120,8 @@ def _show_results(outputs: dict[str, Any], ui: str) -> None:
         print(f"skipped {image}: {reason}")
     for split, count in outputs["dataset"].summary["absent"].items():
         print(f"left out (dataset.partial): {count} images of {split} that are not in the data folder")
+    if given := given_words(outputs["train"].summary):
+        print(f"nothing was trained: the segmenter comes from {given}")
     if spent := spent_line(outputs["describe"]):
         print(spent)
     print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")

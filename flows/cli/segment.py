@@ -10,6 +10,7 @@ from flows.cli.options import Clip, Device, Sets, Store, console, text
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
+WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (its CLIP: --clip)"
 
 
 def segment(
@@ -24,7 +25,7 @@ def segment(
     settings: Sets = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="a trained segmenter: a run's id, or FILE of `excel export`", show_default=False),
+        typer.Option(help=WEIGHTS, show_default=False),
     ] = None,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="with --weights: several scales and flips")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="with --weights: then the dense CRF")] = False,
@@ -39,12 +40,12 @@ def segment(
     from tasks.photos.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
-    _check_together(weights, bool(clip or method or settings), multi_scale or crf)
+    _check_together(weights, clip is not None, bool(method or settings), multi_scale or crf)
     found = photos_of(photos, out, force)
     if weights is None:
         sight = _training_free(names, clip, device, method, settings or [], store)
     else:
-        sight = _trained(weights, names, device, store, multi_scale, crf)
+        sight = _trained(weights, names, clip, device, store, multi_scale, crf)
     for note in sight.notes:
         print(note)
     results = segment_photos(found, sight, out, side, steps)
@@ -52,14 +53,19 @@ def segment(
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
 
 
-def _check_together(weights: str | None, for_clip: bool, for_weights: bool) -> None:
+def _check_together(weights: str | None, clip: bool, settings: bool, for_weights: bool) -> None:
     """Refuse options that the other way of seeing would ignore."""
     from excel_core.errors import SettingError
+    from excel_core.published_checkpoint import is_published
 
     if weights is None and for_weights:
         raise SettingError("--multi-scale and --crf are for --weights; without, --set refine.crf.enabled=… switches the CRF")
-    if weights is not None and for_clip:
+    if weights is None or not (clip or settings):
+        return
+    if not is_published(Path(weights)):
         raise SettingError("--weights brings its own CLIP and settings: leave out --clip, --method and --set")
+    if settings:
+        raise SettingError("--weights brings its own settings: leave out --method and --set")
 
 
 def _training_free(
@@ -79,12 +85,14 @@ def _training_free(
     return training_free_sight(names, run, Place(store=store_folder(text(store)), device=check_device(device)))
 
 
-def _trained(weights: str, names: tuple[str, ...], device: str, store: Path | None, multi_scale: bool, crf: bool) -> Any:
+def _trained(
+    weights: str, names: tuple[str, ...], clip: str | None, device: str, store: Path | None, multi_scale: bool, crf: bool
+) -> Any:
     from flows.local.state import store_folder
     from flows.settings import check_device
     from tasks.photos.photo_sight import find_segmenter, trained_sight
 
-    trained = find_segmenter(weights, store_folder(text(store)), check_device(device))
+    trained = find_segmenter(weights, store_folder(text(store)), check_device(device), clip)
     return trained_sight(trained, names, multi_scale, crf)
 
 

@@ -15,6 +15,7 @@ from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
 from tasks.engine.fingerprint import files_fingerprint
 
 __all__ = [
+    "LIBRARY",
     "OWN",
     "bundled_descriptions",
     "class_set",

@@ -14,6 +14,7 @@ from excel_core.errors import SettingError
 from excel_core.knowledge import Knowledge, build_knowledge
 from excel_core.portable import TrainedSegmenter, load_portable
 from excel_core.prompts import PromptSet
+from excel_core.published_checkpoint import is_published
 from excel_core.seeds import Vision, refine_labels
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.stage import Place
@@ -22,6 +23,7 @@ from tasks.inputs.prompt_files import given_descriptions, known_descriptions, na
 from tasks.inputs.text_embeddings import TextEmbeddings
 from tasks.inputs.vision import cached_clip
 from tasks.knowledge import ready_attributes
+from tasks.photos.published_sight import published_trained
 from tasks.photos.trained import run_segmenter
 
 __all__ = ["Sight", "find_segmenter", "parse_classes", "trained_sight", "training_free_sight"]
@@ -121,10 +123,14 @@ def _fitting(spec: KnowledgeSpec, descriptions: int) -> KnowledgeSpec:
     return spec.model_copy(update={"attributes": min(spec.attributes, most)})
 
 
-def find_segmenter(weights: str, store: Path, device: str) -> TrainedSegmenter:
-    """`weights`: a file of `excel export --format safetensors`, else a run of the store."""
-    if weights.endswith(".safetensors") or Path(weights).is_file():
-        return load_portable(Path(weights), device)
+def find_segmenter(weights: str, store: Path, device: str, clip: str | None = None) -> TrainedSegmenter:
+    """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, for which `clip` is meant,
+    else a run of the store."""
+    path = Path(weights)
+    if is_published(path) or (path.suffix in (".pth", ".pt") and not path.exists()):
+        return published_trained(path, device, clip)
+    if path.suffix == ".safetensors" or path.is_file():
+        return load_portable(path, device)
     return run_segmenter(find_record(store, weights), device)
 
 

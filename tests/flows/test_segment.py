@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from excel_core.clip_weights import load_clip
 from excel_core.datasets.images import read_image
 from excel_core.palette import load_labels_png
 from excel_core.portable import save_portable
 from tests.conftest import VOC, needs_photos
+from tests.core.published_toys import published_state, seeded_segmenter
 from tests.core.trained_toys import toy_segmenter
 
 PHOTOS = ("2007_000063", "2007_000033")
@@ -71,12 +74,32 @@ def test_a_trained_segmenter_and_bad_photos(excel, weights, tmp_path):
     assert excel("segment", "photos", "--weights", weights, "--force").returncode == 2
 
 
+def test_a_checkpoint_of_the_published_code(excel, tmp_path):
+    clip = load_clip("excel-tiny")
+    segmenter = seeded_segmenter(clip, width=16)
+    torch.save(published_state(clip, segmenter), tmp_path / "best.safetensors")  # the content tells what it is
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "p.png")
+    given = ("segment", "p.png", "--weights", "best.safetensors", "--clip", "excel-tiny")
+    ran = excel(*given, "--classes", "dog,sofa", "--multi-scale", "--crf", "--steps")
+    assert ran.returncode == 0, ran.stderr
+    assert "best.safetensors: trained otherwise: the CLIP's activation is GELU, not QuickGELU" in ran.stderr
+    about = json.loads((tmp_path / "segmented" / "photos.json").read_text())
+    assert len(about["class_names"]) == 20 and about["class_names"][11] == "dog"
+    assert set(np.unique(load_labels_png(tmp_path / "segmented" / "p.png"))) <= {0, 12, 18}
+    refused = excel(*given, "--set", "refine.crf.iterations=3", "--force")
+    assert refused.returncode == 2 and "--weights brings its own settings: leave out --method and --set" in refused.stderr
+    torch.save(published_state(clip, seeded_segmenter(clip, classes=7, width=16)), tmp_path / "best.safetensors")
+    refused = excel(*given, "--force")
+    assert refused.returncode == 2 and "knows 7 classes; the bundled class sets have 20 (voc), 80 (coco)" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["segment", "p.png"], "say what the photos show: --classes"),
         (["segment", "p.png", "--classes", "dog", "--crf"], "--multi-scale and --crf are for --weights"),
         (["segment", "p.png", "--weights", "toy.safetensors", "--clip", "excel-tiny"], "--weights brings its own CLIP"),
+        (["segment", "p.png", "--weights", "gone.pth"], "gone.pth: there is no such file; give a checkpoint"),
         (["segment", "p.png", "--weights", "latest"], "has no run named 'latest'"),
         (["segment", "gone.png", "--classes", "dog"], "gone.png: no such photo or folder"),
         (["segment", "p.png", "--classes", "dog", "--clip", "excel-tiny", "--device", "tpu"], "unknown device 'tpu'"),

@@ -8,14 +8,17 @@ import torch
 
 from excel_core.affinity import affinity_cams, upsample_with_background
 from excel_core.cams import normalise_tokens, patch_text_cams
-from excel_core.config import KnowledgeSpec
+from excel_core.clip_weights import clip_from_openai_state
+from excel_core.config import KnowledgeSpec, SegmenterSpec
 from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.parity import compare_with_goldens
 from excel_core.presets import preset
+from excel_core.published_checkpoint import read_published
 from tests.conftest import SHARED
+from tests.core.published_toys import published_state, seeded_segmenter
 
 GOLDENS = SHARED / "goldens" / "reference"
 
@@ -30,6 +33,21 @@ def test_every_golden_key():
 def test_a_missing_set_is_named(tmp_path):
     with pytest.raises(StoreError, match="PREFIX.npz, PREFIX_clip.npz and PREFIX_head.npz"):
         compare_with_goldens(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not GOLDENS.with_name("reference.npz").is_file(), reason="the golden set with its CLIP is not here")
+def test_a_published_checkpoint_of_the_golden_weights(tmp_path):
+    """Every weight through a checkpoint in the published format, to the published logits."""
+    golden, head, tower = (np.load(GOLDENS.with_name(f"reference{part}.npz")) for part in ("", "_head", "_clip"))
+    clip = clip_from_openai_state({key: torch.from_numpy(tower[key]) for key in tower.files}, quick_gelu=True)
+    state = published_state(clip, seeded_segmenter(clip))
+    own = {key.replace("neck.", "module.decoder_fts_fuse.").replace("decoder.", "module.decoder."): key for key in head.files}
+    assert {key for key in state if "decoder" in key} == set(own)
+    torch.save(state | {key: torch.from_numpy(head[name]) for key, name in own.items()}, tmp_path / "c.pth")
+    segmenter = read_published(tmp_path / "c.pth").fit(clip, 20, SegmenterSpec(width=64))
+    with torch.inference_mode():
+        logits = segmenter(torch.from_numpy(golden["layer_features"]), golden["seg_logits"].shape[-2:]).logits
+    _close(logits, torch.from_numpy(golden["seg_logits"]))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,78 @@
+"""`train.from_checkpoint` is refused before work starts, one line each, where it cannot be."""
+
+import pytest
+import torch
+
+from excel_core.clip_weights import load_clip
+from excel_core.errors import ExcelError, ModelError, SettingError
+from flows import parameters
+from flows.settings import make_place, make_run
+from tests.core.published_toys import published_state, seeded_segmenter
+
+NARROW = "train.segmenter.width=16"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """One that fits the demo with narrow segmenters."""
+    clip = load_clip("excel-tiny")
+    path = tmp_path_factory.mktemp("published") / "c.pth"
+    torch.save(published_state(clip, seeded_segmenter(clip, classes=10, width=16)), path)
+    return path
+
+
+def _refused(tmp_path, *settings):
+    """What the flow says before its body, and before there is a store."""
+    flow = parameters.chain_flow("never")(lambda run, place, runner: pytest.fail("the body ran"))
+    with pytest.raises(ExcelError) as error:
+        flow.fn("demo", store=str(tmp_path / "store"), settings=[*settings, NARROW])
+    assert not (tmp_path / "store").exists() and "\n" not in str(error.value)
+    return error.value
+
+
+def test_one_that_fits_passes(checkpoint, tmp_path):
+    run = make_run("demo", "reference", [f"train.from_checkpoint={checkpoint}", NARROW], None)
+    assert make_place(run, None, str(tmp_path), "cpu").store == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.from_checkpoint=gone.pth"], "there is no file 'gone.pth'; give a .pth, .pt or .safetensors"),
+        (["train.from_checkpoint={}", "train.supervision=masks"], "leave out train.supervision=masks"),
+        (["train.from_checkpoint={}", "train.keep_every=100"], "leave out train.keep_every"),
+    ],
+)
+def test_settings_that_exclude_it(checkpoint, tmp_path, settings, message):
+    found = _refused(tmp_path, *(setting.format(checkpoint) for setting in settings))
+    assert isinstance(found, SettingError) and message in str(found)
+
+
+def _other_clip(state):
+    state["module.encoder.visual.conv1.weight"][0, 0, 0, 0] += 0.5
+
+
+def _other_classes(state):
+    for end in ("weight", "bias"):
+        state[f"module.decoder.linear_pred.{end}"] = state[f"module.decoder.linear_pred.{end}"][:6]
+
+
+def _foreign(state):
+    for key in [key for key in state if "decoder_fts_fuse" in key]:
+        del state[key]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_other_clip, "another CLIP than excel-tiny: encoder.visual.conv1.weight differs by up to 0.5"),
+        (_other_classes, "expected classes 10, got 5; change dataset.prompts"),
+        (_foreign, "no segmenter of the published code"),
+    ],
+)
+def test_files_that_do_not_fit(checkpoint, tmp_path, spoil, message):
+    state = torch.load(checkpoint, weights_only=True)
+    spoil(state)
+    torch.save(state, tmp_path / "c.pth")
+    found = _refused(tmp_path, f"train.from_checkpoint={tmp_path / 'c.pth'}")
+    assert isinstance(found, ModelError) and message in str(found)
