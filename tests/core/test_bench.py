@@ -1,5 +1,6 @@
 """What `make bench` compares with computes the same, and the GPU script runs where only torch and the core's own needs are."""
 
+import json
 import subprocess
 import sys
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench import published
+from bench import precision, published
 from bench.plain_vit import random_clip
 from excel_core.affinity import affinity_cams, mean_attention, scale_attention
 from excel_core.calibration import Relation, calibrated_features, layer_features, original_path
 from excel_core.cams import minmax, patch_text_cams
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.presets import preset
+from excel_core.seeds import Vision
 from tests.conftest import ROOT
 
 RUN = preset("voc")
@@ -77,6 +79,40 @@ def test_the_published_crf_is_pydensecrf_over_all_labels():
     np.testing.assert_allclose(
         dense_crf(image, probabilities, RUN.refine.crf), published.crf_of_all_labels(image, probabilities), atol=2e-3
     )
+
+
+def test_precisions_are_compared_from_the_same_start_on_the_same_batches(clip):
+    """Twice in float32 is twice the same; bf16 is another, on a CPU too."""
+    cpu, text = torch.device("cpu"), F.normalize(torch.randn(45, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    vision = Vision(clip, text, 20, RUN.cams.model_copy(update={"image_size": 32}))
+    spec, images = precision.spec_of(RUN, steps=3, batch=2, side=32), precision.pictures(4, 40)
+    assert (spec.dynamic_from, spec.own_argmax_from) == (1, 2)
+
+    def trained(way):
+        changed = spec.model_copy(update={"precision": way})
+        return precision.trained(vision, precision.batches(images, spec, cpu), changed, RUN, images)
+
+    plain, again, bf16 = trained("fp32"), trained("fp32"), trained("bf16")
+    assert plain.labels.shape == (3, 2, 32, 32) and plain.segmented.shape == (4, 40, 40) and plain.losses.shape == (3, 3)
+    same = precision.compared(plain, again, spec)
+    assert all(found == {"largest": 0, "mean": 0} for found in same["relative_difference_of_loss"].values())
+    assert same["equal_pseudo_labels"] == {"static": 1, "dynamic": 1} and same["equal_segmentation"] == 1
+    other = precision.compared(plain, bf16, spec)
+    for found in other["relative_difference_of_loss"].values():
+        assert 0 < found["mean"] <= found["largest"]
+    assert 0 < other["equal_pseudo_labels"]["static"] <= 1 and 0 < other["equal_segmentation"] <= 1
+    assert plain.cost["peak_gpu_bytes"] is None and set(plain.cost) == set(bf16.cost)
+
+
+def test_the_precision_command_prints_and_writes_what_it_found(tmp_path, monkeypatch, capsys):
+    options = ["--device", "cpu", "--tiny", "--side", "32", "--batch", "1", "--steps", "1", "--json", tmp_path / "found.json"]
+    monkeypatch.setattr(sys, "argv", ["precision", *map(str, options)])
+    precision.main()
+    printed, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
+    assert found["format"] == "excel-precision/1" and found["equal_pseudo_labels"]["static"] is None  # LVC from the first step
+    for text in ("1 steps of 1 at 32 px", "loss, total: relative difference", "equal labels, dynamic: ", "bf16: "):
+        assert text in printed
+    assert "equal labels, static" not in printed
 
 
 ALONE = """
