@@ -6,13 +6,14 @@ from typing import Any
 from artifacts.ablation_chart import ablation_png
 from artifacts.charts import losses_png
 from artifacts.confusion import Counts, confusion_png, largest_confusions
+from artifacts.curve_chart import curve_png
 from artifacts.gallery import Picture
 from artifacts.knowledge_chart import knowledge_png
 from artifacts.pictures import png_data_uri
 from artifacts.rows import defined, number
 from artifacts.view import ReportView
 
-__all__ = ["ablation_picture", "confusion_picture", "knowledge_picture", "loss_picture"]
+__all__ = ["ablation_picture", "confusion_picture", "curve_picture", "knowledge_picture", "loss_picture"]
 
 
 def loss_picture(view: ReportView) -> Picture | None:
@@ -22,6 +23,20 @@ def loss_picture(view: ReportView) -> Picture | None:
     first, last = view.losses["loss"].iloc[0], view.losses["loss"].iloc[-1]
     words = f"{len(view.losses)} iterations; the loss goes from {number(first)} to {number(last)}"
     return Picture(png_data_uri(losses_png(view.losses)), f"loss curve over {words}", words)
+
+
+def curve_picture(curve: Mapping[str, Any]) -> Picture | None:
+    """Scores of the segmenters that were kept on the way (curve.json)."""
+    if not curve.get("rows"):
+        return None
+    first, last = (min(curve["rows"], key=_iteration), max(curve["rows"], key=_iteration))
+    words = f"segmentation on {last['split']} goes from mIoU {number(first['segmentation'])} at iteration "
+    words += f"{first['iteration']:,} to {number(last['segmentation'])} at {last['iteration']:,}"
+    return Picture(png_data_uri(curve_png(curve)), f"learning curve: {words}", words)
+
+
+def _iteration(row: Mapping[str, Any]) -> int:
+    return int(row["iteration"])
 
 
 def ablation_picture(metrics: Mapping[str, Any]) -> Picture | None:

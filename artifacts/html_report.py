@@ -9,9 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from artifacts.chart_pictures import ablation_picture, confusion_picture, knowledge_picture, loss_picture
+from artifacts.chart_pictures import ablation_picture, confusion_picture, curve_picture, knowledge_picture, loss_picture
 from artifacts.confusion import TABLE_CLASSES, confusion_table, largest_confusions
 from artifacts.costs import COSTS_NOTE, cost_rows
+from artifacts.curve_rows import curve_note, curve_rows
 from artifacts.gallery import PictureSize, gallery_groups, segmented_pictures
 from artifacts.provenance import facts, summary_text
 from artifacts.rows import duration, number, size
@@ -71,6 +72,9 @@ def _context(view: ReportView) -> dict[str, Any]:
         "segmented": _segmented(view),
         "legend": _legend(view),
         "loss_chart": loss_picture(view),
+        "curve": curve_rows(view.curve),
+        "curve_note": curve_note(view.curve),
+        "curve_chart": curve_picture(view.curve),
         "knowledge_chart": knowledge_picture(view),
         "seconds": sum(row.seconds for row in view.stages),
         "costs": cost_rows(view.stages),

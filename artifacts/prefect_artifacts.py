@@ -10,6 +10,8 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
     excel-attributes-<preset>         attributes: their nearest descriptions and the classes that use them
     excel-losses-<preset>             the loss curve of training
+    excel-curve-<preset>              scores of the segmenters kept during training, with the published log's
+    excel-curve-chart-<preset>        the same, drawn
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
     excel-stages-<preset>             what this run built or found, by which run it was built, and where it lies
 
@@ -22,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.chart_pictures import ablation_picture, knowledge_picture, loss_picture
+from artifacts.chart_pictures import ablation_picture, curve_picture, knowledge_picture, loss_picture
+from artifacts.curve_rows import curve_note, curve_rows
 from artifacts.gallery import Picture
 from artifacts.paper_table import paper_markdown
 from artifacts.prefect_gallery import gallery_markdown
@@ -103,11 +106,13 @@ def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
     pages = [
         MarkdownBody(_key("gallery", view.preset), f"Gallery of {about}", gallery),
         *_chart("losses", view.preset, "Training", loss_picture(view)),
+        *_chart("curve-chart", view.preset, "Scores on the way", curve_picture(view.curve)),
         *_chart("knowledge", view.preset, "Knowledge base", knowledge_picture(view)),
     ]
     if view.stages:
         pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {about}", stages_markdown(view.stages)))
-    tables = [results, *_class_tables(view)]
+    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
+    tables = [results, *_class_tables(view), curve]
     return [*_with_rows(tables), *ablation_bodies(view.metrics, view.preset), *_with_rows([attributes]), *pages]
 
 

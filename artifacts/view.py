@@ -104,5 +104,6 @@ class ReportView:
     class_names: tuple[str, ...]  # (C), without background
     confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
     knowledge_map: KnowledgeMap | None = None
+    curve: dict[str, Any] = field(default_factory=dict)  # the content of curve.json (excel-curve/1); {} where none was made
     attributes_are: str = "clusters of descriptions"  # what `attributes` are made of
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

@@ -1,13 +1,16 @@
 """From a user's words to the runs that a table of the paper needs, a data set each. Knows no Prefect."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.paper.tables import limited
 from excel_core.presets import with_edits
+from excel_core.published_checkpoint import read_published
 from flows.settings import make_place, make_run
 from tasks.engine.stage import Place
+from tasks.inputs.prompt_files import class_set
 
 __all__ = ["Paper", "paper_runs"]
 
@@ -33,16 +36,20 @@ def paper_runs(
         raise SettingError(f"--coco: {table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
     if data is None and coco is None:
         raise SettingError("name the data: --data DIR for PASCAL VOC 2012, --coco DIR for MS COCO")
-    own = [f"train.from_checkpoint={checkpoint}"] if checkpoint else []
+    classes = read_published(Path(checkpoint)).sizes.classes if checkpoint else None
     runs = []
     for preset, folder in (("voc", data), ("coco", coco)):
         if folder is not None:
             run = make_run(preset, method, [], clip)
             run = limited(run, limit) if limit else run
+            fits = classes == len(class_set(run, Path(folder)).class_names)
+            own = [f"train.from_checkpoint={checkpoint}"] if fits else []
             edited = make_run(preset, method, settings + own, clip, _changes(run))
             if table != "figures":
                 edited = with_edits(edited, {"paper": {"table": table, "limit": limit}})
             runs.append((edited, make_place(edited, folder, store, device, gpus)))
+    if classes is not None and all(run.train.from_checkpoint is None for run, _ in runs):
+        raise SettingError(f"--checkpoint {checkpoint}: is of {classes} classes, of none of the data sets that are named")
     return runs
 
 

@@ -15,12 +15,13 @@ import artifacts.html_report
 from artifacts.html_report import write_report
 from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
+from excel_core.errors import SettingError
 from excel_core.knowledge import attribute_weights, nearest_descriptions
 from excel_core.palette import load_labels_png
 from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import Need, Place, Stage, Work
 from tasks.inputs.given_segmenter import given_words
 from tasks.inputs.records import Record, records
 from tasks.inputs.vision import load_knowledge
@@ -45,7 +46,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
     per_split = _share(run, run.dataset.val_splits)
     segmented = [item for split in run.dataset.val_splits for item in _segmented(work, split, shown, per_split)]
     return ReportView(
-        title=f"excel {run.preset}",
+        title=f"excel {run.preset}" + (", fully supervised" if run.train.supervision == "masks" else ""),
         preset=run.preset,
         method=run.method,
         clip=run.clip.model,
@@ -61,6 +62,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
         confusion=_confusion(work, metrics, len(store.class_names) + 1),
         knowledge_map=_knowledge_map(store),
         attributes_are=attributes_are(run),
+        curve=read_json(work.input("curve") / "curve.json") if "curve" in work.inputs else {},
     )
 
 
@@ -196,6 +198,14 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.model_dump(mode="json")
 
 
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+    """The learning curve, where segmenters were kept for it. SettingError for a run of which not everything is scored."""
+    missing = [kind for kind in ("static", "lvc", "segmentation") if kind not in run.evaluate.kinds]
+    if missing:
+        raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
+    return {"curve": Need("curve", run)} if run.train.keep_every is not None else {}
+
+
 def _outside(run: RunSpec, place: Place) -> list[str]:
     folder = Path(artifacts.html_report.__file__).parent
     return files_fingerprint(*sorted(path for kind in ("j2", "css", "js") for path in folder.glob(f"*.{kind}")))
@@ -206,6 +216,7 @@ STAGE = Stage(
     ("dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "predict", "evaluate"),
     _spec,
     build_report,
+    needs=_needs,
     outside=_outside,
     reads_data=True,
 )

@@ -114,11 +114,11 @@ def _seeds(run: RunSpec) -> list[Number]:
 
 
 def _components(run: RunSpec) -> list[Number]:
-    plain = without_tse(run)
+    plain = without_tse(_trained_here(run))
     runs = {
         "baseline": without_lvc(calibrated_by(plain, "qk")),
         "SVC": without_lvc(plain),
-        "SVC + TSE": without_lvc(run),
+        "SVC + TSE": without_lvc(_trained_here(run)),
         "SVC + LVC": plain,
         "SVC + TSE + LVC": run,
     }
@@ -126,11 +126,18 @@ def _components(run: RunSpec) -> list[Number]:
 
 
 def _attributes(run: RunSpec) -> list[Number]:
+    trained = _trained_here(run)
     nothing = [
-        _trained(f"none: {reading}", without_attributes(run, mode), ATTRIBUTES[0]) for reading, mode in NO_ATTRIBUTES.items()
+        _trained(f"none: {reading}", without_attributes(trained, mode), ATTRIBUTES[0])
+        for reading, mode in NO_ATTRIBUTES.items()
     ]
-    counts = [count for count in ATTRIBUTES if count]
-    return [*nothing, *(_trained(str(count), with_attributes(run, count), ATTRIBUTES[count]) for count in counts)]
+    counted = {count: run if count == run.knowledge.attributes else with_attributes(trained, count) for count in ATTRIBUTES}
+    return [*nothing, *(_trained(str(count), found, ATTRIBUTES[count]) for count, found in counted.items() if count)]
+
+
+def _trained_here(run: RunSpec) -> RunSpec:
+    """`run` with a training of its own: a checkpoint is one of the full method."""
+    return with_edits(run, {"train": {"from_checkpoint": None}})
 
 
 def _trained(row: str, run: RunSpec, published: float) -> Number:

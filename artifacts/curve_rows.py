@@ -1,0 +1,29 @@
+"""curve.json as rows of text: pseudo labels and segmentation by iteration, beside the published log."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from artifacts.rows import Row, number
+from artifacts.tables import protocol_text
+
+__all__ = ["curve_note", "curve_rows"]
+
+
+def curve_rows(curve: Mapping[str, Any]) -> list[Row]:
+    """One row a split and iteration; columns of published figures where there are any."""
+    published = any(row["published"] for row in curve.get("rows", []))
+    rows = []
+    for found in curve.get("rows", []):
+        row = {"split": str(found["split"]), "iteration": f"{found['iteration']:,}"}
+        for kind in ("pseudo_labels", "segmentation"):
+            words = kind.replace("_", " ")
+            row[words] = number(found[kind])
+            if published:
+                row[f"{words}, published"] = number((found["published"] or {}).get(kind))
+        rows.append(row)
+    return rows
+
+
+def curve_note(curve: Mapping[str, Any]) -> str:
+    """The protocol of all rows."""
+    return protocol_text(curve["protocol"]) if curve.get("protocol") else ""
