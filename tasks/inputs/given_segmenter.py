@@ -56,5 +56,5 @@ def given_words(summary: dict[str, Any]) -> str:
     """From the summary of `train`, where its segmenter comes from; "" where it was trained."""
     if "checkpoint" not in summary:
         return ""
-    differs = "".join(f"; {words}" for words in summary["differs"])
+    differs = f"; trained otherwise: {', '.join(summary['differs'])}" if summary["differs"] else ""
     return f"checkpoint {summary['checkpoint']} (SHA-256 {summary['sha256'][:16]}){differs}"

@@ -96,7 +96,7 @@ def test_the_report_and_all_figures_do_without_losses(given, tmp_path):
     run, place, outputs = given
     words = f"checkpoint best.pth (SHA-256 {outputs['train'].summary['sha256'][:16]})"
     page = (outputs["report"].folder / "index.html").read_text()
-    assert f"Nothing was trained: the segmenter comes from {words}" in page
+    assert f"Nothing was trained: the segmenter comes from {words}; trained otherwise: cams.normalisation is clip" in page
     assert "loss curve over" not in page and 'href="#training"' in page
     view = build_view(report_work(run, place, outputs))
     made = {body.key: body for body in bodies(view, tmp_path / "index.html")}
