@@ -4,13 +4,15 @@ NAME.safetensors     excel-segmenter/1
     tensors          `encoder.*` the CLIP's vision tower, `segmenter.*` neck and head; float32
     metadata         JSON texts: `class_names` in order (label i + 1; 0 is background), `encoder` (its name and what
                      open_clip builds it from), `segmenter` (SegmenterSpec), `input` (side S, pixel statistics,
-                     calibration, patch and patch grid), `predict` (scales and flips), `crf`, and `digest` over all of it
+                     calibration, patch and patch grid), `predict` (scales and flips), `crf`, `supervision` (labels, or
+                     masks: fully supervised), and `digest` over all of it
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,7 +37,8 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
-    """Neck and head with the CLIP they look through. `vision.spec.image_size` is the side S at scale 1.0."""
+    """Neck and head with the CLIP they look through. `vision.spec.image_size` is the side S at scale 1.0. `supervision`: what
+    they were taught by, image-level labels or, as a fully supervised counterpart, true masks."""
 
     class_names: tuple[str, ...]
     vision: Vision
@@ -43,6 +46,7 @@ class TrainedSegmenter:
     spec: SegmenterSpec
     predict: PredictSpec
     crf: CrfSpec
+    supervision: Literal["labels", "masks"] = "labels"
 
     @torch.inference_mode()
     def segment(self, image: Image, multi_scale: bool = False) -> Tensor:
@@ -75,6 +79,7 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
         },
         "predict": trained.predict.model_dump(mode="json", include={"scales", "flip", "average_at"}),
         "crf": trained.crf.model_dump(mode="json"),
+        "supervision": trained.supervision,
     }
     states = {"encoder": clip.visual.state_dict(), "segmenter": trained.segmenter.state_dict()}
     tensors = {f"{part}.{key}": value.detach().cpu().contiguous() for part in states for key, value in states[part].items()}
@@ -98,7 +103,8 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
         texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
         vision = Vision(clip, texts, len(names), CamSpec.model_validate(view))
         predict, crf = PredictSpec.model_validate(about["predict"]), CrfSpec.model_validate(about["crf"])
-        return TrainedSegmenter(names, vision, segmenter.eval().to(device), spec, predict, crf)
+        taught = about.get("supervision", "labels")
+        return TrainedSegmenter(names, vision, segmenter.eval().to(device), spec, predict, crf, taught)
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         raise ModelError(f"{path}: its metadata and tensors do not fit each other ({error}); export it again") from None
 

@@ -152,6 +152,7 @@ def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
         "format": ONNX_FORMAT,
         "class_names": json.dumps(["background", *trained.class_names], ensure_ascii=False),
         "preprocessing": json.dumps(preprocessing),
+        "supervision": trained.supervision,
         "logits": f"on patches of {trained.vision.clip.patch} pixels; resize bilinearly to the photo's size, then argmax",
         "labels": "uint8 at the input's size",
     }

@@ -151,4 +151,5 @@ def trained_sight(trained: TrainedSegmenter, names: Sequence[str], multi_scale: 
             steps["crf"] = values[trained.refine(image, logits).argmax(axis=0)]
         return steps
 
-    return Sight(trained.class_names, see)
+    notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
+    return Sight(trained.class_names, see, notes)

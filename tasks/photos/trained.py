@@ -40,7 +40,7 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     view = run.cams.model_copy(update={"image_size": run.predict.image_size})
     vision = Vision(clip, knowledge.knowledge.text.to(clip.device), len(names), view)
     segmenter = load_segmenter(weights, Architecture(run.clip.model, len(clip.blocks), clip.width, names, spec))
-    return TrainedSegmenter(names, vision, segmenter.to(clip.device), spec, run.predict, run.refine.crf)
+    return TrainedSegmenter(names, vision, segmenter.to(clip.device), spec, run.predict, run.refine.crf, run.train.supervision)
 
 
 def _check_clip(record: RunRecord) -> None:
