@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow, task
 from pydantic import Field
@@ -60,9 +60,16 @@ def paper(
     whole = folders[0] / "figures.json"
     if table != "figures":
         whole = runs[0][1].store / "paper" / f"{table}.json"
-        write_json(whole, joined_tables([read_json(folder / "table.json") for folder in folders]))
+        write_json(whole, joined_tables([_table_in(folder) for folder in folders]))
     _publish(table, str(whole))
     return str(whole)
+
+
+def _table_in(folder: Path) -> dict[str, Any]:
+    """A stage's table.json, with whole paths to its archives."""
+    table: dict[str, Any] = read_json(folder / "table.json")
+    rows = [row | ({"archive": str(folder / row["archive"])} if "archive" in row else {}) for row in table["rows"]]
+    return table | {"rows": rows}
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)

@@ -93,7 +93,7 @@ def _segmentation(run: RunSpec, has_test: bool) -> list[Number]:
     ]
     if run.preset == "voc":
         tested = _of(run, "segmentation", test_splits=("test",)) if has_test else None
-        note = "" if has_test else "the data have no list of VOC's test images: get them from VOC's server (excel doctor voc)"
+        note = "" if has_test else "VOC's test images are not there: get them from VOC's server (excel doctor voc)"
         numbers += [
             Number(f"{name} test, {words}", tested, "", figure, note, variant)
             for (words, variant), figure in zip(_VARIANTS.items(), SEGMENTATION["voc", "test"], strict=True)
@@ -131,8 +131,9 @@ def _attributes(run: RunSpec) -> list[Number]:
         _trained(f"none: {reading}", without_attributes(trained, mode), ATTRIBUTES[0])
         for reading, mode in NO_ATTRIBUTES.items()
     ]
-    counted = {count: run if count == run.knowledge.attributes else with_attributes(trained, count) for count in ATTRIBUTES}
-    return [*nothing, *(_trained(str(count), found, ATTRIBUTES[count]) for count, found in counted.items() if count)]
+    counts = [count for count in ATTRIBUTES if count]
+    counted = {count: run if count == run.knowledge.attributes else with_attributes(trained, count) for count in counts}
+    return [*nothing, *(_trained(str(count), found, ATTRIBUTES[count]) for count, found in counted.items())]
 
 
 def _trained_here(run: RunSpec) -> RunSpec:
@@ -148,7 +149,7 @@ def _trained(row: str, run: RunSpec, published: float) -> Number:
 
 def _calibration(run: RunSpec) -> list[Number]:
     """Nothing is trained, so that CAMs of the seed split alone are needed."""
-    split = run.dataset.seed_splits[0]
+    split, run = run.dataset.seed_splits[0], _trained_here(run)
     runs = {
         "q-k": calibrated_by(run, "qk"),
         "value only": calibrated_by(run, "v", depth=1),
