@@ -128,7 +128,7 @@ def _is_published(run: RunSpec, split: str) -> bool:
 def _protocol(work: Work) -> dict[str, Any]:
     run, refine = work.run, _refine(work.run)
     refined = refinement_words(run.model_copy(update={"refine": refine}), step_names(refine)[-1])
-    relation = f", affinity with R̂ at threshold {run.curve.threshold}" if refine.affinity.enabled else ""
+    relation = f"; R̂ in the affinity, threshold {run.curve.threshold}" if refine.affinity.enabled else ""
     images = {split: len(masked_rows(work, split)[: run.curve.max_images]) for split in run.dataset.val_splits}
     return {
         "what": "segmenters kept during training",
