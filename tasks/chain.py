@@ -4,7 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from excel_core.config import RunSpec
-from tasks import ablation, cams, dataset, describe, dynamic, evaluate, knowledge, predict, refine, report, sweep, train, world
+from tasks import (
+    ablation,
+    cams,
+    dataset,
+    describe,
+    dynamic,
+    evaluate,
+    figures,
+    knowledge,
+    predict,
+    refine,
+    report,
+    sweep,
+    train,
+    world,
+)
 from tasks.engine.build import complete_output
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput
@@ -17,7 +32,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         world.STAGE, dataset.STAGE, describe.STAGE, knowledge.STAGE, cams.STAGE, refine.STAGE, train.STAGE, dynamic.STAGE,
         predict.STAGE,
-        sweep.STAGE, sweep.LEARNT, ablation.STAGE, evaluate.STAGE, report.STAGE,
+        sweep.STAGE, sweep.LEARNT, ablation.STAGE, figures.STAGE, evaluate.STAGE, report.STAGE,
     )
 }  # fmt: skip
 Outputs = dict[str, StageOutput]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "PredictSpec", "ReportSpec"]
+__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PredictSpec", "ReportSpec"]
 
 
 class PredictSpec(Spec):
@@ -55,6 +55,19 @@ class AblationSpec(Spec):
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+
+
+class FigureSpec(Spec):
+    """The paper's figures 4 to 6 on a few images."""
+
+    images: Annotated[tuple[str, ...], Field(max_length=12)] = Field(
+        (), description="ids of the images shown; none: the first labelled ones of the validation splits"
+    )
+    count: Annotated[int, Field(ge=1, le=12)] = Field(4, description="how many images are shown where none is named")
+    attributes: Annotated[int, Field(ge=1, le=6)] = Field(4, description="attributes shown of a class, largest weight first")
+    query: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="row and column of the query patch; None: the strongest patch of the class's static CAM"
+    )
 
 
 class ReportSpec(Spec):
