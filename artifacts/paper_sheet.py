@@ -67,7 +67,7 @@ def draw_sheet(titles: Sequence[str], rows: Sequence[Row], scales: Sequence[Scal
     framed = _ground(sheet.shape[0] + 2 * MARGIN, WIDTH)
     framed[MARGIN:-MARGIN, MARGIN:-MARGIN] = sheet
     buffer = io.BytesIO()
-    Image.fromarray(framed).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(framed).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -4,6 +4,8 @@ figures.json, which says what they show. Under the mask guard."""
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses
 from excel_core.config import RunSpec
 from excel_core.errors import DataError, SettingError
@@ -35,9 +37,10 @@ def build_figures(work: Work) -> dict[str, Any]:
     """See each image as the run does, draw it, and write what is shown."""
     rows, notes = _chosen(work)
     vision = load_vision(work)
+    plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
     segmenter = trained_segmenter(work, vision)
     with Counter(work.name, len(rows)):
-        images = [_seen(work, vision, segmenter, row) for row in track(rows)]
+        images = [_seen(work, vision, plain, segmenter, row) for row in track(rows)]
     notes = _notes(work, images) + notes
     attention, layers = work.run.cams.calibration.attention, work.run.refine.affinity.layers
     pictures = {
@@ -76,10 +79,9 @@ def _chosen(work: Work) -> tuple[list[Record], list[str]]:
     return rows, notes
 
 
-def _seen(work: Work, vision: Vision, segmenter: Any, row: Record) -> PaperImage:
+def _seen(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
     """One image through the run's eyes: its first class's CAMs, attributes and strongest patch."""
     run, store, photo = work.run, load_knowledge(work), row.read()
-    plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
     image, shown = vision.prepare([photo]), row.classes[0]
     cams = cam_columns(vision, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
     responses = attribute_responses(vision, store.knowledge, run.knowledge, image, shown, run.figures.attributes)
