@@ -54,33 +54,34 @@ def draw_cams(images: Sequence[PaperImage], attention: str, notes: Sequence[str]
     return draw_sheet(["photo", *titles.values()], rows, [Scale(HEAT, "CAM from 0 to 1; nothing is refined")], notes)
 
 
-def draw_responses(images: Sequence[PaperImage], count: int, notes: Sequence[str] = ()) -> bytes:
-    """Figure 5: a row a photo, its answers to the `count` top attributes of its class, each with the description nearest to
-    it. Without attributes it says so in their place."""
+def draw_responses(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes:
+    """Figure 5: a row a photo, its answers to the top attributes of its class, each with the description nearest to it. Without
+    attributes it says so in their place."""
     rows = []
     for image in images:
         photo = fit_image(image.photo, SIDE)
         rows.append(_row(image, [Panel(photo), *_responses(image, photo)]))
+    most = max(len(image.descriptions) for image in images)
+    titles = [f"{ORDER[place]} by weight" for place in range(most)] or ["no attributes"]
     scale = Scale(HEAT, "cosine of a patch with the attribute, each map from its least to its greatest value")
-    return draw_sheet(["photo", *(f"{ORDER[place]} by weight" for place in range(count))], rows, [scale], notes)
+    return draw_sheet(["photo", *titles], rows, [scale] if most else [], notes)
 
 
 def _responses(image: PaperImage, photo: Pixels) -> list[Panel]:
     """A panel an attribute: response, number, weight, range of the cosine, description."""
     found = image.responses
-    if not len(found.numbers):
-        return [
-            Panel(None, (Line("no attributes", bold=True), Line("The run's texts are not made of attributes.", faint=True)))
-        ]
+    if not image.descriptions:
+        return [Panel(None, (Line("The class's text is made without attributes.", faint=True),))]
     panels = []
     for place, description in enumerate(image.descriptions):
         values = found.maps[place]
+        low, high = float(values.min()), float(values.max())
         words = (
             Line(f"no. {found.numbers[place]}, weight {found.weights[place]:.4f}", bold=True),
-            Line(f"cosine {_words(values.min(), 'f')} to {_words(values.max(), 'f')}", faint=True),
+            Line(f"cosine {_words(low, 'f')} to {_words(high, 'f')}", faint=True),
             Line(description),
         )
-        panels.append(Panel(overlay_cam(photo, _stretched(values, float(values.min()), float(values.max())), HEAT), words))
+        panels.append(Panel(overlay_cam(photo, _stretched(values, low, high), HEAT), words))
     return panels
 
 

@@ -15,6 +15,7 @@ __all__ = ["Line", "Panel", "Row", "Scale", "draw_sheet", "mark_patch"]
 
 WIDTH, MARGIN, GAP = 1200, 20, 12  # pixels
 TITLE, BODY = 16, 13  # heights of letters, pixels
+WIDEST = 300  # of a column, pixels, where there are few
 TALLEST = 1.3  # of a picture, in widths of its column; taller photos are drawn narrower
 
 
@@ -55,7 +56,7 @@ class Scale:
 def draw_sheet(titles: Sequence[str], rows: Sequence[Row], scales: Sequence[Scale], notes: Sequence[str]) -> bytes:
     """Columns' titles, rows, colour scales and notes from top to bottom → PNG bytes, WIDTH pixels wide, without a date."""
     inner, columns = WIDTH - 2 * MARGIN, max(1, len(titles))
-    cell = (inner - (columns - 1) * GAP) // columns
+    cell = min(WIDEST, (inner - (columns - 1) * GAP) // columns)
     blocks = [_beside([paragraph(title, cell, TITLE, bold=True) for title in titles], cell)]
     for row in rows:
         panels = _beside([_panel(panel, cell) for panel in row.panels], cell)

@@ -45,7 +45,7 @@ def build_figures(work: Work) -> dict[str, Any]:
     attention, layers = work.run.cams.calibration.attention, work.run.refine.affinity.layers
     pictures = {
         "4": draw_cams(images, attention, notes),
-        "5": draw_responses(images, work.run.figures.attributes, notes),
+        "5": draw_responses(images, notes),
         "6": draw_query(images, layers, notes),
     }
     for number, png in pictures.items():

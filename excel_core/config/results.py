@@ -1,10 +1,11 @@
-"""What is made of a trained segmenter: label maps, scores, ablation, report."""
+"""What is made of a trained segmenter: label maps, scores, ablation, figures, report."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
+from excel_core.errors import SettingError
 
 __all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PredictSpec", "ReportSpec"]
 
@@ -68,6 +69,18 @@ class FigureSpec(Spec):
     query: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
         None, description="row and column of the query patch; None: the strongest patch of the class's static CAM"
     )
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _ids_are_text(cls, value: Any) -> Any:
+        """To YAML 2007_000033 is the number 2007000033, and 000000000127 is octal: the id cannot be had back from it."""
+        numbers = [item for item in value if not isinstance(item, str)] if isinstance(value, list | tuple) else []
+        if numbers:
+            raise SettingError(
+                f"figures.images: an id must be text, got the number {numbers[0]}; quote ids of digits: "
+                "--set 'figures.images=[\"2007_000033\"]'"
+            )
+        return value
 
 
 class ReportSpec(Spec):

@@ -34,7 +34,7 @@ def image() -> PaperImage:
 
 
 def drawn(image: PaperImage, notes: tuple[str, ...] = ()) -> list[bytes]:
-    return [draw_cams([image], "svc", notes), draw_responses([image], 4, notes), draw_query([image], 6, notes)]
+    return [draw_cams([image], "svc", notes), draw_responses([image], notes), draw_query([image], 6, notes)]
 
 
 def opened(png: bytes) -> Image.Image:

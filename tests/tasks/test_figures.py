@@ -125,6 +125,14 @@ def test_fewer_images_than_asked_for_and_images_without_label(work, tmp_path, mo
             tasks.figures._chosen(found)
 
 
+def test_a_fully_supervised_segmenter_is_named(work):
+    assert not any("supervised" in note for note in tasks.figures._notes(work, []))
+    summary = work.inputs["train"].summary | {"supervision": "masks: fully supervised"}
+    trained = work.inputs["train"].model_copy(update={"summary": summary})
+    notes = tasks.figures._notes(replace(work, inputs=work.inputs | {"train": trained}), [])
+    assert "trained on masks: fully supervised" in notes
+
+
 def test_a_run_without_attributes_says_so(chain, small_run):
     run = with_settings(small_run, ["knowledge.mode=none", "figures.count=1"])
     output = follow(run, chain[1], "figures", run_stage)["figures"]
