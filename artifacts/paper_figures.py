@@ -77,7 +77,8 @@ def _responses(image: PaperImage, photo: Pixels) -> list[Panel]:
         values = found.maps[place]
         low, high = float(values.min()), float(values.max())
         words = (
-            Line(f"no. {found.numbers[place]}, weight {found.weights[place]:.4f}", bold=True),
+            Line(f"attribute {found.numbers[place]}", bold=True),
+            Line(f"weight {found.weights[place]:.4f}", faint=True),
             Line(f"cosine {_words(low, 'f')} to {_words(high, 'f')}", faint=True),
             Line(description),
         )
@@ -85,11 +86,11 @@ def _responses(image: PaperImage, photo: Pixels) -> list[Panel]:
     return panels
 
 
-def draw_query(images: Sequence[PaperImage], layers: int, notes: Sequence[str] = ()) -> bytes:
-    """Figure 6: a row a photo, one marked patch, and what it looks at; `layers`: blocks that the q-k attention is a mean of.
-    The colours of a map end at the greatest value of the other patches: most look at themselves above all."""
+def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes:
+    """Figure 6: a row a photo, one marked patch, and what it looks at. The colours of a map end at the greatest value of the
+    other patches: most look at themselves above all."""
     titles = {
-        "original": f"q-k attention, mean of {layers} blocks",
+        "original": f"q-k attention, mean of {images[0].query.blocks} blocks",
         "calibrated": "SVC attention of the last block",
         "relation": "learnt relation r of the neck",
         "learnt": "LVC: SVC + relation",

@@ -42,11 +42,10 @@ def build_figures(work: Work) -> dict[str, Any]:
     with Counter(work.name, len(rows)):
         images = [_seen(work, vision, plain, segmenter, row) for row in track(rows)]
     notes = _notes(work, images) + notes
-    attention, layers = work.run.cams.calibration.attention, work.run.refine.affinity.layers
     pictures = {
-        "4": draw_cams(images, attention, notes),
+        "4": draw_cams(images, work.run.cams.calibration.attention, notes),
         "5": draw_responses(images, notes),
-        "6": draw_query(images, layers, notes),
+        "6": draw_query(images, notes),
     }
     for number, png in pictures.items():
         with written_then_renamed(work.folder / f"figure_{number}.png") as temporary:

@@ -23,13 +23,14 @@ Map = NDArray[np.float32]  # hw of the patch grid
 class QueryMaps:
     """What a patch at `query` (row, column) looks at: maps (h, w) float32 over all patches.
 
-    original: q-k attention, mean over heads and the last blocks; a row of it sums to 1 with the class token, which is not
+    original: q-k attention, mean over heads and the last `blocks` blocks; it sums to 1 with the class token, which is not
     shown. calibrated: A_svc of the last block (eq. 5), mean over heads, as that. relation: r of eq. 8, from about -6 to 6.
     learnt: A_svc plus the row softmax of the non-negative r, mean over heads (eqs. 9, 10). calibrated and learnt are None where
     the run's calibration is not SVC.
     """
 
     query: tuple[int, int]
+    blocks: int
     original: Map
     calibrated: Map | None
     relation: Map
@@ -69,6 +70,7 @@ def query_maps(
 
     return QueryMaps(
         query=query,
+        blocks=len(path.attention),
         original=shown(path.attention[:, 0, 1 + patch, 1:].float().mean(dim=0)),
         calibrated=None if calibrated is None else shown(calibrated),
         relation=shown(raw[0, patch]),

@@ -115,7 +115,7 @@ def test_what_a_patch_looks_at(small_clip, segmenter, image_batch, heads):
         tokens = block(tokens)
     attention = torch.stack(rows[-2:]).mean(dim=0)
     np.testing.assert_allclose(maps.original.ravel(), attention[1:], atol=1e-6)
-    assert maps.original.sum() + attention[0] == pytest.approx(1, abs=1e-5)
+    assert maps.original.sum() + attention[0] == pytest.approx(1, abs=1e-5) and maps.blocks == 2
     block = small_clip.blocks[-1]
     joined = F.linear(block.ln_1(last), block.attn.in_proj_weight, block.attn.in_proj_bias)[0]
     svc = torch.stack(
@@ -152,3 +152,18 @@ def test_the_query_patch(small_clip, segmenter, image_batch):
     for query in ((6, 0), (0, 6)):
         with pytest.raises(SettingError, match="figures.query: a photo has 6 rows and 6 columns"):
             query_maps(seen(small_clip), segmenter, image_batch[:1], query, REFINE, mirror=False)
+
+
+def test_half_precision_is_near(small_clip, segmenter, image_batch):
+    """As on a GPU: every map is float32, and about what it is in full precision."""
+    one, knowledge = image_batch[:1], build_knowledge(unit(3, 16), unit(2, 16), unit(30, 16), KnowledgeSpec(attributes=5))
+    found = []
+    for precision in ("fp32", "bf16"):
+        vision = seen(small_clip, precision=precision)
+        columns = cam_columns(vision, unit(5, 16), segmenter, one, 1, REFINE, mirror=True)
+        responses = attribute_responses(vision, knowledge, KnowledgeSpec(), one, 1, count=2)
+        maps = query_maps(vision, segmenter, one, (1, 1), REFINE, mirror=True)
+        found.append([*vars(columns).values(), responses.maps, maps.original, maps.calibrated, maps.relation, maps.learnt])
+    for full, half in zip(*found, strict=True):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, full, atol=0.1 * np.ptp(full))

@@ -29,12 +29,12 @@ def image() -> PaperImage:
     photo = random.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     responses = AttributeResponses(np.array([7, 3]), np.array([0.6, 0.4], np.float32), maps[4:6] - 0.5, np.array([1, 2]))
     words = ("a clean origami kite. it " + "is very long and " * 30, FORMULA)
-    query = QueryMaps((1, 5), maps[0], maps[6], maps[7] - 0.5, maps[6] + maps[7])
+    query = QueryMaps((1, 5), 6, maps[0], maps[6], maps[7] - 0.5, maps[6] + maps[7])
     return PaperImage("one|1", f"{HOSTILE} {FORMULA}", photo, CamColumns(*maps[:4]), responses, words, query)
 
 
 def drawn(image: PaperImage, notes: tuple[str, ...] = ()) -> list[bytes]:
-    return [draw_cams([image], "svc", notes), draw_responses([image], notes), draw_query([image], 6, notes)]
+    return [draw_cams([image], "svc", notes), draw_responses([image], notes), draw_query([image], notes)]
 
 
 def opened(png: bytes) -> Image.Image:
