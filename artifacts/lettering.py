@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from artifacts.view import Pixels
 
-__all__ = ["PAPER", "Colour", "Entry", "caption", "draw_legend", "draw_tag"]
+__all__ = ["FAINT", "INK", "PAPER", "Colour", "Entry", "caption", "draw_legend", "draw_tag", "paragraph"]
 
 Colour = tuple[int, int, int]
 PAPER, INK, FAINT = (252, 252, 250), (24, 26, 30), (104, 108, 116)  # RGB: ground, words, what matters less
@@ -103,3 +103,37 @@ def caption(text: str, width: int, size: int) -> Pixels:
     sheet = Image.new("RGB", (width, round(size * 2.2)), PAPER)
     ImageDraw.Draw(sheet).text((width / 2, sheet.height / 2), text, font=_font(size), anchor="mm", fill=INK)
     return np.asarray(sheet)
+
+
+def paragraph(text: str, width: int, size: int, bold: bool = False, colour: Colour = INK, most: int = 12) -> Pixels:
+    """Text from the left, wrapped at spaces, and inside words that are longer than a line, in at most `most` lines on its own
+    ground → (h, width, 3) uint8 RGB; no text, no height."""
+    font = _font(size, bold)
+    lines = _lines(text, width, font)
+    if len(lines) > most:
+        last = lines[most - 1]
+        while last and font.getlength(f"{last} …") > width:
+            last = last[:-1]
+        lines = [*lines[: most - 1], f"{last} …"]
+    step = round(size * 1.3)
+    if not lines:
+        return np.zeros((0, width, 3), dtype=np.uint8)
+    sheet = Image.new("RGB", (width, step * len(lines)), PAPER)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((0, step * (number + 0.5)), line, font=font, anchor="lm", fill=colour)
+    return np.asarray(sheet)
+
+
+def _lines(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        together = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(together) <= width:
+            lines[-1] = together
+            continue
+        while len(word) > 1 and font.getlength(word) > width:
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        lines.append(word)
+    return lines

@@ -12,22 +12,25 @@ from scipy.ndimage import distance_transform_edt
 from artifacts.view import Cam, Labels, Pixels
 from excel_core.palette import IGNORE, VOC_PALETTE
 
-__all__ = ["fit_image", "fit_labels", "jpeg_data_uri", "overlay_cam", "overlay_labels", "png_data_uri"]
+__all__ = [
+    "bounded_data_uri", "fit_image", "fit_labels", "jpeg_data_uri", "overlay_cam", "overlay_labels", "png_data_uri",
+]  # fmt: skip
 
 CAM_WEIGHT = 0.65  # of the colour map over the grey image
 LABEL_WEIGHT = 0.55  # of the palette colour over the image
 MARK_ROOM = 6.0  # pixels from a region's deepest point to its edge, below which no number fits
 
 
-def overlay_cam(image: Pixels, cam: Cam) -> Pixels:
-    """image (H, W, 3) uint8 RGB, cam (h, w) float in [0, 1], resized bilinearly → (H, W, 3) uint8.
+def overlay_cam(image: Pixels, cam: Cam, colour_map: str = "inferno") -> Pixels:
+    """image (H, W, 3) uint8 RGB, cam (h, w) float in [0, 1], resized bilinearly → (H, W, 3) uint8; in one of matplotlib's
+    colour maps.
 
     The image is greyed first: over its own colours the even steps of the colour map would not read as even.
     """
     height, width = image.shape[:2]
     values = np.nan_to_num(np.asarray(cam, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
     full = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
-    colours = colormaps["inferno"](np.clip(full, 0, 1))[..., :3] * 255
+    colours = colormaps[colour_map](np.clip(full, 0, 1))[..., :3] * 255
     grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)[..., None]
     return _to_uint8(CAM_WEIGHT * colours + (1 - CAM_WEIGHT) * grey)
 
@@ -70,6 +73,22 @@ def jpeg_data_uri(image: Pixels, max_side: int = 256, quality: int = 80) -> str:
 def png_data_uri(png: bytes) -> str:
     """The bytes of a PNG file → `data:image/png;base64,…`."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def bounded_data_uri(png: bytes, most: int) -> str:
+    """The bytes of a PNG file → a data URI of at most `most` characters: as it is, else as JPEG, ever coarser, then smaller.
+    ValueError where even a thumbnail has no room."""
+    uri = png_data_uri(png)
+    if len(uri) <= most:
+        return uri
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
+        picture = np.asarray(file.convert("RGB"))
+    side = max(picture.shape[:2])
+    for size, quality in [(side, 90), (side, 80), (side, 70), *((side * share // 8, 70) for share in (6, 4, 3, 2, 1))]:
+        uri = jpeg_data_uri(picture, size, quality)
+        if len(uri) <= most:
+            return uri
+    raise ValueError(f"a picture of {picture.shape[1]} x {picture.shape[0]} pixels does not fit {most} characters")
 
 
 def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:

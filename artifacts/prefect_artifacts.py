@@ -14,6 +14,7 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-curve-chart-<preset>        the same, drawn
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
     excel-stages-<preset>             what this run built or found, by which run it was built, and where it lies
+    excel-figure-<number>-<preset>    the paper's figures 4 to 6 of the run's own images
 
 What a run has nothing for is left out.
 """
@@ -28,6 +29,7 @@ from artifacts.chart_pictures import ablation_picture, curve_picture, knowledge_
 from artifacts.curve_rows import curve_note, curve_rows
 from artifacts.gallery import Picture
 from artifacts.paper_table import paper_markdown
+from artifacts.pictures import bounded_data_uri
 from artifacts.prefect_gallery import gallery_markdown
 from artifacts.provenance import stages_markdown
 from artifacts.rows import Row, markdown_text
@@ -45,15 +47,9 @@ from artifacts.view import AttributeRow, ReportView
 from excel_core.stores import read_json
 
 __all__ = [
-    "MARKDOWN_BYTES",
-    "MarkdownBody",
-    "TableBody",
-    "ablation_bodies",
-    "bodies",
-    "publish",
-    "publish_ablation",
-    "publish_paper",
-]
+    "MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "figure_bodies", "publish", "publish_ablation",
+    "publish_figures", "publish_paper",
+]  # fmt: skip
 
 MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
 
@@ -93,6 +89,11 @@ def publish_paper(table: str, path: Path) -> list[str]:
     return _create([MarkdownBody(_key("paper", table), description, paper_markdown(found))])
 
 
+def publish_figures(folder: Path) -> list[str]:
+    """The same for the paper's figures; `folder` is the output of the stage `figures`."""
+    return _create(figure_bodies(folder))
+
+
 def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
     """What `publish` creates, in order; `report` is the page's path."""
     about = f"preset {view.preset}, {view.method} method with {view.clip}"
@@ -120,6 +121,20 @@ def ablation_bodies(metrics: Mapping[str, Any], preset: str) -> list[TableBody |
     """What `publish_ablation` creates: the table and the chart, or nothing."""
     table = TableBody(_key("ablation", preset), ablation_note(metrics), ablation_rows(metrics))
     return [*_with_rows([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
+
+
+def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish_figures` creates: a page a figure, its picture as PNG where that fits, else as JPEG."""
+    about = read_json(folder / "figures.json")
+    shown = ", ".join(f"{image['class']} in {image['id']}" for image in about["images"])
+    pages: list[TableBody | MarkdownBody] = []
+    for number, title in about["figures"].items():
+        alt = markdown_text(f"figure {number}, {title}: {shown}")
+        room = MARKDOWN_BYTES - len(alt.encode()) - 10
+        picture = bounded_data_uri((folder / f"figure_{number}.png").read_bytes(), room)
+        description = f"Figure {number}: {title}; preset {about['preset']}, {about['method']} method with {about['clip']}"
+        pages.append(MarkdownBody(_key("figure", number, about["preset"]), description, f"![{alt}]({picture})\n"))
+    return pages
 
 
 def _create(made: Sequence[TableBody | MarkdownBody]) -> list[str]:

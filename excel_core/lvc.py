@@ -7,10 +7,20 @@ from torch import Tensor
 
 from excel_core.calibration import OriginalPath, relation_of
 from excel_core.config import RefineSpec
-from excel_core.seeds import Vision
+from excel_core.seeds import Encoded, Vision
 from excel_core.segmenter import Segmenter
 
-__all__ = ["LearntSeeds", "learnt_seeds"]
+__all__ = ["LearntSeeds", "LearntView", "learnt_seeds", "learnt_view"]
+
+
+@dataclass(frozen=True)
+class LearntView:
+    """Photos as the neck sees them: encoded, and its features F_d (B', D_d, h, w); each photo is followed by its mirror where
+    `together`, the number of views of a photo, is 2."""
+
+    encoded: Encoded
+    features: Tensor
+    together: int
 
 
 @dataclass(frozen=True)
@@ -27,10 +37,8 @@ def learnt_seeds(vision: Vision, segmenter: Segmenter, batch: Tensor, refine: Re
     With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
     affinity is the unmirrored photo's, under its own relation.
     """
-    views = torch.stack([batch, batch.flip(-1)], dim=1).flatten(0, 1) if mirror else batch
-    together = 2 if mirror else 1
-    encoded = vision.encode(views, refine.affinity.layers)
-    features = segmenter(vision.layers(encoded), encoded.path.grid).features
+    view = learnt_view(vision, segmenter, batch, refine.affinity.layers, mirror)
+    encoded, features, together = view.encoded, view.features, view.together
     calibration = vision.spec.calibration
     cams = vision.cams(encoded, relation_of(features, calibration, together)).float()
     if mirror:
@@ -38,6 +46,14 @@ def learnt_seeds(vision: Vision, segmenter: Segmenter, batch: Tensor, refine: Re
         cams = _from_zero(torch.maximum(pair[:, 0], pair[:, 1].flip(-1)))
     own = relation_of(features[::together], calibration, together=1)
     return LearntSeeds(cams, vision.attention(_every(encoded.path, together), refine, own))
+
+
+def learnt_view(vision: Vision, segmenter: Segmenter, batch: Tensor, layers: int, mirror: bool) -> LearntView:
+    """batch (B, 3, S, S) network input → LearntView of B' = B or, with `mirror`, 2 B views; `layers` last q-k attentions are
+    kept."""
+    views = torch.stack([batch, batch.flip(-1)], dim=1).flatten(0, 1) if mirror else batch
+    encoded = vision.encode(views, layers)
+    return LearntView(encoded, segmenter(vision.layers(encoded), encoded.path.grid).features, 2 if mirror else 1)
 
 
 def _from_zero(cams: Tensor) -> Tensor:

@@ -16,6 +16,7 @@
     checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses (checkpoints.py)
     segmenter.safetensors                      the trained weights; architecture and class names as metadata (checkpoints.py)
     metrics.json         excel-metrics/1       scores by protocol key (tasks/evaluate.py)
+    figures.json         excel-figures/1       what the paper's figures show (tasks/figures.py)
 
 Outside the store, for others:
 

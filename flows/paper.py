@@ -10,7 +10,7 @@ from prefect import flow, task
 from pydantic import Field
 
 from artifacts.paper_table import joined_tables
-from artifacts.prefect_artifacts import publish_paper
+from artifacts.prefect_artifacts import publish_figures, publish_paper
 from excel_core.stores import read_json, write_json
 from flows.chain_run import run_until
 from flows.paper_runs import Paper, paper_runs
@@ -55,13 +55,15 @@ def paper(
     """
     runs = paper_runs(table, data, coco, checkpoint, limit, method, store, clip, device, gpus, settings)
     check_runner(runner)
-    stage = "figures" if table == "figures" else "paper"
-    folders = [run_until(stage, run, place, runner).outputs[stage].folder for run, place in runs]
-    whole = folders[0] / "figures.json"
-    if table != "figures":
-        whole = runs[0][1].store / "paper" / f"{table}.json"
-        write_json(whole, joined_tables([_table_in(folder) for folder in folders]))
-    _publish(table, str(whole))
+    if table == "figures":
+        [(run, place)] = runs
+        folder = run_until("figures", run, place, runner).outputs["figures"].folder
+        _publish_figures(str(folder))
+        return str(folder / "figures.json")
+    tables = [_table_in(run_until("paper", run, place, runner).outputs["paper"].folder) for run, place in runs]
+    whole = runs[0][1].store / "paper" / f"{table}.json"
+    write_json(whole, joined_tables(tables))
+    _publish_table(table, str(whole))
     return str(whole)
 
 
@@ -73,5 +75,10 @@ def _table_in(folder: Path) -> dict[str, Any]:
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)
-def _publish(table: str, path: str) -> list[str]:
+def _publish_table(table: str, path: str) -> list[str]:
     return publish_paper(table, Path(path))
+
+
+@task(name="artifacts", cache_policy=None, persist_result=False)
+def _publish_figures(folder: str) -> list[str]:
+    return publish_figures(Path(folder))

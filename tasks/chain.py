@@ -12,6 +12,7 @@ from tasks import (
     describe,
     dynamic,
     evaluate,
+    figures,
     knowledge,
     paper,
     predict,
@@ -33,7 +34,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         world.STAGE, dataset.STAGE, describe.STAGE, knowledge.STAGE, cams.STAGE, refine.STAGE, train.STAGE, dynamic.STAGE,
         predict.STAGE,
-        sweep.STAGE, sweep.LEARNT, curve.STAGE, ablation.STAGE, evaluate.STAGE, report.STAGE, paper.STAGE,
+        sweep.STAGE, sweep.LEARNT, curve.STAGE, ablation.STAGE, figures.STAGE, evaluate.STAGE, report.STAGE, paper.STAGE,
     )
 }  # fmt: skip
 Outputs = dict[str, StageOutput]

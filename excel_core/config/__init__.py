@@ -6,15 +6,24 @@ Specs refuse unknown fields and values out of bounds. Equation numbers are the p
 from excel_core.config.base import Spec
 from excel_core.config.data import DatasetSpec, ShardSpec
 from excel_core.config.refinement import AffinitySpec, CrfSpec, ParSpec, RefineSpec
-from excel_core.config.results import AblationSpec, CurveSpec, DynamicSpec, EvaluateSpec, PaperSpec, PredictSpec, ReportSpec
+from excel_core.config.results import (
+    AblationSpec,
+    CurveSpec,
+    DynamicSpec,
+    EvaluateSpec,
+    FigureSpec,
+    PaperSpec,
+    PredictSpec,
+    ReportSpec,
+)
 from excel_core.config.texts import DescribeSpec, KnowledgeSpec
 from excel_core.config.training import SegmenterSpec, TrainSpec
 from excel_core.config.vision import CalibrationSpec, CamSpec, ClipSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
-    "DescribeSpec", "DynamicSpec", "EvaluateSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec", "RefineSpec",
-    "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "DescribeSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec",
+    "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 
@@ -36,5 +45,6 @@ class RunSpec(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     ablation: AblationSpec = AblationSpec()
     paper: PaperSpec = PaperSpec()
+    figures: FigureSpec = FigureSpec()
     report: ReportSpec = ReportSpec()
     shards: ShardSpec = ShardSpec()

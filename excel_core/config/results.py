@@ -1,12 +1,13 @@
-"""What is made of a trained segmenter: label maps, scores, ablation, report."""
+"""What is made of a trained segmenter: label maps, scores, ablation, figures, report."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
+from excel_core.errors import SettingError
 
-__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "PaperSpec", "PredictSpec", "ReportSpec"]
+__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec", "ReportSpec"]
 
 
 class PredictSpec(Spec):
@@ -70,6 +71,31 @@ class AblationSpec(Spec):
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+
+
+class FigureSpec(Spec):
+    """The paper's figures 4 to 6 on a few images."""
+
+    images: Annotated[tuple[str, ...], Field(max_length=12)] = Field(
+        (), description="ids of the images shown; none: the first labelled ones of the validation splits"
+    )
+    count: Annotated[int, Field(ge=1, le=12)] = Field(4, description="how many images are shown where none is named")
+    attributes: Annotated[int, Field(ge=1, le=6)] = Field(4, description="attributes shown of a class, largest weight first")
+    query: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="row and column of the query patch; None: the strongest patch of the class's static CAM"
+    )
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _ids_are_text(cls, value: Any) -> Any:
+        """To YAML 2007_000033 is the number 2007000033, and 000000000127 is octal: the id cannot be had back from it."""
+        numbers = [item for item in value if not isinstance(item, str)] if isinstance(value, list | tuple) else []
+        if numbers:
+            raise SettingError(
+                f"figures.images: an id must be text, got the number {numbers[0]}; quote ids of digits: "
+                "--set 'figures.images=[\"2007_000033\"]'"
+            )
+        return value
 
 
 class ReportSpec(Spec):

@@ -67,11 +67,18 @@ def test_settings_reach_nested_fields():
         ("train.iterations=-1", "train.iterations: .*greater than or equal to 1; got -1"),
         ("cams.normalisation=voc", "cams.normalisation: .*'imagenet' or 'clip'"),
         ("train.iterations=[1", "not readable"),
+        ("figures.images=[2007_000033]", "figures.images: an id must be text, got the number 2007000033; quote ids"),
+        ("figures.images=[000000000127]", "got the number 87"),  # octal to YAML
     ],
 )
 def test_wrong_settings_name_the_field(setting, message):
     with pytest.raises(SettingError, match=message):
         with_settings(preset("voc"), [setting])
+
+
+def test_ids_of_digits_are_quoted():
+    run = with_settings(preset("voc"), ['figures.images=["2007_000033", aeroplane]'])
+    assert run.figures.images == ("2007_000033", "aeroplane")
 
 
 def test_unknown_preset_and_method():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from excel_core import presets
 from excel_core.affinity import affinity_cams, upsample_with_background
 from excel_core.cams import normalise_tokens, patch_text_cams
 from excel_core.clip_weights import clip_from_openai_state
@@ -15,9 +16,12 @@ from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.par import pixel_adaptive_refinement
 from excel_core.parity import compare_with_goldens
+from excel_core.parity_pipeline import compare_with_programs
 from excel_core.presets import preset
+from excel_core.prompts import load_prompts
 from excel_core.published_checkpoint import read_published
-from tests.conftest import SHARED
+from tasks.inputs.prompt_files import prompts_file
+from tests.conftest import SHARED, VOC
 from tests.core.published_toys import published_state, seeded_segmenter
 
 GOLDENS = SHARED / "goldens" / "reference"
@@ -28,6 +32,54 @@ def test_every_golden_key():
     results = compare_with_goldens(GOLDENS)
     assert len(results) == 26
     assert [result for result in results if not result.ok] == []
+
+
+PIPELINE = GOLDENS.with_name("pipeline.npz")
+# Without the photos' own pixels, which are not the project's to give: labels, CAMs and means of the published programs.
+SMALL_PIPELINE = Path(__file__).parent.parent / "data" / "golden_pipeline.npz"
+needs_pipeline = pytest.mark.skipif(
+    not (PIPELINE.is_file() and VOC.is_dir()), reason="the golden programs or photos are not here"
+)
+
+
+@needs_pipeline
+@pytest.mark.parametrize("file", [PIPELINE, SMALL_PIPELINE], ids=["whole", "labels alone"])
+def test_every_key_of_the_published_programs(file):
+    results = compare_with_programs(GOLDENS, file, VOC, load_prompts(prompts_file("voc")).class_names)
+    assert len(results) == (23 if file == PIPELINE else 12)
+    assert [result for result in results if not result.ok] == []
+
+
+@needs_pipeline
+def test_the_yardstick_finds_the_former_ways(tmp_path, monkeypatch):
+    """Each divergence that was, put back for a moment, is out of tolerance: the comparison can fail."""
+    names = load_prompts(prompts_file("voc")).class_names
+
+    def failing(**edits):
+        monkeypatch.setattr(presets, "METHODS", {**presets.METHODS, "reference": edits})
+        results = compare_with_programs(GOLDENS, SMALL_PIPELINE, VOC, names)
+        return {result.key.split("_", 2)[2] for result in results if not result.ok}
+
+    assert {"voc_ms_labels", "coco_ms_labels", "static_par", "lvc_flip_par"} <= failing(cams={"antialias": True})
+    assert failing(dynamic={"mirror": False}) == {"lvc_flip_cams", "lvc_flip_par"}
+    assert {"static_par", "lvc_flip_par"} == failing(refine={"par": {"image": "photo"}})
+    assert failing(predict={"average_at": 1.0}) == {"coco_ms_labels"}
+
+
+def test_programs_that_do_not_fit_are_named(tmp_path):
+    names = load_prompts(prompts_file("voc")).class_names
+    with pytest.raises(StoreError, match="does not exist"):
+        compare_with_programs(tmp_path / "no", tmp_path / "no.npz", tmp_path, names)
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    with pytest.raises(StoreError, match="not readable as an .npz file"):
+        compare_with_programs(tmp_path / "no", tmp_path / "bad.npz", tmp_path, names)
+    np.savez(tmp_path / "few.npz", train_classes=np.zeros((4, 3), np.uint8))
+    with pytest.raises(StoreError, match="is of 3 classes, labels.csv is read with 20"):
+        compare_with_programs(tmp_path / "no", tmp_path / "few.npz", tmp_path, names)
+    np.savez(tmp_path / "other.npz", x_static_par=np.zeros((2, 2), np.uint8))
+    (tmp_path / "labels.csv").write_text("image,labels\ny,dog\n")
+    with pytest.raises(StoreError, match="has no row for x"):
+        compare_with_programs(tmp_path / "no", tmp_path / "other.npz", tmp_path, names)
 
 
 def test_a_missing_set_is_named(tmp_path):

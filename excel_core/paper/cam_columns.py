@@ -1,0 +1,68 @@
+"""Figure 4: one class's CAM on one photo as the method's steps are added: q-k attention, SVC, TSE, LVC."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.config import RefineSpec
+from excel_core.lvc import learnt_seeds
+from excel_core.seeds import Vision
+from excel_core.segmenter import Segmenter
+
+__all__ = ["CamColumns", "cam_columns"]
+
+Map = NDArray[np.float32]  # hw of the patch grid
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
+class CamColumns:
+    """CAMs (h, w) float32 in [0, 1] of one class, each with all that the ones before it have.
+
+    original: CLIP's own last tokens (q-k attention) against the plain template. calibrated: the run's calibration, SVC unless
+    set otherwise; None where the run has none (`qk`). enriched: against the run's T_c; None where texts are not enriched.
+    learnt: LVC; None where the run's calibration is not SVC, to whose attention it would be added.
+    """
+
+    original: Map
+    calibrated: Map | None
+    enriched: Map | None
+    learnt: Map | None
+
+    @property
+    def static(self) -> Map:
+        """The run's own CAM without LVC."""
+        return next(cam for cam in (self.enriched, self.calibrated, self.original) if cam is not None)
+
+
+@torch.inference_mode()
+def cam_columns(
+    vision: Vision, plain: Tensor, segmenter: Segmenter, image: Tensor, class_index: int, refine: RefineSpec, mirror: bool
+) -> CamColumns:
+    """vision: the run's, with its texts; plain (C+Z, D): its unit texts without enrichment; image (1, 3, S, S) network input →
+    the CAMs of one class, 0-based (method 2, 3 and 5). `refine` and `mirror` as `learnt_seeds` takes them."""
+    spec, templates = vision.spec, plain.to(vision.text)
+    attention = spec.calibration.attention
+    original = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"attention": "qk"})})
+    unlike = not torch.equal(templates, vision.text)
+
+    def static(look: Vision) -> Map:
+        return _one(look.cams(look.encode(image, whole=False)), class_index)
+
+    learnt = None
+    if attention == "svc":
+        learnt = _one(learnt_seeds(vision, segmenter, image, refine, mirror).cams, class_index)
+    return CamColumns(
+        original=static(replace(vision, text=templates, spec=original)),
+        calibrated=None if attention == "qk" else static(replace(vision, text=templates)),
+        enriched=static(vision) if unlike else None,
+        learnt=learnt,
+    )
+
+
+def _one(cams: Tensor, class_index: int) -> Map:
+    """cams (1, C, h, w) → (h, w) of a class."""
+    chosen: Map = cams[0, class_index].float().cpu().numpy()
+    return chosen

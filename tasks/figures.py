@@ -1,0 +1,171 @@
+"""Stage `figures`: the paper's figures 4, 5 and 6 on a few labelled images → figure_4.png, figure_5.png, figure_6.png and
+figures.json, which says what they show. Under the mask guard."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses
+from excel_core.config import RunSpec
+from excel_core.errors import DataError, SettingError
+from excel_core.paper.attribute_responses import attribute_responses
+from excel_core.paper.cam_columns import cam_columns
+from excel_core.paper.query_patch import query_maps, strongest_patch
+from excel_core.presets import with_edits
+from excel_core.seeds import Vision
+from excel_core.stores import read_knowledge, write_json, written_then_renamed
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.progress import Counter, track
+from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.inputs.records import Record, records
+from tasks.inputs.vision import load_knowledge, load_vision
+from tasks.train import trained_segmenter
+
+__all__ = ["STAGE"]
+
+PLAIN = "plain texts"  # the input that is the knowledge base without enrichment
+
+FIGURES = {
+    "4": "CAMs as q-k attention, SVC, TSE and LVC follow each other",
+    "5": "responses of the top attributes of a class",
+    "6": "attention and relations of one patch",
+}
+
+
+def build_figures(work: Work) -> dict[str, Any]:
+    """See each image as the run does, draw it, and write what is shown."""
+    rows, notes = _chosen(work)
+    vision = load_vision(work)
+    plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
+    segmenter = trained_segmenter(work, vision)
+    with Counter(work.name, len(rows)):
+        images = [_seen(work, vision, plain, segmenter, row) for row in track(rows)]
+    notes = _notes(work, images) + notes
+    pictures = {
+        "4": draw_cams(images, work.run.cams.calibration.attention, notes),
+        "5": draw_responses(images, notes),
+        "6": draw_query(images, notes),
+    }
+    for number, png in pictures.items():
+        with written_then_renamed(work.folder / f"figure_{number}.png") as temporary:
+            temporary.write_bytes(png)
+    write_json(work.folder / "figures.json", _about(work, images, notes))
+    return {"images": len(images), "figures": len(pictures)}
+
+
+def _chosen(work: Work) -> tuple[list[Record], list[str]]:
+    """Images with image-level labels: those named, or the first of the validation splits; and what to say about others."""
+    spec, dataset = work.run.figures, work.run.dataset
+    if not spec.images:
+        rows = [row for split in dataset.val_splits for row in records(work, split) if row.classes][: spec.count]
+        fewer = [f"{spec.count} images were asked for; the validation splits have {len(rows)} with a label."]
+        notes = fewer if len(rows) < spec.count else []
+    else:
+        splits = dict.fromkeys((*dataset.val_splits, dataset.train_split))
+        known = {row.id: row for split in reversed(splits) for row in records(work, split)}
+        unknown = [image for image in spec.images if image not in known]
+        if unknown:
+            raise SettingError(
+                f"figures.images: no usable image {unknown[0]!r} in {', '.join(splits)}; name ids of these splits, "
+                f"e.g. {next(iter(known), 'none')}"
+            )
+        rows = [known[image] for image in dict.fromkeys(spec.images) if known[image].classes]
+        notes = [f"{image} has no image-level label and is left out." for image in spec.images if not known[image].classes]
+    if not rows:
+        where = ", ".join(spec.images or dataset.val_splits)
+        raise DataError(f"figures: no image with an image-level label in {where}; name labelled ones: figures.images=[ID, …]")
+    return rows, notes
+
+
+def _seen(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
+    """One image through the run's eyes: its first class's CAMs, attributes and strongest patch."""
+    run, store, photo = work.run, load_knowledge(work), row.read()
+    image, shown = vision.prepare([photo]), row.classes[0]
+    cams = cam_columns(vision, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
+    responses = attribute_responses(vision, store.knowledge, run.knowledge, image, shown, run.figures.attributes)
+    query = run.figures.query or strongest_patch(cams.static)
+    maps = query_maps(vision, segmenter, image, query, run.refine, run.dynamic.mirror)
+    descriptions = tuple(store.texts[i] for i in responses.nearest)
+    return PaperImage(row.id, store.class_names[shown], photo, cams, responses, descriptions, maps)
+
+
+def _notes(work: Work, images: Sequence[PaperImage]) -> list[str]:
+    """Whose figures these are, how they were trained, and which steps the run has not."""
+    run, attention = work.run, work.run.cams.calibration.attention
+    notes = [f"preset {run.preset}, {run.method} method, {run.clip.model}; a class is one of the photo's image-level labels"]
+    if "supervision" in work.inputs["train"].summary:
+        notes.append(f"trained on {work.inputs['train'].summary['supervision']}")
+    if all(image.cams.enriched is None for image in images):
+        notes.append(f"No + TSE: the class texts are the plain templates (knowledge.mode={run.knowledge.mode}).")
+    if attention != "svc":
+        notes.append(f"No SVC and no LVC: cams.calibration.attention={attention}.")
+    return notes
+
+
+def _about(work: Work, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
+    run = work.run
+    return {
+        "format": "excel-figures/1",
+        "preset": run.preset,
+        "method": run.method,
+        "clip": run.clip.model,
+        "calibration": run.cams.calibration.model_dump(mode="json"),
+        "knowledge": run.knowledge.mode,
+        "figures": FIGURES,
+        "notes": list(notes),
+        "images": [_image_about(image) for image in images],
+    }
+
+
+def _image_about(image: PaperImage) -> dict[str, Any]:
+    found, entries = image.responses, []
+    for place, description in enumerate(image.descriptions):
+        values = found.maps[place]
+        entries.append(
+            {
+                "number": int(found.numbers[place]),
+                "weight": float(found.weights[place]),
+                "cosine": [float(values.min()), float(values.max())],
+                "description": description,
+            }
+        )
+    steps = ("original", "calibrated", "enriched", "learnt")
+    return {
+        "id": image.id,
+        "class": image.class_name,
+        "cams": [step for step in steps if getattr(image.cams, step) is not None],
+        "attributes": entries,
+        "query": list(image.query.query),
+        "grid": list(image.query.relation.shape),
+    }
+
+
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+    return {PLAIN: Need("knowledge", with_edits(run, {"knowledge": {"mode": "none", "attributes_file": None}}))}
+
+
+def _spec(run: RunSpec) -> dict[str, Any]:
+    return {
+        "preset": run.preset,
+        "method": run.method,
+        "figures": run.figures.model_dump(mode="json"),
+        "val_splits": list(run.dataset.val_splits),
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
+        "knowledge": run.knowledge.model_dump(mode="json"),
+        "affinity": run.refine.affinity.model_dump(mode="json"),
+        "segmenter": run.train.segmenter.model_dump(mode="json"),
+        "dynamic": run.dynamic.model_dump(mode="json"),
+    }
+
+
+STAGE = Stage(
+    "figures",
+    ("dataset", "knowledge", "train"),
+    _spec,
+    build_figures,
+    needs=_needs,
+    outside=clip_fingerprint,
+    reads_data=True,
+    on_device=True,
+)

@@ -1,0 +1,143 @@
+"""The stage `figures` on the small run: its pictures, which images it shows, and that it opens no mask."""
+
+import io
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tasks.figures
+from excel_core.errors import DataError, MaskLeakError, SettingError
+from excel_core.lvc import learnt_seeds
+from excel_core.palette import load_labels_png
+from excel_core.paper.cam_columns import cam_columns
+from excel_core.presets import with_settings
+from excel_core.stores import read_json, read_knowledge
+from tasks.chain import STAGES, follow, graph, work_of
+from tasks.engine.build import complete_output, run_stage
+from tasks.engine.stage import Place
+from tasks.inputs.records import records
+from tasks.inputs.vision import load_vision
+from tasks.train import trained_segmenter
+
+NAMES = ("figure_4.png", "figure_5.png", "figure_6.png")
+
+
+@pytest.fixture
+def work(chain, small_run):
+    """The stage's work, its inputs complete."""
+    return figures_work(small_run, chain[1])
+
+
+def figures_work(run, place):
+    nodes, outputs = graph(run, place, "figures").nodes, {}
+    for key, node in nodes.items():
+        made = work_of(node, place, outputs)
+        if node.stage.name == "figures":
+            return made
+        outputs[key] = run_stage(made)
+    raise AssertionError("no stage figures")
+
+
+def test_three_pictures_and_what_they_show(work, chain, tmp_path):
+    output = run_stage(work)
+    about = read_json(output.folder / "figures.json")
+    assert about["format"] == "excel-figures/1" and about["clip"] == "excel-tiny" and output.summary["images"] == 4
+    rows = records(work, "held_out_1")
+    names = read_knowledge(chain[0]["knowledge"].folder / "knowledge.zarr").class_names
+    assert [image["id"] for image in about["images"]] == [row.id for row in rows[:4]]
+    for image, row in zip(about["images"], rows, strict=False):
+        assert image["class"] == names[row.classes[0]] and image["grid"] == [16, 16] and len(image["attributes"]) == 4
+        weights = [entry["weight"] for entry in image["attributes"]]
+        assert weights == sorted(weights, reverse=True) and 0 < sum(weights) < 1
+        assert all(entry["description"].startswith("a clean origami ") for entry in image["attributes"])
+        assert image["cams"] == ["original", "calibrated", "enriched", "learnt"]
+    for name in NAMES:
+        with Image.open(output.folder / name) as picture:
+            assert picture.format == "PNG" and picture.width == 1200 and 600 < picture.height < 2500
+            assert np.asarray(picture.convert("L")).std() > 20
+    again = run_stage(figures_work(work.run, Place(store=_copy_without_figures(work.place.store, tmp_path))))
+    assert all((again.folder / name).read_bytes() == (output.folder / name).read_bytes() for name in NAMES)
+
+
+def _copy_without_figures(store, folder):
+    return shutil.copytree(store, folder / "store", ignore=shutil.ignore_patterns("figures"))
+
+
+def test_the_last_column_is_what_the_stage_dynamic_makes(work):
+    vision, row = load_vision(work), records(work, "held_out_1")[0]
+    segmenter, image = trained_segmenter(work, vision), vision.prepare([row.read()])
+    plain = read_knowledge(work.input(tasks.figures.PLAIN) / "knowledge.zarr").knowledge
+    mirror = work.run.dynamic.mirror
+    columns = cam_columns(vision, plain.text, segmenter, image, row.classes[0], work.run.refine, mirror)
+    seeds = learnt_seeds(vision, segmenter, image, work.run.refine, mirror)
+    np.testing.assert_array_equal(columns.learnt, seeds.cams[0, row.classes[0]].detach().numpy())
+    assert np.abs(columns.learnt - columns.enriched).max() > 0.01
+    own = read_knowledge(work.input("knowledge") / "knowledge.zarr").knowledge
+    assert plain.text[: len(own.templates)].equal(own.templates) and len(plain.attributes) == 0
+
+
+def test_a_mask_that_is_opened_ends_it(work, tmp_path, monkeypatch):
+    assert STAGES["figures"].sees_masks(work.run) is False
+    mask = next((work.data / "SegmentationClass").glob("*.png"))
+    monkeypatch.setattr(tasks.figures, "draw_cams", lambda *_: load_labels_png(mask))
+    with pytest.raises(MaskLeakError, match="figures"):
+        run_stage(replace(work, place=Place(store=tmp_path)))
+
+
+def test_images_are_chosen_by_name(work, tmp_path):
+    first, second = (records(work, split)[0].id for split in ("held_out_2", "train"))
+    run = with_settings(work.run, [f"figures.images=[{second}, {first}, {second}]", "figures.query=[2, 3]"])
+    output = run_stage(figures_work(run, work.place))
+    images = read_json(output.folder / "figures.json")["images"]
+    assert [image["id"] for image in images] == [second, first] and {tuple(image["query"]) for image in images} == {(2, 3)}
+    for setting, words in (
+        ("figures.images=[nobody]", "no usable image 'nobody' in held_out_1, held_out_2, held_out_3, train"),
+        ("figures.query=[16, 0]", "16 rows and 16 columns"),
+    ):
+        wrong = figures_work(with_settings(work.run, [setting, "figures.count=1"]), work.place)
+        with pytest.raises(SettingError, match=words):
+            run_stage(wrong)
+        assert complete_output(wrong) is None
+
+
+def test_fewer_images_than_asked_for_and_images_without_label(work, tmp_path, monkeypatch):
+    real = records(work, "held_out_1")
+
+    def labels_of(kept):
+        def read(_, split):
+            return [row if row.id in kept else row._replace(classes=()) for row in real] if split == "held_out_1" else []
+
+        return read
+
+    monkeypatch.setattr(tasks.figures, "records", labels_of({real[1].id}))
+    rows, notes = tasks.figures._chosen(work)
+    assert [row.id for row in rows] == [real[1].id]
+    assert notes == ["4 images were asked for; the validation splits have 1 with a label."]
+    named = replace(work, run=with_settings(work.run, [f"figures.images=[{real[0].id}, {real[1].id}]"]))
+    rows, notes = tasks.figures._chosen(named)
+    assert [row.id for row in rows] == [real[1].id] and notes == [f"{real[0].id} has no image-level label and is left out."]
+    monkeypatch.setattr(tasks.figures, "records", labels_of(set()))
+    for found in (work, named):
+        with pytest.raises(DataError, match="no image with an image-level label in"):
+            tasks.figures._chosen(found)
+
+
+def test_a_fully_supervised_segmenter_is_named(work):
+    assert not any("supervised" in note for note in tasks.figures._notes(work, []))
+    summary = work.inputs["train"].summary | {"supervision": "masks: fully supervised"}
+    trained = work.inputs["train"].model_copy(update={"summary": summary})
+    notes = tasks.figures._notes(replace(work, inputs=work.inputs | {"train": trained}), [])
+    assert "trained on masks: fully supervised" in notes
+
+
+def test_a_run_without_attributes_says_so(chain, small_run):
+    run = with_settings(small_run, ["knowledge.mode=none", "figures.count=1"])
+    output = follow(run, chain[1], "figures", run_stage)["figures"]
+    about = read_json(output.folder / "figures.json")
+    assert about["images"][0]["attributes"] == [] and about["images"][0]["cams"] == ["original", "calibrated", "learnt"]
+    assert "No + TSE: the class texts are the plain templates (knowledge.mode=none)." in about["notes"]
+    with Image.open(io.BytesIO((output.folder / "figure_5.png").read_bytes())) as picture:
+        assert picture.width == 1200
