@@ -19,11 +19,12 @@ from flows.ablation import ablation
 from flows.excel import excel
 from flows.local.processes import is_running, marked
 from flows.local.state import read_state
+from flows.paper import paper
 from tests.conftest import ROOT, SMALL_DEMO
 
 BIN = Path(sys.executable).parent
 PATIENCE = 400  # seconds; a slow machine is no failure
-FLOWS = {"excel": excel, "ablation": ablation} | {name: getattr(stages, name) for name in stages.__all__}
+FLOWS = {"excel": excel, "ablation": ablation, "paper": paper} | {name: getattr(stages, name) for name in stages.__all__}
 
 
 def _command(name, *arguments, **env):
@@ -116,6 +117,9 @@ def test_every_deployment_is_there_with_its_form(up):
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
     assert {("ablation", name) for name in ("demo", "voc")} <= set(found)
+    tables = [f"table-{number}" for number in range(1, 8)]
+    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 34
+    assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
     for (flow, _), one in found.items():
         form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}
         assert one["parameter_openapi_schema"] == form
@@ -137,6 +141,16 @@ def test_every_deployment_is_there_with_its_form(up):
 def test_wrong_values_are_refused_before_there_is_a_run(parameters, words, up):
     with pytest.raises(httpx.HTTPStatusError) as refused:
         _start(up, "excel/demo", **parameters)
+    assert refused.value.response.status_code == 409 and words in refused.value.response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({"table": "table-8"}, "'table-8' is not one of ['table-1'"), ({"limit": 0}, "0 is less than the minimum of 1")],
+)
+def test_a_table_is_refused_before_there_is_a_run(parameters, words, up):
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        _start(up, "paper/table-3", **parameters)
     assert refused.value.response.status_code == 409 and words in refused.value.response.json()["detail"]
 
 
@@ -170,6 +184,13 @@ def test_data_of_another_layout_are_refused_with_a_word(up):
     state = _final_state(up, run)
     assert state["name"] == "Failed" and "not COCO as downloaded: looked for annotations" in state["message"]
     assert not _task_states(up, run)  # refused before work starts
+
+
+def test_a_table_of_no_data_is_refused_with_a_word(up):
+    run = _start(up, "paper/table-2", clip="excel-tiny", limit=2)
+    state = _final_state(up, run)
+    assert state["name"] == "Failed" and "name the data: --data DIR for PASCAL VOC 2012" in state["message"]
+    assert not _task_states(up, run)
 
 
 def test_a_killed_run_is_crashed(up):

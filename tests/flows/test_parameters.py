@@ -13,6 +13,7 @@ from flows import parameters, stages
 from flows.ablation import ablation
 from flows.cli import app
 from flows.excel import excel
+from flows.paper import paper
 from flows.parameters import Edits
 from flows.settings import check_runner, make_place, make_run
 
@@ -38,6 +39,20 @@ def _fields(schema):
 def test_every_field_explains_itself():
     for place, field in _fields(excel.parameters):
         assert len(field.get("description", "")) > 8 and "None (" not in field["description"], place
+
+
+def test_the_papers_form_explains_itself():
+    assert list(paper.parameters.properties) == [
+        "table", "data", "coco", "checkpoint", "limit", "method", "store", "clip", "device", "gpus", "runner", "settings",
+    ]  # fmt: skip
+    for place, field in _fields(paper.parameters):
+        assert len(field.get("description", "")) > 8, place
+        for leaf in _leaves(field):
+            assert leaf.get("type") != "integer" or leaf["minimum"] == 1, place
+    assert paper.parameters.properties["table"]["enum"] == [*(f"table-{number}" for number in range(1, 8)), "figures"]
+    for wrong in ({"table": "table-8"}, {"limit": 0}, {"data": ""}, {"settings": ["x"]}):
+        with pytest.raises(ParameterTypeError):
+            paper.validate_parameters(wrong)
 
 
 def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
