@@ -12,9 +12,9 @@ from excel_core.errors import DataError, SettingError
 from excel_core.paper.attribute_responses import attribute_responses
 from excel_core.paper.cam_columns import cam_columns
 from excel_core.paper.query_patch import query_maps, strongest_patch
-from excel_core.presets import with_edits
 from excel_core.seeds import Vision
 from excel_core.stores import read_knowledge, write_json, written_then_renamed
+from excel_core.variants import without_tse
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.progress import Counter, track
 from tasks.engine.stage import Need, Place, Stage, Work
@@ -142,7 +142,7 @@ def _image_about(image: PaperImage) -> dict[str, Any]:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    return {PLAIN: Need("knowledge", with_edits(run, {"knowledge": {"mode": "none", "attributes_file": None}}))}
+    return {PLAIN: Need("knowledge", without_tse(run))}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, 
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.knowledge import attribute_weights, nearest_descriptions
+from excel_core.metrics import confusion_of_counts
 from excel_core.palette import load_labels_png
 from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
 from tasks.engine.fingerprint import files_fingerprint
@@ -150,12 +151,7 @@ def attributes_are(run: RunSpec) -> str:
 
 def _confusion(work: Work, metrics: dict[str, Any], classes: int) -> dict[str, NDArray[np.int64]]:
     counts = read_counts(work.input("evaluate") / "confusion.parquet")
-    found = {}
-    for key in metrics["results"]:
-        table = counts[counts["result"] == key]
-        found[key] = np.zeros((classes, classes), dtype=np.int64)
-        np.add.at(found[key], (table["truth"], table["predicted"]), table["pixels"])
-    return found
+    return {key: confusion_of_counts(counts[counts["result"] == key], classes) for key in metrics["results"]}
 
 
 def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
