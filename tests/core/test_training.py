@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
-from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
+from excel_core.config import RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.datasets.truth import masks_forbidden
 from excel_core.errors import MaskLeakError, StoreError
 from excel_core.samples import Batches, TrainingImage, augment, is_varied
-from excel_core.seeds import Vision
 from excel_core.training import train
 from excel_core.training_step import learning_rate
 
@@ -28,13 +26,6 @@ SPEC = TrainSpec(
     checkpoint_every=3,
 )
 REFINE = RefineSpec.model_validate({"par": {"iterations": 2}, "affinity": {"layers": 2}})
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
-    return Vision(small_clip, text, 3, spec)
 
 
 @pytest.fixture
