@@ -1,8 +1,8 @@
 """The published names of neck, head and the CLIP's layers, and the segmenter of a state dict with these names (method 7).
 
-    decoder_fts_fuse.*            the neck; `neck.*` in the golden arrays
-    decoder.*                     the head and its classifier
-    encoder.visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj of a calibrated block
+decoder_fts_fuse.*            the neck; `neck.*` in the golden arrays
+decoder.*                     the head and its classifier
+encoder.visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj of a calibrated block
 """
 
 import re

@@ -68,7 +68,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
 
 
 def _seeds(run: RunSpec) -> Sequence[str]:
-    """Splits whose CAMs are shown: where they are scored, else of the training split."""
+    """Splits whose CAMs are shown: those whose seeds are scored, else the training split."""
     return run.dataset.seed_splits or (run.dataset.train_split,)
 
 
@@ -159,7 +159,7 @@ def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
     knowledge, classes = store.knowledge, len(store.class_names)
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
     attributes = knowledge.attributes.numpy()
-    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length like the descriptions, whatever T_c's own
+    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length as the descriptions are; T_c itself may not be
     return KnowledgeMap(
         descriptions=axes.transform(knowledge.descriptions.numpy()),
         description_class=np.repeat(np.arange(classes), len(store.texts) // classes),
@@ -195,7 +195,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """The learning curve, where segmenters were kept for it. SettingError for a run of which not everything is scored."""
+    """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
     missing = [kind for kind in ("static", "lvc", "segmentation") if kind not in run.evaluate.kinds]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")

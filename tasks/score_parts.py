@@ -1,8 +1,8 @@
 """The parts of `evaluate`: label maps that earlier stages made against the masks, pixels counted by image, truth and
 prediction, a shard a part.
 
-A part is named WHAT-SPLIT-iofn: `static` and `lvc` are CAM seeds, `segmentation` the trained segmenter's. Seeds of an image
-of several splits were made in the shards of the first: WHAT-SPLIT-in-FIRST-iofn scores those of SPLIT among them.
+A part is named KIND-SPLIT-iofn: `static` and `lvc` are CAM seeds, `segmentation` the segmenter's label maps. Seeds of an image
+of several splits lie in the shards of the first of them: KIND-SPLIT-in-FIRST-iofn scores the images of SPLIT there.
 """
 
 from collections.abc import Sequence

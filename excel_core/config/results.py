@@ -30,7 +30,7 @@ class PredictSpec(Spec):
 class DynamicSpec(Spec):
     """CAMs of the learnt calibration (LVC) on whole photos (method 5)."""
 
-    mirror: bool = Field(True, description="see a photo with its mirror: a CAM is the greater of the two, which share one mean cosine")
+    mirror: bool = Field(True, description="a photo and its mirror are seen together; a CAM is the greater of the two")
 
 
 class CurveSpec(Spec):
