@@ -1,8 +1,8 @@
-"""Stage `curve`: opens masks. Scores the segmenters that `train.keep_every` kept on the validation splits after training, a
-shard a part → curve.json and the chart.
+"""Stage `curve`: opens masks. Scores the segmenters that `train.keep_every` kept, and the trained one, on the validation
+splits after training, a shard a part → curve.json and the chart.
 
 curve.json (excel-curve/1): `protocol`, and `rows` of split, iteration, mIoU of `pseudo_labels` and of `segmentation`, and
-beside them what was `published`, where something was.
+beside them what was `published`, where something was; `skipped` says what could not be scored and why.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
 from excel_core.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
 from excel_core.paper.published import CURVE
-from excel_core.protocols import FULLY_SUPERVISED
-from excel_core.seeds import Vision
+from excel_core.protocols import FULLY_SUPERVISED, refinement_words
+from excel_core.seeds import Vision, step_names
 from excel_core.segmenter import Segmenter
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts, write_json
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work, always
-from tasks.inputs.masks import masked_parts, masked_rows, truth_of
+from tasks.inputs.masks import masked_parts, masked_rows, missing_masks, truth_of
 from tasks.inputs.records import Record, shard_rows
 from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.train import architecture, kept_segmenters
@@ -59,13 +59,14 @@ def build_curve_part(work: Work) -> dict[str, Any]:
 def join_curve(work: Work) -> dict[str, Any]:
     """Add up the parts' counts, score every iteration, and draw the chart."""
     names = ("background", *classes_of(work))
-    rows = []
+    rows, skipped = [], dict[str, str]()
     for split in work.run.dataset.val_splits:
+        skipped |= missing_masks(work, split)
         parts = [part for part in curve_parts(work) if part.about["split"] == split]
         if parts:
             counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in parts])
             rows += [{"split": split} | row for row in _scored(counts, names, _is_published(work.run, split))]
-    curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows}
+    curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows, "skipped": skipped}
     write_json(work.folder / "curve.json", curve)
     draw_curve(work.folder / "curve.png", curve)
     last = max((row["iteration"] for row in rows), default=0)
@@ -78,7 +79,7 @@ def _scored_rows(work: Work, split: str) -> list[Record]:
 
 def _segmenters(work: Work, vision: Vision) -> dict[int, Segmenter]:
     shape, device = architecture(work, vision), vision.clip.device
-    files = kept_segmenters(work.input("train"))
+    files = kept_segmenters(work.input("train"), work.run.train.iterations)
     return {iteration: load_segmenter(path, shape).to(device) for iteration, path in files.items()}
 
 
@@ -101,17 +102,20 @@ def _scored(counts: pd.DataFrame, names: tuple[str, ...], published: bool) -> li
 
 
 def _is_published(run: RunSpec, split: str) -> bool:
-    """Whether the published log is about the same data and length."""
-    return run.preset == "voc" and split == "val" and run.train.iterations == max(CURVE)
+    """Whether the published log is about the same data, length and supervision."""
+    same = run.preset == "voc" and split == "val" and run.dataset.max_images is None
+    return same and run.train.iterations == max(CURVE) and run.train.supervision == "labels"
 
 
 def _protocol(work: Work) -> dict[str, Any]:
-    run = work.run
+    run, refine = work.run, _refine(work.run)
+    refined = refinement_words(run.model_copy(update={"refine": refine}), step_names(refine)[-1])
+    relation = f"; R̂ in the affinity, threshold {run.curve.threshold}" if refine.affinity.enabled else ""
     images = {split: len(_scored_rows(work, split)) for split in run.dataset.val_splits}
     return {
         "what": "segmenters kept during training",
         "method": run.method,
-        "pseudo labels": f"static CAMs of image-level ground truth, affinity with R̂ at threshold {run.curve.threshold}, PAR",
+        "pseudo labels": f"static CAMs of image-level ground truth, {refined}{relation}",
         "segmentation": f"single scale {run.cams.image_size}, no flip, no CRF",
         "images": images,
     } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
@@ -123,7 +127,8 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
         "refine": _refine(run).model_dump(mode="json"),
         "segmenter": run.train.segmenter.model_dump(mode="json"),
-        "names": [run.preset, run.method, run.train.iterations],
+        "published": {split: _is_published(run, split) for split in run.dataset.val_splits},
+        "names": [run.method, run.train.iterations, run.train.supervision],
     }
 
 

@@ -19,6 +19,7 @@ from excel_core.config import RunSpec
 from excel_core.datasets.truth import TrueMask, require_masks
 from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
+from excel_core.protocols import FULLY_SUPERVISED
 from excel_core.samples import LabelFile, LabelMap, TrainingImage
 from excel_core.seeds import Vision
 from excel_core.training import LossRow, train
@@ -44,7 +45,7 @@ def build_train(work: Work) -> dict[str, Any]:
     if work.run.train.from_checkpoint is not None:
         return _take_checkpoint(work)
     spec, folder = work.run.train, work.folder
-    with Counter("train", spec.iterations) as counter:
+    with Counter(work.name, spec.iterations) as counter:
         train_anywhere = train_here if work.place.processes == 1 else train_in_team
         train_anywhere(work, counter.to)
     losses = pd.read_csv(folder / "losses.csv")
@@ -52,7 +53,7 @@ def build_train(work: Work) -> dict[str, Any]:
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
     summary = {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
-    return summary | ({"supervision": "masks: fully supervised"} if spec.supervision == "masks" else {})
+    return summary | ({"supervision": FULLY_SUPERVISED} if spec.supervision == "masks" else {})
 
 
 def _take_checkpoint(work: Work) -> dict[str, Any]:
@@ -114,9 +115,11 @@ def looks_at_pseudo_labels(run: RunSpec) -> bool:
     return train.crop_rule == "pseudo" and train.supervision == "labels" and train.from_checkpoint is None
 
 
-def kept_segmenters(folder: Path) -> dict[int, Path]:
-    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done."""
-    return {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
+def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:
+    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done; the trained one is the
+    last, whether `train.keep_every` asked for it or not."""
+    kept = {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
+    return kept | {iterations: folder / "segmenter.safetensors"}
 
 
 def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:

@@ -93,7 +93,7 @@ def _segmentation(run: RunSpec, has_test: bool) -> list[Number]:
     ]
     if run.preset == "voc":
         tested = _of(run, "segmentation", test_splits=("test",)) if has_test else None
-        note = "" if has_test else "the data have no list of VOC's test images: get them from VOC's server (excel doctor voc)"
+        note = "" if has_test else "VOC's test images are not there: get them from VOC's server (excel doctor voc)"
         numbers += [
             Number(f"{name} test, {words}", tested, "", figure, note, variant)
             for (words, variant), figure in zip(_VARIANTS.items(), SEGMENTATION["voc", "test"], strict=True)
@@ -150,7 +150,7 @@ def _trained(row: str, run: RunSpec, published: float) -> Number:
 
 def _calibration(run: RunSpec) -> list[Number]:
     """Nothing is trained, so CAMs of the seed split are enough."""
-    split = run.dataset.seed_splits[0]
+    split, run = run.dataset.seed_splits[0], _trained_here(run)
     runs = {
         "q-k": calibrated_by(run, "qk"),
         "value only": calibrated_by(run, "v", depth=1),
