@@ -1,4 +1,4 @@
-"""How good pseudo labels and segmentation are as training goes on, as the published log scores them (method 5)."""
+"""Pseudo labels and segmentation of segmenters kept during training, made as the published log makes them (method 5)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ def labels_on_the_way(
 ) -> dict[int, PointLabels]:
     """image (H, W, 3), its image-level classes, segmenters by iteration → label maps by iteration. The tower runs once.
 
-    Pseudo labels: static CAMs, neither mirrored nor calibrated anew, whose affinity is refined with each segmenter's own R̂,
-    then PAR. Segmentation: a single scale, no flip, no CRF.
+    Pseudo labels: static CAMs, without mirror and second pass, whose affinity is refined with each segmenter's own R̂, then PAR.
+    Segmentation: a single scale, no flip, no CRF.
     """
     size = image.shape[:2]
     network_input = vision.prepare([image])

@@ -54,7 +54,7 @@ def make_run(
 
 
 def _check_descriptions(run: RunSpec) -> None:
-    """Who describes the classes, as far as it can be told without the data folder."""
+    """The source of descriptions, as far as it can be checked without the data folder."""
     spec, prompts = run.describe, run.dataset.prompts
     if spec.file is not None and spec.provider != "file":
         raise SettingError(
@@ -72,7 +72,7 @@ def _check_descriptions(run: RunSpec) -> None:
 
 
 def _check_attributes(run: RunSpec) -> None:
-    """Ready attributes: that there is use for them, that they can be read, and that they are of the CLIP's width."""
+    """Ready attributes: whether the mode uses them, and whether the file is readable and of the CLIP's width."""
     spec = run.knowledge
     if spec.attributes_file is None:
         return
@@ -138,7 +138,7 @@ def check_data(run: RunSpec, data: Path) -> None:
 
 
 def _check_supervision(run: RunSpec) -> None:
-    """What cannot be mixed with training on true masks."""
+    """SettingError for settings that cannot be mixed with training on true masks."""
     if run.train.supervision == "masks" and run.evaluate.ablation:
         raise SettingError(
             "train.supervision=masks: the ablation is about image-level labels, and would mix the two; add "

@@ -25,9 +25,7 @@ class DatasetSpec(Spec):
         description="voc: image-level labels of VOC 2012's images, as published (excel ships them), or the folder's own "
         "Annotations; a labels.csv in the folder wins over both",
     )
-    partial: bool = Field(
-        False, description="voc: a part of the data: images that a list names and the folder lacks are left out and counted"
-    )
+    partial: bool = Field(False, description="voc: images that a list names and the folder lacks are left out and counted")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     max_bad: Unit = Field(0.01, description="share of bad images that ends the run before work starts; one is always skipped")
     max_side: Annotated[int, Field(ge=64)] | None = Field(

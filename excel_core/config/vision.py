@@ -32,7 +32,7 @@ class CalibrationSpec(Spec):
         "batch", description="over what mean(cos) of eq. 8 is taken: all images seen together, or each"
     )
     probability: Literal["relation", "cosine"] = Field(
-        "relation", description="of what R̂ is the sigmoid: the relation 3 (cos - mean), or the cosine alone (eq. 11)"
+        "relation", description="R̂ is the sigmoid of the relation 3 (cos - mean), or of the cosine alone (eq. 11)"
     )
 
 

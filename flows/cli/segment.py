@@ -10,7 +10,7 @@ from flows.cli.options import Clip, Device, Sets, Store, console, text
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
-WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (its CLIP: --clip)"
+WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (with --clip)"
 
 
 def segment(
