@@ -134,7 +134,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def compared(plain: Trained, other: Trained, spec: TrainSpec) -> dict[str, Any]:
-    """Relative differences of the losses from float32's, and shares of equal labels; None for a kind of label without a step."""
+    """Relative differences of the losses from float32, and shares of equal labels; None for a kind of label without a step."""
     relative = (other.losses - plain.losses).abs() / plain.losses.abs()
     losses = {
         name: {"largest": float(differences.max()), "mean": float(differences.mean())}
