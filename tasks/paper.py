@@ -130,7 +130,7 @@ def _input(number: Number, stage: str) -> str:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """The outputs that the table is made of: scores or label maps of every row's run. Rows of equal runs share them."""
+    """The outputs that the table is made of: scores, or label maps to pack, of every row's run. Equal runs share them."""
     if run.paper.table == "table-7":
         return {name: Need(name, run) for name in COSTLY}
     needs = {}
