@@ -51,7 +51,7 @@ def paper(
         device: Where tensors live.
         gpus: Processes that train together, a GPU each.
         runner: sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.
-        settings: Edits as text, each stage.field=value with a YAML value.
+        settings: Edits as text, each stage.field=value with a YAML value; with voc. or coco. before it, of that data set alone.
     """
     runs = paper_runs(table, data, coco, checkpoint, limit, method, store, clip, device, gpus, settings)
     check_runner(runner)

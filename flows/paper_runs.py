@@ -17,6 +17,7 @@ __all__ = ["Paper", "paper_runs"]
 
 Paper = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 WITH_COCO = ("table-1", "table-7")
+OTHERS = {"voc": "coco.", "coco": "voc."}  # what begins a setting of the other data set
 NO_CHECKPOINT = {"table-5": "needs no training", "table-7": "measures the training itself"}
 
 
@@ -33,7 +34,8 @@ def paper_runs(
     gpus: int,
     settings: list[str],
 ) -> list[tuple[RunSpec, Place]]:
-    """A run and its place for each data set that is named. Anything wrong is refused here, before work starts."""
+    """A run and its place for each data set that is named. `settings` are of all of them, but one that begins with `voc.` or
+    `coco.` is of that data set alone. Anything wrong is refused here, before work starts."""
     if coco is not None and table not in WITH_COCO:
         raise SettingError(f"--coco: {table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
     if data is None and coco is None:
@@ -41,11 +43,12 @@ def paper_runs(
     classes = read_published(Path(checkpoint)).sizes.classes if checkpoint else None
     runs = []
     for preset, folder in (("voc", data), ("coco", coco)):
+        own = _settings_of(preset, settings, folder is not None)
         if folder is not None:
             run = make_run(preset, method, [], clip)
             run = limited(run, limit) if limit else run
             fits = classes == len(class_set(run, Path(folder)).class_names)
-            edited = make_run(preset, method, settings, clip, _changes(run, checkpoint if fits else None))
+            edited = make_run(preset, method, own, clip, _changes(run, checkpoint if fits else None))
             _check_training(edited, table)
             place = make_place(edited, folder, store, device, gpus)
             if table != "figures":
@@ -55,6 +58,16 @@ def paper_runs(
     if classes is not None and all(run.train.from_checkpoint is None for run, _ in runs):
         raise SettingError(f"--checkpoint {checkpoint}: is of {classes} classes, of none of the data sets that are named")
     return runs
+
+
+def _settings_of(preset: str, settings: list[str], named: bool) -> list[str]:
+    """Those of `settings` that are of a data set; SettingError where there are some for one that is not `named`."""
+    alone = [setting for setting in settings if setting.startswith(f"{preset}.")]
+    if alone and not named:
+        raise SettingError(
+            f"--set {alone[0]!r}: no {preset.upper()} is named; add --{'data' if preset == 'voc' else preset} DIR"
+        )
+    return [setting.removeprefix(f"{preset}.") for setting in settings if not setting.startswith(OTHERS[preset])]
 
 
 def _check_training(run: RunSpec, table: str) -> None:

@@ -32,7 +32,8 @@ def paper(
     settings: Sets = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the table here", show_default=False)] = None,
 ) -> None:
-    """Run what a table of the paper needs, and print ours beside the published figures; what is complete is not run again."""
+    """Run what a table of the paper needs, and print ours beside the published figures; what is complete is not run again.
+    With two data sets, `--set voc.stage.field=value` or `coco.…` is of one of them."""
     from flows.cli.run import call_flow, prefect_environment
     from flows.settings import check_runner
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -32,7 +33,8 @@ def photos():
 
 @pytest.fixture(scope="module", params=["published", "true"])
 def written(request, photos, tmp_path_factory):
-    trained = toy_segmenter(layers=request.param, size=SIZE)
+    taught = {"published": "labels", "true": "masks"}[request.param]
+    trained = replace(toy_segmenter(layers=request.param, size=SIZE), supervision=taught)
     path = tmp_path_factory.mktemp("onnx") / "s.onnx"
     return trained, path, write_onnx(path, trained, photos)
 
@@ -73,9 +75,9 @@ def test_any_batch(written):
 
 
 def test_it_says_how_to_feed_it(written):
-    _, path, _ = written
+    trained, path, _ = written
     about = session(path).get_modelmeta().custom_metadata_map
-    assert about["format"] == "excel-segmenter-onnx/1"
+    assert about["format"] == "excel-segmenter-onnx/1" and about["supervision"] == trained.supervision
     assert json.loads(about["class_names"]) == ["background", *CLASSES]
     assert json.loads(about["preprocessing"])["height"] == SIZE
     assert str(ROOT).encode() not in path.read_bytes()  # the exporter would note its own source lines

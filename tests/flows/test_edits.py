@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from excel_core.presets import preset, with_settings
 from excel_core.stores import read_json
 from excel_core.world.voc_layout import scene_id, write_world
 from flows.excel import excel
+from tasks.chain import graph
+from tasks.engine.stage import Place
 from tasks.history.run_record import read_records
 from tasks.inputs.prompt_files import descriptions_file, prompts_file
 from tasks.inputs.records import shard_of
@@ -130,8 +133,10 @@ def _classes(edited):
 
 
 def _rewrite_description(edited, detail):
+    """Half of what is said of a class: one sentence of 20 may move CAMs and yet no label of the few crops trained on."""
     found = json.loads(edited.descriptions.read_text())
-    found["classes"]["house"][0] = f"a clean origami house. it has {detail}."
+    texts = found["classes"]["house"]
+    texts[: len(texts) // 2] = [f"a clean origami house. it has {detail} {i}." for i in range(len(texts) // 2)]
     edited.descriptions.write_text(json.dumps(found))
 
 
@@ -174,6 +179,7 @@ def test_background_prompt(edited, full):
         ("refine.affinity.threshold=0.4", ("refine", *TRAINED)),
         ("refine.affinity.layers=2", EVERYTHING_SEEN),  # CAMs are stored with their attention
         ("refine.crf.bilateral_weight=9", ("refine", "dynamic", "predict", "evaluate", "report")),  # training has no CRF
+        ("train.crop_rule=random", TRAINED),
         ("train.learning_rate=0.01", TRAINED),
         ("predict.scales=[0.5, 1.0]", ("predict", "evaluate", "report")),
         ("report.gallery_images=1", ("report",)),
@@ -182,6 +188,21 @@ def test_background_prompt(edited, full):
 )
 def test_setting(edited, full, setting, stages):
     _check(edited, full, stages, setting)
+
+
+def test_keeping_segmenters_adds_the_curve(edited, full):
+    """The weights are the same, so nothing is scored again."""
+    stages = [stage for stage in TRAINED if stage != "evaluate"]
+    _check(edited, full, stages, "train.keep_every=1", curve={"", *(f"held_out-{i + 1}of2" for i in range(2))})
+
+
+def test_random_crops_look_at_no_label(edited, full):
+    """Then training needs neither CAMs nor their refinement: it makes the labels of its crops itself."""
+    place = Place(store=edited.store, data=edited.data)
+    runs = {rule: with_settings(preset("voc"), [*SETTINGS, f"train.crop_rule={rule}"]) for rule in ("pseudo", "random")}
+    needed = {rule: set(graph(run, place, "train").own) for rule, run in runs.items()}
+    assert needed["random"] == {"dataset", "describe", "knowledge", "train"}
+    assert needed["pseudo"] == needed["random"] | {"cams", "refine"}
 
 
 def _image(edited, number):
