@@ -15,6 +15,7 @@ from torch import Tensor
 
 from excel_core.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.errors import ModelError
+from excel_core.torch_files import first_words, is_plain, load_tensors
 from excel_core.world.token_rows import expand_token_rows
 
 __all__ = [
@@ -161,13 +162,13 @@ def _read_state(file: Path) -> tuple[State, bool]:
         if _is_torchscript(file):
             state = torch.jit.load(str(file), map_location="cpu").state_dict()
             return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = load_tensors(file)
     except FileNotFoundError:
         raise ModelError(f"CLIP weights {str(file)!r} do not exist") from None
     except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
-        raise ModelError(f"{file}: not readable as weights ({error}); give a .pt or .safetensors file") from None
+        raise ModelError(f"{file}: not readable as weights ({first_words(error)}); give a .pt or .safetensors file") from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(is_plain(value) for value in state.values()):
         raise ModelError(f"{file}: holds no state dict of tensors; give an open_clip or OpenAI checkpoint")
     return {key.removeprefix("module."): value for key, value in state.items()}, False
 

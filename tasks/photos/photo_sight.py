@@ -127,7 +127,7 @@ def find_segmenter(weights: str, store: Path, device: str, clip: str | None = No
     """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, for which `clip` is meant,
     else a run of the store."""
     path = Path(weights)
-    if is_published(path) or (path.suffix in (".pth", ".pt") and not path.exists()):
+    if is_published(path):
         return published_trained(path, device, clip)
     if path.suffix == ".safetensors" or path.is_file():
         return load_portable(path, device)

@@ -83,6 +83,11 @@ def saved(path, value):
         ("a.pth", {"bank": torch.zeros(8, 5)}, "expected one matrix of real numbers, got 1 tensors: bank"),
         ("a.pth", [], "expected one matrix of real numbers, got list"),
         ("a.safetensors", {"b": torch.zeros(8, 5), "a": torch.zeros(8)}, "got 2 tensors: a, b"),
+        ("a.npy", np.full((5, 8), 1e300), "holds values that are not finite"),  # in float32
+        ("a.npy", np.full((5, 8), 1e30, np.float32), "holds values that are not finite"),  # T_c would be none
+        ("a.npy", np.eye(5, 8)[[0, 1, 1, 3, 4]] * [[1], [0], [1], [1], [1]], "an attribute of zeros alone"),
+        ("a.pth", torch.zeros(5, 8, device="meta"), r"sparse, quantised or absent numbers, float32 of shape \(5, 8\)"),
+        ("a.pth", torch.eye(5, 8).to_sparse(), r"sparse, quantised or absent numbers, float32 of shape \(5, 8\)"),
         ("a.bin", b"", r"unknown kind of file; valid: \.pth, \.pt, \.npy, \.safetensors"),
     ],
 )
@@ -93,6 +98,24 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(name, value, says, tm
     message = str(caught.value)
     assert message.startswith("knowledge.attributes_file: ") and str(path) in message and "\n" not in message
     assert "this must never be printed" not in capsys.readouterr().out
+
+
+def test_nothing_is_said_beside_the_error(tmp_path, recwarn):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(Harmful(), protocol=4))  # at whose protocol torch would wonder
+    with pytest.raises(SettingError):
+        load_attributes(tmp_path / "a.pth", WIDTH)
+    assert not recwarn.list
+
+
+def test_a_suffix_may_be_in_capitals(centroids, tmp_path):
+    torch.save(centroids, tmp_path / "A.PTH")
+    assert torch.equal(load_attributes(tmp_path / "A.PTH", WIDTH), centroids)
+
+
+def test_a_folder_is_no_missing_file(tmp_path):
+    (tmp_path / "a.pth").mkdir()
+    with pytest.raises(SettingError, match=r"a\.pth' is not a file; give the path"):
+        load_attributes(tmp_path / "a.pth", WIDTH)
 
 
 def test_a_missing_file_is_named(tmp_path):
