@@ -19,7 +19,8 @@ from excel_core.torch_files import first_words, is_plain, load_tensors
 from excel_core.world.token_rows import expand_token_rows
 
 __all__ = [
-    "TINY_CLIP", "ClipSource", "clip_from_openai_state", "joint_width", "load_clip", "parse_clip_name", "vision_clip",
+    "TINY_CLIP", "ClipSizes", "ClipSource", "clip_from_openai_state", "clip_sizes", "load_clip", "parse_clip_name",
+    "vision_clip",
 ]  # fmt: skip
 
 TINY_CLIP = "excel-tiny"
@@ -58,9 +59,23 @@ def parse_clip_name(name: str) -> ClipSource:
     return ClipSource(model, tag=weights.lower())
 
 
-def joint_width(name: str) -> int:
-    """D, the length of the text and patch embeddings of the CLIP `name`, by its description: no weights are read."""
-    return int(_config(parse_clip_name(name).model)["embed_dim"])
+@dataclass(frozen=True)
+class ClipSizes:
+    """D, the length of text and patch embeddings; the side of a patch, pixels; the number of blocks of the vision tower."""
+
+    joint: int
+    patch: int
+    blocks: int
+
+
+def clip_sizes(name: str) -> ClipSizes:
+    """Sizes of the CLIP `name`, by its description: no weights are read. ModelError where its tower is no plain ViT."""
+    model = parse_clip_name(name).model
+    config = _config(model)
+    vision = config["vision_cfg"]
+    if not isinstance(vision["layers"], int):
+        raise ModelError(f"{model} is not a plain CLIP: its vision tower is a ResNet; choose ViT-B-16 or ViT-L-14")
+    return ClipSizes(config["embed_dim"], vision["patch_size"], vision["layers"])
 
 
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:

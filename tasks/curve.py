@@ -16,6 +16,7 @@ from artifacts.curve_chart import draw_curve
 from excel_core.checkpoints import load_segmenter
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
+from excel_core.errors import SettingError
 from excel_core.metrics import confusion_matrix, scores
 from excel_core.paper.published import CURVE
 from excel_core.protocols import FULLY_SUPERVISED
@@ -24,7 +25,7 @@ from excel_core.segmenter import Segmenter
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts, write_json
 from tasks.engine.progress import track
-from tasks.engine.stage import Part, Stage, Work, always
+from tasks.engine.stage import Need, Part, Place, Stage, Work, always
 from tasks.inputs.masks import masked_rows, masks_key, truth_of
 from tasks.inputs.records import Record, image_parts, records, shard_rows
 from tasks.inputs.vision import classes_of, load_vision, sight_key
@@ -135,6 +136,13 @@ def _protocol(work: Work) -> dict[str, Any]:
     } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
 
 
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+    """Nothing more than `inputs`. SettingError for a run that keeps no segmenter."""
+    if run.train.keep_every is None or run.train.from_checkpoint is not None:
+        raise SettingError("curve: the run keeps no segmenter on the way; add --set train.keep_every=N")
+    return {}
+
+
 def _spec(run: RunSpec) -> dict[str, Any]:
     return {
         "curve": run.curve.model_dump(mode="json"),
@@ -152,6 +160,7 @@ STAGE = Stage(
     join_curve,
     parts=curve_parts,
     build_part=build_curve_part,
+    needs=_needs,
     takes=lambda work: {},
     reads_data=True,
     sees_masks=always,
