@@ -25,5 +25,6 @@ def curve_rows(curve: Mapping[str, Any]) -> list[Row]:
 
 
 def curve_note(curve: Mapping[str, Any]) -> str:
-    """The protocol of all rows."""
-    return protocol_text(curve["protocol"]) if curve.get("protocol") else ""
+    """The protocol of all rows, and what was not scored."""
+    skipped = [f"not scored: {what}: {why}" for what, why in curve.get("skipped", {}).items()]
+    return "; ".join([protocol_text(curve["protocol"]), *skipped]) if curve.get("protocol") else ""

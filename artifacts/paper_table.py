@@ -18,11 +18,14 @@ GREY = "no reproduction"
 
 
 def joined_tables(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One table of the rows of several data sets; of the first one's title, and every preset's name."""
-    whole = dict(tables[0])
-    whole["preset"] = ", ".join(dict.fromkeys(table["preset"] for table in tables))
-    whole["rows"] = [row for table in tables for row in table["rows"]]
-    return whole
+    """One table of the rows of several data sets; of the first one's title, and every preset's name. Rows of one name are told
+    apart by their data set's."""
+    names = [row["row"] for table in tables for row in table["rows"]]
+    twice = len(set(names)) < len(names)
+    rows = [
+        row | ({"row": f"{table['preset'].upper()} {row['row']}"} if twice else {}) for table in tables for row in table["rows"]
+    ]
+    return {**tables[0], "preset": ", ".join(dict.fromkeys(table["preset"] for table in tables)), "rows": rows}
 
 
 def paper_rows(table: Mapping[str, Any]) -> list[Row]:
@@ -76,6 +79,7 @@ def paper_notes(table: Mapping[str, Any]) -> list[str]:
     else:
         notes = [about, protocol_text(_shared_protocol(table))]
         notes.append("mIoU in per cent over the classes in the truth; [ ] 95 % bootstrap interval over images")
+        notes += [f"{row['row']}: {row['archive']}" for row in table["rows"] if row.get("archive")]
     if table.get("limit") is not None:
         notes.append(
             f"{GREY}: {table['limit']} images a split and a shortened training; the published figures are of the whole data "

@@ -9,8 +9,7 @@ __all__ = ["require_fitting"]
 
 def require_fitting(run: RunSpec) -> None:
     """SettingError for sides that are no whole number of patches, more calibrated or averaged blocks than the CLIP has, a head
-    that its attention heads do not divide, scales upside down, and segmenters kept after the last iteration. ModelError for a
-    CLIP that is no ViT."""
+    that its attention heads do not divide, and scales upside down. ModelError for a CLIP that is no ViT."""
     sizes, calibration, train = clip_sizes(run.clip.model), run.cams.calibration, run.train
     sides = {"cams.image_size": run.cams.image_size, "train.crop": train.crop, "predict.image_size": run.predict.image_size}
     for field, side in sides.items():
@@ -32,7 +31,3 @@ def require_fitting(run: RunSpec) -> None:
         )
     if train.scale[0] > train.scale[1]:
         raise SettingError(f"train.scale={list(train.scale)}: expected the least first; swap the two")
-    if train.keep_every is not None and train.keep_every > train.iterations:
-        raise SettingError(
-            f"train.keep_every={train.keep_every}: expected at most train.iterations={train.iterations}, else none is kept"
-        )

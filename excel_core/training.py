@@ -79,6 +79,9 @@ def train(
     for iteration, batch in _loaded(batches, start, device):
         with _seeded(spec.seed, iteration + 1):
             pending.append(training_step(vision, network, optimiser, batch, iteration, spec, refine).losses)
+        # Before the checkpoint: a run that is killed between the two goes on from an earlier one, and keeps it again.
+        if keep is not None and spec.keep_every and (iteration + 1) % spec.keep_every == 0 and us.rank == 0:
+            keep(iteration + 1, segmenter)
         last = iteration + 1 == spec.iterations
         due = (iteration + 1) % spec.checkpoint_every == 0 and not last
         if due or last or len(pending) == LOOK_EVERY:
@@ -92,8 +95,6 @@ def train(
                 "losses": [list(vars(row).values()) for row in rows],
             }
             save_checkpoint(checkpoint, architecture, state)
-        if keep is not None and spec.keep_every and (iteration + 1) % spec.keep_every == 0 and us.rank == 0:
-            keep(iteration + 1, segmenter)
         progress(iteration + 1)
     return segmenter.eval(), rows
 

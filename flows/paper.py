@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow, task
 from pydantic import Field
@@ -60,11 +60,18 @@ def paper(
         folder = run_until("figures", run, place, runner).outputs["figures"].folder
         _publish_figures(str(folder))
         return str(folder / "figures.json")
-    tables = [read_json(run_until("paper", run, place, runner).outputs["paper"].folder / "table.json") for run, place in runs]
+    tables = [_table_in(run_until("paper", run, place, runner).outputs["paper"].folder) for run, place in runs]
     whole = runs[0][1].store / "paper" / f"{table}.json"
     write_json(whole, joined_tables(tables))
     _publish_table(table, str(whole))
     return str(whole)
+
+
+def _table_in(folder: Path) -> dict[str, Any]:
+    """A stage's table.json, with whole paths to its archives."""
+    table: dict[str, Any] = read_json(folder / "table.json")
+    rows = [row | ({"archive": str(folder / row["archive"])} if "archive" in row else {}) for row in table["rows"]]
+    return table | {"rows": rows}
 
 
 @task(name="artifacts", cache_policy=None, persist_result=False)

@@ -8,14 +8,16 @@ from excel_core.errors import SettingError
 from excel_core.paper.tables import limited
 from excel_core.presets import with_edits
 from excel_core.published_checkpoint import read_published
-from flows.settings import make_place, make_run
+from flows.settings import check_data, make_place, make_run
 from tasks.engine.stage import Place
 from tasks.inputs.prompt_files import class_set
+from tasks.paper import table_runs
 
 __all__ = ["Paper", "paper_runs"]
 
 Paper = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 WITH_COCO = ("table-1", "table-7")
+NO_CHECKPOINT = {"table-5": "needs no training", "table-7": "measures the training itself"}
 
 
 def paper_runs(
@@ -43,17 +45,35 @@ def paper_runs(
             run = make_run(preset, method, [], clip)
             run = limited(run, limit) if limit else run
             fits = classes == len(class_set(run, Path(folder)).class_names)
-            own = [f"train.from_checkpoint={checkpoint}"] if fits else []
-            edited = make_run(preset, method, settings + own, clip, _changes(run))
+            edited = make_run(preset, method, settings, clip, _changes(run, checkpoint if fits else None))
+            _check_training(edited, table)
+            place = make_place(edited, folder, store, device, gpus)
             if table != "figures":
                 edited = with_edits(edited, {"paper": {"table": table, "limit": limit}})
-            runs.append((edited, make_place(edited, folder, store, device, gpus)))
+                _check_rows(edited, place)
+            runs.append((edited, place))
     if classes is not None and all(run.train.from_checkpoint is None for run, _ in runs):
         raise SettingError(f"--checkpoint {checkpoint}: is of {classes} classes, of none of the data sets that are named")
     return runs
 
 
-def _changes(run: RunSpec) -> dict[str, Any]:
-    """The fields that a limit changes, as edits that a user's own win over."""
+def _check_training(run: RunSpec, table: str) -> None:
+    """What teaches the segmenter is the table's to say."""
+    if run.train.supervision == "masks":
+        raise SettingError("train.supervision=masks: the paper's numbers are of image-level labels; table-6 has a row of masks")
+    if run.train.from_checkpoint is not None and table in NO_CHECKPOINT:
+        raise SettingError(f"--checkpoint: {table} {NO_CHECKPOINT[table]}; leave it out")
+
+
+def _check_rows(run: RunSpec, place: Place) -> None:
+    """That the data have what every row of the table needs: a row may add a split, or train on masks."""
+    for row in table_runs(run, place):
+        if place.data is not None:
+            check_data(row, place.data)
+
+
+def _changes(run: RunSpec, checkpoint: str | None) -> dict[str, Any]:
+    """The fields that a limit changes, and the checkpoint, as edits that a user's own win over."""
     train = {field: getattr(run.train, field) for field in ("iterations", "warmup", "dynamic_from", "own_argmax_from")}
+    train["from_checkpoint"] = checkpoint
     return {"dataset": {"max_images": run.dataset.max_images, "partial": run.dataset.partial}, "train": train}

@@ -30,7 +30,7 @@ from tasks.inputs.prompt_files import (
     written_descriptions,
 )
 
-__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_device", "check_runner", "make_place", "make_run"]
+__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_data", "check_device", "check_runner", "make_place", "make_run"]
 
 MOST_GPUS = 64  # of one machine
 RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
@@ -123,18 +123,19 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     if run.dataset.prompts == OWN:
         _check_own_classes(run, folder)
     if folder is not None:
-        layout.check_splits(folder, run.dataset, class_set(run, folder).class_names)
-        _check_masks(run, folder)
+        check_data(run, folder)
     check_given_segmenter(run, folder, device)
     return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
 
 
-def _check_masks(run: RunSpec, data: Path) -> None:
-    """The fully supervised mode: that every training image whose name a list tells has its mask. No mask is opened."""
+def check_data(run: RunSpec, data: Path) -> None:
+    """DataError unless the folder, which is of the run's layout, has the images and labels of the run's splits; in the fully
+    supervised mode in VOC layout, the masks of the training images too. No mask is opened."""
+    names, split = class_set(run, data).class_names, run.dataset.train_split
+    LAYOUTS[run.dataset.layout].check_splits(data, run.dataset, names)
     if run.train.supervision == "masks" and run.dataset.layout == "voc":
-        names, split = class_set(run, data).class_names, run.dataset.train_split
-        ids = [image for image in read_split(data, split, names) if (data / image_file(data, image)).is_file()]
-        require_masks(voc_truth(data, split, names), split, ids)
+        ids = [image for image in read_split(data, split, names) if image_file(data, image)]
+        require_masks(voc_truth(data, split, names), split, ids[: run.dataset.max_images])
 
 
 def _check_supervision(run: RunSpec) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from excel_core.ablation import BINS, AblationRow, ablation_rows, best_threshold, confusion_counts
 from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.config import RunSpec
+from excel_core.errors import SettingError
 from excel_core.metrics import mean_average_precision
 from excel_core.presets import with_edits
 from excel_core.stores import read_counts, write_json
@@ -114,7 +115,11 @@ def _input(row: AblationRow, seed: int) -> str:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """A sweep a row and seed; seeds count on from the run's own."""
+    """A sweep a row and seed; seeds count on from the run's own. SettingError for a run that is trained on true masks."""
+    if run.train.supervision == "masks":
+        raise SettingError(
+            "train.supervision=masks: the ablation is about image-level labels, and would mix the two; leave one of them out"
+        )
     needs = {}
     for row in _rows(run, place):
         for seed in _seeds(run, row):

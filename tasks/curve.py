@@ -1,33 +1,30 @@
-"""Stage `curve`: opens masks. Scores the segmenters that `train.keep_every` kept on the validation splits after training, a
-shard a part → curve.json and the chart.
+"""Stage `curve`: opens masks. Scores the segmenters that `train.keep_every` kept, and the trained one, on the validation
+splits after training, a shard a part → curve.json and the chart.
 
 curve.json (excel-curve/1): `protocol`, and `rows` of split, iteration, mIoU of `pseudo_labels` and of `segmentation`, and
-beside them what was `published`, where something was.
+beside them what was `published`, where something was; `skipped` says what could not be scored and why.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from artifacts.curve_chart import draw_curve
 from excel_core.checkpoints import load_segmenter
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
-from excel_core.errors import SettingError
-from excel_core.metrics import confusion_matrix, scores
+from excel_core.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
 from excel_core.paper.published import CURVE
-from excel_core.protocols import FULLY_SUPERVISED
-from excel_core.seeds import Vision
+from excel_core.protocols import FULLY_SUPERVISED, refinement_words
+from excel_core.seeds import Vision, step_names
 from excel_core.segmenter import Segmenter
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts, write_json
 from tasks.engine.progress import track
-from tasks.engine.stage import Need, Part, Place, Stage, Work, always
-from tasks.inputs.masks import masked_rows, masks_key, truth_of
-from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.engine.stage import Part, Stage, Work, always
+from tasks.inputs.masks import masked_parts, masked_rows, missing_masks, truth_of
+from tasks.inputs.records import Record, shard_rows
 from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.train import architecture, kept_segmenters
 
@@ -39,17 +36,7 @@ KINDS = ("pseudo_labels", "segmentation")
 def curve_parts(work: Work) -> list[Part]:
     """A part depends on its images and masks, the texts, and the segmenters that were kept."""
     key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
-    return [
-        part
-        for split in work.run.dataset.val_splits
-        for part in image_parts(
-            work,
-            split,
-            records(work, split),
-            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
-            among=masked_rows(work, split)[: work.run.curve.max_images],
-        )
-    ]
+    return masked_parts(work, key, work.run.curve.max_images)
 
 
 def build_curve_part(work: Work) -> dict[str, Any]:
@@ -57,36 +44,42 @@ def build_curve_part(work: Work) -> dict[str, Any]:
     split = work.this_part.about["split"]
     vision, truth, classes = load_vision(work), truth_of(work, split), len(classes_of(work)) + 1
     segmenters = _segmenters(work, vision)
-    rows = shard_rows(work, masked_rows(work, split)[: work.run.curve.max_images])
+    rows = shard_rows(work, _scored_rows(work, split))
     totals = {(iteration, kind): np.zeros((classes, classes), np.int64) for iteration in segmenters for kind in KINDS}
     for row, image in track(read_ahead(rows, Record.read)):
         mask = truth.read(row.id, row.height, row.width)
         for iteration, labels in labels_on_the_way(vision, segmenters, image, row.classes, _refine(work.run)).items():
             for kind in KINDS:
                 totals[iteration, kind] += confusion_matrix(mask, getattr(labels, kind), classes)
-    write_counts(work.folder / "counts.parquet", _table(totals))
+    counts = [pixel_counts(total).assign(iteration=iteration, kind=kind) for (iteration, kind), total in totals.items()]
+    write_counts(work.folder / "counts.parquet", pd.concat(counts, ignore_index=True))
     return {"images": len(rows)}
 
 
 def join_curve(work: Work) -> dict[str, Any]:
     """Add up the parts' counts, score every iteration, and draw the chart."""
     names = ("background", *classes_of(work))
-    rows = []
+    rows, skipped = [], dict[str, str]()
     for split in work.run.dataset.val_splits:
-        found = [part for part in curve_parts(work) if part.about["split"] == split]
-        if found:
-            counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in found])
+        skipped |= missing_masks(work, split)
+        parts = [part for part in curve_parts(work) if part.about["split"] == split]
+        if parts:
+            counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in parts])
             rows += [{"split": split} | row for row in _scored(counts, names, _is_published(work.run, split))]
-    curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows}
+    curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows, "skipped": skipped}
     write_json(work.folder / "curve.json", curve)
     draw_curve(work.folder / "curve.png", curve)
     last = max((row["iteration"] for row in rows), default=0)
     return {row["split"]: {kind: round(row[kind], 4) for kind in KINDS} for row in rows if row["iteration"] == last}
 
 
+def _scored_rows(work: Work, split: str) -> list[Record]:
+    return masked_rows(work, split)[: work.run.curve.max_images]
+
+
 def _segmenters(work: Work, vision: Vision) -> dict[int, Segmenter]:
     shape, device = architecture(work, vision), vision.clip.device
-    files = kept_segmenters(work.input("train"))
+    files = kept_segmenters(work.input("train"), work.run.train.iterations)
     return {iteration: load_segmenter(path, shape).to(device) for iteration, path in files.items()}
 
 
@@ -96,51 +89,36 @@ def _refine(run: RunSpec) -> RefineSpec:
     return run.refine.model_copy(update={"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})})
 
 
-def _table(totals: Mapping[tuple[int, str], NDArray[np.int64]]) -> pd.DataFrame:
-    tables = []
-    for (iteration, kind), matrix in totals.items():
-        truth, predicted = np.nonzero(matrix)
-        found = {"iteration": iteration, "kind": kind, "truth": truth, "predicted": predicted}
-        tables.append(pd.DataFrame(found | {"pixels": matrix[truth, predicted]}))
-    return pd.concat(tables, ignore_index=True)
-
-
 def _scored(counts: pd.DataFrame, names: tuple[str, ...], published: bool) -> list[dict[str, Any]]:
     rows = []
     for iteration in sorted(counts["iteration"].unique().tolist()):
         row: dict[str, Any] = {"iteration": iteration}
         for kind in KINDS:
             table = counts[(counts["iteration"] == iteration) & (counts["kind"] == kind)]
-            matrix = np.zeros((len(names), len(names)), np.int64)
-            np.add.at(matrix, (table["truth"], table["predicted"]), table["pixels"])
-            row[kind] = scores(matrix, names).miou
+            row[kind] = scores(confusion_of_counts(table, len(names)), names).miou
         point = CURVE.get(iteration) if published else None
         rows.append(row | {"published": point._asdict() if point else None})
     return rows
 
 
 def _is_published(run: RunSpec, split: str) -> bool:
-    """Whether the published log is about the same data and length."""
-    return run.preset == "voc" and split == "val" and run.train.iterations == max(CURVE)
+    """Whether the published log is about the same data, length and supervision."""
+    same = run.preset == "voc" and split == "val" and run.dataset.max_images is None
+    return same and run.train.iterations == max(CURVE) and run.train.supervision == "labels"
 
 
 def _protocol(work: Work) -> dict[str, Any]:
-    run = work.run
-    images = {split: len(masked_rows(work, split)[: run.curve.max_images]) for split in run.dataset.val_splits}
+    run, refine = work.run, _refine(work.run)
+    refined = refinement_words(run.model_copy(update={"refine": refine}), step_names(refine)[-1])
+    relation = f"; R̂ in the affinity, threshold {run.curve.threshold}" if refine.affinity.enabled else ""
+    images = {split: len(_scored_rows(work, split)) for split in run.dataset.val_splits}
     return {
         "what": "segmenters kept during training",
         "method": run.method,
-        "pseudo labels": f"static CAMs of image-level ground truth, affinity with R̂ at threshold {run.curve.threshold}, PAR",
+        "pseudo labels": f"static CAMs of image-level ground truth, {refined}{relation}",
         "segmentation": f"single scale {run.cams.image_size}, no flip, no CRF",
         "images": images,
     } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
-
-
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """Nothing more than `inputs`. SettingError for a run that keeps no segmenter."""
-    if run.train.keep_every is None or run.train.from_checkpoint is not None:
-        raise SettingError("curve: the run keeps no segmenter on the way; add --set train.keep_every=N")
-    return {}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -149,7 +127,8 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "cams": run.cams.model_dump(mode="json", exclude={"batch_size"}),
         "refine": _refine(run).model_dump(mode="json"),
         "segmenter": run.train.segmenter.model_dump(mode="json"),
-        "names": [run.preset, run.method, run.train.iterations],
+        "published": {split: _is_published(run, split) for split in run.dataset.val_splits},
+        "names": [run.method, run.train.iterations, run.train.supervision],
     }
 
 
@@ -160,7 +139,6 @@ STAGE = Stage(
     join_curve,
     parts=curve_parts,
     build_part=build_curve_part,
-    needs=_needs,
     takes=lambda work: {},
     reads_data=True,
     sees_masks=always,

@@ -55,11 +55,11 @@ def check_layout(spec: DatasetSpec) -> None:
     if twice:
         raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train, seed or validation split already")
     drawn = [spec.train_split, *spec.val_splits]
-    strange = [split for split in spec.seed_splits if split not in drawn] if spec.layout == "world" else []
-    if strange:
+    unknown = [split for split in spec.seed_splits if split not in drawn] if spec.layout == "world" else []
+    if unknown:
         valid = ", ".join(dict.fromkeys(drawn))
         example = f"--set 'dataset.seed_splits=[{spec.train_split}]'"
-        raise SettingError(f"dataset.seed_splits: the world has no split {strange[0]!r}; valid: {valid}; {example}")
+        raise SettingError(f"dataset.seed_splits: the world has no split {unknown[0]!r}; valid: {valid}; {example}")
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -70,12 +70,12 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
     names = class_set(run, place.data).class_names
-    found: dict[str, Any] = {"classes": list(names)}
+    outside: dict[str, Any] = {"classes": list(names)}
     if place.data is None:  # the drawn world: an input of its own
-        return found
+        return outside
     if run.dataset.layout == "voc" and has_voc_classes(names):
-        found["published"] = published_digest()
-    return found | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
+        outside["published"] = published_digest()
+    return outside | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
 
 
 STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True, reads_labels=True)

@@ -1,8 +1,8 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes.
 
-`kept/<iteration>.safetensors`: the segmenters that `train.keep_every` asks for. Crops are chosen by the run's own static
-labels, as they are before the CRF; with `train.supervision=masks`, and only then, masks are opened and trained on. With
-`train.from_checkpoint`, nothing is trained: the segmenter that a checkpoint holds, and no losses.
+`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. The run's own static labels before the CRF
+choose crops. Masks are opened, and trained on, with `train.supervision=masks` alone. With `train.from_checkpoint` nothing is
+trained: the output is the checkpoint's segmenter, without losses.
 """
 
 import sys
@@ -19,6 +19,7 @@ from excel_core.config import RunSpec
 from excel_core.datasets.truth import TrueMask, require_masks
 from excel_core.distributed import team, wait_for_team
 from excel_core.errors import StoreError
+from excel_core.protocols import FULLY_SUPERVISED
 from excel_core.samples import LabelFile, LabelMap, TrainingImage
 from excel_core.seeds import Vision
 from excel_core.training import LossRow, train
@@ -44,7 +45,7 @@ def build_train(work: Work) -> dict[str, Any]:
     if work.run.train.from_checkpoint is not None:
         return _take_checkpoint(work)
     spec, folder = work.run.train, work.folder
-    with Counter("train", spec.iterations) as counter:
+    with Counter(work.name, spec.iterations) as counter:
         train_anywhere = train_here if work.place.processes == 1 else train_in_team
         train_anywhere(work, counter.to)
     losses = pd.read_csv(folder / "losses.csv")
@@ -52,7 +53,7 @@ def build_train(work: Work) -> dict[str, Any]:
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     tail = losses.tail(max(1, len(losses) // 10))
     summary = {"iterations": spec.iterations, "final_loss": float(tail["loss"].mean())}
-    return summary | ({"supervision": "masks: fully supervised"} if spec.supervision == "masks" else {})
+    return summary | ({"supervision": FULLY_SUPERVISED} if spec.supervision == "masks" else {})
 
 
 def _take_checkpoint(work: Work) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
         shape,
         checkpoint,
         show,
-        lambda iteration, found: save_segmenter(kept / f"{iteration:06d}.safetensors", shape, found),
+        lambda iteration, network: save_segmenter(kept / f"{iteration:06d}.safetensors", shape, network),
     )
     if first:
         save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
@@ -95,7 +96,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
 
 
 def _training_images(work: Work) -> list[TrainingImage]:
-    """The training split; with its own labels before the CRF where these choose crops, or with its masks where they teach."""
+    """The training split, with static labels before the CRF where they choose crops, or masks where they are targets."""
     split, spec = work.run.dataset.train_split, work.run.train
     rows = records(work, split)
     labels: list[LabelMap | None] = [None] * len(rows)
@@ -105,7 +106,7 @@ def _training_images(work: Work) -> list[TrainingImage]:
     elif looks_at_pseudo_labels(work.run):
         folder = labels_before_crf(work.inputs["refine"])
         labels = [LabelFile(folder / f"{row.id}.png") for row in rows]
-    return [TrainingImage(row.path, row.classes, row.view, own) for row, own in zip(rows, labels, strict=True)]
+    return [TrainingImage(row.path, row.classes, row.view, label_map) for row, label_map in zip(rows, labels, strict=True)]
 
 
 def looks_at_pseudo_labels(run: RunSpec) -> bool:
@@ -114,9 +115,11 @@ def looks_at_pseudo_labels(run: RunSpec) -> bool:
     return train.crop_rule == "pseudo" and train.supervision == "labels" and train.from_checkpoint is None
 
 
-def kept_segmenters(folder: Path) -> dict[int, Path]:
-    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done."""
-    return {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
+def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:
+    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done; the trained one is the
+    last, whether `train.keep_every` asked for it or not."""
+    kept = {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
+    return kept | {iterations: folder / "segmenter.safetensors"}
 
 
 def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:
@@ -142,22 +145,22 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
 
 
 def _takes(work: Work) -> dict[str, Any]:
-    """The images to train on, the texts and the CLIP, and the labels that crops are chosen by or that are learnt; not the
-    images of other splits, nor what the CRF makes of pseudo labels. Of a checkpoint, what it must fit."""
+    """The images to train on, the texts and the CLIP, and the labels that choose crops or are targets; not the images of other
+    splits, nor pseudo labels after the CRF. With a checkpoint, what it must fit."""
     if work.run.train.from_checkpoint is not None:
         return {"clip": clip_fingerprint(work.run, work.place), "classes": list(classes_of(work))}
     split = work.run.dataset.train_split
     rows = records(work, split)
-    taken: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
+    inputs: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
     if work.run.train.supervision == "masks":
         require_masks(truth_of(work, split), split, [row.id for row in rows])
-        taken["masks"] = masks_key(work, split, rows)
+        inputs["masks"] = masks_key(work, split, rows)
     elif looks_at_pseudo_labels(work.run):
         output = work.inputs["refine"]
         place = labels_before_crf(output).relative_to(output.folder).as_posix()
         files = read_marker(output.folder)["files"]
-        taken["labels"] = digest_of([[row.id, files[f"{place}/{row.id}.png"][-1]] for row in rows])
-    return taken
+        inputs["labels"] = digest_of([[row.id, files[f"{place}/{row.id}.png"][-1]] for row in rows])
+    return inputs
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:

@@ -50,14 +50,14 @@ class DatasetSpec(Spec):
 
     @property
     def settings_of_splits(self) -> dict[str, str]:
-        """Every split once, in the manifest's order → the setting that asks for it, as `dataset.val_splits=[{}]`."""
-        asked = [(self.train_split, "dataset.train_split={}")]
+        """Every split once, in the manifest's order → the setting that names it, as `dataset.val_splits=[{}]`."""
+        pairs = [(self.train_split, "dataset.train_split={}")]
         for field in ("seed_splits", "val_splits", "test_splits"):
-            asked += [(split, f"dataset.{field}=[{{}}]") for split in getattr(self, field)]
-        found: dict[str, str] = {}
-        for split, setting in asked:
-            found.setdefault(split, setting)
-        return found
+            pairs += [(split, f"dataset.{field}=[{{}}]") for split in getattr(self, field)]
+        settings: dict[str, str] = {}
+        for split, setting in pairs:
+            settings.setdefault(split, setting)
+        return settings
 
 
 class ShardSpec(Spec):

@@ -39,6 +39,8 @@ def export(
     if "images" in about:
         which = " ".join(about[key] for key in ("what", "variant", "split") if key in about)
         print(f"{about['images']} label maps ({which}) of run {record.id}")
+    if "supervision" in about:
+        print(f"learnt from {about['supervision']}")
     if check := about.get("check"):
         print(
             f"ONNX against PyTorch on {check['images']} images: greatest difference of a logit {check['difference']:.1e} "

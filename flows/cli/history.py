@@ -117,6 +117,14 @@ def verify(store: Store = None) -> None:
     raise typer.Exit(1 if damaged else 0)
 
 
+def _flow_words(record: Any) -> str:
+    """Which flow ran on what: `paper voc, table-3`; what learnt from true masks says so."""
+    words = [f"{record.flow} {record.spec.get('preset')}"]
+    words += [record.spec["paper"]["table"]] if record.flow == "paper" and "paper" in record.own else []
+    words += ["fully supervised"] if record.spec.get("train", {}).get("supervision") == "masks" else []
+    return ", ".join(words)
+
+
 def _listed(record: Any) -> dict[str, Any]:
     """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, the mean over
     splits. `to build` is what building its stages took, whenever that was, memory the largest of them."""
@@ -132,7 +140,7 @@ def _listed(record: Any) -> dict[str, Any]:
     seeds = [miou for family, miou in last.items() if family.startswith("seeds.lvc.")]
     return {
         "run": record.id,
-        "flow": f"{record.flow} {record.spec.get('preset')}",
+        "flow": _flow_words(record),
         "state": "crashed" if record.dead else record.state,
         "seconds": seconds,
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",

@@ -103,7 +103,7 @@ def _partial(work: Work, final: Path) -> Path:
     if partial.exists() and not (work.stage.resumable and work.part is None):
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    for half_written in partial.glob(".*.tmp"):
+    for half_written in partial.rglob(".*.tmp"):
         half_written.unlink()
     return partial
 

@@ -16,6 +16,7 @@ from excel_core.exports.palette import write_palette
 from excel_core.exports.published import check_free, published
 from excel_core.exports.voc_submission import write_voc_submission
 from excel_core.portable import save_portable
+from excel_core.protocols import FULLY_SUPERVISED
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
 from tasks.history.run_record import RunRecord
@@ -60,6 +61,7 @@ def export_run(record: RunRecord, wanted: Wanted, out: Path) -> dict[str, Any]:
     if wanted.format in MODEL_FORMATS:
         if wanted.what or wanted.variant or wanted.split:
             raise SettingError(f"--format {wanted.format} is the trained segmenter: leave out --what, --variant and --split")
+        about |= _supervision(record)
         _export_model(record, wanted, out, about)
     else:
         _export_labels(record, wanted, out, about)
@@ -68,7 +70,7 @@ def export_run(record: RunRecord, wanted: Wanted, out: Path) -> dict[str, Any]:
 
 def _export_labels(record: RunRecord, wanted: Wanted, out: Path, about: dict[str, Any]) -> None:
     chosen, maps = chosen_maps(record, wanted)
-    about |= chosen | {"images": len(maps)}
+    about |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
     names, write = about["class_names"], LABEL_FORMATS[wanted.format]
     with published(out, wanted.force, about) as folder, Counter("export", len(maps)):
         if write is write_coco:
@@ -86,6 +88,11 @@ def _export_model(record: RunRecord, wanted: Wanted, out: Path, about: dict[str,
         say("export: making the graph and checking it against PyTorch, which takes a minute")
         check = write_onnx(folder / "segmenter.onnx", trained, _photos(record))
         about["check"] = {**vars(check), "tolerance": TOLERANCE}
+
+
+def _supervision(record: RunRecord) -> dict[str, str]:
+    """What a training on true masks had a part in says so."""
+    return {"supervision": FULLY_SUPERVISED} if record.run.train.supervision == "masks" else {}
 
 
 def chosen_maps(record: RunRecord, wanted: Wanted) -> tuple[dict[str, Any], list[LabelMap]]:

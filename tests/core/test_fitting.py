@@ -28,7 +28,6 @@ def test_presets_fit(name, method):
         (["refine.affinity.layers=9"], "refine.affinity.layers=9: expected at most 8"),
         (["train.segmenter.heads=7"], "train.segmenter.width=64: expected a multiple of train.segmenter.heads=7"),
         (["train.scale=[2, 0.5]"], r"train.scale=\[2.0, 0.5\]: expected the least first"),
-        (["train.keep_every=301"], "train.keep_every=301: expected at most train.iterations=300"),
     ],
 )
 def test_what_does_not_fit_is_named(settings, message):
@@ -39,7 +38,6 @@ def test_what_does_not_fit_is_named(settings, message):
 
 def test_what_is_not_used_need_not_fit():
     require_fitting(with_settings(preset("demo"), ["cams.calibration.attention=qk", "cams.calibration.depth=9"]))
-    require_fitting(with_settings(preset("demo"), ["train.keep_every=300"]))
 
 
 def test_a_tower_that_is_no_transformer():

@@ -1,5 +1,6 @@
 """Training: schedule, augmentation, bit-exact resume, what learns, and that no mask can be opened."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from excel_core.checkpoints import Architecture, load_segmenter, save_segmenter
-from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
-from excel_core.datasets.truth import masks_forbidden
+from excel_core.checkpoints import Architecture, load_segmenter, save_checkpoint, save_segmenter
+from excel_core.clip import normalise_pixels
+from excel_core.config import RefineSpec, SegmenterSpec, TrainSpec
+from excel_core.datasets.truth import TrueMask, TruthDoor, masks_forbidden
 from excel_core.errors import MaskLeakError, StoreError
-from excel_core.samples import Batches, TrainingImage, augment, is_varied
-from excel_core.seeds import Vision
+from excel_core.palette import save_labels_png
+from excel_core.samples import Batches, LabelFile, TrainingImage, augment, is_varied, plain_sample
 from excel_core.training import train
-from excel_core.training_step import learning_rate
+from excel_core.training_step import learning_rate, make_optimiser, training_step
 
 SPEC = TrainSpec(
     segmenter=SegmenterSpec(width=16, layers=1, heads=2),
@@ -28,13 +30,6 @@ SPEC = TrainSpec(
     checkpoint_every=3,
 )
 REFINE = RefineSpec.model_validate({"par": {"iterations": 2}, "affinity": {"layers": 2}})
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
-    return Vision(small_clip, text, 3, spec)
 
 
 @pytest.fixture
@@ -203,3 +198,117 @@ def test_augmentation_crops_pads_and_mirrors():
     crop = pixels.permute(1, 2, 0).numpy()
     assert valid.all()
     assert any((windows == c).all((1, 2, 3)).any() for c in (crop, crop[:, ::-1]))
+
+
+def _labelled(images, tmp_path):
+    """The images with labels of two halves, as the crop rule looks at and the fully supervised mode trains on."""
+    found = []
+    for image in images:
+        with Image.open(image.path) as picture:
+            labels = np.zeros((picture.height, picture.width), np.uint8)
+        labels[:, labels.shape[1] // 2 :] = 1 + image.classes[0] if image.classes else 255
+        path = tmp_path / "labels" / f"{image.path.stem}.png"
+        save_labels_png(path, labels)
+        found.append(replace(image, labels=LabelFile(path)))
+    return found
+
+
+def test_resume_is_exact_where_labels_choose_the_crops(vision, images, tmp_path):
+    """The number of draws of a crop depends on what they show, but a sample's draws are its own."""
+    shape, ruled = _architecture(vision), _labelled(images, tmp_path)
+    _, losses = train(vision, ruled, SPEC, REFINE, shape, tmp_path / "a.pt")
+    _, random = train(vision, ruled, SPEC.model_copy(update={"crop_rule": "random"}), REFINE, shape, tmp_path / "c.pt")
+    assert losses != random  # the rule was at work
+
+    def kill(done):
+        if done == 5:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(vision, ruled, SPEC, REFINE, shape, tmp_path / "b.pt", kill)
+    resumed_at = []
+    _, again = train(vision, ruled, SPEC, REFINE, shape, tmp_path / "b.pt", resumed_at.append)
+    assert resumed_at[0] == 4 and again == losses
+
+
+def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(vision, images, tmp_path, monkeypatch):
+    spec, shape = SPEC.model_copy(update={"keep_every": 3}), _architecture(vision)
+    whole, killed = {}, {}
+    train(vision, images, spec, REFINE, shape, tmp_path / "a.pt", keep=_into(whole))
+
+    def save_and_die(*arguments):
+        save_checkpoint(*arguments)
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("excel_core.training.save_checkpoint", save_and_die)
+        with pytest.raises(_Killed):
+            train(vision, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
+    train(vision, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
+    assert list(killed) == list(whole) == [3, 6]
+    for iteration, state in whole.items():
+        assert all(torch.equal(a, b) for a, b in zip(state.values(), killed[iteration].values(), strict=True))
+
+
+def _into(found):
+    def keep(iteration, segmenter):
+        found[iteration] = {key: value.clone() for key, value in segmenter.state_dict().items()}
+
+    return keep
+
+
+@pytest.mark.parametrize("supervision", ["labels", "masks"])
+def test_labels_that_are_masks_fail_behind_the_guard(vision, images, tmp_path, supervision):
+    """Weak supervision that reads a mask as its pseudo label, and the door itself, inside the guard."""
+    spec, root = SPEC.model_copy(update={"supervision": supervision}), tmp_path / "data"
+    mask = root / "SegmentationClass" / "0.png"
+    save_labels_png(mask, np.ones((40, 60), np.uint8))
+    behind = LabelFile(mask) if supervision == "labels" else TrueMask(TruthDoor(root), "0", 40, 60)
+    leaking = [replace(images[0], labels=behind)]
+    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError, match="train: .*SegmentationClass"):
+        train(vision, leaking, spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+    if supervision == "masks":
+        train(vision, leaking, spec.model_copy(update={"iterations": 1}), REFINE, _architecture(vision), tmp_path / "a.pt")
+
+
+def _pair_loss(probability, labels):
+    """L_div of one image in loops: pairs within radius 2 on a 6 x 6 grid, labels of each patch's top-left pixel."""
+    small = labels[::8, ::8].flatten()
+    sums, counts = [0.0, 0.0], [0, 0]
+    for i in range(36):
+        for j in range(36):
+            near = max(abs(i // 6 - j // 6), abs(i % 6 - j % 6)) <= 2
+            if near and small[i] != 255 and small[j] != 255:
+                same = int(small[i] == small[j])
+                sums[same] += float(1 - probability[i, j] if same else probability[i, j])
+                counts[same] += 1
+    return 0.5 * (sums[1] / (counts[1] + 1) + sums[0] / (counts[0] + 1))
+
+
+@pytest.mark.parametrize("iteration", [0, 4, 7])  # where weak labels would be static, dynamic, and the head's own
+def test_with_masks_the_targets_are_the_masks(vision, iteration):
+    """The step's losses equal those computed by hand from the crop of the mask, whatever the schedule says."""
+    spec = SPEC.model_copy(
+        update={"supervision": "masks", "radius": 2, "segmenter": SPEC.segmenter.model_copy(update={"dropout": 0.0})}
+    )
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8)
+    mask = torch.zeros(48, 48, dtype=torch.uint8)
+    mask[10:30, 5:40], mask[:, 44:], mask[40:] = 2, 3, 255
+    sample = replace(plain_sample(pixels, (0,)), labels=mask)  # its image-level label is no class of the mask
+    segmenter = _architecture(vision, spec).build().train()
+    with torch.no_grad():
+        encoded = vision.encode(normalise_pixels(pixels[None] / 255, "imagenet"), 2)
+        output = segmenter(vision.layers(encoded), (6, 6))
+        logits = F.interpolate(output.logits, size=(48, 48), mode="bilinear", align_corners=False)[0].double()
+        unit = F.normalize(output.features[0].flatten(1), dim=0).double()
+    cosine = unit.T @ unit
+    pixel_losses = torch.logsumexp(logits, dim=0) - logits.gather(0, (mask.long() % 255)[None])[0]
+    by_hand = 0.5 * float(pixel_losses[mask == 0].mean() + pixel_losses[(mask > 0) & (mask < 255)].mean())
+    pairs = _pair_loss(torch.sigmoid(3 * (cosine - cosine.mean())), mask.numpy())
+    step = training_step(vision, segmenter, make_optimiser(segmenter, spec), [sample], iteration, spec, REFINE)
+    assert torch.equal(step.labels[0], mask.long())
+    assert step.losses.tolist() == pytest.approx([by_hand + 0.1 * pairs, by_hand, pairs], rel=1e-4)
+    weak = spec.model_copy(update={"supervision": "labels"})
+    again = training_step(vision, segmenter, make_optimiser(segmenter, weak), [sample], iteration, weak, REFINE)
+    assert not torch.equal(again.labels[0], mask.long())  # labels of its one class and background

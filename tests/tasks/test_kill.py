@@ -1,4 +1,5 @@
-"""A process killed in the middle of training costs the iterations since its last checkpoint and changes no byte."""
+"""A process killed in the middle of training costs the iterations since its last checkpoint and changes no byte, of the
+segmenters kept on the way neither."""
 
 import json
 import shutil
@@ -12,7 +13,7 @@ from tasks.engine.build import run_stage
 from tasks.engine.stage import Place
 from tests.conftest import ROOT
 
-EDITS = ["train.iterations=24", "train.checkpoint_every=2"]
+EDITS = ["train.iterations=24", "train.checkpoint_every=2", "train.keep_every=3"]
 SCRIPT = """
 import sys, json
 from pathlib import Path
@@ -36,10 +37,14 @@ def test_sigkill_while_training(chain, small_run, tmp_path):
     process.kill()
     process.wait()
     assert not (stores[1] / "train" / whole.identity).exists()  # nothing half-done looks complete
+    half = stores[1] / "train" / f"{whole.identity}.partial" / "kept" / ".000003.safetensors.7.tmp"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"killed while it was written")
     resumed = follow(run, Place(store=stores[1]), "train", run_stage)["train"]
     assert resumed.identity == whole.identity and resumed.content == whole.content
-    marker = json.loads((resumed.folder / "stage.json").read_text())
-    assert "checkpoint.pt" not in marker["files"]
+    files = json.loads((resumed.folder / "stage.json").read_text())["files"]
+    kept = {f"kept/{iteration:06d}.safetensors" for iteration in range(3, 25, 3)}
+    assert set(files) == {"losses.csv", "losses.png", "segmenter.safetensors"} | kept
 
 
 def test_a_damaged_checkpoint_costs_the_training_and_not_every_run_to_come(chain, small_run, tmp_path, capfd):
