@@ -9,7 +9,6 @@ Attributes may be rows or columns: the axis of length D, the CLIP's joint width,
 this length, columns are attributes, as in the authors' files.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from excel_core.errors import SettingError
+from excel_core.torch_files import first_words, is_plain, load_tensors
 
 __all__ = ["load_attributes"]
 
@@ -27,17 +27,19 @@ FIELD = "knowledge.attributes_file"
 
 def load_attributes(path: Path, width: int) -> Tensor:
     """The file's attributes (A, D) float32 with D = `width`, not normalised. SettingError in one line for a file that is
-    missing, not readable, of another width, or not finite."""
-    if path.suffix not in READERS:
+    missing, not readable, of another width, not finite in float32, or with an attribute of length 0."""
+    kind = path.suffix.lower()
+    if kind not in READERS:
         raise SettingError(f"{FIELD}: {str(path)!r}: unknown kind of file; valid: {', '.join(READERS)}")
     if not path.is_file():
-        raise SettingError(f"{FIELD}: {str(path)!r} does not exist; give the path of a {', '.join(READERS)} file")
+        what = "is not a file" if path.exists() else "does not exist"
+        raise SettingError(f"{FIELD}: {str(path)!r} {what}; give the path of a {', '.join(READERS)} file")
     try:
-        content = READERS[path.suffix](path)
+        content = READERS[kind](path)
     except Exception as error:  # torch, NumPy and safetensors raise many kinds; all mean an unreadable file
-        first = re.split(r"\. |\n", str(error))[0] or type(error).__name__
-        raise SettingError(f"{FIELD}: {path}: not readable as a {path.suffix} file ({first}); give another file") from None
-    if not isinstance(content, Tensor) or content.ndim != 2 or not content.is_floating_point():
+        why = first_words(error)
+        raise SettingError(f"{FIELD}: {path}: not readable as a {kind} file ({why}); give another file") from None
+    if not is_plain(content) or content.ndim != 2 or not content.is_floating_point():
         raise SettingError(f"{FIELD}: {path}: expected one matrix of real numbers, got {_kind(content)}")
     if width not in content.shape or not content.numel():
         shape = " × ".join(map(str, content.shape))
@@ -45,14 +47,15 @@ def load_attributes(path: Path, width: int) -> Tensor:
             f"{FIELD}: {path}: expected attributes of width {width}, the joint width of the CLIP in use, got {shape}; "
             "give attributes that were made with this CLIP, or the CLIP they were made with (clip.model)"
         )
-    rows = content.T if content.shape[0] == width else content
-    if not rows.isfinite().all():
-        raise SettingError(f"{FIELD}: {path}: holds values that are not finite; make it again")
-    return rows.detach().float().contiguous()
+    rows: Tensor = (content.T if content.shape[0] == width else content).detach().float().contiguous()
+    lengths = rows.norm(dim=1)  # not finite either where numbers are too large for float32
+    if not lengths.isfinite().all() or not lengths.all():
+        raise SettingError(f"{FIELD}: {path}: holds values that are not finite, or an attribute of zeros alone; make it again")
+    return rows
 
 
 def _torch(path: Path) -> Any:
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = load_tensors(path)
     return saved[0] if isinstance(saved, list | tuple) and saved and isinstance(saved[0], Tensor) else saved
 
 
@@ -72,7 +75,8 @@ READERS: dict[str, Callable[[Path], Any]] = {".pth": _torch, ".pt": _torch, ".np
 
 def _kind(content: Any) -> str:
     if isinstance(content, Tensor):
-        return f"{str(content.dtype).removeprefix('torch.')} of shape {tuple(content.shape)}"
+        odd = "" if is_plain(content) else "sparse, quantised or absent numbers, "
+        return f"{odd}{str(content.dtype).removeprefix('torch.')} of shape {tuple(content.shape)}"
     if isinstance(content, dict):
         return f"{len(content)} tensors: {', '.join(sorted(map(str, content))[:3])}"
     return type(content).__name__

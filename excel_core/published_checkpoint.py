@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from excel_core.clip import FrozenClip
@@ -38,6 +37,7 @@ from excel_core.published_names import (
     some_names,
 )
 from excel_core.segmenter import Segmenter
+from excel_core.torch_files import is_plain, load_tensors
 
 __all__ = ["PublishedCheckpoint", "is_published", "read_published"]
 
@@ -93,12 +93,13 @@ class PublishedCheckpoint:
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file is to be read as a published checkpoint, by its content: torch's, or safetensors with a published neck."""
+    """Whether to read a file as a published checkpoint: torch's, or safetensors with a published neck, by its content; and
+    whatever is called .pth or .pt, so that reading it says what is wrong."""
     from safetensors import safe_open
 
     kind = _kind(path) if path.is_file() else ""
     if kind != "safetensors":
-        return kind == "torch"
+        return kind == "torch" or path.suffix in (".pth", ".pt")
     try:
         with safe_open(path, framework="pt") as file:
             return any(NECK in key for key in file.keys())  # noqa: SIM118  it is no dict
@@ -108,7 +109,10 @@ def is_published(path: Path) -> bool:
 
 def read_published(path: Path) -> PublishedCheckpoint:
     """Read a checkpoint onto the CPU; ModelError for a file that is none, naming what it lacks."""
-    state = {key.removeprefix("module."): value for key, value in _tensors(path).items()}
+    tensors = _tensors(path)
+    state = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if len(state) < len(tensors):
+        raise ModelError(f"{path}: has some weights twice, with and without `module.` before their names; save one of them")
     segmenter = {key: value for key, value in state.items() if key.startswith((NECK, HEAD))}
     if not any(key.startswith(NECK) for key in segmenter):
         raise ModelError(f"{path}: no segmenter of the published code: it has no {NECK}* but {some_names(state)}")
@@ -171,7 +175,8 @@ def _tensors(path: Path) -> State:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ModelError(f"{path}: there is no such file; give a checkpoint of the published code (.pth, .pt or .safetensors)")
+        what = "is not a file" if path.exists() else "there is no such file"
+        raise ModelError(f"{path}: {what}; give a checkpoint of the published code (.pth, .pt or .safetensors)")
     kind = _kind(path)
     if not kind:
         raise ModelError(f"{path}: neither a file of torch nor safetensors; give a checkpoint of the published code")
@@ -179,8 +184,7 @@ def _tensors(path: Path) -> State:
         if kind == "safetensors":
             loaded: Any = load_file(path)
         else:
-            with path.open("rb") as file:  # of a path, torch would look at the suffix
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = load_tensors(path)
     except Exception as error:  # torch, zip and safetensors raise many kinds, with many lines of words
         raise ModelError(
             f"{path}: cannot be read as weights alone ({type(error).__name__}): damaged, or it holds more than tensors, "
@@ -191,9 +195,9 @@ def _tensors(path: Path) -> State:
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not loaded:
         raise ModelError(f"{path}: holds no state dict; give a checkpoint of the published code")
-    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not is_plain(value)]
     if odd:
         raise ModelError(
-            f"{path}: holds no state dict of tensors alone: {some_names(odd)}; give a checkpoint of the published code"
+            f"{path}: holds no state dict of dense tensors alone: {some_names(odd)}; give a checkpoint of the published code"
         )
     return loaded

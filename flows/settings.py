@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from excel_core.attributes_file import load_attributes
-from excel_core.clip_weights import joint_width, parse_clip_name
+from excel_core.clip_weights import clip_sizes
 from excel_core.config import RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.truth import require_masks, voc_truth
 from excel_core.datasets.voc_lists import image_file, read_split
 from excel_core.distributed import Team
 from excel_core.errors import SettingError
+from excel_core.fitting import require_fitting
 from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
@@ -42,7 +43,7 @@ def make_run(
     refused here, before work starts."""
     run = with_edits(preset(preset_name, method), edits or {})
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
-    parse_clip_name(run.clip.model)
+    require_fitting(run)
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
@@ -81,7 +82,7 @@ def _check_attributes(run: RunSpec) -> None:
             f"knowledge.attributes_file={spec.attributes_file} is read by knowledge.mode=attributes alone, got {spec.mode}; "
             "leave one of the two out"
         )
-    attributes = load_attributes(Path(spec.attributes_file), joint_width(run.clip.model))
+    attributes = load_attributes(Path(spec.attributes_file), clip_sizes(run.clip.model).joint)
     if spec.keep is not None and spec.keep > len(attributes):
         raise SettingError(f"knowledge.keep={spec.keep} exceeds the {len(attributes)} attributes of {spec.attributes_file}")
 

@@ -39,14 +39,18 @@ def build_dataset(work: Work) -> dict[str, Any]:
 
 
 def check_layout(spec: DatasetSpec) -> None:
-    """SettingError for what the layout does not allow, a test split that is another one too, and a seed split that the world
-    does not draw."""
+    """SettingError for what the layout does not allow, a split twice in a list, a test split that is another one too, and a
+    seed split that the world does not draw."""
     if spec.layout not in LAYOUTS:
         raise SettingError(f"dataset.layout={spec.layout} has no reader; valid: {', '.join(LAYOUTS)}")
     if spec.max_side is not None and spec.layout != "folder":
         raise SettingError(f"dataset.max_side is for a folder of photos; the masks of layout {spec.layout!r} would not fit")
     if spec.partial and spec.layout != "voc":
         raise SettingError(f"dataset.partial is for layout voc, whose lists may name images of no folder; got {spec.layout!r}")
+    for field in ("seed_splits", "val_splits", "test_splits"):
+        splits = getattr(spec, field)
+        if len(set(splits)) < len(splits):
+            raise SettingError(f"dataset.{field}: [{', '.join(splits)}] names a split twice; name each once")
     twice = set(spec.test_splits) & set(spec.labelled_splits)
     if twice:
         raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train, seed or validation split already")

@@ -25,7 +25,9 @@ class ParSpec(Spec):
     """Pixel-adaptive refinement (method 4)."""
 
     enabled: bool = Field(True, description="whether PAR is applied")
-    dilations: tuple[Positive, ...] = Field((1, 2, 4, 8, 12, 24), description="pixels between neighbours")
+    dilations: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1, 2, 4, 8, 12, 24), description="pixels between neighbours"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
     image: Literal["network_input", "photo"] = Field(
         "network_input",

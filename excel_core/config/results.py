@@ -13,7 +13,7 @@ __all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSp
 class PredictSpec(Spec):
     """The trained segmenter's label maps of the validation and test splits (method 6)."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = Field(
         (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference: the photo is resized to each times image_size"
     )
     flip: Literal["all", "not_at_1"] = Field(

@@ -14,7 +14,7 @@ from typing import Any
 
 from excel_core.checked_yaml import error_at, read_text
 from excel_core.descriptions.files import FORMAT, Descriptions
-from excel_core.descriptions.form import length_problem
+from excel_core.descriptions.form import CLIP_SIGNS, length_problem
 from excel_core.errors import PromptError
 from excel_core.prompts import ClassPrompt, PromptSet
 
@@ -95,9 +95,11 @@ def _parsed(path: Path) -> Object:
         return dict(members)
 
     try:
-        root = json.loads(read_text(path), object_pairs_hook=as_object)
+        root = json.loads(read_text(path).removeprefix("\ufeff"), object_pairs_hook=as_object)  # the mark of Windows' editors
     except json.JSONDecodeError as error:
         raise error_at(path, error.lineno, "file", f"not valid JSON: {error.msg}", "correct it") from None
+    except ValueError:  # of numbers alone, past some thousand digits
+        raise PromptError(f"{path}: not valid JSON: a number too long to read; write {{class: [text, …]}}") from None
     except RecursionError:
         raise PromptError(f"{path}: not valid JSON: nested too deeply; write {{class: [text, …]}}") from None
     if twice:
@@ -136,6 +138,8 @@ def _problem(text: Any) -> str | None:
         return f"must be text, got {type(text).__name__}"
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         return "holds half of a character"  # JSON can write it, no file can hold it
+    if any(sign in text.lower() for sign in CLIP_SIGNS):
+        return f"holds {' or '.join(CLIP_SIGNS)}, at which CLIP stops to read"
     return length_problem(text.lower()) if text.strip() else "is empty"
 
 

@@ -128,7 +128,7 @@ def find_segmenter(weights: str, store: Path, device: str, clip: str | None = No
     """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, or else a run of the store.
     `clip` names the CLIP of a checkpoint."""
     path = Path(weights)
-    if is_published(path) or (path.suffix in (".pth", ".pt") and not path.exists()):
+    if is_published(path):
         return published_trained(path, device, clip)
     if path.suffix == ".safetensors" or path.is_file():
         return load_portable(path, device)
