@@ -26,7 +26,7 @@ def loss_picture(view: ReportView) -> Picture | None:
 
 
 def curve_picture(curve: Mapping[str, Any]) -> Picture | None:
-    """Scores of the segmenters that were kept on the way (curve.json)."""
+    """Scores of the segmenters that were kept during training (curve.json)."""
     if not curve.get("rows"):
         return None
     first, last = (min(curve["rows"], key=_iteration), max(curve["rows"], key=_iteration))

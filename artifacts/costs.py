@@ -28,8 +28,8 @@ class Cost(Protocol):
 
 
 def cost_rows(stages: Iterable[Cost]) -> list[Row]:
-    """A row a stage in the order given, then the total: the sum of seconds, the largest peaks. Where a stage's host memory was
-    not measured, the total's is a lower bound, and says so."""
+    """A row a stage in the order given, then the total: the sum of seconds, the largest peaks. Where the host memory of a stage
+    was not measured, that of the total is a lower bound, marked by ≥."""
     costs = list(stages)
     rows = [_row(cost.stage, cost.seconds, gib(cost.peak_host_bytes), gib(cost.peak_gpu_bytes)) for cost in costs]
     seconds = sum(cost.seconds for cost in costs)
@@ -38,9 +38,9 @@ def cost_rows(stages: Iterable[Cost]) -> list[Row]:
     return [*rows, _row("total", seconds, bound + gib(host), gib(gpu))]
 
 
-def most(found: Sequence[int | None]) -> int | None:
+def most(values: Sequence[int | None]) -> int | None:
     """The largest that is known, None where nothing is."""
-    return max((value for value in found if value is not None), default=None)
+    return max((value for value in values if value is not None), default=None)
 
 
 def gib(count: int | None) -> str:

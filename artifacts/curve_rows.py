@@ -13,18 +13,18 @@ def curve_rows(curve: Mapping[str, Any]) -> list[Row]:
     """One row a split and iteration; columns of published figures where there are any."""
     published = any(row["published"] for row in curve.get("rows", []))
     rows = []
-    for found in curve.get("rows", []):
-        row = {"split": str(found["split"]), "iteration": f"{found['iteration']:,}"}
+    for point in curve.get("rows", []):
+        row = {"split": str(point["split"]), "iteration": f"{point['iteration']:,}"}
         for kind in ("pseudo_labels", "segmentation"):
             words = kind.replace("_", " ")
-            row[words] = number(found[kind])
+            row[words] = number(point[kind])
             if published:
-                row[f"{words}, published"] = number((found["published"] or {}).get(kind))
+                row[f"{words}, published"] = number((point["published"] or {}).get(kind))
         rows.append(row)
     return rows
 
 
 def curve_note(curve: Mapping[str, Any]) -> str:
     """The protocol of all rows, and what was not scored."""
-    skipped = [f"not scored: {what}: {why}" for what, why in curve.get("skipped", {}).items()]
+    skipped = [f"not scored: {images}: {reason}" for images, reason in curve.get("skipped", {}).items()]
     return "; ".join([protocol_text(curve["protocol"]), *skipped]) if curve.get("protocol") else ""

@@ -106,8 +106,8 @@ def caption(text: str, width: int, size: int) -> Pixels:
 
 
 def paragraph(text: str, width: int, size: int, bold: bool = False, colour: Colour = INK, most: int = 12) -> Pixels:
-    """Text from the left, wrapped at spaces, and inside words that are longer than a line, in at most `most` lines on its own
-    ground → (h, width, 3) uint8 RGB; no text, no height."""
+    """Text from the left, wrapped at spaces and inside words longer than a line, in at most `most` lines on its own ground
+    → (h, width, 3) uint8 RGB; h is 0 without text."""
     font = _font(size, bold)
     lines = _lines(text, width, font)
     if len(lines) > most:

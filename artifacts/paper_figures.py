@@ -17,7 +17,7 @@ __all__ = ["PaperImage", "cam_titles", "draw_cams", "draw_query", "draw_response
 
 SIDE = 320  # longer side of a photo before it is laid out, pixels
 ORDER = ("1st", "2nd", "3rd", "4th", "5th", "6th")
-HEAT, SIGNED = "inferno", "RdBu_r"  # colour maps of what begins at its least value, and of what is above or below 0
+HEAT, SIGNED = "inferno", "RdBu_r"  # colour maps: from the least value on; above and below 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def cam_titles(attention: str) -> dict[str, str]:
 
 
 def draw_cams(images: Sequence[PaperImage], attention: str, notes: Sequence[str] = ()) -> bytes:
-    """Figure 4: a row a photo, its class's CAM as the steps are added; steps that the run has not are left out."""
+    """Figure 4: a row a photo: its class's CAM as the steps are added; steps that the run lacks are left out."""
     titles = {
         name: title
         for name, title in cam_titles(attention).items()
@@ -55,8 +55,8 @@ def draw_cams(images: Sequence[PaperImage], attention: str, notes: Sequence[str]
 
 
 def draw_responses(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes:
-    """Figure 5: a row a photo, its answers to the top attributes of its class, each with the description nearest to it. Without
-    attributes it says so in their place."""
+    """Figure 5: a row a photo: its responses to the top attributes of its class, each with the description nearest to it.
+    Without attributes it says so in their place."""
     rows = []
     for image in images:
         photo = fit_image(image.photo, SIDE)
@@ -69,16 +69,16 @@ def draw_responses(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> b
 
 def _responses(image: PaperImage, photo: Pixels) -> list[Panel]:
     """A panel an attribute: response, number, weight, range of the cosine, description."""
-    found = image.responses
+    responses = image.responses
     if not image.descriptions:
         return [Panel(None, (Line("The class's text is made without attributes.", faint=True),))]
     panels = []
     for place, description in enumerate(image.descriptions):
-        values = found.maps[place]
+        values = responses.maps[place]
         low, high = float(values.min()), float(values.max())
         words = (
-            Line(f"attribute {found.numbers[place]}", bold=True),
-            Line(f"weight {found.weights[place]:.4f}", faint=True),
+            Line(f"attribute {responses.numbers[place]}", bold=True),
+            Line(f"weight {responses.weights[place]:.4f}", faint=True),
             Line(f"cosine {_words(low, 'f')} to {_words(high, 'f')}", faint=True),
             Line(description),
         )
@@ -87,8 +87,8 @@ def _responses(image: PaperImage, photo: Pixels) -> list[Panel]:
 
 
 def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes:
-    """Figure 6: a row a photo, one marked patch, and what it looks at. The colours of a map end at the greatest value of the
-    other patches: most look at themselves above all."""
+    """Figure 6: a row a photo: one marked patch and its attention. The colours of a map end at the greatest value of the other
+    patches, since most patches attend to themselves above all."""
     titles = {
         "original": f"q-k attention, mean of {images[0].query.blocks} blocks",
         "calibrated": "SVC attention of the last block",
@@ -100,7 +100,7 @@ def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes
     for image in images:
         photo = fit_image(image.photo, SIDE)
         shown = [(getattr(image.query, name), name == "relation") for name in titles]
-        panels = [_looked_at(photo, values, image.query.query, signed) for values, signed in shown]
+        panels = [_attention(photo, values, image.query.query, signed) for values, signed in shown]
         row, column = image.query.query
         marked = mark_patch(photo, image.query.query, image.query.relation.shape)
         rows.append(_row(image, [Panel(marked, (Line(f"patch in row {row}, column {column}"),)), *panels]))
@@ -112,10 +112,10 @@ def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes
     return draw_sheet(["query patch", *titles.values()], rows, scales, [*sums, *notes])
 
 
-def _looked_at(photo: Pixels, values: Cam, query: tuple[int, int], signed: bool) -> Panel:
+def _attention(photo: Pixels, values: Cam, query: tuple[int, int], signed: bool) -> Panel:
     """values (h, w) of all patches, drawn patch by patch over the photo, with their range in words."""
-    own, others = float(values[query]), np.delete(values.ravel(), query[0] * values.shape[1] + query[1])
-    low, high = (float(others.min()), float(others.max())) if len(others) else (own, own)
+    itself, others = float(values[query]), np.delete(values.ravel(), query[0] * values.shape[1] + query[1])
+    low, high = (float(others.min()), float(others.max())) if len(others) else (itself, itself)
     if signed:
         edge = max(abs(low), abs(high))
         scaled = _stretched(values, -edge, edge)
@@ -125,7 +125,7 @@ def _looked_at(photo: Pixels, values: Cam, query: tuple[int, int], signed: bool)
     patches = np.asarray(Image.fromarray(scaled).resize(size, Image.Resampling.NEAREST))
     picture = mark_patch(overlay_cam(photo, patches, SIGNED if signed else HEAT), query, values.shape)
     kind = "f" if signed else "g"
-    return Panel(picture, (Line(f"{_words(low, kind)} to {_words(high, kind)}; itself {_words(own, kind)}", faint=True),))
+    return Panel(picture, (Line(f"{_words(low, kind)} to {_words(high, kind)}; itself {_words(itself, kind)}", faint=True),))
 
 
 def _row(image: PaperImage, panels: Sequence[Panel]) -> Row:

@@ -18,8 +18,8 @@ GREY = "no reproduction"
 
 
 def joined_tables(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One table of the rows of several data sets; of the first one's title, and every preset's name. Rows of one name are told
-    apart by their data set's."""
+    """The rows of several data sets' tables as one table, with the first one's title and all presets' names. Where names of
+    rows occur twice, the preset's name comes before each."""
     names = [row["row"] for table in tables for row in table["rows"]]
     twice = len(set(names)) < len(names)
     rows = [
@@ -29,17 +29,17 @@ def joined_tables(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def paper_rows(table: Mapping[str, Any]) -> list[Row]:
-    """Rows of words: mIoU in per cent, ours with its 95 % interval over images, the published figure in brackets where it may
-    not be compared; of the protocol, what is not the same in all rows (`paper_notes` has the rest)."""
+    """Rows of words: mIoU in per cent, ours with its 95 % interval over images; the published figure, in brackets under a
+    limit; as remarks the note, and the protocol where it differs between rows (`paper_notes` has the rest)."""
     limited, shared = table.get("limit") is not None, _shared_protocol(table)
     rows = []
-    for found in table["rows"]:
-        row = {"row": str(found["row"]), "ours": _percent(found["ours"], found.get("low"), found.get("high"))}
-        row |= {column: found[column] for column in ("host GiB", "GPU GiB") if column in found}
-        published = _percent(found[PUBLISHED])
+    for entry in table["rows"]:
+        row = {"row": str(entry["row"]), "ours": _percent(entry["ours"], entry.get("low"), entry.get("high"))}
+        row |= {column: entry[column] for column in ("host GiB", "GPU GiB") if column in entry}
+        published = _percent(entry[PUBLISHED])
         row[PUBLISHED] = f"({published})" if limited and published != ABSENT else published
-        own = {field: value for field, value in found.get("protocol", {}).items() if field not in shared}
-        remarks = [text for text in (protocol_text(own), found.get("note")) if text]
+        protocol = {field: value for field, value in entry.get("protocol", {}).items() if field not in shared}
+        remarks = [text for text in (protocol_text(protocol), entry.get("note")) if text]
         rows.append(row | {"remarks": "; ".join(remarks)})
     if not any(row["remarks"] for row in rows):
         return [{column: value for column, value in row.items() if column != "remarks"} for row in rows]
@@ -72,7 +72,7 @@ def print_paper(table: Mapping[str, Any], console: Console) -> None:
 
 
 def paper_notes(table: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know of the whole table."""
+    """Notes below the table: preset, method, CLIP, the shared protocol, and the limit."""
     about = f"preset {table['preset']}, method {table['method']}, CLIP {table['clip']}"
     if table["table"] == "table-7":
         notes = [about, "time and peak memory are what building took, whenever that was"]

@@ -76,8 +76,8 @@ def png_data_uri(png: bytes) -> str:
 
 
 def bounded_data_uri(png: bytes, most: int) -> str:
-    """The bytes of a PNG file → a data URI of at most `most` characters: as it is, else as JPEG, ever coarser, then smaller.
-    ValueError where even a thumbnail has no room."""
+    """The bytes of a PNG file → a data URI of at most `most` characters: as it is, else as JPEG of lower quality, then of
+    smaller size. ValueError where even a thumbnail does not fit."""
     uri = png_data_uri(png)
     if len(uri) <= most:
         return uri

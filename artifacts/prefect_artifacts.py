@@ -84,9 +84,9 @@ def publish_ablation(metrics: Mapping[str, Any], preset: str) -> list[str]:
 
 def publish_paper(table: str, path: Path) -> list[str]:
     """A table of the paper by its JSON, as a Markdown page → its key."""
-    found = read_json(path)
-    description = f"{found['title']}, preset {found['preset']}"
-    return _create([MarkdownBody(_key("paper", table), description, paper_markdown(found))])
+    document = read_json(path)
+    description = f"{document['title']}, preset {document['preset']}"
+    return _create([MarkdownBody(_key("paper", table), description, paper_markdown(document))])
 
 
 def publish_figures(folder: Path) -> list[str]:

@@ -105,5 +105,5 @@ class ReportView:
     confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
     knowledge_map: KnowledgeMap | None = None
     curve: dict[str, Any] = field(default_factory=dict)  # the content of curve.json (excel-curve/1); {} where none was made
-    attributes_are: str = "clusters of descriptions"  # what `attributes` are made of
+    attributes_are: str = "clusters of descriptions"  # what the attributes are, in words
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

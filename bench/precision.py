@@ -77,19 +77,19 @@ def spec_of(run: RunSpec, steps: int, batch: int, side: int) -> TrainSpec:
 def batches(images: Tensor, spec: TrainSpec, device: torch.device) -> list[list[Sample]]:
     """A batch a step, of crops of images (P, 3, S, S), the same at every call."""
     photos, classes = images.byte().permute(0, 2, 3, 1).numpy(), classes_of(len(images))
-    found = []
+    batches_by_step = []
     for step in range(spec.iterations):
         positions = range(step * spec.batch_size, (step + 1) * spec.batch_size)
         crops = [
             augment(photos[at % len(photos)], classes[at % len(photos)], None, spec, np.random.default_rng([0, at]))
             for at in positions
         ]
-        found.append([crop.pin_memory() for crop in crops] if device.type == "cuda" else crops)
-    return found
+        batches_by_step.append([crop.pin_memory() for crop in crops] if device.type == "cuda" else crops)
+    return batches_by_step
 
 
 def trained(vision: Vision, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec, images: Tensor) -> Trained:
-    """Train a head from seeded weights, after one step of another that nobody times: kernels are compiled and chosen in it."""
+    """Train a head from seeded weights, after one untimed step of another head in which kernels are compiled and chosen."""
     _steps(vision, _head(vision, spec), samples[:1], spec, run)
     segmenter, device = _head(vision, spec), vision.clip.device
     with MemoryWatch(gpu=device.type == "cuda") as watch:
@@ -124,8 +124,8 @@ def _steps(
 def _segmented(vision: Vision, segmenter: Segmenter, images: Tensor) -> Tensor:
     """(P, H, W) uint8: the labels of every picture, single scale."""
     photos = images.byte().permute(0, 2, 3, 1).numpy()
-    found = [segment_single_scale(vision, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
-    return torch.stack(found)
+    labels = [segment_single_scale(vision, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
+    return torch.stack(labels)
 
 
 def _wait_for(device: torch.device) -> None:
@@ -134,11 +134,11 @@ def _wait_for(device: torch.device) -> None:
 
 
 def compared(plain: Trained, other: Trained, spec: TrainSpec) -> dict[str, Any]:
-    """How far the losses are from float32's, and how much of the labels is the same. A kind of label that had no step: None."""
+    """Relative differences of the losses from float32, and shares of equal labels; None for a kind of label without a step."""
     relative = (other.losses - plain.losses).abs() / plain.losses.abs()
     losses = {
-        name: {"largest": float(found.max()), "mean": float(found.mean())}
-        for name, found in zip(LOSSES, relative.unbind(dim=1), strict=True)
+        name: {"largest": float(differences.max()), "mean": float(differences.mean())}
+        for name, differences in zip(LOSSES, relative.unbind(dim=1), strict=True)
     }
     first = spec.dynamic_from or 0
     return {
@@ -157,19 +157,17 @@ def _equal(a: Tensor, b: Tensor) -> float | None:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The result for people."""
-    found = [
-        f"{result['device']}, torch {result['torch']}: {result['steps']} steps of {result['batch']} at {result['side']} px"
-    ]
+    text = [f"{result['device']}, torch {result['torch']}: {result['steps']} steps of {result['batch']} at {result['side']} px"]
     for name, each in result["relative_difference_of_loss"].items():
-        found.append(f"loss, {name}: relative difference {each['mean']:.2e} in the mean, {each['largest']:.2e} at most")
+        text.append(f"loss, {name}: relative difference {each['mean']:.2e} in the mean, {each['largest']:.2e} at most")
     shares = result["equal_pseudo_labels"] | {"segmentation": result["equal_segmentation"]}
-    found += [f"equal labels, {name}: {100 * share:.2f} %" for name, share in shares.items() if share is not None]
+    text += [f"equal labels, {name}: {100 * share:.2f} %" for name, share in shares.items() if share is not None]
     for precision in PRECISIONS:
         cost = result[precision]
         memory = {name: cost[f"peak_{name}_bytes"] for name in ("host", "gpu")}
         words = [f"{name} {value / 2**30:.2f} GiB" for name, value in memory.items() if value is not None]
-        found.append(f"{precision}: {cost['seconds_a_step']:.3f} s a step; peak memory: {', '.join(words) or 'not measured'}")
-    return found
+        text.append(f"{precision}: {cost['seconds_a_step']:.3f} s a step; peak memory: {', '.join(words) or 'not measured'}")
+    return text
 
 
 def measured(device: torch.device, steps: int, batch: int, side: int, tiny: bool) -> dict[str, Any]:
@@ -182,7 +180,7 @@ def measured(device: torch.device, steps: int, batch: int, side: int, tiny: bool
     spec = spec_of(run, steps, batch, side)
     images = pictures(PICTURES, int(LARGER * side))
     samples = batches(images, spec, device)
-    found = {way: trained(vision, samples, spec.model_copy(update={"precision": way}), run, images) for way in PRECISIONS}
+    trainings = {way: trained(vision, samples, spec.model_copy(update={"precision": way}), run, images) for way in PRECISIONS}
     return {
         "format": "excel-precision/1",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
@@ -191,8 +189,8 @@ def measured(device: torch.device, steps: int, batch: int, side: int, tiny: bool
         "steps": steps,
         "batch": batch,
         "side": side,
-        **compared(found["fp32"], found["bf16"], spec),
-        **{way: each.cost for way, each in found.items()},
+        **compared(trainings["fp32"], trainings["bf16"], spec),
+        **{way: training.cost for way, training in trainings.items()},
     }
 
 

@@ -116,7 +116,7 @@ def calibrated_features(
         elif spec.heads != "each":  # one map for every head's values
             attended = intra.weights[:, 0, 1:] @ intra.values
             if extra is not None:
-                copies = clip.heads if spec.heads == "sum" else 1  # it is added to each head's map, before their sum
+                copies = clip.heads if spec.heads == "sum" else 1  # added to each head's map before the sum
                 attended = attended + copies * (extra @ intra.values[:, 1:])
         else:
             values = intra.values.unflatten(-1, (clip.heads, -1)).transpose(1, 2)
@@ -132,8 +132,8 @@ def side_by_side(heads: Tensor) -> Tensor:
 
 
 def _intra(heads: QueryKeyValue, spec: CalibrationSpec) -> Intra:
-    """Values of a block, and A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 (eq. 5): a head, summed over heads (published), or, as
-    the equation is printed, of the whole width at once."""
+    """Values of a block, and A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 (eq. 5): one map for each head; summed over heads
+    (published); or of the whole width at once, as the equation is printed."""
     values = side_by_side(heads.v)
     if spec.attention == "v":
         return Intra(values, None)
@@ -171,8 +171,8 @@ def layer_features(path: OriginalPath, calibrated: Tensor, spec: CalibrationSpec
 def relation_of(features: Tensor, spec: CalibrationSpec, together: int | None = None) -> Relation:
     """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11).
 
-    The mean runs over each image, or ('batch', published: an image depends on its batch mates) over as many images in a row as
-    are seen `together`; None: the whole batch, the team's. R̂ is the sigmoid of r (published), or of the cosine alone.
+    The mean is that of each image, or ('batch', published: an image depends on its batch mates) of `together` images in a row;
+    None: of the batch of the whole team. R̂ is the sigmoid of r (published), or of the cosine alone.
     """
     unit = F.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit

@@ -19,7 +19,7 @@ def patch_text_cams(features: Tensor, text: Tensor, classes: int, spec: CamSpec)
 
     Surgery: score_ic = w_c F_i·T_c - mean_c'(w_c' F_i·T_c') with w = softmax_c(2 F_cls·T_c) / its mean; algebraically
     the published one without its (B, N, C, D) tensor. Without surgery: the plain similarity. Over channels it is the cosine,
-    of whatever length the texts are.
+    whatever the length of the texts.
     """
     tokens = normalise_tokens(features, spec)
     if spec.features == "over_channels":

@@ -164,15 +164,15 @@ def resize_pixels(pixels: Tensor, side: int, antialias: bool = False) -> Tensor:
     """pixels (B, 3, H, W) float → (B, 3, side, side), bilinear with half-pixel centres (method 2).
 
     Nothing is rounded, and without `antialias` nothing is smoothed: 8 → 4 of [0, 0, 0, 255, 0, 0, 0, 0] is [0, 127.5, 0, 0].
-    It commutes with `normalise_pixels`, up to float32's last bits, for the weights of every pixel sum to 1; the published code
+    It commutes with `normalise_pixels` up to float32's last bits, since the weights of a pixel sum to 1; the published code
     normalises first.
     """
     return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def crop_as_published(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """pixels (B, 3, H, W) float32 in 0…255 → the same normalised and back, truncated to whole numbers: about one in a hundred
-    is then one less. So the published training gives a crop's colours to PAR (method 4)."""
+    """pixels (B, 3, H, W) float32 in 0…255 → the same, normalised, de-normalised and truncated to whole numbers: about one
+    value in a hundred is one less. The published training guides PAR by these colours (method 4)."""
     statistics = PIXEL_STATISTICS[normalisation]
     mean, std = (pixels.new_tensor([255 * value for value in values]).view(1, 3, 1, 1) for values in statistics)
     return ((pixels - mean) / std * std + mean).to(torch.uint8).to(pixels.dtype)

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from excel_core.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.errors import ModelError
+from excel_core.torch_files import first_words, is_plain, load_tensors
 from excel_core.world.token_rows import expand_token_rows
 
 __all__ = [
-    "TINY_CLIP", "ClipSource", "clip_from_openai_state", "joint_width", "load_clip", "parse_clip_name", "vision_clip",
+    "TINY_CLIP", "ClipSizes", "ClipSource", "clip_from_openai_state", "clip_sizes", "load_clip", "parse_clip_name",
+    "vision_clip",
 ]  # fmt: skip
 
 TINY_CLIP = "excel-tiny"
@@ -57,9 +59,23 @@ def parse_clip_name(name: str) -> ClipSource:
     return ClipSource(model, tag=weights.lower())
 
 
-def joint_width(name: str) -> int:
-    """D, the length of the text and patch embeddings of the CLIP `name`, by its description: no weights are read."""
-    return int(_config(parse_clip_name(name).model)["embed_dim"])
+@dataclass(frozen=True)
+class ClipSizes:
+    """D, the length of text and patch embeddings; the side of a patch, pixels; the number of blocks of the vision tower."""
+
+    joint: int
+    patch: int
+    blocks: int
+
+
+def clip_sizes(name: str) -> ClipSizes:
+    """Sizes of the CLIP `name`, by its description: no weights are read. ModelError where its tower is no plain ViT."""
+    model = parse_clip_name(name).model
+    config = _config(model)
+    vision = config["vision_cfg"]
+    if not isinstance(vision["layers"], int):
+        raise ModelError(f"{model} is not a plain CLIP: its vision tower is a ResNet; choose ViT-B-16 or ViT-L-14")
+    return ClipSizes(config["embed_dim"], vision["patch_size"], vision["layers"])
 
 
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:
@@ -161,13 +177,13 @@ def _read_state(file: Path) -> tuple[State, bool]:
         if _is_torchscript(file):
             state = torch.jit.load(str(file), map_location="cpu").state_dict()
             return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = load_tensors(file)
     except FileNotFoundError:
         raise ModelError(f"CLIP weights {str(file)!r} do not exist") from None
     except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
-        raise ModelError(f"{file}: not readable as weights ({error}); give a .pt or .safetensors file") from None
+        raise ModelError(f"{file}: not readable as weights ({first_words(error)}); give a .pt or .safetensors file") from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(is_plain(value) for value in state.values()):
         raise ModelError(f"{file}: holds no state dict of tensors; give an open_clip or OpenAI checkpoint")
     return {key.removeprefix("module."): value for key, value in state.items()}, False
 

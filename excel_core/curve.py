@@ -1,4 +1,4 @@
-"""How good pseudo labels and segmentation are as training goes on, as the published log scores them (method 7)."""
+"""Pseudo labels and segmentation of segmenters kept during training, made as the published log makes them (method 5)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ def labels_on_the_way(
 ) -> dict[int, PointLabels]:
     """image (H, W, 3), its image-level classes, segmenters by iteration → label maps by iteration. The tower runs once.
 
-    Pseudo labels: static CAMs, neither mirrored nor calibrated anew, whose affinity is refined with each segmenter's own R̂,
-    then PAR. Segmentation: a single scale, no flip, no CRF.
+    Pseudo labels: static CAMs, without mirror and second pass, whose affinity is refined with each segmenter's own R̂, then PAR.
+    Segmentation: a single scale, no flip, no CRF.
     """
     size = image.shape[:2]
     network_input = vision.prepare([image])
     encoded = vision.encode(network_input, refine.affinity.layers)
     layers, cams = vision.layers(encoded), vision.cams(encoded).float()[0, list(classes)]
-    names = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
+    values = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
     points = {}
     for iteration, segmenter in segmenters.items():
         output = segmenter(layers, encoded.path.grid)
@@ -48,6 +48,6 @@ def labels_on_the_way(
         attention = vision.attention(encoded.path, refine, relation)[0]
         maps = refine_maps(image, network_input[0], cams, attention, refine)
         full = F.interpolate(output.logits.float(), size=size, mode="bilinear", align_corners=False)[0]
-        pseudo = names[maps[list(maps)[-1]].argmax(dim=0).cpu().numpy()]
+        pseudo = values[maps[list(maps)[-1]].argmax(dim=0).cpu().numpy()]
         points[iteration] = PointLabels(pseudo, full.argmax(dim=0).cpu().numpy().astype(np.uint8))
     return points

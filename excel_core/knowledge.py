@@ -23,8 +23,8 @@ class Knowledge:
     """text (C+Z, D): T_c, then background prompts, which are unit rows; templates t_c (C, D) unit rows; attributes (A, D)
     centroids, not unit; descriptions (n*C, D) unit rows, class by class. All float32 on the CPU. A = 0 without attributes.
 
-    T_c are unit rows only under `knowledge.normalise`, the published way: eq. 4 leaves them longer, so whoever wants a cosine
-    with them divides by their length.
+    T_c are unit rows only under `knowledge.normalise`, as published. Eq. 4 leaves them longer: for a cosine divide by their
+    length.
     """
 
     text: Tensor

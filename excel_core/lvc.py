@@ -15,8 +15,8 @@ __all__ = ["LearntSeeds", "LearntView", "learnt_seeds", "learnt_view"]
 
 @dataclass(frozen=True)
 class LearntView:
-    """Photos as the neck sees them: encoded, and its features F_d (B', D_d, h, w); each photo is followed by its mirror where
-    `together`, the number of views of a photo, is 2."""
+    """Views of photos: encoded, and the neck's features F_d (B', D_d, h, w). `together` is the number of views of a photo;
+    where it is 2, each photo is followed by its mirror."""
 
     encoded: Encoded
     features: Tensor
@@ -32,7 +32,7 @@ class LearntSeeds:
 
 
 def learnt_seeds(vision: Vision, segmenter: Segmenter, batch: Tensor, refine: RefineSpec, mirror: bool) -> LearntSeeds:
-    """batch (B, 3, S, S) network input → LearntSeeds. An image's result hangs on no other image of the batch.
+    """batch (B, 3, S, S) network input → LearntSeeds. An image's result depends on no other image of the batch.
 
     With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
     affinity is the unmirrored photo's, under its own relation.
@@ -44,12 +44,12 @@ def learnt_seeds(vision: Vision, segmenter: Segmenter, batch: Tensor, refine: Re
     if mirror:
         pair = cams.unflatten(0, (-1, 2))
         cams = _from_zero(torch.maximum(pair[:, 0], pair[:, 1].flip(-1)))
-    own = relation_of(features[::together], calibration, together=1)
-    return LearntSeeds(cams, vision.attention(_every(encoded.path, together), refine, own))
+    relation = relation_of(features[::together], calibration, together=1)
+    return LearntSeeds(cams, vision.attention(_every(encoded.path, together), refine, relation))
 
 
 def learnt_view(vision: Vision, segmenter: Segmenter, batch: Tensor, layers: int, mirror: bool) -> LearntView:
-    """batch (B, 3, S, S) network input → LearntView of B' = B or, with `mirror`, 2 B views; `layers` last q-k attentions are
+    """batch (B, 3, S, S) network input → LearntView of B' = B views, or 2 B with `mirror`; the last `layers` q-k attentions are
     kept."""
     views = torch.stack([batch, batch.flip(-1)], dim=1).flatten(0, 1) if mirror else batch
     encoded = vision.encode(views, layers)
@@ -57,7 +57,7 @@ def learnt_view(vision: Vision, segmenter: Segmenter, batch: Tensor, layers: int
 
 
 def _from_zero(cams: Tensor) -> Tensor:
-    """Each map minus its minimum, divided by what is then its maximum and 1e-5, as published."""
+    """Each map minus its minimum, then divided by its maximum plus 1e-5, as published."""
     above = cams - cams.amin(dim=(-2, -1), keepdim=True)
     return above / (above.amax(dim=(-2, -1), keepdim=True) + 1e-5)
 

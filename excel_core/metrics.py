@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from excel_core.datasets.truth import TruthDoor
@@ -16,8 +17,10 @@ __all__ = [
     "Scores",
     "average_precision",
     "confusion_matrix",
+    "confusion_of_counts",
     "evaluate_folders",
     "mean_average_precision",
+    "pixel_counts",
     "scores",
 ]
 
@@ -74,6 +77,20 @@ def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes:
             raise DataError(f"the {name} holds the value {odd[0]}, expected 0 … {num_classes - 1}")
     cell = pair["truth"].astype(np.int64) * num_classes + pair["prediction"].astype(np.int64)
     return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+
+
+def pixel_counts(confusion: NDArray[np.int64]) -> pd.DataFrame:
+    """confusion (C, C), rows truth, C ≤ 256 → truth and predicted (uint8) and pixels (int64) of the cells above 0."""
+    truth, predicted = np.nonzero(confusion)
+    table = pd.DataFrame({"truth": truth.astype(np.uint8), "predicted": predicted.astype(np.uint8)})
+    return table.assign(pixels=confusion[truth, predicted])
+
+
+def confusion_of_counts(counts: pd.DataFrame, num_classes: int) -> NDArray[np.int64]:
+    """counts with the columns of `pixel_counts`, a cell in any number of rows → their sum (C, C), rows truth."""
+    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(confusion, (counts["truth"], counts["predicted"]), counts["pixels"])
+    return confusion
 
 
 def scores(confusion: NDArray[np.int64], names: Sequence[str]) -> Scores:

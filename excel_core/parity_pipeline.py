@@ -50,7 +50,7 @@ class Model:
 
 def compare_with_programs(prefix: Path, file: Path, photos: Path, class_names: Sequence[str]) -> list[Comparison]:
     """Every key of FILE, in its order; a key that nothing computes fails. `class_names` are the words of labels.csv in class
-    order. StoreError for files that are not there or of another number of classes; DataError and ImageError for photos."""
+    order. StoreError for files that are missing or of another number of classes; DataError and ImageError for photos."""
     golden = load_goldens(file)
     classes = golden["train_classes"].shape[1] if "train_classes" in golden else len(class_names)
     if classes != len(class_names):
@@ -102,8 +102,8 @@ def _models(prefix: Path, classes: int, side: int) -> dict[str, Model]:
 
 
 @torch.inference_mode()
-def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], own: Sequence[int]) -> dict[str, Tensor]:
-    """What the programs give for one photo (H, W, 3) with its class indices, by the end of the key."""
+def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Sequence[int]) -> dict[str, Tensor]:
+    """What excel gives for one photo (H, W, 3) with its class indices, by the end of the key."""
     voc, coco = models["voc"], models["coco"]
     vision, refine = voc.vision, voc.run.refine
     network_input = vision.prepare([image])
@@ -116,7 +116,7 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], own: Sequen
 
     def after_par(cams: Tensor, attention: Tensor) -> Tensor:
         without_crf = refine.model_copy(update={"crf": refine.crf.model_copy(update={"enabled": False})})
-        steps = refine_labels(image, network_input[0], own, cams[list(own)], attention, without_crf)
+        steps = refine_labels(image, network_input[0], classes, cams[list(classes)], attention, without_crf)
         return torch.from_numpy(steps["par"])
 
     return {

@@ -38,7 +38,7 @@ Image = NDArray[np.uint8]
 @dataclass(frozen=True)
 class TrainedSegmenter:
     """Neck and head with the CLIP they look through. `vision.spec.image_size` is the side S at scale 1.0. `supervision`: what
-    they were taught by, image-level labels or, as a fully supervised counterpart, true masks."""
+    they were trained on, image-level labels or, as a fully supervised counterpart, true masks."""
 
     class_names: tuple[str, ...]
     vision: Vision
@@ -103,8 +103,8 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
         texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
         vision = Vision(clip, texts, len(names), CamSpec.model_validate(view))
         predict, crf = PredictSpec.model_validate(about["predict"]), CrfSpec.model_validate(about["crf"])
-        taught = about.get("supervision", "labels")
-        return TrainedSegmenter(names, vision, segmenter.eval().to(device), spec, predict, crf, taught)
+        supervision = about.get("supervision", "labels")
+        return TrainedSegmenter(names, vision, segmenter.eval().to(device), spec, predict, crf, supervision)
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         raise ModelError(f"{path}: its metadata and tensors do not fit each other ({error}); export it again") from None
 

@@ -151,11 +151,11 @@ def with_method(run: RunSpec, method: str) -> RunSpec:
 
 
 def _moved(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
-    """At the leaves of `fields`: the values of `after` where `run` is as `before`, else its own."""
+    """At the leaves of `fields`: the values of `after` where `run` is as `before`, else its current."""
     values: dict[str, Any] = {}
     for name, inner in fields.items():
-        own, old, new = (getattr(spec, name) for spec in (run, before, after))
-        values[name] = _moved(own, old, new, inner) if isinstance(inner, dict) else new if own == old else own
+        current, old, new = (getattr(spec, name) for spec in (run, before, after))
+        values[name] = _moved(current, old, new, inner) if isinstance(inner, dict) else new if current == old else current
     return values
 
 

@@ -2,7 +2,7 @@
 
 A class has a `name` (labels, stores, descriptions) and `synonyms`, the text that stands for it in the
 template: "a clean origami {}." with "bird avian" → "a clean origami bird avian." (ExCEL's t_c).
-`plain`, where it is given, is the same in plain words, for who has the class's name alone: published synonyms may be misspelt.
+`plain`, where it is given, is the same in plain words, for classes known by name alone: published synonyms may be misspelt.
 `about`, where it is given, says which thing a name means to whoever writes descriptions: "a computer mouse, not the animal".
 A description starts with the template filled with the *name*: "a clean origami bird. it has …" (descriptions/).
 """
@@ -21,8 +21,8 @@ Check = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class ClassPrompt:
-    """One class: the name used everywhere, the text that stands for it in the template, which thing it is, and the text in
-    plain words where the first is not."""
+    """One class: the name used everywhere, the text that stands for it in the template, which thing it is, and that text in
+    plain words where `synonyms` is misspelt."""
 
     name: str
     synonyms: str

@@ -1,4 +1,4 @@
-"""How a number came about, in words that stand beside it: split, labels used, refinement, scales, method."""
+"""The protocol of a number, in words that stand beside it: split, labels used, refinement, scales, method."""
 
 from excel_core.config import RunSpec
 from excel_core.seeds import crf_source, step_names
@@ -12,24 +12,24 @@ FULLY_SUPERVISED = "true masks: fully supervised"
 def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
     """Label maps of CAMs, `kind` static or lvc, after `step` of the refinement."""
     what = "CAM seed" if kind == "static" else "CAM seed with LVC"
-    about = what + (", the pseudo labels" if step == step_names(run.refine)[-1] else "")
+    what += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
     mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror else ""
     labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": f"single{mirrored}"}
-    return _marked(run, {"what": about, "split": split, **labels}, trained=kind == "lvc")
+    return _marked(run, {"what": what, "split": split, **labels}, trained=kind == "lvc")
 
 
 def refinement_words(run: RunSpec, step: str) -> str:
-    """What was done to CAMs up to `step`: `affinity+PAR+CRF`; what differs from the published way is said."""
+    """The refinement of CAMs up to `step`: `affinity+PAR+CRF`; it says where PAR or the CRF is not the published one."""
     spec = run.refine
-    before = crf_source(spec) if step == "crf" else step
-    path = step_names(spec)[: step_names(spec).index(before) + 1]
-    path += ["crf"] if step == "crf" else []
+    last = crf_source(spec) if step == "crf" else step
+    steps = step_names(spec)[: step_names(spec).index(last) + 1]
+    steps += ["crf"] if step == "crf" else []
     words = {
         "affinity": "affinity",
         "par": "PAR" if spec.par.image == "network_input" else "PAR (photo)",
         "crf": "CRF" if spec.crf.normalised else "CRF (not normalised)",
     }
-    return "+".join(words[done] for done in path if done != "raw") or "raw"
+    return "+".join(words[name] for name in steps if name != "raw") or "raw"
 
 
 def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
@@ -39,12 +39,12 @@ def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
     small = f", averaged at {spec.average_at:g} of the size" if spec.average_at < 1 else ""
     scales = "single" if variant == "single_scale" else f"{','.join(map(str, spec.scales))} + {flips}{small}"
     refinement = "CRF" if variant.endswith("crf") else "none"
-    about = {"what": "segmentation", "split": split, "labels": "none", "refinement": refinement, "scales": scales}
-    return _marked(run, about, trained=True)
+    protocol = {"what": "segmentation", "split": split, "labels": "none", "refinement": refinement, "scales": scales}
+    return _marked(run, protocol, trained=True)
 
 
 def _marked(run: RunSpec, protocol: Protocol, trained: bool) -> Protocol:
-    """With the method; what a fully supervised training had a part in says so first of all."""
+    """`protocol` with the method; where a training had a part in the number, also with its supervision and its checkpoint."""
     if trained and run.train.supervision == "masks":
         words = {"what": f"{protocol['what']}, fully supervised", "supervision": FULLY_SUPERVISED}
         protocol = protocol | words

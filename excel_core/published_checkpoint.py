@@ -1,6 +1,6 @@
-"""Segmenters that the published code trained: reading their checkpoints, and whether one fits a CLIP and a run (method 7).
+"""Segmenters that the published code trained: how a checkpoint is read and held against a CLIP and a run (method 7).
 
-    [module.]encoder.*            the CLIP it looked through, frozen: it is compared with the CLIP in use, not taken
+    [module.]encoder.*            its frozen CLIP, which is compared with the CLIP in use and not taken
         visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj, in the calibrated blocks
         visual.positional_embedding                       not used: resized to 20 x 20 already; the CLIP's own counts
         visual.attn.*                                     not used: a second name of one calibrated block's attention
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from excel_core.clip import FrozenClip
@@ -38,6 +37,7 @@ from excel_core.published_names import (
     some_names,
 )
 from excel_core.segmenter import Segmenter
+from excel_core.torch_files import is_plain, load_tensors
 
 __all__ = ["PublishedCheckpoint", "is_published", "read_published"]
 
@@ -81,7 +81,7 @@ class PublishedCheckpoint:
     def differences(self, clip: FrozenClip, spec: CamSpec) -> list[str]:
         """What decides the tokens that the neck sees and is not as in the published code, in words; [] where all is."""
         activation = type(clip.blocks[0].mlp.gelu).__name__
-        found = {
+        settings = {
             "cams.normalisation": (spec.normalisation, "imagenet"),
             "cams.calibration.attention": (spec.calibration.attention, "svc"),
             "cams.calibration.heads": (spec.calibration.heads, "sum"),
@@ -89,16 +89,17 @@ class PublishedCheckpoint:
             "cams.calibration.depth": (spec.calibration.depth, self.calibrated or PUBLISHED_DEPTH),
             "the CLIP's activation": (activation, "QuickGELU"),
         }
-        return [f"{name} is {ours}, not {published}" for name, (ours, published) in found.items() if ours != published]
+        return [f"{name} is {ours}, not {published}" for name, (ours, published) in settings.items() if ours != published]
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file is to be read as such a checkpoint, by its content: a file of torch's, or safetensors with such names."""
+    """Whether to read a file as a published checkpoint: torch's, or safetensors with a published neck, by its content; and
+    whatever is called .pth or .pt, so that reading it says what is wrong."""
     from safetensors import safe_open
 
     kind = _kind(path) if path.is_file() else ""
     if kind != "safetensors":
-        return kind == "torch"
+        return kind == "torch" or path.suffix in (".pth", ".pt")
     try:
         with safe_open(path, framework="pt") as file:
             return any(NECK in key for key in file.keys())  # noqa: SIM118  it is no dict
@@ -107,8 +108,11 @@ def is_published(path: Path) -> bool:
 
 
 def read_published(path: Path) -> PublishedCheckpoint:
-    """Read a checkpoint onto the CPU; ModelError for a file that is none, with what it lacks."""
-    state = {key.removeprefix("module."): value for key, value in _tensors(path).items()}
+    """Read a checkpoint onto the CPU; ModelError for a file that is none, naming what it lacks."""
+    tensors = _tensors(path)
+    state = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if len(state) < len(tensors):
+        raise ModelError(f"{path}: has some weights twice, with and without `module.` before their names; save one of them")
     segmenter = {key: value for key, value in state.items() if key.startswith((NECK, HEAD))}
     if not any(key.startswith(NECK) for key in segmenter):
         raise ModelError(f"{path}: no segmenter of the published code: it has no {NECK}* but {some_names(state)}")
@@ -117,25 +121,25 @@ def read_published(path: Path) -> PublishedCheckpoint:
     if unknown or not encoder:
         wrong = f"unknown {some_names(unknown)}" if unknown else f"no {ENCODER}*"
         raise ModelError(f"{path}: no whole checkpoint of the published code: {wrong}")
-    own = {clip_name(key): value for key, value in encoder.items()}
-    if len(own) < len(encoder):
+    renamed = {clip_name(key): value for key, value in encoder.items()}
+    if len(renamed) < len(encoder):
         raise ModelError(f"{path}: a block of the encoder has both attn.qkv and attn.in_proj, or attn.proj and attn.out_proj")
-    calibrated = {found[2] for key in encoder if (found := CALIBRATED.match(key))}
-    return PublishedCheckpoint(str(path), own, segmenter, len(calibrated))
+    calibrated = {match[2] for key in encoder if (match := CALIBRATED.match(key))}
+    return PublishedCheckpoint(str(path), renamed, segmenter, len(calibrated))
 
 
 def _check_encoder(checkpoint: PublishedCheckpoint, clip: FrozenClip) -> None:
     """ModelError naming the first layer, the vision tower's before the text tower's, that is not the CLIP's. Texts are
     compared where both have a text tower."""
-    found = {key: value for key, value in checkpoint.encoder.items() if not UNUSED.match(key)}
-    own = {key: value for key, value in clip.model.state_dict().items() if not UNUSED.match(key)}
-    if not (_has_texts(found) and _has_texts(own)):
-        found, own = ({k: v for k, v in part.items() if k.startswith("visual.")} for part in (found, own))
+    theirs = {key: value for key, value in checkpoint.encoder.items() if not UNUSED.match(key)}
+    ours = {key: value for key, value in clip.model.state_dict().items() if not UNUSED.match(key)}
+    if not (_has_texts(theirs) and _has_texts(ours)):
+        theirs, ours = ({k: v for k, v in state.items() if k.startswith("visual.")} for state in (theirs, ours))
     blocks = len(clip.blocks)
-    wanted, got = ([ENCODER + published_clip_name(key, blocks) for key in part] for part in (own, found))
-    require_names(wanted, got, checkpoint.name)
-    for key, value in sorted(own.items(), key=lambda item: not item[0].startswith("visual.")):
-        difference = _difference(found[key], value.cpu())
+    expected, present = ([ENCODER + published_clip_name(key, blocks) for key in state] for state in (ours, theirs))
+    require_names(expected, present, checkpoint.name)
+    for key, value in sorted(ours.items(), key=lambda item: not item[0].startswith("visual.")):
+        difference = _difference(theirs[key], value.cpu())
         if difference:
             raise ModelError(
                 f"{checkpoint.name}: trained with another CLIP than {clip.name}: {ENCODER}{published_clip_name(key, blocks)} "
@@ -143,14 +147,14 @@ def _check_encoder(checkpoint: PublishedCheckpoint, clip: FrozenClip) -> None:
             )
 
 
-def _difference(found: Tensor, own: Tensor) -> str:
+def _difference(theirs: Tensor, ours: Tensor) -> str:
     """In words how two weights differ by more than rounding; "" where they do not."""
-    if found.shape != own.shape:
-        return f"is {tuple(found.shape)}, the CLIP's {tuple(own.shape)}"
-    apart = (found.float() - own.float()).abs()
-    if (apart <= RELATIVE * own.float().abs() + ABSOLUTE).all():
+    if theirs.shape != ours.shape:
+        return f"is {tuple(theirs.shape)}, the CLIP's {tuple(ours.shape)}"
+    difference = (theirs.float() - ours.float()).abs()
+    if (difference <= RELATIVE * ours.float().abs() + ABSOLUTE).all():
         return ""
-    return f"differs by up to {apart.max():.2g}"
+    return f"differs by up to {difference.max():.2g}"
 
 
 def _has_texts(state: State) -> bool:
@@ -171,7 +175,8 @@ def _tensors(path: Path) -> State:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ModelError(f"{path}: there is no such file; give a checkpoint of the published code (.pth, .pt or .safetensors)")
+        what = "is not a file" if path.exists() else "there is no such file"
+        raise ModelError(f"{path}: {what}; give a checkpoint of the published code (.pth, .pt or .safetensors)")
     kind = _kind(path)
     if not kind:
         raise ModelError(f"{path}: neither a file of torch nor safetensors; give a checkpoint of the published code")
@@ -179,8 +184,7 @@ def _tensors(path: Path) -> State:
         if kind == "safetensors":
             loaded: Any = load_file(path)
         else:
-            with path.open("rb") as file:  # of a path, torch would look at the suffix
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = load_tensors(path)
     except Exception as error:  # torch, zip and safetensors raise many kinds, with many lines of words
         raise ModelError(
             f"{path}: cannot be read as weights alone ({type(error).__name__}): damaged, or it holds more than tensors, "
@@ -191,9 +195,9 @@ def _tensors(path: Path) -> State:
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not loaded:
         raise ModelError(f"{path}: holds no state dict; give a checkpoint of the published code")
-    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not is_plain(value)]
     if odd:
         raise ModelError(
-            f"{path}: holds no state dict of tensors alone: {some_names(odd)}; give a checkpoint of the published code"
+            f"{path}: holds no state dict of dense tensors alone: {some_names(odd)}; give a checkpoint of the published code"
         )
     return loaded

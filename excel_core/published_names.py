@@ -1,9 +1,8 @@
-"""The published code's names of what is trained and of the CLIP's layers, and the segmenter that a state dict so named holds
-(method 7).
+"""The published names of neck, head and the CLIP's layers, and the segmenter of a state dict with these names (method 7).
 
-    decoder_fts_fuse.*            the neck; `neck.*` in the golden arrays
-    decoder.*                     the head and its classifier
-    encoder.visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj of a calibrated block
+decoder_fts_fuse.*            the neck; `neck.*` in the golden arrays
+decoder.*                     the head and its classifier
+encoder.visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj of a calibrated block
 """
 
 import re
@@ -42,8 +41,8 @@ PLAIN = re.compile(r"^(visual\.transformer\.resblocks\.(\d+)\.attn)\.(in_proj_|o
 
 @dataclass(frozen=True)
 class SegmenterSizes:
-    """What a segmenter's shapes tell: C classes without background, L blocks of the CLIP and their width D_s, width D_d and
-    layers of neck and head."""
+    """What the shapes of a segmenter tell: C classes without background, L blocks of the CLIP and their width D_s, the width
+    D_d of neck and head, and the layers of the head."""
 
     classes: int
     blocks: int
@@ -70,11 +69,11 @@ class SegmenterSizes:
 def segmenter_sizes(state: State, name: str) -> SegmenterSizes:
     """Sizes of a published neck and head, from the shapes of three tensors and the number of layers."""
     state = _with_published_neck(state)
-    wanted = (f"{NECK}linear_fuse.weight", f"{NECK}linears_modulelist.0.proj.weight", f"{HEAD}linear_pred.weight")
-    missing = [key for key in wanted if key not in state or state[key].ndim < 2]
+    needed = (f"{NECK}linear_fuse.weight", f"{NECK}linears_modulelist.0.proj.weight", f"{HEAD}linear_pred.weight")
+    missing = [key for key in needed if key not in state or state[key].ndim < 2]
     if missing:
         raise ModelError(f"{name}: incomplete: {some_names(missing)} missing or of no such shape")
-    fuse, adapter, classifier = (state[key].shape for key in wanted)
+    fuse, adapter, classifier = (state[key].shape for key in needed)
     layers = {key.split(".")[3] for key in state if key.startswith(f"{HEAD}transformer.resblocks.")}
     return SegmenterSizes(classifier[0] - 1, fuse[1] // max(1, fuse[0]), adapter[1], fuse[0], len(layers))
 
@@ -93,18 +92,19 @@ def published_segmenter(state: State, spec: SegmenterSpec | None, name: str) -> 
     names = {key: _published_name(key) for key in segmenter.state_dict()}
     require_names(list(names.values()), list(state), name)
     for key, value in segmenter.state_dict().items():
-        found = state[names[key]]
-        if found.shape != value.shape:
-            raise ModelError(f"{name}: {names[key]} must be {tuple(value.shape)}, got {tuple(found.shape)}")
-        if not torch.isfinite(found).all():
+        weights = state[names[key]]
+        if weights.shape != value.shape:
+            raise ModelError(f"{name}: {names[key]} must be {tuple(value.shape)}, got {tuple(weights.shape)}")
+        if not torch.isfinite(weights).all():
             raise ModelError(f"{name}: {names[key]} has values that are no finite numbers; its training went wrong")
     segmenter.load_state_dict({key: state[names[key]].float().contiguous().clone() for key in names}, assign=True)
     return segmenter.eval()
 
 
-def require_names(wanted: list[str], got: list[str], name: str) -> None:
+def require_names(expected: list[str], present: list[str], name: str) -> None:
     """ModelError naming what is missing and what is unknown."""
-    missing, unknown = ([key for key in a if key not in b] for a, b in ((wanted, set(got)), (got, set(wanted))))
+    here, there = set(expected), set(present)
+    missing, unknown = [key for key in expected if key not in there], [key for key in present if key not in here]
     words = [f"{what} {some_names(keys)}" for what, keys in (("missing", missing), ("unknown", unknown)) if keys]
     if words:
         raise ModelError(f"{name}: other names than a checkpoint of the published code has: {'; '.join(words)}")
@@ -112,18 +112,18 @@ def require_names(wanted: list[str], got: list[str], name: str) -> None:
 
 def clip_name(key: str) -> str:
     """visual.transformer.resblocks.8.attn.qkv.weight → the same block's attn.in_proj_weight; other names as they are."""
-    found = CALIBRATED.match(key)
-    if not found:
+    match = CALIBRATED.match(key)
+    if not match:
         return key
-    return f"{found[1]}.in_proj_{found[4]}" if found[3] == "qkv" else f"{found[1]}.out_proj.{found[4]}"
+    return f"{match[1]}.in_proj_{match[4]}" if match[3] == "qkv" else f"{match[1]}.out_proj.{match[4]}"
 
 
 def published_clip_name(key: str, blocks: int) -> str:
     """The reverse of `clip_name`, as the published code names the last blocks of `blocks`."""
-    found = PLAIN.match(key)
-    if not found or int(found[2]) < blocks - PUBLISHED_DEPTH:
+    match = PLAIN.match(key)
+    if not match or int(match[2]) < blocks - PUBLISHED_DEPTH:
         return key
-    return f"{found[1]}.{'qkv' if found[3] == 'in_proj_' else 'proj'}.{found[4]}"
+    return f"{match[1]}.{'qkv' if match[3] == 'in_proj_' else 'proj'}.{match[4]}"
 
 
 def some_names(names: Iterable[object]) -> str:
@@ -140,6 +140,6 @@ def _with_published_neck(state: State) -> State:
 
 def _published_name(key: str) -> str:
     """neck.fuse.bias → decoder_fts_fuse.linear_fuse.bias"""
-    for own, published in NECK_AND_HEAD:
-        key = own.sub(published, key)
+    for pattern, published in NECK_AND_HEAD:
+        key = pattern.sub(published, key)
     return key

@@ -1,6 +1,6 @@
-"""Training samples: random crops of photos, with the labels they are chosen by where a rule asks for some (method 5).
+"""Training samples: random crops of photos, with labels where a rule chooses crops by them (method 5).
 
-A sample follows from its position in the run and the seed alone: which photo, which scale, flip, padding and crop.
+A sample depends on its position in the run and the seed alone: photo, scale, flip, padding and crop.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from excel_core.palette import IGNORE, load_labels_png
 __all__ = ["Batches", "LabelFile", "LabelMap", "Sample", "TrainingImage", "augment", "plain_sample"]
 
 CROP_DRAWS = 10  # at most; the last is taken as it is
-LARGEST_SHARE = 0.75  # of a crop's labelled pixels: a label that covers as much has the crop drawn again
+LARGEST_SHARE = 0.75  # of a crop's labelled pixels: where one label covers as much, the crop is drawn again
 Labels = NDArray[np.uint8]
 
 
@@ -58,8 +58,8 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop: pixels (3, crop, crop) uint8 RGB, valid (crop, crop) bool where it is not padding, the whole photo's classes,
-    and labels (crop, crop) uint8, 255 where it is padding; all 255 for an image without."""
+    """A crop: pixels (3, crop, crop) uint8 RGB, valid (crop, crop) bool, False in padding, the whole photo's classes, and
+    labels (crop, crop) uint8, 255 in padding; all 255 for an image without labels."""
 
     pixels: Tensor
     valid: Tensor
@@ -83,8 +83,8 @@ def augment(
     """image (H, W, 3) uint8, its labels (H, W) uint8 or None → a Sample.
 
     In this order: scale U(spec.scale) with sides int(scale * side), flip with probability 1/2, pad with 0 at a random offset up
-    to the crop's size, crop at random; with `crop_rule="pseudo"` again, until no label covers 75 % of the crop's labelled
-    pixels or the tenth crop is drawn. The published rule looks at true masks; here `labels` are the run's own.
+    to the crop's size, crop at random. With `crop_rule="pseudo"` the crop is drawn again until no label covers 75 % of its
+    labelled pixels, ten times at most. The published rule looks at true masks; here `labels` are the run's own.
     """
     scale = draw.uniform(*spec.scale)
     height, width = (max(1, int(scale * side)) for side in image.shape[:2])
@@ -98,7 +98,7 @@ def augment(
     valid[inside] = True
     if labels is not None:
         marks[inside] = _scaled(labels, (width, height), mirrored, Image.Resampling.NEAREST)
-    window = _window(marks, spec, draw, looked_at=labels is not None and spec.crop_rule == "pseudo")
+    window = _window(marks, spec, draw, ruled=labels is not None and spec.crop_rule == "pseudo")
     pixels = torch.from_numpy(canvas[window].transpose(2, 0, 1).copy())
     return Sample(pixels, torch.from_numpy(valid[window].copy()), classes, torch.from_numpy(marks[window].copy()))
 
@@ -109,12 +109,12 @@ def _scaled(values: NDArray[np.uint8], size: tuple[int, int], mirrored: bool, ho
     return resized[:, ::-1] if mirrored else resized
 
 
-def _window(marks: Labels, spec: TrainSpec, draw: np.random.Generator, looked_at: bool) -> tuple[slice, slice]:
-    """Where to crop the padded picture whose labels are `marks` (H, W)."""
+def _window(marks: Labels, spec: TrainSpec, draw: np.random.Generator, ruled: bool) -> tuple[slice, slice]:
+    """Where to crop the padded picture whose labels are `marks` (H, W); `ruled`: until the crop is varied, see `augment`."""
     for attempt in range(CROP_DRAWS):
         y, x = (int(draw.integers(0, big - spec.crop + 1)) for big in marks.shape)
         window = (slice(y, y + spec.crop), slice(x, x + spec.crop))
-        if not looked_at or attempt == CROP_DRAWS - 1 or is_varied(marks[window]):
+        if not ruled or attempt == CROP_DRAWS - 1 or is_varied(marks[window]):
             break
     return window
 

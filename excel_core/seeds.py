@@ -168,7 +168,7 @@ def label_steps(
 
 
 def crf_source(spec: RefineSpec) -> str:
-    """The step whose maps a CAM seed's CRF refines: the last before it, or the last before PAR (published)."""
+    """The step whose maps the CRF of CAM seeds refines: the last one, or the last before PAR (published)."""
     return [step for step in step_names(spec) if step != "crf" and (step != "par" or spec.crf.of == "par")][-1]
 
 

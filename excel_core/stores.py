@@ -15,8 +15,16 @@
     *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (palette.py)
     checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses (checkpoints.py)
     segmenter.safetensors                      the trained weights; architecture and class names as metadata (checkpoints.py)
+    kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/train.py)
     metrics.json         excel-metrics/1       scores by protocol key (tasks/evaluate.py)
+    ablation.json        excel-ablation/1      a row's score, interval and threshold (tasks/ablation.py)
+    curve.json           excel-curve/1         scores by iteration of the segmenters that were kept (tasks/curve.py)
+    counts.parquet                             pixels by iteration, kind of label map, true and predicted label (tasks/curve.py)
     figures.json         excel-figures/1       what the paper's figures show (tasks/figures.py)
+    table.json           excel-paper/1         a table of the paper for one data set (tasks/paper.py); of all its data sets in
+                                               STORE/paper/TABLE.json (flows/paper.py)
+    stage.json           excel-stage/2         the marker of a complete output (tasks/engine/outputs.py)
+    records/ID.json      excel-run/1           one run (tasks/history/run_record.py)
 
 Outside the store, for others:
 

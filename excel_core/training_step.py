@@ -1,4 +1,4 @@
-"""One step of training: targets made on the way from the crop's own CAMs, two losses, one update (method 5, eqs. 11-13)."""
+"""One step of training: targets from the crops' own CAMs, two losses, one update (method 5, eqs. 11-13)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The flow `paper`: a table or the figures of the paper, ours beside what was published, through the ordinary stages.
+"""The flow `paper`: a table of the paper, ours beside the published figures, or figures 4 to 6, through the ordinary stages.
 
 (No `from __future__ import annotations` here: Prefect needs the types themselves.)
 """
@@ -42,9 +42,9 @@ def paper(
     Args:
         table: table-1 to table-7, or figures.
         data: PASCAL VOC 2012, as downloaded.
-        coco: MS COCO 2014 as downloaded, for the rows of tables 1 and 7 that are about it; empty: they are left out.
+        coco: MS COCO 2014 as downloaded, for its rows in tables 1 and 7; empty: they are left out.
         checkpoint: A segmenter that the published code trained, instead of training the full method.
-        limit: So many images of each split, to try it out; the result is no reproduction.
+        limit: Images of each split, to try a table out; the result is no reproduction.
         method: How to compute: as the published code does, as the paper's equations are printed, or cleaned up.
         store: Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/.
         clip: excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: ViT-B-16:openai.

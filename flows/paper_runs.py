@@ -1,4 +1,4 @@
-"""From a user's words to the runs that a table of the paper needs, a data set each. Knows no Prefect."""
+"""From a user's settings to the runs of a table of the paper, one for each data set. Knows no Prefect."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +71,7 @@ def _settings_of(preset: str, settings: list[str], named: bool) -> list[str]:
 
 
 def _check_training(run: RunSpec, table: str) -> None:
-    """What teaches the segmenter is the table's to say."""
+    """SettingError for a supervision or checkpoint of the user's that the table itself decides."""
     if run.train.supervision == "masks":
         raise SettingError("train.supervision=masks: the paper's numbers are of image-level labels; table-6 has a row of masks")
     if run.train.from_checkpoint is not None and table in NO_CHECKPOINT:
@@ -79,14 +79,14 @@ def _check_training(run: RunSpec, table: str) -> None:
 
 
 def _check_rows(run: RunSpec, place: Place) -> None:
-    """That the data have what every row of the table needs: a row may add a split, or train on masks."""
+    """DataError where the data lack what a row of the table needs: a row may add a split, or train on masks."""
     for row in table_runs(run, place):
         if place.data is not None:
             check_data(row, place.data)
 
 
 def _changes(run: RunSpec, checkpoint: str | None) -> dict[str, Any]:
-    """The fields that a limit changes, and the checkpoint, as edits that a user's own win over."""
+    """The fields that a limit changes, and the checkpoint, as edits; the user's own settings win over them."""
     train = {field: getattr(run.train, field) for field in ("iterations", "warmup", "dynamic_from", "own_argmax_from")}
     train["from_checkpoint"] = checkpoint
     return {"dataset": {"max_images": run.dataset.max_images, "partial": run.dataset.partial}, "train": train}

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from excel_core.attributes_file import load_attributes
-from excel_core.clip_weights import joint_width, parse_clip_name
+from excel_core.clip_weights import clip_sizes
 from excel_core.config import RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.truth import require_masks, voc_truth
 from excel_core.datasets.voc_lists import image_file, read_split
 from excel_core.distributed import Team
 from excel_core.errors import SettingError
+from excel_core.fitting import require_fitting
 from excel_core.presets import preset, with_edits, with_settings
 from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
@@ -42,7 +43,7 @@ def make_run(
     refused here, before work starts."""
     run = with_edits(preset(preset_name, method), edits or {})
     run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
-    parse_clip_name(run.clip.model)
+    require_fitting(run)
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
@@ -54,7 +55,7 @@ def make_run(
 
 
 def _check_descriptions(run: RunSpec) -> None:
-    """Who describes the classes, as far as it can be told without the data folder."""
+    """The source of descriptions, as far as it can be checked without the data folder."""
     spec, prompts = run.describe, run.dataset.prompts
     if spec.file is not None and spec.provider != "file":
         raise SettingError(
@@ -72,7 +73,7 @@ def _check_descriptions(run: RunSpec) -> None:
 
 
 def _check_attributes(run: RunSpec) -> None:
-    """Ready attributes: that there is use for them, that they can be read, and that they are of the CLIP's width."""
+    """Ready attributes: whether the mode uses them, and whether the file is readable and of the CLIP's width."""
     spec = run.knowledge
     if spec.attributes_file is None:
         return
@@ -81,7 +82,7 @@ def _check_attributes(run: RunSpec) -> None:
             f"knowledge.attributes_file={spec.attributes_file} is read by knowledge.mode=attributes alone, got {spec.mode}; "
             "leave one of the two out"
         )
-    attributes = load_attributes(Path(spec.attributes_file), joint_width(run.clip.model))
+    attributes = load_attributes(Path(spec.attributes_file), clip_sizes(run.clip.model).joint)
     if spec.keep is not None and spec.keep > len(attributes):
         raise SettingError(f"knowledge.keep={spec.keep} exceeds the {len(attributes)} attributes of {spec.attributes_file}")
 
@@ -138,7 +139,7 @@ def check_data(run: RunSpec, data: Path) -> None:
 
 
 def _check_supervision(run: RunSpec) -> None:
-    """What cannot be mixed with training on true masks."""
+    """SettingError for settings that cannot be mixed with training on true masks."""
     if run.train.supervision == "masks" and run.evaluate.ablation:
         raise SettingError(
             "train.supervision=masks: the ablation is about image-level labels, and would mix the two; add "

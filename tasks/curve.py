@@ -5,18 +5,16 @@ curve.json (excel-curve/1): `protocol`, and `rows` of split, iteration, mIoU of 
 beside them what was `published`, where something was; `skipped` says what could not be scored and why.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from artifacts.curve_chart import draw_curve
 from excel_core.checkpoints import load_segmenter
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
-from excel_core.metrics import confusion_matrix, scores
+from excel_core.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
 from excel_core.paper.published import CURVE
 from excel_core.protocols import FULLY_SUPERVISED, refinement_words
 from excel_core.seeds import Vision, step_names
@@ -25,8 +23,8 @@ from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts, write_json
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work, always
-from tasks.inputs.masks import masked_rows, masks_key, missing_masks, truth_of
-from tasks.inputs.records import Record, image_parts, records, shard_rows
+from tasks.inputs.masks import masked_parts, masked_rows, missing_masks, truth_of
+from tasks.inputs.records import Record, shard_rows
 from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.train import architecture, kept_segmenters
 
@@ -38,17 +36,7 @@ KINDS = ("pseudo_labels", "segmentation")
 def curve_parts(work: Work) -> list[Part]:
     """A part depends on its images and masks, the texts, and the segmenters that were kept."""
     key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
-    return [
-        part
-        for split in work.run.dataset.val_splits
-        for part in image_parts(
-            work,
-            split,
-            records(work, split),
-            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
-            among=masked_rows(work, split)[: work.run.curve.max_images],
-        )
-    ]
+    return masked_parts(work, key, work.run.curve.max_images)
 
 
 def build_curve_part(work: Work) -> dict[str, Any]:
@@ -56,14 +44,15 @@ def build_curve_part(work: Work) -> dict[str, Any]:
     split = work.this_part.about["split"]
     vision, truth, classes = load_vision(work), truth_of(work, split), len(classes_of(work)) + 1
     segmenters = _segmenters(work, vision)
-    rows = shard_rows(work, masked_rows(work, split)[: work.run.curve.max_images])
+    rows = shard_rows(work, _scored_rows(work, split))
     totals = {(iteration, kind): np.zeros((classes, classes), np.int64) for iteration in segmenters for kind in KINDS}
     for row, image in track(read_ahead(rows, Record.read)):
         mask = truth.read(row.id, row.height, row.width)
         for iteration, labels in labels_on_the_way(vision, segmenters, image, row.classes, _refine(work.run)).items():
             for kind in KINDS:
                 totals[iteration, kind] += confusion_matrix(mask, getattr(labels, kind), classes)
-    write_counts(work.folder / "counts.parquet", _table(totals))
+    counts = [pixel_counts(total).assign(iteration=iteration, kind=kind) for (iteration, kind), total in totals.items()]
+    write_counts(work.folder / "counts.parquet", pd.concat(counts, ignore_index=True))
     return {"images": len(rows)}
 
 
@@ -73,15 +62,19 @@ def join_curve(work: Work) -> dict[str, Any]:
     rows, skipped = [], dict[str, str]()
     for split in work.run.dataset.val_splits:
         skipped |= missing_masks(work, split)
-        found = [part for part in curve_parts(work) if part.about["split"] == split]
-        if found:
-            counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in found])
+        parts = [part for part in curve_parts(work) if part.about["split"] == split]
+        if parts:
+            counts = pd.concat([read_counts(work.parts[part.name].folder / "counts.parquet") for part in parts])
             rows += [{"split": split} | row for row in _scored(counts, names, _is_published(work.run, split))]
     curve = {"format": "excel-curve/1", "protocol": _protocol(work), "rows": rows, "skipped": skipped}
     write_json(work.folder / "curve.json", curve)
     draw_curve(work.folder / "curve.png", curve)
     last = max((row["iteration"] for row in rows), default=0)
     return {row["split"]: {kind: round(row[kind], 4) for kind in KINDS} for row in rows if row["iteration"] == last}
+
+
+def _scored_rows(work: Work, split: str) -> list[Record]:
+    return masked_rows(work, split)[: work.run.curve.max_images]
 
 
 def _segmenters(work: Work, vision: Vision) -> dict[int, Segmenter]:
@@ -96,24 +89,13 @@ def _refine(run: RunSpec) -> RefineSpec:
     return run.refine.model_copy(update={"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})})
 
 
-def _table(totals: Mapping[tuple[int, str], NDArray[np.int64]]) -> pd.DataFrame:
-    tables = []
-    for (iteration, kind), matrix in totals.items():
-        truth, predicted = np.nonzero(matrix)
-        found = {"iteration": iteration, "kind": kind, "truth": truth, "predicted": predicted}
-        tables.append(pd.DataFrame(found | {"pixels": matrix[truth, predicted]}))
-    return pd.concat(tables, ignore_index=True)
-
-
 def _scored(counts: pd.DataFrame, names: tuple[str, ...], published: bool) -> list[dict[str, Any]]:
     rows = []
     for iteration in sorted(counts["iteration"].unique().tolist()):
         row: dict[str, Any] = {"iteration": iteration}
         for kind in KINDS:
             table = counts[(counts["iteration"] == iteration) & (counts["kind"] == kind)]
-            matrix = np.zeros((len(names), len(names)), np.int64)
-            np.add.at(matrix, (table["truth"], table["predicted"]), table["pixels"])
-            row[kind] = scores(matrix, names).miou
+            row[kind] = scores(confusion_of_counts(table, len(names)), names).miou
         point = CURVE.get(iteration) if published else None
         rows.append(row | {"published": point._asdict() if point else None})
     return rows
@@ -129,7 +111,7 @@ def _protocol(work: Work) -> dict[str, Any]:
     run, refine = work.run, _refine(work.run)
     refined = refinement_words(run.model_copy(update={"refine": refine}), step_names(refine)[-1])
     relation = f"; R̂ in the affinity, threshold {run.curve.threshold}" if refine.affinity.enabled else ""
-    images = {split: len(masked_rows(work, split)[: run.curve.max_images]) for split in run.dataset.val_splits}
+    images = {split: len(_scored_rows(work, split)) for split in run.dataset.val_splits}
     return {
         "what": "segmenters kept during training",
         "method": run.method,

@@ -39,23 +39,27 @@ def build_dataset(work: Work) -> dict[str, Any]:
 
 
 def check_layout(spec: DatasetSpec) -> None:
-    """SettingError for what the layout does not allow, a test split that is another one too, and a seed split that the world
-    does not draw."""
+    """SettingError for what the layout does not allow, a split twice in a list, a test split that is another one too, and a
+    seed split that the world does not draw."""
     if spec.layout not in LAYOUTS:
         raise SettingError(f"dataset.layout={spec.layout} has no reader; valid: {', '.join(LAYOUTS)}")
     if spec.max_side is not None and spec.layout != "folder":
         raise SettingError(f"dataset.max_side is for a folder of photos; the masks of layout {spec.layout!r} would not fit")
     if spec.partial and spec.layout != "voc":
         raise SettingError(f"dataset.partial is for layout voc, whose lists may name images of no folder; got {spec.layout!r}")
+    for field in ("seed_splits", "val_splits", "test_splits"):
+        splits = getattr(spec, field)
+        if len(set(splits)) < len(splits):
+            raise SettingError(f"dataset.{field}: [{', '.join(splits)}] names a split twice; name each once")
     twice = set(spec.test_splits) & set(spec.labelled_splits)
     if twice:
         raise SettingError(f"dataset.test_splits: {', '.join(sorted(twice))} is a train, seed or validation split already")
     drawn = [spec.train_split, *spec.val_splits]
-    strange = [split for split in spec.seed_splits if split not in drawn] if spec.layout == "world" else []
-    if strange:
+    unknown = [split for split in spec.seed_splits if split not in drawn] if spec.layout == "world" else []
+    if unknown:
         valid = ", ".join(dict.fromkeys(drawn))
         example = f"--set 'dataset.seed_splits=[{spec.train_split}]'"
-        raise SettingError(f"dataset.seed_splits: the world has no split {strange[0]!r}; valid: {valid}; {example}")
+        raise SettingError(f"dataset.seed_splits: the world has no split {unknown[0]!r}; valid: {valid}; {example}")
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -66,12 +70,12 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
     names = class_set(run, place.data).class_names
-    found: dict[str, Any] = {"classes": list(names)}
+    outside: dict[str, Any] = {"classes": list(names)}
     if place.data is None:  # the drawn world: an input of its own
-        return found
+        return outside
     if run.dataset.layout == "voc" and has_voc_classes(names):
-        found["published"] = published_digest()
-    return found | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
+        outside["published"] = published_digest()
+    return outside | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
 
 
 STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True, reads_labels=True)

@@ -30,8 +30,8 @@ COSTS = ("requests", "prompt_tokens", "completion_tokens", "usd")
 
 
 def class_parts(work: Work) -> list[Part]:
-    """A part depends on its class's own texts where they are written already, else on what the request says of its class; on
-    no synonym, and on no other class, although a request names them: one class changed or added asks for that one."""
+    """A part depends on its class's own texts where they are written already, else on what the request says of its class. It
+    depends on no synonym and no other class, although a request names them: if one class changes, that one is asked for."""
     n, own_key = work.run.describe.n, _asked_key(work) if _asks(work.run) else _written_key(work)
     whole = {"spec": _spec(work.run), "template": _prompts(work).template}
     return [
@@ -84,7 +84,7 @@ def join_classes(work: Work) -> dict[str, Any]:
 
 
 def _file_summary(run: RunSpec, prompts: PromptSet) -> dict[str, Any]:
-    """Which file the texts are of, and which of its classes the run has no use for."""
+    """Which file the texts come from, and which of its classes the run does not use."""
     if run.describe.provider != "file":
         return {}
     given = given_descriptions(run.describe)

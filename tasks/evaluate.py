@@ -105,7 +105,7 @@ def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """What makes the label maps to score; and the ablation under the run's own seed, where it is asked for."""
+    """The stages that make the label maps to score, and the ablation under the run's own seed where it is asked for."""
     made = {MADE_BY[kind]: Need(MADE_BY[kind], run) for kind in run.evaluate.kinds}
     if not run.evaluate.ablation:
         return made

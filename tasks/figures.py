@@ -12,9 +12,9 @@ from excel_core.errors import DataError, SettingError
 from excel_core.paper.attribute_responses import attribute_responses
 from excel_core.paper.cam_columns import cam_columns
 from excel_core.paper.query_patch import query_maps, strongest_patch
-from excel_core.presets import with_edits
 from excel_core.seeds import Vision
 from excel_core.stores import read_knowledge, write_json, written_then_renamed
+from excel_core.variants import without_tse
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.progress import Counter, track
 from tasks.engine.stage import Need, Place, Stage, Work
@@ -24,7 +24,7 @@ from tasks.train import trained_segmenter
 
 __all__ = ["STAGE"]
 
-PLAIN = "plain texts"  # the input that is the knowledge base without enrichment
+PLAIN = "plain texts"  # input: the knowledge base without enrichment
 
 FIGURES = {
     "4": "CAMs as q-k attention, SVC, TSE and LVC follow each other",
@@ -34,13 +34,13 @@ FIGURES = {
 
 
 def build_figures(work: Work) -> dict[str, Any]:
-    """See each image as the run does, draw it, and write what is shown."""
+    """Compute the maps of each image with the run's models, draw them, and write what is shown."""
     rows, notes = _chosen(work)
     vision = load_vision(work)
     plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
     segmenter = trained_segmenter(work, vision)
     with Counter(work.name, len(rows)):
-        images = [_seen(work, vision, plain, segmenter, row) for row in track(rows)]
+        images = [_paper_image(work, vision, plain, segmenter, row) for row in track(rows)]
     notes = _notes(work, images) + notes
     pictures = {
         "4": draw_cams(images, work.run.cams.calibration.attention, notes),
@@ -50,17 +50,17 @@ def build_figures(work: Work) -> dict[str, Any]:
     for number, png in pictures.items():
         with written_then_renamed(work.folder / f"figure_{number}.png") as temporary:
             temporary.write_bytes(png)
-    write_json(work.folder / "figures.json", _about(work, images, notes))
+    write_json(work.folder / "figures.json", _document(work, images, notes))
     return {"images": len(images), "figures": len(pictures)}
 
 
 def _chosen(work: Work) -> tuple[list[Record], list[str]]:
-    """Images with image-level labels: those named, or the first of the validation splits; and what to say about others."""
+    """Images with image-level labels: those named, or the first of the validation splits; and notes on images left out."""
     spec, dataset = work.run.figures, work.run.dataset
     if not spec.images:
         rows = [row for split in dataset.val_splits for row in records(work, split) if row.classes][: spec.count]
-        fewer = [f"{spec.count} images were asked for; the validation splits have {len(rows)} with a label."]
-        notes = fewer if len(rows) < spec.count else []
+        few = f"{spec.count} images were asked for; the validation splits have {len(rows)} with a label."
+        notes = [few] if len(rows) < spec.count else []
     else:
         splits = dict.fromkeys((*dataset.val_splits, dataset.train_split))
         known = {row.id: row for split in reversed(splits) for row in records(work, split)}
@@ -78,8 +78,8 @@ def _chosen(work: Work) -> tuple[list[Record], list[str]]:
     return rows, notes
 
 
-def _seen(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
-    """One image through the run's eyes: its first class's CAMs, attributes and strongest patch."""
+def _paper_image(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
+    """Everything drawn of one image: the CAMs, attribute responses and query patch of its first class."""
     run, store, photo = work.run, load_knowledge(work), row.read()
     image, shown = vision.prepare([photo]), row.classes[0]
     cams = cam_columns(vision, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
@@ -91,7 +91,7 @@ def _seen(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record
 
 
 def _notes(work: Work, images: Sequence[PaperImage]) -> list[str]:
-    """Whose figures these are, how they were trained, and which steps the run has not."""
+    """Which run the figures are of, how it was trained, and which steps it lacks."""
     run, attention = work.run, work.run.cams.calibration.attention
     notes = [f"preset {run.preset}, {run.method} method, {run.clip.model}; a class is one of the photo's image-level labels"]
     if "supervision" in work.inputs["train"].summary:
@@ -103,7 +103,7 @@ def _notes(work: Work, images: Sequence[PaperImage]) -> list[str]:
     return notes
 
 
-def _about(work: Work, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
+def _document(work: Work, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
     run = work.run
     return {
         "format": "excel-figures/1",
@@ -114,35 +114,34 @@ def _about(work: Work, images: Sequence[PaperImage], notes: Sequence[str]) -> di
         "knowledge": run.knowledge.mode,
         "figures": FIGURES,
         "notes": list(notes),
-        "images": [_image_about(image) for image in images],
+        "images": [_image_document(image) for image in images],
     }
 
 
-def _image_about(image: PaperImage) -> dict[str, Any]:
-    found, entries = image.responses, []
-    for place, description in enumerate(image.descriptions):
-        values = found.maps[place]
-        entries.append(
-            {
-                "number": int(found.numbers[place]),
-                "weight": float(found.weights[place]),
-                "cosine": [float(values.min()), float(values.max())],
-                "description": description,
-            }
-        )
+def _image_document(image: PaperImage) -> dict[str, Any]:
+    responses = image.responses
+    attributes = [
+        {
+            "number": int(responses.numbers[place]),
+            "weight": float(responses.weights[place]),
+            "cosine": [float(responses.maps[place].min()), float(responses.maps[place].max())],
+            "description": description,
+        }
+        for place, description in enumerate(image.descriptions)
+    ]
     steps = ("original", "calibrated", "enriched", "learnt")
     return {
         "id": image.id,
         "class": image.class_name,
         "cams": [step for step in steps if getattr(image.cams, step) is not None],
-        "attributes": entries,
+        "attributes": attributes,
         "query": list(image.query.query),
         "grid": list(image.query.relation.shape),
     }
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    return {PLAIN: Need("knowledge", with_edits(run, {"knowledge": {"mode": "none", "attributes_file": None}}))}
+    return {PLAIN: Need("knowledge", without_tse(run))}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

@@ -23,7 +23,7 @@ __all__ = ["STAGE", "knowledge_base", "prompt_set", "ready_attributes"]
 def build_knowledge_base(work: Work) -> dict[str, Any]:
     """Encode every text that was not encoded before, and cluster the descriptions, or take ready attributes."""
     prompts = prompt_set(read_json(work.input("describe") / "prompts.json"))
-    # Their form was looked at where they came from: that of a user's own file is free.
+    # `describe` has checked their form, as far as it has rules: a user's own file may have any.
     described = load_given(work.input("describe") / "descriptions.json").described(prompts, work.run.describe.n)
     store = knowledge_base(prompts, described, work.run, work.place)
     write_knowledge(work.folder / "knowledge.zarr", store)
@@ -59,13 +59,13 @@ def ready_attributes(run: RunSpec, width: int) -> Tensor | None:
 
 
 def _attributes_file(run: RunSpec) -> Path | None:
-    """The file, where the mode has use for it."""
+    """The file, where the mode uses it."""
     spec = run.knowledge
     return Path(spec.attributes_file) if spec.attributes_file and spec.mode == "attributes" else None
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
-    """With a file of attributes, without what k-means is told."""
+    """With a file of attributes, without the settings of k-means."""
     file = _attributes_file(run)
     if file is None:
         return run.knowledge.model_dump(mode="json", exclude={"attributes_file"})
@@ -74,12 +74,12 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
-    found: dict[str, Any] = {"clip": clip_fingerprint(run, place)}
+    outside: dict[str, Any] = {"clip": clip_fingerprint(run, place)}
     file = _attributes_file(run)
     if file is None:
-        return found
+        return outside
     # Reading a missing file will say what to do.
-    return found | {"attributes": files_fingerprint(file) if file.is_file() else "missing"}
+    return outside | {"attributes": files_fingerprint(file) if file.is_file() else "missing"}
 
 
 STAGE = Stage("knowledge", ("describe",), _spec, build_knowledge_base, outside=_outside, on_device=True)

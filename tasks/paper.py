@@ -1,9 +1,10 @@
-"""Stage `paper`: one table of the paper from the runs that it compares → table.json, and for VOC's test images the archives
-that its server takes.
+"""Stage `paper`: one table of the paper, from the runs that it compares → table.json, and archives of VOC's test images for
+VOC's server.
 
-table.json (excel-paper/1): `table`, `title`, `preset`, `method`, `clip`, `limit` (None: the whole data set, so that ours may be
-held against the published), and `rows` of row, `ours` and `published` mIoU in [0, 1], `low` and `high` of ours, `protocol`,
-`note`, `archive` (its path in the folder); table 7 has row, `ours`, `published` as words.
+table.json (excel-paper/1): `table`, `title`, `preset`, `method`, `clip`, `limit` (null: the whole data set, which makes ours
+comparable with the published), and `rows`: `row`, its name; `ours` and `published`, mIoU in [0, 1]; `low` and `high`, the
+interval of ours; `protocol`; `note`; `archive`, its path in the folder. In table 7 `ours` and `published` are words, beside
+`host GiB` and `GPU GiB`.
 """
 
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ TRAINING_FREE = ("knowledge", "cams", "refine")
 
 
 def build_paper(work: Work) -> dict[str, Any]:
-    """Put every number beside the published one."""
+    """Put every number beside its published figure."""
     run, table = work.run, work.run.paper.table
     rows = _cost_rows(work) if table == "table-7" else [_row(work, number) for number in _numbers(run, work.place)]
     document = {
@@ -60,8 +61,8 @@ def _row(work: Work, number: Number) -> dict[str, Any]:
     metrics = read_json(work.input(number.row) / "metrics.json")
     result = metrics["results"].get(number.result)
     if result is None:
-        said = "; ".join(f"{what}: {why}" for what, why in metrics["skipped"].items())
-        return row | {"note": f"not scored: {said or f'the run has no {number.result}'}"}
+        reasons = "; ".join(f"{skipped}: {reason}" for skipped, reason in metrics["skipped"].items())
+        return row | {"note": f"not scored: {reasons or f'the run has no {number.result}'}"}
     low, high = result["miou_interval"]
     return row | {"ours": result["miou"], "low": low, "high": high, "protocol": result["protocol"]}
 
@@ -83,7 +84,7 @@ def _archived(work: Work, run: RunSpec, number: Number) -> dict[str, Any]:
 
 
 def _cost_rows(work: Work) -> list[dict[str, Any]]:
-    """Every stage's time and peaks, then what the paper prints of them."""
+    """Time and peak memory of every stage, then the sums that the paper prints."""
     outputs = {name: work.inputs[name] for name in COSTLY}
     rows = [_cost(name, [output]) for name, output in outputs.items()]
     rows.append(_cost("all stages", outputs.values()))
@@ -129,7 +130,7 @@ def _input(number: Number, stage: str) -> str:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """What the table's runs have to come to. Rows of equal runs are one."""
+    """The outputs that the table is made of: scores, or label maps to pack, of every row's run. Equal runs share them."""
     if run.paper.table == "table-7":
         return {name: Need(name, run) for name in COSTLY}
     needs = {}

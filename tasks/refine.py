@@ -54,8 +54,8 @@ def build_refine_part(work: Work) -> dict[str, Any]:
         for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
             images = vision.prepare([stored.image for _, stored in batch])
             attention = _attention(vision, images, [stored for _, stored in batch], spec)
-            for (row, stored), network_input, its in track(list(zip(batch, images, attention, strict=True))):
-                maps = refine_maps(stored.image, network_input, stored.cams.to(its), its, spec)
+            for (row, stored), network_input, image_attention in track(list(zip(batch, images, attention, strict=True))):
+                maps = refine_maps(stored.image, network_input, stored.cams.to(image_attention), image_attention, spec)
                 side.call(save_labels, work, row.id, stored.image, stored.classes, maps)
             side.settle()
     return {"images": len(rows), "steps": step_names(spec)}
@@ -91,7 +91,7 @@ def join_label_parts(work: Work) -> dict[str, Any]:
 
 
 def label_lists(work: Work) -> dict[str, str]:
-    """What the list files depend on: an image is in a part of one of its splits alone, so parts do not tell."""
+    """What the list files depend on. Parts do not tell: an image of several splits is in a part of the first alone."""
     return {"lists": digest_of(_lists(work))}
 
 
@@ -112,7 +112,7 @@ def step_folder(step: str, steps: list[str]) -> Path:
 
 
 def labels_before_crf(output: StageOutput) -> Path:
-    """The folder of the last step's label maps that no CRF has touched: what training itself would call static labels."""
+    """The folder of the last step's label maps before the CRF: training's own static labels have none."""
     steps: list[str] = output.summary["steps"]
     return output.folder / step_folder([step for step in steps if step != "crf"][-1], steps)
 

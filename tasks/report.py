@@ -17,6 +17,7 @@ from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, 
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.knowledge import attribute_weights, nearest_descriptions
+from excel_core.metrics import confusion_of_counts
 from excel_core.palette import load_labels_png
 from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
 from tasks.engine.fingerprint import files_fingerprint
@@ -67,7 +68,7 @@ def build_view(work: Work, cached: frozenset[str] = frozenset()) -> ReportView:
 
 
 def _seeds(run: RunSpec) -> Sequence[str]:
-    """Splits whose CAMs are shown: where they are scored, else of the training split."""
+    """Splits whose CAMs are shown: those whose seeds are scored, else the training split."""
     return run.dataset.seed_splits or (run.dataset.train_split,)
 
 
@@ -150,12 +151,7 @@ def attributes_are(run: RunSpec) -> str:
 
 def _confusion(work: Work, metrics: dict[str, Any], classes: int) -> dict[str, NDArray[np.int64]]:
     counts = read_counts(work.input("evaluate") / "confusion.parquet")
-    found = {}
-    for key in metrics["results"]:
-        table = counts[counts["result"] == key]
-        found[key] = np.zeros((classes, classes), dtype=np.int64)
-        np.add.at(found[key], (table["truth"], table["predicted"]), table["pixels"])
-    return found
+    return {key: confusion_of_counts(counts[counts["result"] == key], classes) for key in metrics["results"]}
 
 
 def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
@@ -163,7 +159,7 @@ def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
     knowledge, classes = store.knowledge, len(store.class_names)
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
     attributes = knowledge.attributes.numpy()
-    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length like the descriptions, whatever T_c's own
+    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length as the descriptions are; T_c itself may not be
     return KnowledgeMap(
         descriptions=axes.transform(knowledge.descriptions.numpy()),
         description_class=np.repeat(np.arange(classes), len(store.texts) // classes),
@@ -199,7 +195,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    """The learning curve, where segmenters were kept for it. SettingError for a run of which not everything is scored."""
+    """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
     missing = [kind for kind in ("static", "lvc", "segmentation") if kind not in run.evaluate.kinds]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")

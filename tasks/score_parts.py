@@ -1,19 +1,17 @@
 """The parts of `evaluate`: label maps that earlier stages made against the masks, pixels counted by image, truth and
 prediction, a shard a part.
 
-A part is named WHAT-SPLIT-iofn: `static` and `lvc` are CAM seeds, `segmentation` the trained segmenter's. Seeds of an image
-of several splits were made in the shards of the first: WHAT-SPLIT-in-FIRST-iofn scores those of SPLIT among them.
+A part is named KIND-SPLIT-iofn: `static` and `lvc` are CAM seeds, `segmentation` the segmenter's label maps. Seeds of an image
+of several splits lie in the shards of the first of them: KIND-SPLIT-in-FIRST-iofn scores the images of SPLIT there.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from excel_core.metrics import confusion_matrix
+from excel_core.metrics import confusion_matrix, pixel_counts
 from excel_core.palette import load_labels_png
 from excel_core.stores import write_counts
 from tasks.engine.progress import track
@@ -100,12 +98,7 @@ def build_score_part(work: Work) -> dict[str, Any]:
     for row in track(rows):
         mask = truth.read(row.id, row.height, row.width)
         for name, path in label_maps(work, kind, split, row.id).items():
-            tables.append(_counts(row.id, f"{family}.{name}", confusion_matrix(mask, load_labels_png(path), classes)))
+            counts = pixel_counts(confusion_matrix(mask, load_labels_png(path), classes))
+            tables.append(counts.assign(image=row.id, result=f"{family}.{name}"))
     write_counts(work.folder / "confusion.parquet", pd.concat(tables, ignore_index=True))
     return {"images": len(rows)}
-
-
-def _counts(image: str, result: str, matrix: NDArray[np.int64]) -> pd.DataFrame:
-    truth, predicted = np.nonzero(matrix)
-    table = pd.DataFrame({"truth": truth.astype(np.uint8), "predicted": predicted.astype(np.uint8)})
-    return table.assign(pixels=matrix[truth, predicted], image=image, result=result)

@@ -14,8 +14,8 @@ from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work, always
-from tasks.inputs.masks import masked_rows, masks_key, truth_of
-from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
+from tasks.inputs.masks import masked_parts, masked_rows, truth_of
+from tasks.inputs.records import Record, batches, shard_rows
 from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
 from tasks.train import trained_segmenter
 
@@ -27,17 +27,7 @@ def sweep_parts(work: Work) -> list[Part]:
     key = {"spec": _spec(work.run), "sight": sight_key(work)}
     if "train" in work.inputs:
         key["train"] = work.inputs["train"].content
-    return [
-        part
-        for split in work.run.dataset.val_splits
-        for part in image_parts(
-            work,
-            split,
-            records(work, split),
-            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
-            among=masked_rows(work, split),
-        )
-    ]
+    return masked_parts(work, key)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors, losses.csv and the loss curve. Resumes.
 
-`kept/<iteration>.safetensors`: the segmenters that `train.keep_every` asks for. Crops are chosen by the run's own static
-labels, as they are before the CRF; with `train.supervision=masks`, and only then, masks are opened and trained on. With
-`train.from_checkpoint`, nothing is trained: the segmenter that a checkpoint holds, and no losses.
+`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. The run's own static labels before the CRF
+choose crops. Masks are opened, and trained on, with `train.supervision=masks` alone. With `train.from_checkpoint` nothing is
+trained: the output is the checkpoint's segmenter, without losses.
 """
 
 import sys
@@ -88,7 +88,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
         shape,
         checkpoint,
         show,
-        lambda iteration, found: save_segmenter(kept / f"{iteration:06d}.safetensors", shape, found),
+        lambda iteration, network: save_segmenter(kept / f"{iteration:06d}.safetensors", shape, network),
     )
     if first:
         save_segmenter(work.folder / "segmenter.safetensors", shape, segmenter)
@@ -96,7 +96,7 @@ def train_here(work: Work, show: Callable[[int], None]) -> None:
 
 
 def _training_images(work: Work) -> list[TrainingImage]:
-    """The training split; with its own labels before the CRF where these choose crops, or with its masks where they teach."""
+    """The training split, with static labels before the CRF where they choose crops, or masks where they are targets."""
     split, spec = work.run.dataset.train_split, work.run.train
     rows = records(work, split)
     labels: list[LabelMap | None] = [None] * len(rows)
@@ -106,7 +106,7 @@ def _training_images(work: Work) -> list[TrainingImage]:
     elif looks_at_pseudo_labels(work.run):
         folder = labels_before_crf(work.inputs["refine"])
         labels = [LabelFile(folder / f"{row.id}.png") for row in rows]
-    return [TrainingImage(row.path, row.classes, row.view, own) for row, own in zip(rows, labels, strict=True)]
+    return [TrainingImage(row.path, row.classes, row.view, label_map) for row, label_map in zip(rows, labels, strict=True)]
 
 
 def looks_at_pseudo_labels(run: RunSpec) -> bool:
@@ -145,22 +145,22 @@ def trained_segmenter(work: Work, vision: Vision) -> Any:
 
 
 def _takes(work: Work) -> dict[str, Any]:
-    """The images to train on, the texts and the CLIP, and the labels that crops are chosen by or that are learnt; not the
-    images of other splits, nor what the CRF makes of pseudo labels. Of a checkpoint, what it must fit."""
+    """The images to train on, the texts and the CLIP, and the labels that choose crops or are targets; not the images of other
+    splits, nor pseudo labels after the CRF. With a checkpoint, what it must fit."""
     if work.run.train.from_checkpoint is not None:
         return {"clip": clip_fingerprint(work.run, work.place), "classes": list(classes_of(work))}
     split = work.run.dataset.train_split
     rows = records(work, split)
-    taken: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
+    inputs: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
     if work.run.train.supervision == "masks":
         require_masks(truth_of(work, split), split, [row.id for row in rows])
-        taken["masks"] = masks_key(work, split, rows)
+        inputs["masks"] = masks_key(work, split, rows)
     elif looks_at_pseudo_labels(work.run):
         output = work.inputs["refine"]
         place = labels_before_crf(output).relative_to(output.folder).as_posix()
         files = read_marker(output.folder)["files"]
-        taken["labels"] = digest_of([[row.id, files[f"{place}/{row.id}.png"][-1]] for row in rows])
-    return taken
+        inputs["labels"] = digest_of([[row.id, files[f"{place}/{row.id}.png"][-1]] for row in rows])
+    return inputs
 
 
 def _needs(run: RunSpec, place: Place) -> dict[str, Need]:

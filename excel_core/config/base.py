@@ -12,6 +12,6 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy, scikit-learn and
 
 
 class Spec(BaseModel):
-    """Base of all specs: immutable, unknown fields refused."""
+    """Base of all specs: immutable, unknown fields refused, and numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -25,9 +25,7 @@ class DatasetSpec(Spec):
         description="voc: image-level labels of VOC 2012's images, as published (excel ships them), or the folder's own "
         "Annotations; a labels.csv in the folder wins over both",
     )
-    partial: bool = Field(
-        False, description="voc: a part of the data: images that a list names and the folder lacks are left out and counted"
-    )
+    partial: bool = Field(False, description="voc: images that a list names and the folder lacks are left out and counted")
     max_images: Positive | None = Field(None, description="first so many images of each split; None: all")
     max_bad: Unit = Field(0.01, description="share of bad images that ends the run before work starts; one is always skipped")
     max_side: Annotated[int, Field(ge=64)] | None = Field(
@@ -50,14 +48,14 @@ class DatasetSpec(Spec):
 
     @property
     def settings_of_splits(self) -> dict[str, str]:
-        """Every split once, in the manifest's order → the setting that asks for it, as `dataset.val_splits=[{}]`."""
-        asked = [(self.train_split, "dataset.train_split={}")]
+        """Every split once, in the manifest's order → the setting that names it, as `dataset.val_splits=[{}]`."""
+        pairs = [(self.train_split, "dataset.train_split={}")]
         for field in ("seed_splits", "val_splits", "test_splits"):
-            asked += [(split, f"dataset.{field}=[{{}}]") for split in getattr(self, field)]
-        found: dict[str, str] = {}
-        for split, setting in asked:
-            found.setdefault(split, setting)
-        return found
+            pairs += [(split, f"dataset.{field}=[{{}}]") for split in getattr(self, field)]
+        settings: dict[str, str] = {}
+        for split, setting in pairs:
+            settings.setdefault(split, setting)
+        return settings
 
 
 class ShardSpec(Spec):

@@ -25,12 +25,14 @@ class ParSpec(Spec):
     """Pixel-adaptive refinement (method 4)."""
 
     enabled: bool = Field(True, description="whether PAR is applied")
-    dilations: tuple[Positive, ...] = Field((1, 2, 4, 8, 12, 24), description="pixels between neighbours")
+    dilations: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1, 2, 4, 8, 12, 24), description="pixels between neighbours"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
     image: Literal["network_input", "photo"] = Field(
         "network_input",
-        description="whose colours guide it: the network's input, enlarged to the photo, or in training the crop back from it "
-        "in 8 bits (published); or the photo's own",
+        description="which image guides it: the network's input, enlarged to the photo, or in training the crop de-normalised "
+        "from it in 8 bits (published); or the photo itself",
     )
 
 
@@ -48,7 +50,7 @@ class CrfSpec(Spec):
         "par", description="which maps of a CAM seed it refines: those after PAR, or those before (published)"
     )
     normalised: bool = Field(
-        True, description="whether a CAM seed's maps are divided by their sum over labels first; the published are not"
+        True, description="whether a CAM seed's maps are divided by their sum over labels first; published: not"
     )
     iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
     gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")

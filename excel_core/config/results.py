@@ -13,7 +13,7 @@ __all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSp
 class PredictSpec(Spec):
     """The trained segmenter's label maps of the validation and test splits (method 6)."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = Field(
         (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference: the photo is resized to each times image_size"
     )
     flip: Literal["all", "not_at_1"] = Field(
@@ -30,11 +30,11 @@ class PredictSpec(Spec):
 class DynamicSpec(Spec):
     """CAMs of the learnt calibration (LVC) on whole photos (method 5)."""
 
-    mirror: bool = Field(True, description="the greater of the photo's and its mirror's CAMs, which share one relation mean")
+    mirror: bool = Field(True, description="a photo and its mirror are seen together; a CAM is the greater of the two")
 
 
 class CurveSpec(Spec):
-    """Scores of the segmenters that `train.keep_every` keeps (method 7)."""
+    """Scores of the segmenters that `train.keep_every` keeps (method 5)."""
 
     threshold: Unit = Field(0.75, description="affinity threshold of its pseudo labels, as in the published log")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
@@ -52,7 +52,7 @@ class EvaluateSpec(Spec):
 
 
 class PaperSpec(Spec):
-    """One table of the paper, beside what was published (method 7)."""
+    """One table of the paper, ours beside the published figures (method 10)."""
 
     table: Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7"] = Field(
         "table-1", description="which table"
@@ -67,14 +67,14 @@ class AblationSpec(Spec):
         ("components", "attributes", "calibration", "method"),
         description="which rows: components (table 3), number of attributes (4), calibration (5), method",
     )
-    own_trainings: bool = Field(True, description="also the rows that need a training of their own")
+    own_trainings: bool = Field(True, description="also rows that need another training than the run's")
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
 
 
 class FigureSpec(Spec):
-    """The paper's figures 4 to 6 on a few images."""
+    """The paper's figures 4 to 6 on a few images (method 9)."""
 
     images: Annotated[tuple[str, ...], Field(max_length=12)] = Field(
         (), description="ids of the images shown; none: the first labelled ones of the validation splits"
@@ -88,7 +88,7 @@ class FigureSpec(Spec):
     @field_validator("images", mode="before")
     @classmethod
     def _ids_are_text(cls, value: Any) -> Any:
-        """To YAML 2007_000033 is the number 2007000033, and 000000000127 is octal: the id cannot be had back from it."""
+        """YAML reads 2007_000033 as the number 2007000033 and 000000000127 as octal: the id is lost."""
         numbers = [item for item in value if not isinstance(item, str)] if isinstance(value, list | tuple) else []
         if numbers:
             raise SettingError(

@@ -15,7 +15,7 @@ class DescribeSpec(Spec):
 
     provider: Literal["bundled", "file", "openai"] = Field(
         "bundled",
-        description="where the descriptions come from: excel, a file of one's own or of the authors (describe.file), or a "
+        description="where the descriptions come from: excel, a file (describe.file: your own or the authors'), or a "
         "language model behind an OpenAI-compatible server",
     )
     file: str | None = Field(

@@ -1,8 +1,8 @@
 """The frozen CLIP and its CAMs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec
 
@@ -32,8 +32,14 @@ class CalibrationSpec(Spec):
         "batch", description="over what mean(cos) of eq. 8 is taken: all images seen together, or each"
     )
     probability: Literal["relation", "cosine"] = Field(
-        "relation", description="of what R̂ is the sigmoid: the relation 3 (cos - mean), or the cosine alone (eq. 11)"
+        "relation", description="R̂ is the sigmoid of the relation 3 (cos - mean), or of the cosine alone (eq. 11)"
     )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        """`layers=true` in YAML is a boolean; the word is meant."""
+        return "true" if value is True else value
 
 
 class CamSpec(Spec):

@@ -81,7 +81,7 @@ def usable(manifest: Manifest, split: str) -> Manifest:
 
 
 def most_bad(images: int, max_bad: float) -> float:
-    """How many bad ones of so many images are tolerated: a share, and always one."""
+    """How many of so many images may be bad: a share, and always one."""
     return max(1.0, max_bad * images)
 
 

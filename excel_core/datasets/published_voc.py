@@ -1,9 +1,9 @@
-"""What the published programs train on and excel ships: VOC 2012's list `train_aug`, and image-level labels. Facts alone.
+"""What excel ships of VOC 2012: the list `train_aug`, on which the published programs train, and image-level labels.
 
 voc2012.csv.gz     image,labels,split     10,582 images of train_aug in the published order, then the 1,449 of val
 
-VOC as downloaded has no `train_aug` list: it came with SBD's masks, which training does not need. The labels are the
-published ones; VOC's own Annotations differ from them for some images.
+They are facts: no photos and no masks. VOC as downloaded has no `train_aug` list, for it came with SBD's masks, which training
+does not need. The labels are the published ones; VOC's own Annotations differ from them for some images.
 """
 
 import csv
@@ -35,7 +35,7 @@ def has_voc_classes(class_names: Sequence[str]) -> bool:
 
 
 def published_list(split: str) -> tuple[str, ...]:
-    """The 10,582 ids of train_aug, under either of its names, in the published order; none for another split."""
+    """The 10,582 ids of train_aug, under either of its names, in the published order; () for another split."""
     return _table().train_aug if split in AUGMENTED else ()
 
 
@@ -46,7 +46,7 @@ def published_labels() -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def published_digest() -> str:
-    """SHA-256 of the shipped table, in hex: what is read with it depends on it."""
+    """SHA-256 of the shipped table, in hex: part of the key of what is read with it."""
     return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
@@ -54,6 +54,6 @@ def published_digest() -> str:
 def _table() -> _Published:
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(FILE.read_bytes()).decode())))
     labels = {row["image"]: tuple(row["labels"].split()) for row in rows}
-    names = frozenset(name for found in labels.values() for name in found)
+    class_names = frozenset(name for names in labels.values() for name in names)
     augmented = tuple(row["image"] for row in rows if row["split"] == AUGMENTED[0])
-    return _Published(augmented, MappingProxyType(labels), names)
+    return _Published(augmented, MappingProxyType(labels), class_names)

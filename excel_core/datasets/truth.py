@@ -122,7 +122,7 @@ def voc_truth(root: Path, split: str, class_names: tuple[str, ...]) -> TruthDoor
 
 @dataclass(frozen=True)
 class TrueMask:
-    """One image's mask (height, width) behind the door it is read through: what the fully supervised mode trains on."""
+    """One image's mask (height, width), to be read through its door: the target of the fully supervised mode."""
 
     truth: Truth
     image_id: str

@@ -46,8 +46,8 @@ def read_split(root: Path, split: str, class_names: Sequence[str]) -> list[str]:
 
 
 def check_voc_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
-    """Raise DataError, in a line that names the setting, for a split without a list, for lists that name more images that are
-    not there than `read_voc` tolerates, and for labels that are nowhere. Looks for every image once and opens none."""
+    """Raise DataError, in a line that names the setting: for a split without a list, for lists of which more images are missing
+    than `read_voc` tolerates, and for images without labels. Looks for every image once and opens none."""
     ids, absent = {}, {}
     for split, setting in spec.settings_of_splits.items():
         if list_file(root, split) is None and not (has_voc_classes(class_names) and split in AUGMENTED):
@@ -59,15 +59,15 @@ def check_voc_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) 
         ids[split] = read_split(root, split, class_names)
         absent[split] = [image_id for image_id in ids[split] if image_file(root, image_id) is None]
     _check_labels(root, spec, class_names, {name for split in spec.labelled_splits for name in ids[split]})
-    every, missing = ({name for listed in lists.values() for name in listed} for lists in (ids, absent))
+    listed_ids, missing = ({name for listed in lists.values() for name in listed} for lists in (ids, absent))
     without = [split for split in ids if len(absent[split]) == len(ids[split])]
-    if without or (not spec.partial and len(missing) > most_bad(len(every), spec.max_bad)):
+    if without or (not spec.partial and len(missing) > most_bad(len(listed_ids), spec.max_bad)):
         worst = without[0] if without else max(absent, key=lambda split: len(absent[split]))
         raise DataError(_missing(root, spec, worst, absent[worst], len(ids[worst])))
 
 
 def _check_labels(root: Path, spec: DatasetSpec, class_names: Sequence[str], ids: set[str]) -> None:
-    """DataError where the folder has no labels at all and the published ones do not know all images."""
+    """DataError where the folder has no labels at all and the published ones lack some image."""
     if (root / "labels.csv").is_file() or (root / "Annotations").is_dir():
         return
     published = spec.labels == "published" and has_voc_classes(class_names)
@@ -80,9 +80,9 @@ def _check_labels(root: Path, spec: DatasetSpec, class_names: Sequence[str], ids
 
 
 def _missing(root: Path, spec: DatasetSpec, split: str, absent: Sequence[str], listed: int) -> str:
-    """What an error says about a list with too many images that are not there."""
+    """The message about a list with too many missing images."""
     path, setting = list_file(root, split), spec.settings_of_splits[split]
-    what = f"{path.relative_to(root).as_posix()} lists" if path else f"the list {split}, which comes with excel, has"
+    source = f"{path.relative_to(root).as_posix()} lists" if path else f"the list {split}, which comes with excel, has"
     examples = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
     advice = ["get the whole data set"]
     if split == spec.train_split != "train" and list_file(root, "train"):
@@ -90,7 +90,7 @@ def _missing(root: Path, spec: DatasetSpec, split: str, absent: Sequence[str], l
     if len(absent) < listed:
         advice.append("take the images that are there: --set dataset.partial=true")
     return (
-        f"{setting.partition('=')[0]}: {what} {listed:,} images, of which {len(absent):,} are not in {root / IMAGES}: "
+        f"{setting.partition('=')[0]}: {source} {listed:,} images, of which {len(absent):,} are not in {root / IMAGES}: "
         f"{examples}; {', or '.join(advice)}"
     )
 

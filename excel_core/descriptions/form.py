@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import cache
 
-__all__ = ["CLIP_TOKENS", "FormCheck", "form_problem", "length_problem", "whole_problem"]
+__all__ = ["CLIP_SIGNS", "CLIP_TOKENS", "FormCheck", "form_problem", "length_problem", "whole_problem"]
 
 CLIP_TOKENS = 77  # start and end tokens included; what lies beyond is cut off without a word
+CLIP_SIGNS = ("<|startoftext|>", "<|endoftext|>")  # its tokenizer takes these words for the tokens themselves
+SHOWN = 60  # characters of a text that an error quotes
 FormCheck = Callable[[str, str], str | None]
 
 
@@ -22,7 +24,8 @@ def form_problem(text: str, prefix: str) -> str | None:
 def length_problem(text: str) -> str | None:
     """What CLIP would cut off, or None."""
     count = len(_tokenizer().encode(text)) + 2
-    return f"is {count} of CLIP's tokens long, at most {CLIP_TOKENS} fit: {text!r}" if count > CLIP_TOKENS else None
+    quoted = repr(text[:SHOWN]) + "…" * (len(text) > SHOWN)
+    return f"is {count} of CLIP's tokens long, at most {CLIP_TOKENS} fit: {quoted}" if count > CLIP_TOKENS else None
 
 
 def whole_problem(text: str, prefix: str) -> str | None:

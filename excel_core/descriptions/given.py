@@ -14,7 +14,7 @@ from typing import Any
 
 from excel_core.checked_yaml import error_at, read_text
 from excel_core.descriptions.files import FORMAT, Descriptions
-from excel_core.descriptions.form import length_problem
+from excel_core.descriptions.form import CLIP_SIGNS, length_problem
 from excel_core.errors import PromptError
 from excel_core.prompts import ClassPrompt, PromptSet
 
@@ -35,21 +35,21 @@ class GivenDescriptions:
 
     def keys(self, prompts: PromptSet) -> dict[str, str]:
         """Class name → the file's key for it, of the classes that it has; PromptError where two keys fit one class alike."""
-        found: dict[str, str] = {}
+        key_of: dict[str, str] = {}
         for fits in (_same_name, _same_letters, _same_prompt):
-            for one in (one for one in prompts.classes if one.name not in found):
-                keys = [key for key in self.texts if key not in found.values() and fits(key, one)]
+            for prompt in (prompt for prompt in prompts.classes if prompt.name not in key_of):
+                keys = [key for key in self.texts if key not in key_of.values() and fits(key, prompt)]
                 if len(keys) > 1:
                     raise PromptError(
-                        f"{self.path}: {' and '.join(map(repr, keys))} both fit class {one.name!r}; leave one out"
+                        f"{self.path}: {' and '.join(map(repr, keys))} both fit class {prompt.name!r}; leave one out"
                     )
                 if keys:
-                    found[one.name] = keys[0]
-        return found
+                    key_of[prompt.name] = keys[0]
+        return key_of
 
     def described(self, prompts: PromptSet, n: int | None = None) -> Descriptions:
-        """The first n texts of every class of `prompts`; None: as many of each as the shortest has. PromptError names a class
-        that is lacking, or has fewer."""
+        """The first n texts of every class of `prompts`; None: as many of each as the class with fewest has. PromptError names
+        a class that is lacking or has fewer."""
         keys = self.keys(prompts)
         lacking = [name for name in prompts.class_names if name not in keys]
         if lacking:
@@ -89,15 +89,17 @@ def _parsed(path: Path) -> Object:
     """The file's object, no key of any object twice."""
     twice: list[str] = []
 
-    def pairs(found: list[tuple[str, Any]]) -> Object:
-        names = [name for name, _ in found]
+    def as_object(members: list[tuple[str, Any]]) -> Object:
+        names = [name for name, _ in members]
         twice.extend(name for name in names if names.count(name) > 1)
-        return dict(found)
+        return dict(members)
 
     try:
-        root = json.loads(read_text(path), object_pairs_hook=pairs)
+        root = json.loads(read_text(path).removeprefix("\ufeff"), object_pairs_hook=as_object)  # the mark of Windows' editors
     except json.JSONDecodeError as error:
         raise error_at(path, error.lineno, "file", f"not valid JSON: {error.msg}", "correct it") from None
+    except ValueError:  # of numbers alone, past some thousand digits
+        raise PromptError(f"{path}: not valid JSON: a number too long to read; write {{class: [text, …]}}") from None
     except RecursionError:
         raise PromptError(f"{path}: not valid JSON: nested too deeply; write {{class: [text, …]}}") from None
     if twice:
@@ -112,21 +114,21 @@ def _object(path: Path, field: str, value: Any) -> Object:
 
 
 def _texts(path: Path, field: str, value: Any) -> dict[str, str]:
-    """name → text."""
-    found = _object(path, field, value)
-    for name, inner in found.items():
+    """An object of texts: name → text."""
+    members = _object(path, field, value)
+    for name, inner in members.items():
         if not isinstance(inner, str):
             raise PromptError(f"{path}: {field}.{name}: must be text, got {type(inner).__name__}; write it in quotes")
-    return found
+    return members
 
 
 def _class_texts(path: Path, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise PromptError(f"{path}: class {name!r}: must be a list of texts, got {json.dumps(value)[:40]}; write [text, …]")
     for i, text in enumerate(value):
-        wrong = _problem(text)
-        if wrong is not None:
-            raise PromptError(f"{path}: class {name!r}[{i}]: {wrong}; rewrite it")
+        problem = _problem(text)
+        if problem is not None:
+            raise PromptError(f"{path}: class {name!r}[{i}]: {problem}; rewrite it")
     return tuple(text.lower() for text in value)
 
 
@@ -136,6 +138,8 @@ def _problem(text: Any) -> str | None:
         return f"must be text, got {type(text).__name__}"
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         return "holds half of a character"  # JSON can write it, no file can hold it
+    if any(sign in text.lower() for sign in CLIP_SIGNS):
+        return f"holds {' or '.join(CLIP_SIGNS)}, at which CLIP stops to read"
     return length_problem(text.lower()) if text.strip() else "is empty"
 
 
@@ -144,21 +148,21 @@ def _letters(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).casefold()
 
 
-def _same_name(key: str, one: ClassPrompt) -> bool:
-    return key == one.name
+def _same_name(key: str, prompt: ClassPrompt) -> bool:
+    return key == prompt.name
 
 
-def _same_letters(key: str, one: ClassPrompt) -> bool:
-    return _letters(key) == _letters(one.name)
+def _same_letters(key: str, prompt: ClassPrompt) -> bool:
+    return _letters(key) == _letters(prompt.name)
 
 
-def _same_prompt(key: str, one: ClassPrompt) -> bool:
-    """Whether `key` is what the class's prompt calls it: the whole prompt, or a part between commas; where the class's name
-    does not stand in it, its first word too: `tvmonitor` of `tvmonitor screen`, which is class `tv`."""
-    prompt = one.synonyms
-    parts = {prompt, *prompt.split(",")}
-    if f" {_words(one.name)} " not in f" {_words(prompt)} ":
-        parts.update(_words(prompt).split()[:1])
+def _same_prompt(key: str, prompt: ClassPrompt) -> bool:
+    """Whether the class's prompt calls it `key`: the whole prompt does, or a part between commas. Where the prompt does not
+    hold the class's name, its first word counts too: `tvmonitor` of `tvmonitor screen`, the prompt of class `tv`."""
+    parts = {prompt.synonyms, *prompt.synonyms.split(",")}
+    words = _words(prompt.synonyms)
+    if f" {_words(prompt.name)} " not in f" {words} ":
+        parts.update(words.split()[:1])
     return _letters(key) in map(_letters, parts)
 
 
@@ -168,5 +172,5 @@ def _words(text: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:NAMED]) + (f" and {len(every) - NAMED} more" if len(every) > NAMED else "")
+    listed = list(names)
+    return ", ".join(listed[:NAMED]) + (f" and {len(listed) - NAMED} more" if len(listed) > NAMED else "")

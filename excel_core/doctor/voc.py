@@ -1,5 +1,5 @@
-"""PASCAL VOC 2012 as downloaded, with SBD's augmented masks: counts, missing and mismatched files, what to download, and what
-a run with the preset's settings makes of it."""
+"""PASCAL VOC 2012 as downloaded, with SBD's augmented masks: counts, missing and mismatched files, what to download, and
+whether a run with the preset's settings starts."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +74,7 @@ def examine_voc(
 
 
 def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
-    """Images that are there of the train_aug that comes with excel, where a run would take that."""
+    """Images of the shipped train_aug that the folder has, where a run would take that list."""
     if list_file(root, AUGMENTED[0]) or not has_voc_classes(class_names):
         return []
     return [image for image in published_list(AUGMENTED[0]) if image_file(root, image)]
@@ -82,14 +82,14 @@ def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
 
 def _shipped_list(there: int) -> Check:
     listed = len(published_list(AUGMENTED[0]))
-    said = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
+    found = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
     return Check(
-        "list train_aug", "ok" if there == listed else "note", said, (), f"right for a part of the data; else {TRAINVAL}"
+        "list train_aug", "ok" if there == listed else "note", found, (), f"right for a part of the data; else {TRAINVAL}"
     )
 
 
 def _preset_splits(root: Path, class_names: Sequence[str]) -> Check:
-    """Whether a run starts with the splits that preset voc names, as it would decide itself."""
+    """Whether a run starts with the splits of preset voc, by the run's own check."""
     spec = DatasetSpec()
     try:
         check_voc_splits(root, spec, class_names)

@@ -14,15 +14,15 @@ NAME = "published labels"
 
 
 def compare_published(root: Path, ids: Sequence[str], class_names: Sequence[str]) -> Check:
-    """A check of those of `ids` that both have labels of: labels.csv, else Annotations, beside the published ones; its state is
-    ok or note, since a run takes one of them as it is."""
+    """Compare the labels in labels.csv, else in Annotations, with the published ones, for those of `ids` that both know. The
+    check's state is ok or note, since a run takes one of them as it is."""
     table = (root / "labels.csv").is_file()
     source = "labels.csv" if table else "Annotations"
-    published, own = published_labels(), label_reader(root, class_names, "folder")
+    published, labels_of = published_labels(), label_reader(root, class_names, "folder")
     compared, other = 0, []
     for image in (image for image in ids if image in published):
         try:
-            labels = own(image)
+            labels = labels_of(image)
         except ImageError:
             continue  # said by the check of the labels, where a run would read them
         compared += 1

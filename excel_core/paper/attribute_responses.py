@@ -1,4 +1,4 @@
-"""Figure 5: where a photo answers to the attributes that weigh most in a class's text."""
+"""Figure 5: the response of a photo to the attributes that weigh most in a class's text."""
 
 from dataclasses import dataclass
 
@@ -36,9 +36,9 @@ def attribute_responses(
 ) -> AttributeResponses:
     """image (1, 3, S, S) network input → the responses of the `count` top attributes of a class, 0-based.
 
-    The paper draws responses and prints no formula. Here a response is read as eq. 1 reads a class: the similarity of the
-    calibrated patch feature P_i (static, in the joint space; method 2) with the attribute a_j, both at unit length. Not the
-    published normalisation over tokens, nor feature surgery, which compares classes: an attribute has no rivals.
+    The paper draws responses and prints no formula. Here a response is what eq. 1 is for a class: the cosine of the calibrated
+    patch feature P_i (static, in the joint space; method 2) with the attribute a_j. The published normalisation over tokens and
+    feature surgery, which compare classes, are left out.
     """
     encoded = vision.encode(image, whole=False)
     patches = F.normalize(vision.clip.project(encoded.calibrated.float())[0, 1:], dim=-1)

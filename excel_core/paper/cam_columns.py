@@ -19,11 +19,11 @@ Map = NDArray[np.float32]  # hw of the patch grid
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
 class CamColumns:
-    """CAMs (h, w) float32 in [0, 1] of one class, each with all that the ones before it have.
+    """CAMs (h, w) float32 in [0, 1] of one class; each adds a step to those before it.
 
     original: CLIP's own last tokens (q-k attention) against the plain template. calibrated: the run's calibration, SVC unless
     set otherwise; None where the run has none (`qk`). enriched: against the run's T_c; None where texts are not enriched.
-    learnt: LVC; None where the run's calibration is not SVC, to whose attention it would be added.
+    learnt: LVC; None where the run's calibration is not SVC, to which LVC adds.
     """
 
     original: Map
@@ -42,14 +42,14 @@ def cam_columns(
     vision: Vision, plain: Tensor, segmenter: Segmenter, image: Tensor, class_index: int, refine: RefineSpec, mirror: bool
 ) -> CamColumns:
     """vision: the run's, with its texts; plain (C+Z, D): its unit texts without enrichment; image (1, 3, S, S) network input →
-    the CAMs of one class, 0-based (method 2, 3 and 5). `refine` and `mirror` as `learnt_seeds` takes them."""
+    the CAMs of one class, 0-based (methods 2, 3 and 5). `refine` and `mirror` as `learnt_seeds` takes them."""
     spec, templates = vision.spec, plain.to(vision.text)
     attention = spec.calibration.attention
     original = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"attention": "qk"})})
-    unlike = not torch.equal(templates, vision.text)
+    has_enrichment = not torch.equal(templates, vision.text)
 
-    def static(look: Vision) -> Map:
-        return _one(look.cams(look.encode(image, whole=False)), class_index)
+    def static(variant: Vision) -> Map:
+        return _one(variant.cams(variant.encode(image, whole=False)), class_index)
 
     learnt = None
     if attention == "svc":
@@ -57,7 +57,7 @@ def cam_columns(
     return CamColumns(
         original=static(replace(vision, text=templates, spec=original)),
         calibrated=None if attention == "qk" else static(replace(vision, text=templates)),
-        enriched=static(vision) if unlike else None,
+        enriched=static(vision) if has_enrichment else None,
         learnt=learnt,
     )
 

@@ -1,4 +1,4 @@
-"""What was published: mIoU in [0, 1], from the paper's tables and the published training log (method 7)."""
+"""Published figures: mIoU in [0, 1], from the paper's tables and the published training log."""
 
 from types import MappingProxyType
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Figure 6: what one patch of a photo looks at: q-k attention, SVC attention, the learnt relation, and their sum in LVC."""
+"""Figure 6: the attention of one patch of a photo: q-k, SVC, the learnt relation, and their sum in LVC."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ Map = NDArray[np.float32]  # hw of the patch grid
 
 @dataclass(frozen=True, eq=False)
 class QueryMaps:
-    """What a patch at `query` (row, column) looks at: maps (h, w) float32 over all patches.
+    """The attention of the patch at `query` (row, column): maps (h, w) float32 over all patches.
 
     original: q-k attention, mean over heads and the last `blocks` blocks; it sums to 1 with the class token, which is not
-    shown. calibrated: A_svc of the last block (eq. 5), mean over heads, as that. relation: r of eq. 8, from about -6 to 6.
+    shown. calibrated: A_svc of the last block (eq. 5), mean over heads, likewise. relation: r of eq. 8, from about -6 to 6.
     learnt: A_svc plus the row softmax of the non-negative r, mean over heads (eqs. 9, 10). calibrated and learnt are None where
     the run's calibration is not SVC.
     """

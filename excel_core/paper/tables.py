@@ -1,7 +1,7 @@
-"""The rows of the paper's tables 1 to 6: which run's which result stands beside which published number.
+"""The rows of the paper's tables 1 to 6: for each row the run, its result, and the published number beside it.
 
-A table is asked of a run of one data set; table 1 has rows of VOC and of COCO, and is asked of both. Published numbers stand
-beside the presets `voc` and `coco` alone.
+A table is made for one run, and so for one data set; table 1, which has rows of VOC and of COCO, is made for a run of each.
+Published numbers stand beside the presets `voc` and `coco` alone.
 """
 
 from collections.abc import Callable
@@ -36,9 +36,9 @@ UNKNOWN = "the published figure is not known to excel"
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a table: its row's name, the run that gives it and the key in metrics.json, `published` mIoU in [0, 1], and
-    what to say beside it. Without `run` nothing is computed; with `archive` the number is the VOC server's to give: label maps
-    of that variant of the split test are packed for it."""
+    """One number of a table: the row's name, the run that gives it, its key in metrics.json, the `published` mIoU in [0, 1],
+    and a note. Without `run` nothing is computed. With `archive` VOC's server gives the number: label maps of that variant
+    of the test split are packed for it."""
 
     row: str
     run: RunSpec | None
@@ -65,7 +65,7 @@ def paper_numbers(run: RunSpec, table: str, has_test: bool = False) -> list[Numb
 
 
 def limited(run: RunSpec, images: int) -> RunSpec:
-    """`run` on the first `images` of each split that are there, its training shortened in proportion: to try it out."""
+    """`run` on the first `images` of each split, with a training shortened in proportion: to try it out."""
     edits: dict[str, dict[str, object]] = {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}}
     if run.preset in IMAGES and images < IMAGES[run.preset]:
         train, share = run.train, images / IMAGES[run.preset]
@@ -80,7 +80,7 @@ def limited(run: RunSpec, images: int) -> RunSpec:
 
 
 def _of(run: RunSpec, *kinds: str, **dataset: object) -> RunSpec:
-    """`run` of which these kinds of results are scored."""
+    """`run` with these kinds of results scored alone, and other fields of `dataset`."""
     return with_edits(run, {"evaluate": {"kinds": kinds}, "dataset": dataset})
 
 
@@ -122,18 +122,19 @@ def _components(run: RunSpec) -> list[Number]:
         "SVC + LVC": plain,
         "SVC + TSE + LVC": run,
     }
-    return [_trained(name, found, COMPONENTS[name]) for name, found in runs.items()]
+    return [_trained(name, variant, COMPONENTS[name]) for name, variant in runs.items()]
 
 
 def _attributes(run: RunSpec) -> list[Number]:
     trained = _trained_here(run)
-    nothing = [
+    rows = [
         _trained(f"none: {reading}", without_attributes(trained, mode), ATTRIBUTES[0])
         for reading, mode in NO_ATTRIBUTES.items()
     ]
-    counts = [count for count in ATTRIBUTES if count]
-    counted = {count: run if count == run.knowledge.attributes else with_attributes(trained, count) for count in counts}
-    return [*nothing, *(_trained(str(count), found, ATTRIBUTES[count]) for count, found in counted.items())]
+    for count in filter(None, ATTRIBUTES):
+        variant = run if count == run.knowledge.attributes else with_attributes(trained, count)
+        rows.append(_trained(str(count), variant, ATTRIBUTES[count]))
+    return rows
 
 
 def _trained_here(run: RunSpec) -> RunSpec:
@@ -148,7 +149,7 @@ def _trained(row: str, run: RunSpec, published: float) -> Number:
 
 
 def _calibration(run: RunSpec) -> list[Number]:
-    """Nothing is trained, so that CAMs of the seed split alone are needed."""
+    """Nothing is trained, so CAMs of the seed split are enough."""
     split, run = run.dataset.seed_splits[0], _trained_here(run)
     runs = {
         "q-k": calibrated_by(run, "qk"),
@@ -163,8 +164,8 @@ def _calibration(run: RunSpec) -> list[Number]:
         "SVC": f"SVC in the last {run.cams.calibration.depth} blocks",
     }
     return [
-        Number(names[key], _of(found, "static", train_split=split), f"seeds.static.{split}.par", CALIBRATION[key])
-        for key, found in runs.items()
+        Number(names[key], _of(variant, "static", train_split=split), f"seeds.static.{split}.par", CALIBRATION[key])
+        for key, variant in runs.items()
     ]
 
 

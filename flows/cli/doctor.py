@@ -43,9 +43,9 @@ def doctor(
             print(
                 "\n".join(filter(None, [f"{check.state}: {check.name}: {check.advice}", *(f"    {e}" for e in check.examples)]))
             )
-    other = any(check.name == PRESET_SPLITS and check.state != "ok" for check in checks)
-    said = f"a run can use it{', with the settings that the note names' if other else ''}"
-    print(f"{folder}: {said if usable(checks) else 'a run cannot use it as it is'}")
+    other_settings = any(check.name == PRESET_SPLITS and check.state != "ok" for check in checks)
+    verdict = f"a run can use it{', with the settings that the note names' if other_settings else ''}"
+    print(f"{folder}: {verdict if usable(checks) else 'a run cannot use it as it is'}")
     if json_file is not None:
         write_json(json_file, {"layout": layout, "usable": usable(checks), "checks": [asdict(check) for check in checks]})
     raise typer.Exit(0 if usable(checks) else 1)

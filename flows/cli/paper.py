@@ -1,4 +1,4 @@
-"""`excel paper`: a table or the figures of the paper, ours beside what was published."""
+"""`excel paper`: a table of the paper, ours beside the published figures, or the paper's figures 4 to 6."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def paper(
     check_runner(runner)
     _check(name, places, limit, method, text(store), clip, device, gpus, settings or [])
     ui = prefect_environment(_store(store))
-    from flows.paper import paper as paper_flow  # and Prefect with it, which reads its environment now
+    from flows.paper import paper as paper_flow  # imports Prefect, which reads its environment then
 
     path = Path(
         call_flow(paper_flow, name, *places, limit, method, str(_store(store)), clip, device, gpus, runner, settings or [])

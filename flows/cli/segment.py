@@ -10,7 +10,7 @@ from flows.cli.options import Clip, Device, Sets, Store, console, text
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
-WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (its CLIP: --clip)"
+WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (with --clip)"
 
 
 def segment(
@@ -62,7 +62,8 @@ def _check_together(weights: str | None, clip: bool, settings: bool, for_weights
         raise SettingError("--multi-scale and --crf are for --weights; without, --set refine.crf.enabled=… switches the CRF")
     if weights is None or not (clip or settings):
         return
-    if not is_published(Path(weights)):
+    path = Path(weights)
+    if not is_published(path) and (path.exists() or path.suffix != ".safetensors"):  # else loading it says that it is not there
         raise SettingError("--weights brings its own CLIP and settings: leave out --clip, --method and --set")
     if settings:
         raise SettingError("--weights brings its own settings: leave out --method and --set")

@@ -1,14 +1,14 @@
 """Peak memory of a piece of work, on the host and on a GPU.
 
-Host: resident bytes of the process that works, at their peak while the work runs, with what the process held before. Linux
-keeps this peak and begins it anew when asked to; elsewhere there is no figure. (`ru_maxrss` is none: it is the peak of the
-whole life of a process, so a stage would be given what an earlier one took.) Processes that were started meanwhile, such as a
-data loader's, add the most that they held alone, as readings every second saw it; what they share counts once.
+Host: the peak of the resident bytes of the process while the work runs, with what the process held before. Linux keeps this
+peak and resets it on request; elsewhere there is no figure. (`ru_maxrss` does not serve: it is the peak of a process' whole
+life, so a stage would be given the peak of an earlier one.) Processes that the work starts, such as a data loader's, add the
+most that they held alone, read once a second; memory that they share counts once.
 
-GPU: bytes of torch's tensors on one GPU, at their peak; CUDA's own context and what torch keeps in reserve are not in it.
+GPU: the peak of the bytes of torch's tensors on one GPU, without CUDA's context and torch's reserve.
 
-Pieces of work that run at once on threads of one process share its memory: each is given the peak of the process while it
-ran itself. What cannot be read is None; no reading fails the work.
+Pieces of work on threads of one process share its memory: each is given the peak of the process during its own time. A value
+that cannot be read is None; no reading fails the work.
 """
 
 import os
@@ -41,25 +41,25 @@ class Peak(BaseModel):
 
 
 def largest(peaks: Sequence[Peak]) -> Peak:
-    """The peak of a whole that is built from pieces: the maximum of one piece, on the host and on one GPU. One piece without
-    a host figure, and there is none for the whole; a piece without a GPU figure has used no GPU."""
+    """The peak of a whole that is built from pieces: that of the largest piece, on the host and on one GPU. The whole has no
+    host figure where a piece has none; a piece without a GPU figure has used no GPU."""
     return Peak(host_bytes=_of_all(max, [peak.host_bytes for peak in peaks]), gpu_bytes=_largest_gpu(peaks))
 
 
 def measured_by_processes(peaks: Sequence[Peak]) -> None:
-    """Tell the watch around this call that other processes did the work, each with the peak that it measured itself. The
-    work's host figure is the sum over them (this process', where that is more), its GPU figure the maximum of one GPU."""
+    """Tell the watch around this call that other processes did the work, and which peak each of them measured. The work's
+    host figure is their sum, or this process' peak where that is more; its GPU figure is the largest."""
     watch = _current.get()
     if watch is not None:
-        watch.told = list(peaks)
+        watch.reported = list(peaks)
 
 
 class MemoryWatch:
     """Measures while its block runs; `peak` is there when the block has ended. `gpu`: the block computes on a GPU."""
 
     def __init__(self, gpu: bool) -> None:
-        self.peak, self.told = Peak(), list[Peak]()
-        self.host: list[int | None] = []  # highest of each stretch of the block's time
+        self.peak, self.reported = Peak(), list[Peak]()
+        self.host: list[int | None] = []  # peak of each stretch of the block's time
         self.gpu: list[int | None] = []
         self._on_gpu = gpu
         self._children = _Children()
@@ -82,18 +82,18 @@ class MemoryWatch:
             _begin_stretch()
         self._children.end()
         own = Peak(host_bytes=_of_all(max, self.host), gpu_bytes=_of_all(max, self.gpu) if self._on_gpu else None)
-        self.peak = self._with_team(own) if self.told else self._with_children(own)
+        self.peak = self._with_team(own) if self.reported else self._with_children(own)
 
     def _with_team(self, own: Peak) -> Peak:
-        team = _of_all(sum, [peak.host_bytes for peak in self.told])
-        return Peak(host_bytes=_of_all(max, [own.host_bytes, team]), gpu_bytes=_largest_gpu([own, *self.told]))
+        team = _of_all(sum, [peak.host_bytes for peak in self.reported])
+        return Peak(host_bytes=_of_all(max, [own.host_bytes, team]), gpu_bytes=_largest_gpu([own, *self.reported]))
 
     def _with_children(self, own: Peak) -> Peak:
         return own.model_copy(update={"host_bytes": _of_all(sum, [own.host_bytes, self._children.most])})
 
 
-# The highest resident size is one number a process, so a watch that begins or ends closes a stretch of time for all of them:
-# each open one is given the peak of the stretch, and the next stretch begins at what is held then.
+# A process has one peak of resident memory. So a watch that begins or ends closes a stretch of time for all watches: each open
+# one is given the peak of the stretch, and the next stretch begins at the memory held then.
 _watches: list[MemoryWatch] = []
 _lock = threading.Lock()
 _current: ContextVar[MemoryWatch | None] = ContextVar("memory_watch", default=None)
@@ -107,7 +107,7 @@ def _close_stretch() -> None:
 
 
 def _begin_stretch() -> None:
-    """Where a peak cannot begin anew it would be that of earlier work: the watches then have none."""
+    """Where the peak cannot be reset, it would be that of earlier work: the watches then have none."""
     host, gpu = _attempt(_reset_host), _attempt(_reset_gpu)
     for watch in _watches:
         watch.host.append(host)
@@ -115,7 +115,7 @@ def _begin_stretch() -> None:
 
 
 def _after_fork() -> None:
-    """What this process measures is not its child's to end, and another thread may have held the lock."""
+    """A child has no part in its parent's watches, and another thread may have held the lock at the fork."""
     global _lock
     _lock = threading.Lock()
     _watches.clear()
@@ -178,15 +178,15 @@ class _Children:
 
 
 def _descendants() -> set[int]:
-    """Ids of the processes that this one started, and of those that they did."""
-    found: set[int] = set()
+    """Ids of this process' children, their children, and so on."""
+    processes: set[int] = set()
     pending = [os.getpid()]
     while pending:
         for listed in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
-            born = set(map(int, (_attempt(listed.read_text) or "").split())) - found
-            found |= born
-            pending += born
-    return found
+            children = set(map(int, (_attempt(listed.read_text) or "").split())) - processes
+            processes |= children
+            pending += children
+    return processes
 
 
 def _held_alone(pid: int) -> int:
@@ -197,10 +197,10 @@ def _held_alone(pid: int) -> int:
 
 def _bytes_in(file: Path, field: str) -> int:
     """A field of one of the kernel's files that give kilobytes."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", file.read_text(), re.M)
-    if found is None:
+    match = re.search(rf"^{field}:\s+(\d+) kB", file.read_text(), re.M)
+    if match is None:
         raise ValueError(f"{file} has no {field}")
-    return 1024 * int(found[1])
+    return 1024 * int(match[1])
 
 
 def _attempt(read: Callable[[], T]) -> T | None:

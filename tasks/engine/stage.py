@@ -20,7 +20,7 @@ __all__ = ["Need", "Part", "Place", "Stage", "Work", "always"]
 
 
 def always(run: RunSpec) -> bool:
-    """For a stage that opens masks whatever the run."""
+    """`sees_masks` of a stage that opens masks in every run."""
     return True
 
 
@@ -64,9 +64,9 @@ class Stage:
     `parts(work)` lists the parts and `build_part(work)` builds one (`work.part`); `build(work)` gets them in `work.parts`.
     `needs(run, place)` adds inputs under names of their own. `takes(work)` says what it depends on of its inputs, where that is
     less than all of their content; parts say it for themselves. `reads_data`: the world, where it is the data, is an input.
-    `sees_masks(run)`: for scoring, and for training in the fully supervised mode alone; every other stage runs under the mask
-    guard. `reads_labels`: there, it may open
-    the files that hold labels and masks in one, for the labels. `resumable` keeps a partial folder for the next try.
+    `sees_masks(run)`: it may open masks, for scoring or for fully supervised training; every other stage runs under the mask
+    guard. `reads_labels`: there, it may open the files that hold both labels and masks. `resumable` keeps a partial folder for
+    the next try.
     `parallel` is where parts may run: threads of this process, or a cluster's workers.
     `on_device`: it computes on the place's device, in its parts where it has any.
     """

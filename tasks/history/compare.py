@@ -26,9 +26,9 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
     share no result or image.
     """
     metrics = [read_json(record.output("evaluate") / "metrics.json") for record in (a, b)]
-    taught = [found.get("supervision", "labels") for found in metrics]
-    if taught[0] != taught[1]:
-        masked = a.id if taught[0] == "masks" else b.id
+    supervision = [scored.get("supervision", "labels") for scored in metrics]
+    if supervision[0] != supervision[1]:
+        masked = a.id if supervision[0] == "masks" else b.id
         raise SettingError(f"run {masked} was trained on true masks, the other on image-level labels: they are not compared")
     shared = [key for key in metrics[0]["results"] if key in metrics[1]["results"]]
     if not shared:

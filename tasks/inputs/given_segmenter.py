@@ -1,4 +1,5 @@
-"""The segmenter that a run is given (`train.from_checkpoint`) instead of training one: read, checked, and said where from."""
+"""The segmenter that a run takes from a checkpoint (`train.from_checkpoint`) instead of training one: reading and checking it,
+and the words that name its source."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def check_checkpoint_settings(run: RunSpec) -> None:
 
 
 def check_given_segmenter(run: RunSpec, data: Path | None, device: str) -> None:
-    """Before any stage: ModelError where the checkpoint is none, or not for the run's classes, segmenter or CLIP."""
+    """Before any stage: ModelError where the file is no checkpoint, or its classes, sizes or CLIP are not the run's."""
     if run.train.from_checkpoint is not None:
         classes = len(class_set(run, data).class_names)
         given_segmenter(run, classes, cached_clip(run.clip.model, device))
@@ -53,7 +54,7 @@ def given_by(run: RunSpec) -> list[str] | None:
 
 
 def given_words(summary: dict[str, Any]) -> str:
-    """From the summary of `train`, where its segmenter comes from; "" where it was trained."""
+    """Where the segmenter comes from, by the summary of `train`; "" where it was trained."""
     if "checkpoint" not in summary:
         return ""
     differs = f"; trained otherwise: {', '.join(summary['differs'])}" if summary["differs"] else ""

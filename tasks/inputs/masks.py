@@ -6,11 +6,11 @@ from typing import Any
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.truth import Truth
 from tasks.engine.code_version import code_version
-from tasks.engine.stage import Work
-from tasks.inputs.records import Record, records
+from tasks.engine.stage import Part, Work
+from tasks.inputs.records import Record, image_parts, records
 from tasks.inputs.vision import classes_of
 
-__all__ = ["masked_rows", "masks_key", "missing_masks", "truth_of"]
+__all__ = ["masked_parts", "masked_rows", "masks_key", "missing_masks", "truth_of"]
 
 
 def truth_of(work: Work, split: str) -> Truth:
@@ -38,3 +38,19 @@ def masks_key(work: Work, split: str, rows: Sequence[Record]) -> Any:
         return {"world": code_version("tasks.world")}
     truth = truth_of(work, split)
     return [truth.version(row.id) for row in rows]
+
+
+def masked_parts(work: Work, key: dict[str, Any], max_images: int | None = None) -> list[Part]:
+    """One part a shard of the first so many images with a mask of each validation split. A part depends on `key`, its images
+    and their masks."""
+    return [
+        part
+        for split in work.run.dataset.val_splits
+        for part in image_parts(
+            work,
+            split,
+            records(work, split),
+            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
+            among=masked_rows(work, split)[:max_images],
+        )
+    ]

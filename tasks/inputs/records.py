@@ -63,7 +63,7 @@ def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[
 
 
 def cam_records(work: Work, split: str) -> list[Record]:
-    """The images of one of `dataset.cam_splits` that none before it has: an image of several is computed once, in the first."""
+    """Images of one of `dataset.cam_splits` that are in none before it: an image of several is computed once, in the first."""
     splits = work.run.dataset.cam_splits
     earlier = {row.id for other in splits[: splits.index(split)] for row in records(work, other)}
     return [row for row in records(work, split) if row.id not in earlier]
@@ -95,8 +95,8 @@ def image_parts(
     """One part a shard of `rows`; `key(shard's name, shard's rows)` is what the part depends on beside its rows.
 
     `among`: those of `rows` that the parts are about, where that is not all of them; shards are cut and named as if it
-    were, so that they fit the shards of a stage that is about more. `scored`: the split that these are scored as, where that
-    is another one. Parts are named SPLIT-iofn, with `what-` before it, or `what-SCORED-in-`. A
+    were, so that they fit the shards of a stage that is about more. `scored`: the split that the images are scored as, where it
+    is another than `split`. Parts are named SPLIT-iofn, with `what-` before it, or `what-SCORED-in-`. A
     shard is the images whose ids' digests begin alike, so that an image added or removed touches its own shard alone, until
     the number of shards doubles.
     """

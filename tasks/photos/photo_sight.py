@@ -77,9 +77,9 @@ def training_free_sight(names: tuple[str, ...], run: RunSpec, place: Place) -> S
 def _knowledge(names: tuple[str, ...], run: RunSpec, place: Place) -> tuple[Knowledge, tuple[str, ...]]:
     """The knowledge base of the named classes with the descriptions that there are of them, and what to say about it."""
     prompts = named_classes(names)
-    found = _descriptions(prompts, run)
-    texts = [text for name in names for text in found.get(name, ())]
-    missing = [name for name in names if name not in found]
+    described = _descriptions(prompts, run)
+    texts = [text for name in names for text in described.get(name, ())]
+    missing = [name for name in names if name not in described]
     spec = _fitting(run.knowledge, len(set(texts)))
     if missing and spec.mode in ("class_means", "own_descriptions"):
         raise SettingError(
@@ -94,9 +94,10 @@ def _knowledge(names: tuple[str, ...], run: RunSpec, place: Place) -> tuple[Know
     notes: tuple[str, ...] = ()
     if missing and run.knowledge.mode != "none":
         source = f"are in {run.describe.file}" if run.describe.provider == "file" else "come with excel"
-        others = "the attributes of the other classes" if texts else "nothing"
-        others = others if ready is None else f"the attributes of {run.knowledge.attributes_file}"
-        notes = (f"no descriptions of {', '.join(missing)} {source}: the name alone is used, enriched by {others}",)
+        attributes = "the attributes of the other classes" if texts else "nothing"
+        if ready is not None:
+            attributes = f"the attributes of {run.knowledge.attributes_file}"
+        notes = (f"no descriptions of {', '.join(missing)} {source}: the name alone is used, enriched by {attributes}",)
     return build_knowledge(templates, background, descriptions, spec, ready), notes
 
 
@@ -106,8 +107,8 @@ def _descriptions(prompts: PromptSet, run: RunSpec) -> dict[str, tuple[str, ...]
         return known_descriptions(prompts.class_names, run.describe.n)
     given = given_descriptions(run.describe)
     keys = given.keys(prompts)
-    there = replace(prompts, classes=tuple(one for one in prompts.classes if one.name in keys))
-    return given.described(there, run.describe.n).texts
+    known = replace(prompts, classes=tuple(prompt for prompt in prompts.classes if prompt.name in keys))
+    return given.described(known, run.describe.n).texts
 
 
 def _fitting(spec: KnowledgeSpec, descriptions: int) -> KnowledgeSpec:
@@ -117,17 +118,17 @@ def _fitting(spec: KnowledgeSpec, descriptions: int) -> KnowledgeSpec:
         return spec
     if not descriptions:
         return spec.model_copy(update={"mode": "none"})
-    if spec.attributes is None:  # the clustering itself takes as many as fit
+    if spec.attributes is None:  # k-means takes as many as fit
         return spec
     most = max(1, descriptions // DESCRIPTIONS_AN_ATTRIBUTE)
     return spec.model_copy(update={"attributes": min(spec.attributes, most)})
 
 
 def find_segmenter(weights: str, store: Path, device: str, clip: str | None = None) -> TrainedSegmenter:
-    """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, for which `clip` is meant,
-    else a run of the store."""
+    """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, or else a run of the store.
+    `clip` names the CLIP of a checkpoint."""
     path = Path(weights)
-    if is_published(path) or (path.suffix in (".pth", ".pt") and not path.exists()):
+    if is_published(path):
         return published_trained(path, device, clip)
     if path.suffix == ".safetensors" or path.is_file():
         return load_portable(path, device)

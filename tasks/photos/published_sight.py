@@ -1,4 +1,4 @@
-"""A segmenter that the published code trained, for single photos: with the CLIP and the class set that its file leaves out."""
+"""A segmenter that the published code trained, for single photos: with a CLIP and a class set, which its file does not name."""
 
 from pathlib import Path
 

@@ -46,6 +46,6 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
 def _check_clip(record: RunRecord) -> None:
     """A file that has changed since would be another encoder under this run's head."""
     outside = read_marker(record.output("knowledge"))["origin"]["basis"]["outside"]
-    used = outside["clip"] if isinstance(outside, dict) else outside  # runs of before there were files of attributes
+    used = outside["clip"] if isinstance(outside, dict) else outside  # of a run that is older than knowledge.attributes_file
     if clip_fingerprint(record.run, Place(store=Path())) != used:
         raise ModelError(f"{record.run.clip.model}: these weights are no longer those that run {record.id} used; run it again")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from excel_core.attributes_file import load_attributes
-from excel_core.clip_weights import joint_width, load_clip
+from excel_core.clip_weights import clip_sizes, load_clip
 from excel_core.errors import ModelError, SettingError
 from tests.conftest import SHARED
 
@@ -83,6 +83,11 @@ def saved(path, value):
         ("a.pth", {"bank": torch.zeros(8, 5)}, "expected one matrix of real numbers, got 1 tensors: bank"),
         ("a.pth", [], "expected one matrix of real numbers, got list"),
         ("a.safetensors", {"b": torch.zeros(8, 5), "a": torch.zeros(8)}, "got 2 tensors: a, b"),
+        ("a.npy", np.full((5, 8), 1e300), "holds values that are not finite"),  # in float32
+        ("a.npy", np.full((5, 8), 1e30, np.float32), "holds values that are not finite"),  # T_c would be none
+        ("a.npy", np.eye(5, 8)[[0, 1, 1, 3, 4]] * [[1], [0], [1], [1], [1]], "an attribute of zeros alone"),
+        ("a.pth", torch.zeros(5, 8, device="meta"), r"sparse, quantised or absent numbers, float32 of shape \(5, 8\)"),
+        ("a.pth", torch.eye(5, 8).to_sparse(), r"sparse, quantised or absent numbers, float32 of shape \(5, 8\)"),
         ("a.bin", b"", r"unknown kind of file; valid: \.pth, \.pt, \.npy, \.safetensors"),
     ],
 )
@@ -93,6 +98,24 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(name, value, says, tm
     message = str(caught.value)
     assert message.startswith("knowledge.attributes_file: ") and str(path) in message and "\n" not in message
     assert "this must never be printed" not in capsys.readouterr().out
+
+
+def test_nothing_is_said_beside_the_error(tmp_path, recwarn):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(Harmful(), protocol=4))  # at whose protocol torch would wonder
+    with pytest.raises(SettingError):
+        load_attributes(tmp_path / "a.pth", WIDTH)
+    assert not recwarn.list
+
+
+def test_a_suffix_may_be_in_capitals(centroids, tmp_path):
+    torch.save(centroids, tmp_path / "A.PTH")
+    assert torch.equal(load_attributes(tmp_path / "A.PTH", WIDTH), centroids)
+
+
+def test_a_folder_is_no_missing_file(tmp_path):
+    (tmp_path / "a.pth").mkdir()
+    with pytest.raises(SettingError, match=r"a\.pth' is not a file; give the path"):
+        load_attributes(tmp_path / "a.pth", WIDTH)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -106,20 +129,26 @@ def test_the_harmful_file_would_run_code_elsewhere(capsys):
     assert "this must never be printed" in capsys.readouterr().out
 
 
-def test_the_width_is_known_before_any_weights_are_read():
-    assert (joint_width("excel-tiny"), joint_width("ViT-B-16:openai"), joint_width("ViT-L-14:openai")) == (128, 512, 768)
-    assert load_clip("excel-tiny").encode_texts(["a dog."]).shape[1] == joint_width("excel-tiny")
+def test_the_sizes_are_known_before_any_weights_are_read():
+    assert (clip_sizes("excel-tiny").joint, clip_sizes("ViT-B-16:openai").joint, clip_sizes("ViT-L-14:openai").joint) == (
+        128,
+        512,
+        768,
+    )
+    assert (clip_sizes("excel-tiny").patch, clip_sizes("excel-tiny").blocks) == (8, 8)
+    assert (clip_sizes("ViT-B-16:openai").patch, clip_sizes("ViT-L-14:openai").blocks) == (16, 24)
+    assert load_clip("excel-tiny").encode_texts(["a dog."]).shape[1] == clip_sizes("excel-tiny").joint
     with pytest.raises(ModelError, match="unknown CLIP model"):
-        joint_width("ViT-X:openai")
+        clip_sizes("ViT-X:openai")
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
 @pytest.mark.parametrize(("data", "count", "classes"), [("pascal_voc", 112, 20), ("ms_coco", 224, 80)])
 def test_the_authors_own_banks(data, count, classes):
     path = PUBLISHED / f"{data}_desc_clip_ViT-B-16_gpt4.0_cluster_{count}_embedding_bank.pth"
-    found = load_attributes(path, joint_width("ViT-B-16:openai"))
+    found = load_attributes(path, clip_sizes("ViT-B-16:openai").joint)
     assert found.shape == (count, 512) and (found.norm(dim=1) <= 1 + 1e-5).all() and (found.norm(dim=1) < 0.999).any()
     columns, flags = torch.load(path, weights_only=True)
     assert flags.shape == (classes, count) and torch.equal(found, columns.T)
     with pytest.raises(SettingError, match=rf"expected attributes of width 128, .*, got 512 × {count}"):
-        load_attributes(path, joint_width("excel-tiny"))
+        load_attributes(path, clip_sizes("excel-tiny").joint)

@@ -86,8 +86,9 @@ class _Evil:
 
 def test_pickled_code_is_never_run(known, tmp_path, capsys):
     torch.save({"state_dict": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ModelError, match="not readable as weights"):
+    with pytest.raises(ModelError, match="not readable as weights") as refused:
         load_clip(f"small:{tmp_path / 'evil.pt'}")
+    assert "\n" not in str(refused.value)
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match="not readable as weights"):
         load_clip(f"small:{tmp_path / 'junk.safetensors'}")

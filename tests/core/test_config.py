@@ -81,6 +81,10 @@ def test_ids_of_digits_are_quoted():
     assert run.figures.images == ("2007_000033", "aeroplane")
 
 
+def test_the_word_true_needs_no_quotes():
+    assert with_settings(preset("voc"), ["cams.calibration.layers=true"]).cams.calibration.layers == "true"
+
+
 def test_unknown_preset_and_method():
     with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, photos, demo"):
         preset("vco")

@@ -87,7 +87,7 @@ def test_a_name_goes_before_a_prompt(write):
         load_given(write(authors(["sofa"]))).described(prompts, 1)
 
 
-LONG = "a clean origami dog. it has " + "very " * 80 + "long ears."
+LONG = "a clean origami dog. it has " + "very " * 80 + "long ears." + " and a tail" * 4000
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ LONG = "a clean origami dog. it has " + "very " * 80 + "long ears."
         (authors(["cat", "hound"]), "no descriptions of 'dog'; its other classes: 'hound'; add them"),
         (authors(["cat"]) | authors(["dog"], 2), "class 'dog' has 2 descriptions, describe.n=3 are needed; add more or lower"),
         (authors(["cat", "Dog", "DOG"]), "'Dog' and 'DOG' both fit class 'dog'; leave one out"),
-        (authors() | {"dog": ["a", LONG]}, "class 'dog'[1]: is 92 of CLIP's tokens long, at most 77 fit"),
+        (authors() | {"dog": ["a", LONG]}, "class 'dog'[1]: is 12092 of CLIP's tokens long, at most 77 fit"),
         (authors() | {"dog": ["a", "  "]}, "class 'dog'[1]: is empty"),
         (authors() | {"dog": ["a", 7]}, "class 'dog'[1]: must be text, got int"),
         (authors() | {"dog": "a dog"}, "class 'dog': must be a list of texts"),
@@ -105,6 +105,8 @@ LONG = "a clean origami dog. it has " + "very " * 80 + "long ears."
         ('{"cat": ["a"],\n "cat": ["b"]}', "key 'cat' is given twice"),
         ('{"cat": ["a"],\n "dog": ["b"', "given.json:2: file: not valid JSON"),
         ("[" * 100_000, "not valid JSON: nested too deeply"),
+        ('{"dog": ' + "9" * 5000 + "}", "not valid JSON: a number too long to read"),
+        (authors() | {"dog": ["a", "a dog <|EndOfText|> with fur"]}, "class 'dog'[1]: holds <|startoftext|> or <|endoftext|>"),
         ("[1]", "file: must be an object, got list"),
         ("{}", "holds no class"),
         ({"format": "excel-descriptions/2", "classes": authors()}, "format: must be 'excel-descriptions/1'"),
@@ -116,7 +118,12 @@ def test_a_bad_file_is_refused_in_one_line(write, value, says):
     with pytest.raises(PromptError) as caught:
         load_given(write(value)).described(PETS, 3)
     message = str(caught.value)
-    assert says in message and "given.json" in message and "\n" not in message
+    assert says in message and "given.json" in message and "\n" not in message and len(message) < 500
+
+
+def test_a_file_may_begin_as_windows_editors_have_it(tmp_path):
+    (tmp_path / "given.json").write_text(json.dumps(authors()), encoding="utf-8-sig")
+    assert load_given(tmp_path / "given.json").keys(PETS) == {"cat": "cat", "dog": "dog"}
 
 
 def test_classes_that_differ_between_coco_and_the_authors(write):

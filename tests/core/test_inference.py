@@ -6,23 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from excel_core.clip import normalise_pixels
-from excel_core.config import CamSpec, PredictSpec, SegmenterSpec
+from excel_core.config import PredictSpec
 from excel_core.inference import scale_plan, segment_multi_scale, segment_single_scale
 from excel_core.presets import preset
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Vision(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
-
-
-@pytest.fixture
-def segmenter():
-    torch.manual_seed(0)
-    return Segmenter(4, 32, 3, SegmenterSpec(width=16, layers=1, heads=2)).eval()
 
 
 @pytest.fixture

@@ -1,28 +1,13 @@
 """Seeds of the learnt calibration: the pair of a photo and its mirror, by the core's pieces one after the other."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
 from excel_core.calibration import relation_of
-from excel_core.config import CamSpec, RefineSpec, SegmenterSpec
+from excel_core.config import RefineSpec
 from excel_core.lvc import learnt_seeds
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
 
 REFINE = RefineSpec.model_validate({"affinity": {"layers": 2}})
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Vision(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
-
-
-@pytest.fixture
-def segmenter():
-    torch.manual_seed(0)
-    return Segmenter(4, 32, 3, SegmenterSpec(width=16, layers=1, heads=2)).eval()
 
 
 @torch.inference_mode()

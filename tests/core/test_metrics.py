@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from excel_core.errors import DataError, MaskLeakError, SettingError
 from excel_core.metrics import (
     average_precision,
     confusion_matrix,
+    confusion_of_counts,
     evaluate_folders,
     mean_average_precision,
+    pixel_counts,
     scores,
 )
 from excel_core.palette import save_labels_png
@@ -36,6 +39,15 @@ def test_confusion_counts_every_pixel_that_is_not_ignored(pair: np.ndarray) -> N
     matrix = confusion_matrix(truth, prediction, 4)
     np.testing.assert_array_equal(matrix, expected)
     assert matrix.dtype == np.int64
+
+
+@given(pair=PIXELS)
+def test_counts_by_cell_add_up_to_the_confusion(pair: np.ndarray) -> None:
+    truth, prediction = pair[0], np.where(pair[1] == 255, 0, pair[1])
+    whole = confusion_matrix(truth, prediction, 4)
+    assert (pixel_counts(whole)["pixels"] > 0).all()
+    rows = [pixel_counts(confusion_matrix(a, b, 4)) for a, b in zip(truth, prediction, strict=True)]
+    np.testing.assert_array_equal(confusion_of_counts(pd.concat(rows), 4), whole)
 
 
 @given(pair=PIXELS)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from excel_core.calibration import calibrated_features, relation_of
-from excel_core.config import CamSpec, KnowledgeSpec, RefineSpec, SegmenterSpec
+from excel_core.config import CamSpec, KnowledgeSpec, RefineSpec
 from excel_core.errors import SettingError
 from excel_core.knowledge import build_knowledge
 from excel_core.lvc import learnt_seeds
@@ -17,7 +17,6 @@ from excel_core.paper.attribute_responses import attribute_responses
 from excel_core.paper.cam_columns import cam_columns
 from excel_core.paper.query_patch import query_maps, strongest_patch
 from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
 
 REFINE = RefineSpec.model_validate({"affinity": {"layers": 2}})
 PRINTED = {"features": "over_channels", "surgery": False, "minmax": "patches"}  # eq. 1 as printed
@@ -32,12 +31,6 @@ def seen(clip, calibration=(), **spec):
     text = torch.cat([1.7 * unit(3, 16, seed=5), unit(5, 16)[3:]])
     fields = {"image_size": 48, "calibration": {"depth": 2, **dict(calibration)}}
     return Vision(clip, text, 3, CamSpec.model_validate(fields | spec))
-
-
-@pytest.fixture
-def segmenter():
-    torch.manual_seed(0)
-    return Segmenter(4, 32, 3, SegmenterSpec(width=16, layers=1, heads=2)).eval()
 
 
 @torch.inference_mode()

@@ -170,6 +170,11 @@ def test_unknown_weights_are_named(state, fit, key, message):
         fit(state | {f"module.{key}": torch.zeros(2)})
 
 
+def test_weights_that_are_there_twice_are_not_chosen_from(state, fit):
+    with pytest.raises(ModelError, match=r"some weights twice, with and without `module\.`"):
+        fit(state | {"decoder.linear_pred.bias": torch.ones(21)})
+
+
 def test_weights_of_wrong_shape_and_no_numbers_are_named(state, fit):
     key = "module.decoder.linear_pred.bias"
     with pytest.raises(ModelError, match=r"decoder.linear_pred.bias must be \(21,\), got \(20,\)"):
@@ -205,7 +210,9 @@ def test_a_pickle_with_code_is_refused_unexecuted(state, tmp_path):
         (lambda path: path.write_bytes(b""), "neither a file of torch nor safetensors"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "cannot be read as weights alone"),
         (lambda path: torch.save([1, 2], path), "holds no state dict"),
-        (lambda path: torch.save({"lr": 0.1}, path), "no state dict of tensors alone: lr"),
+        (lambda path: torch.save({"lr": 0.1}, path), "no state dict of dense tensors alone: lr"),
+        (lambda path: torch.save({"a": torch.zeros(2, device="meta")}, path), "no state dict of dense tensors alone: a"),
+        (lambda path: torch.save({"a": torch.eye(2).to_sparse()}, path), "no state dict of dense tensors alone: a"),
         (lambda path: torch.save({"visual.proj": torch.zeros(2)}, path), "no decoder_fts_fuse.* but visual.proj"),
     ],
 )
@@ -236,6 +243,15 @@ def test_what_is_computed_otherwise_is_said(clip, state, tmp_path):
 
 def test_files_of_other_kinds_are_not_taken_for_one(tmp_path):
     save_file({"segmenter.neck": torch.zeros(2)}, tmp_path / "own.safetensors")
-    (tmp_path / "text.pth").write_text("words, more than eight bytes of them")
-    for name in ("own.safetensors", "text.pth", "missing.pth", "."):
+    (tmp_path / "text.txt").write_text("words, more than eight bytes of them")
+    for name in ("own.safetensors", "text.txt", "missing.safetensors", "."):
         assert not is_published(tmp_path / name)
+
+
+def test_what_is_called_a_checkpoint_is_read_as_one_and_says_why_not(tmp_path):
+    (tmp_path / "text.pth").write_text("<!DOCTYPE html>")
+    (tmp_path / "folder.pth").mkdir()
+    for name, why in (("text.pth", "neither a file of torch"), ("folder.pth", "is not a file"), ("gone.pt", "no such file")):
+        assert is_published(tmp_path / name)
+        with pytest.raises(ModelError, match=why):
+            read_published(tmp_path / name)

@@ -11,12 +11,11 @@ from PIL import Image
 
 from excel_core.checkpoints import Architecture, load_segmenter, save_checkpoint, save_segmenter
 from excel_core.clip import normalise_pixels
-from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
+from excel_core.config import RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.datasets.truth import TrueMask, TruthDoor, masks_forbidden
 from excel_core.errors import MaskLeakError, StoreError
 from excel_core.palette import save_labels_png
 from excel_core.samples import Batches, LabelFile, TrainingImage, augment, is_varied, plain_sample
-from excel_core.seeds import Vision
 from excel_core.training import train
 from excel_core.training_step import learning_rate, make_optimiser, training_step
 
@@ -31,13 +30,6 @@ SPEC = TrainSpec(
     checkpoint_every=3,
 )
 REFINE = RefineSpec.model_validate({"par": {"iterations": 2}, "affinity": {"layers": 2}})
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
-    return Vision(small_clip, text, 3, spec)
 
 
 @pytest.fixture

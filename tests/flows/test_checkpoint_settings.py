@@ -39,7 +39,10 @@ def test_one_that_fits_passes(checkpoint, tmp_path):
     ("settings", "message"),
     [
         (["train.from_checkpoint=gone.pth"], "there is no file 'gone.pth'; give a .pth, .pt or .safetensors"),
-        (["train.from_checkpoint={}", "train.supervision=masks"], "leave out train.supervision=masks"),
+        (
+            ["train.from_checkpoint={}", "train.supervision=masks", "evaluate.ablation=false"],
+            "leave out train.supervision=masks",
+        ),
         (["train.from_checkpoint={}", "train.keep_every=100"], "leave out train.keep_every"),
     ],
 )

@@ -100,6 +100,11 @@ def test_a_checkpoint_of_the_published_code(excel, tmp_path):
         (["segment", "p.png", "--classes", "dog", "--crf"], "--multi-scale and --crf are for --weights"),
         (["segment", "p.png", "--weights", "toy.safetensors", "--clip", "excel-tiny"], "--weights brings its own CLIP"),
         (["segment", "p.png", "--weights", "gone.pth"], "gone.pth: there is no such file; give a checkpoint"),
+        (["segment", "p.png", "--weights", "gone.pth", "--clip", "excel-tiny"], "gone.pth: there is no such file; give a"),
+        (
+            ["segment", "p.png", "--weights", "gone.safetensors", "--clip", "excel-tiny"],
+            "gone.safetensors: there is no such file",
+        ),
         (["segment", "p.png", "--weights", "latest"], "has no run named 'latest'"),
         (["segment", "gone.png", "--classes", "dog"], "gone.png: no such photo or folder"),
         (["segment", "p.png", "--classes", "dog", "--clip", "excel-tiny", "--device", "tpu"], "unknown device 'tpu'"),

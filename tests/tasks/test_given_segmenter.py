@@ -13,7 +13,7 @@ from excel_core.clip_weights import load_clip
 from excel_core.errors import ModelError
 from excel_core.portable import load_portable
 from excel_core.presets import with_settings
-from excel_core.stores import read_knowledge
+from excel_core.stores import read_json, read_knowledge
 from tasks.chain import STAGES, follow, graph, report_work, work_of
 from tasks.engine.build import run_stage
 from tasks.engine.identity import file_digest
@@ -74,7 +74,11 @@ def test_label_maps_are_those_of_the_segmenter_it_was_made_from(chain, given):
 
 def test_only_what_reads_the_segmenter_ran(chain, given):
     changed = {name for name, output in given[2].items() if output.identity != chain[0][name].identity}
-    assert changed == {"train", "dynamic", "predict", "report"}  # evaluate: the same label maps
+    assert changed == {"train", "dynamic", "predict", "evaluate", "report"}
+    ours, theirs = (read_json(outputs["evaluate"].folder / "metrics.json")["results"] for outputs in (given[2], chain[0]))
+    learnt = {key for key, result in ours.items() if result["protocol"].pop("weights", None) == "published checkpoint"}
+    assert ours == theirs  # the same label maps, but whose segmenter it was
+    assert learnt == {key for key in ours if not key.startswith("seeds.static.")}
 
 
 def test_it_is_keyed_by_its_bytes_and_not_by_its_folder(given, checkpoint, tmp_path):
@@ -161,4 +165,5 @@ def test_photos_need_bundled_classes(checkpoint):
 
 
 def test_every_stage_is_there(given):
-    assert list(given[2]) == [name for name in STAGES if not name.startswith(("sweep", "ablation"))]
+    others = ("sweep", "ablation", "curve", "paper", "figures")
+    assert list(given[2]) == [name for name in STAGES if not name.startswith(others)]

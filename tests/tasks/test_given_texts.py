@@ -133,9 +133,10 @@ def test_another_file_of_attributes_reruns_knowledge_and_what_k_means_is_told_do
 
 
 def test_no_attributes_are_read_where_none_are_used(files):
-    """A row of the ablation without enrichment keeps the run's file in its spec."""
+    """Rows of the ablation that change the attributes leave out the run's file."""
     rows = {row.name: row for row in ablation_rows(make_run("demo", "reference", files.ready, None), 200)}
-    plain = follow(rows["no attributes"].run, files.place, "knowledge", run_stage)
+    assert rows["SVC + TSE"].run.knowledge.attributes_file == str(files.attributes)
+    plain = follow(rows["SVC"].run, files.place, "knowledge", run_stage)
     assert len(_knowledge(plain).knowledge.attributes) == 0
     assert rows["32 attributes"].run.knowledge.attributes_file is None
 

@@ -153,6 +153,7 @@ def test_the_source_of_labels_is_part_of_the_data_set(place):
     [
         ("coco", "dataset.partial=true", "dataset.partial is for layout voc"),
         ("voc", "dataset.test_splits=[train]", "train is a train, seed or validation split already"),
+        ("voc", "dataset.val_splits=[val, val]", r"dataset.val_splits: \[val, val\] names a split twice"),
         ("demo", "dataset.seed_splits=[held_out_9]", "no split 'held_out_9'; valid: train, held_out_1"),
     ],
 )

@@ -1,0 +1,23 @@
+"""What several core tests look at: a small CLIP with texts, and an untrained segmenter over it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from excel_core.config import CamSpec, SegmenterSpec
+from excel_core.seeds import Vision
+from excel_core.segmenter import Segmenter
+
+
+@pytest.fixture
+def vision(small_clip):
+    """`small_clip` at 48 pixels with seeded texts of three classes and two background prompts."""
+    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    return Vision(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
+
+
+@pytest.fixture
+def segmenter():
+    """A seeded segmenter of three classes, in evaluation mode."""
+    torch.manual_seed(0)
+    return Segmenter(4, 32, 3, SegmenterSpec(width=16, layers=1, heads=2)).eval()
