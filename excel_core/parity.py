@@ -4,6 +4,7 @@ Every key is computed by the functions the pipeline itself uses, in `reference` 
 sizes, class counts and grids are read from the arrays.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,15 @@ from excel_core.par import pixel_adaptive_refinement
 from excel_core.presets import preset
 from excel_core.published_names import published_segmenter, segmenter_sizes
 from excel_core.segmenter import Segmenter
+from excel_core.torch_files import first_words
 
 __all__ = [
     "Arrays", "Comparison", "Tolerances", "compare_array", "compare_with_goldens", "golden_clip", "golden_segmenter",
-    "load_goldens",
+    "golden_texts", "load_goldens", "require_shapes",
 ]  # fmt: skip
 
 Arrays = dict[str, NDArray[Any]]
+SHOWN = 5  # keys that an error names
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,23 @@ class Comparison:
 def compare_with_goldens(prefix: Path) -> list[Comparison]:
     """Compare with PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz; one Comparison a golden key that is not an input."""
     golden, clip = load_goldens(_part(prefix, "")), golden_clip(prefix)
+    _require_inputs(golden, clip, _part(prefix, ""))
     with torch.inference_mode():
         computed = _compute(golden, clip, golden_segmenter(prefix, clip, golden["static_cams"].shape[-1]))
     inputs = {"image", "text", "bank", "par_image"} | {key for key in golden if key.startswith("classes_")}
     missing = sorted(set(golden) - inputs - set(computed))
     results = [compare_array(key, computed[key], golden[key], Tolerances()) for key in golden if key in computed]
     return results + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in missing]
+
+
+def golden_texts(prefix: Path, clip: FrozenClip, classes: int) -> tuple[Tensor, Tensor]:
+    """Texts (C+Z, D) and attributes (A, D) in PREFIX.npz; StoreError unless they are of the CLIP's width and of `classes`."""
+    path = _part(prefix, "")
+    golden = load_goldens(path)
+    require_shapes(golden, {"text": (None, clip.joint_width), "bank": (clip.joint_width, None)}, path)
+    if len(golden["text"]) < classes:
+        raise StoreError(f"{path}: 'text' must have a row for each of {classes} classes, got {len(golden['text'])}")
+    return torch.from_numpy(golden["text"]), torch.from_numpy(golden["bank"]).T.contiguous()
 
 
 def golden_clip(prefix: Path) -> FrozenClip:
@@ -187,18 +201,44 @@ def compare_array(key: str, computed: Tensor, golden: NDArray[Any], tolerances: 
     return Comparison(key, float(errors.max(initial=0.0)) / scale, tolerances.array)
 
 
+def require_shapes(arrays: Arrays, shapes: Mapping[str, tuple[int | None, ...]], path: Path) -> None:
+    """StoreError naming the first array of `path` that is missing or not of its shape; None stands for any length."""
+    for key, shape in shapes.items():
+        if key not in arrays:
+            raise StoreError(f"{path}: has no array {key!r}; it has {', '.join(list(arrays)[:SHOWN]) or 'none'}")
+        got = arrays[key].shape
+        if len(got) != len(shape) or any(want not in (None, have) for want, have in zip(shape, got, strict=True)):
+            wanted = ", ".join("any" if want is None else str(want) for want in shape)
+            raise StoreError(f"{path}: {key!r} must be ({wanted}), got {got}; give the files of one and the same model")
+
+
+def _require_inputs(golden: Arrays, clip: FrozenClip, path: Path) -> None:
+    """What everything else is computed from; labels and losses are held against the same images."""
+    require_shapes(golden, {"image": (None, 3, None, None), "static_cams": (None, None, None)}, path)
+    images, side, width = len(golden["image"]), golden["image"].shape[2:], clip.joint_width
+    per_image: dict[str, tuple[int | None, ...]] = {f"classes_{i}": (None,) for i in range(images)}
+    require_shapes(golden, per_image | {"text": (None, width), "bank": (width, None)}, path)
+    require_shapes(golden, {"par_image": (images, 3, *side), "pseudo_labels": (images, *side)}, path)
+
+
 def load_goldens(path: Path) -> Arrays:
-    """The arrays of a golden file; StoreError where it is missing or no .npz file."""
+    """The arrays of a golden file; StoreError where it is missing, empty or no .npz file."""
     if not path.is_file():
         raise StoreError(f"{path} does not exist; parity needs PREFIX.npz, PREFIX_clip.npz and PREFIX_head.npz")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise StoreError(f"{path}: not readable as an .npz file ({error}); give the file of golden arrays") from None
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # TypeError: of one array, an .npy file
+        why = first_words(error)
+        raise StoreError(f"{path}: not readable as an .npz file ({why}); give the file of golden arrays") from None
+    if not arrays:
+        raise StoreError(f"{path}: holds no arrays; give the file of golden arrays")
+    return arrays
 
 
 def _part(prefix: Path, suffix: str) -> Path:
+    if not prefix.name:
+        raise StoreError(f"PREFIX {str(prefix)!r} names no file; parity needs PREFIX.npz, PREFIX_clip.npz and PREFIX_head.npz")
     return prefix.with_name(f"{prefix.name}{suffix}.npz")
 
 

@@ -18,11 +18,22 @@ from torch import Tensor
 from excel_core.config import RunSpec
 from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import read_labels_csv
+from excel_core.datasets.voc_lists import IMAGES, image_file
 from excel_core.errors import StoreError
 from excel_core.inference import segment_multi_scale
 from excel_core.knowledge import enrich
 from excel_core.lvc import learnt_seeds
-from excel_core.parity import Arrays, Comparison, Tolerances, compare_array, golden_clip, golden_segmenter, load_goldens
+from excel_core.parity import (
+    Arrays,
+    Comparison,
+    Tolerances,
+    compare_array,
+    golden_clip,
+    golden_segmenter,
+    golden_texts,
+    load_goldens,
+    require_shapes,
+)
 from excel_core.presets import preset
 from excel_core.samples import plain_sample
 from excel_core.seeds import Vision, refine_labels
@@ -34,7 +45,7 @@ __all__ = ["compare_with_programs"]
 TOLERANCES = Tolerances(loss=5e-5)
 # A nearly flat map under random weights: min-max amplifies rounding. A bias is compared absolutely.
 BY_KIND = {"lvc_flip_cams": Tolerances(array=5e-3), "linear_pred_bias": Tolerances(array=1e-6, absolute=True)}
-INPUT = re.compile(r"(?P<photo>.+)_input(?P<side>\d+)")
+INPUT = re.compile(r"(?P<photo>.+)_input(?P<side>[1-9]\d*)")
 OF_PHOTO = re.compile(r"(?P<photo>.+)_(voc_ms_labels|voc_ms_logits_mean|coco_ms_labels|static_par|lvc_flip_cams|lvc_flip_par)")
 STEP = re.compile(r"train_(?P<iteration>\d+)_losses")
 
@@ -52,9 +63,14 @@ def compare_with_programs(prefix: Path, file: Path, photos: Path, class_names: S
     """Every key of FILE, in its order; a key that nothing computes fails. `class_names` are the words of labels.csv in class
     order. StoreError for files that are missing or of another number of classes; DataError and ImageError for photos."""
     golden = load_goldens(file)
+    if any(STEP.fullmatch(key) for key in golden):
+        require_shapes(golden, {"train_classes": (None, None)}, file)
+        require_shapes(golden, {"train_pixels": (len(golden["train_classes"]), 3, None, None)}, file)
     classes = golden["train_classes"].shape[1] if "train_classes" in golden else len(class_names)
     if classes != len(class_names):
         raise StoreError(f"{file}: is of {classes} classes, labels.csv is read with {len(class_names)}; name its class file")
+    if not (photos / "labels.csv").is_file():
+        raise StoreError(f"{photos}: has no labels.csv; give the folder of the photos, in VOC layout with image-level labels")
     labels = read_labels_csv(photos / "labels.csv", class_names)
     results = []
     for key, computed in _computed(prefix, golden, photos, labels, class_names):
@@ -75,9 +91,9 @@ def _computed(
     sides = {place["photo"]: int(place["side"]) for key in golden if (place := INPUT.fullmatch(key))}
     others = [place["photo"] for key in golden if (place := OF_PHOTO.fullmatch(key))]
     for photo in dict.fromkeys([*sides, *others]):
-        if photo not in labels:
-            raise StoreError(f"{photos}/labels.csv has no row for {photo}, a photo of the results")
-        image = read_image(photos / "JPEGImages" / f"{photo}.jpg")
+        if not labels.get(photo):
+            raise StoreError(f"{photos}/labels.csv has no label of {photo}, a photo of the results")
+        image = read_image(photos / (image_file(photos, photo) or f"{IMAGES}/{photo}.jpg"))
         models = _models(prefix, len(class_names), sides.get(photo, preset("voc").cams.image_size))
         results = _of_photo(models, image, [index[name] for name in labels[photo]])
         for name, computed in results.items():
@@ -85,17 +101,17 @@ def _computed(
                 yield f"{photo}_{name}", computed
     for key in golden:
         if place := STEP.fullmatch(key):
-            yield from _of_step(prefix, golden, int(place["iteration"]))
+            yield from ((name, found) for name, found in _of_step(prefix, golden, int(place["iteration"])) if name in golden)
 
 
 def _models(prefix: Path, classes: int, side: int) -> dict[str, Model]:
     """The golden weights under the presets of both data sets, at scale 1.0 of `side` pixels."""
-    golden, clip = load_goldens(prefix.with_name(f"{prefix.name}.npz")), golden_clip(prefix)
-    text, bank = (torch.from_numpy(golden[key]) for key in ("text", "bank"))
+    clip = golden_clip(prefix)
+    text, bank = golden_texts(prefix, clip, classes)
     models = {}
     for name in ("voc", "coco"):
         run = preset(name)
-        enriched = torch.cat([enrich(text[:classes], bank.T.contiguous(), run.knowledge), text[classes:]])
+        enriched = torch.cat([enrich(text[:classes], bank, run.knowledge), text[classes:]])
         vision = Vision(clip, enriched, classes, run.cams.model_copy(update={"image_size": side}))
         models[name] = Model(run, vision, golden_segmenter(prefix, clip, classes))
     return models

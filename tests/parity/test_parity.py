@@ -15,14 +15,14 @@ from excel_core.errors import StoreError
 from excel_core.knowledge import enrich
 from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
 from excel_core.par import pixel_adaptive_refinement
-from excel_core.parity import compare_with_goldens
+from excel_core.parity import compare_with_goldens, golden_texts
 from excel_core.parity_pipeline import compare_with_programs
 from excel_core.presets import preset
 from excel_core.prompts import load_prompts
 from excel_core.published_checkpoint import read_published
 from tasks.inputs.prompt_files import prompts_file
 from tests.conftest import SHARED, VOC
-from tests.core.published_toys import published_state, seeded_segmenter
+from tests.core.published_toys import published_clip, published_state, seeded_segmenter
 
 GOLDENS = SHARED / "goldens" / "reference"
 
@@ -66,20 +66,63 @@ def test_the_yardstick_finds_the_former_ways(tmp_path, monkeypatch):
     assert failing(predict={"average_at": 1.0}) == {"coco_ms_labels"}
 
 
-def test_programs_that_do_not_fit_are_named(tmp_path):
-    names = load_prompts(prompts_file("voc")).class_names
-    with pytest.raises(StoreError, match="does not exist"):
-        compare_with_programs(tmp_path / "no", tmp_path / "no.npz", tmp_path, names)
-    (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(StoreError, match="not readable as an .npz file"):
-        compare_with_programs(tmp_path / "no", tmp_path / "bad.npz", tmp_path, names)
-    np.savez(tmp_path / "few.npz", train_classes=np.zeros((4, 3), np.uint8))
-    with pytest.raises(StoreError, match="is of 3 classes, labels.csv is read with 20"):
-        compare_with_programs(tmp_path / "no", tmp_path / "few.npz", tmp_path, names)
-    np.savez(tmp_path / "other.npz", x_static_par=np.zeros((2, 2), np.uint8))
-    (tmp_path / "labels.csv").write_text("image,labels\ny,dog\n")
-    with pytest.raises(StoreError, match="has no row for x"):
-        compare_with_programs(tmp_path / "no", tmp_path / "other.npz", tmp_path, names)
+DOG = "image,labels\nx,dog\n"
+RESULT = {"x_static_par": np.zeros((2, 2), np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "labels", "message"),
+    [
+        (None, DOG, "does not exist"),
+        (b"no archive", DOG, "not readable as an .npz file"),
+        (np.zeros(3), DOG, "not readable as an .npz file"),
+        ({}, DOG, "holds no arrays"),
+        ({"train_classes": np.zeros((4, 3), np.uint8)}, DOG, "is of 3 classes, labels.csv is read with 20"),
+        ({"train_1_losses": np.zeros(3)}, DOG, "has no array 'train_classes'; it has train_1_losses"),
+        (
+            {"train_1_losses": np.zeros(3), "train_classes": np.zeros((4, 20)), "train_pixels": np.zeros((2, 3, 8, 8))},
+            DOG,
+            r"'train_pixels' must be \(4, 3, any, any\), got \(2, 3, 8, 8\)",
+        ),
+        (RESULT, None, "has no labels.csv"),
+        (RESULT, "image,labels\ny,dog\n", "has no label of x"),
+        (RESULT, "image,labels\nx,\n", "has no label of x"),
+    ],
+)
+def test_programs_that_do_not_fit_are_named(tmp_path, arrays, labels, message):
+    file = tmp_path / "results.npz"
+    if isinstance(arrays, bytes):
+        file.write_bytes(arrays)
+    elif isinstance(arrays, np.ndarray):
+        np.save(tmp_path / "one.npy", arrays)
+        (tmp_path / "one.npy").rename(file)
+    elif arrays is not None:
+        np.savez(file, **arrays)
+    if labels is not None:
+        (tmp_path / "labels.csv").write_text(labels)
+    with pytest.raises(StoreError, match=message) as refused:
+        compare_with_programs(tmp_path / "no", file, tmp_path, load_prompts(prompts_file("voc")).class_names)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"text": np.zeros((45, 64))}, "has no array 'bank'; it has text"),
+        ({"text": np.zeros((45, 64)), "bank": np.zeros((65, 7))}, r"'bank' must be \(64, any\), got \(65, 7\)"),
+        ({"text": np.zeros((19, 64)), "bank": np.zeros((64, 7))}, "must have a row for each of 20 classes, got 19"),
+    ],
+)
+def test_texts_of_another_model_are_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(StoreError, match=message):
+        golden_texts(tmp_path / "set", published_clip(), 20)
+
+
+@pytest.mark.parametrize("prefix", ["/", ""])
+def test_a_prefix_is_a_name(prefix):
+    with pytest.raises(StoreError, match="names no file"):
+        compare_with_goldens(Path(prefix))
 
 
 def test_a_missing_set_is_named(tmp_path):
