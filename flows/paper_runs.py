@@ -40,6 +40,9 @@ def paper_runs(
         raise SettingError(f"--coco: {table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
     if data is None and coco is None:
         raise SettingError("name the data: --data DIR for PASCAL VOC 2012, --coco DIR for MS COCO")
+    told = [setting for setting in settings if "paper." in setting.partition("=")[0]]
+    if told:
+        raise SettingError(f"--set {told[0]}: the table and --limit are told by name; leave the setting out")
     classes = read_published(Path(checkpoint)).sizes.classes if checkpoint else None
     runs = []
     for preset, folder in (("voc", data), ("coco", coco)):

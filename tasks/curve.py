@@ -14,6 +14,7 @@ from artifacts.curve_chart import draw_curve
 from excel_core.checkpoints import load_segmenter
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.curve import labels_on_the_way
+from excel_core.errors import SettingError
 from excel_core.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
 from excel_core.paper.published import CURVE
 from excel_core.protocols import FULLY_SUPERVISED, refinement_words
@@ -22,7 +23,7 @@ from excel_core.segmenter import Segmenter
 from excel_core.side_threads import read_ahead
 from excel_core.stores import read_counts, write_counts, write_json
 from tasks.engine.progress import track
-from tasks.engine.stage import Part, Stage, Work, always
+from tasks.engine.stage import Need, Part, Place, Stage, Work, always
 from tasks.inputs.masks import masked_parts, masked_rows, missing_masks, truth_of
 from tasks.inputs.records import Record, shard_rows
 from tasks.inputs.vision import classes_of, load_vision, sight_key
@@ -121,6 +122,13 @@ def _protocol(work: Work) -> dict[str, Any]:
     } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
 
 
+def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+    """Nothing beside `inputs`. SettingError for a checkpoint, of which nobody knows after how many iterations it was kept."""
+    if run.train.from_checkpoint is not None:
+        raise SettingError("curve: train.from_checkpoint trains nothing, so there is nothing on the way; leave one of them out")
+    return {}
+
+
 def _spec(run: RunSpec) -> dict[str, Any]:
     return {
         "curve": run.curve.model_dump(mode="json"),
@@ -139,6 +147,7 @@ STAGE = Stage(
     join_curve,
     parts=curve_parts,
     build_part=build_curve_part,
+    needs=_needs,
     takes=lambda work: {},
     reads_data=True,
     sees_masks=always,

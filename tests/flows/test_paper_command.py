@@ -93,6 +93,10 @@ def checkpoints(tmp_path_factory):
         (["7", "--data", "{data}", "--limit", "2", "--checkpoint", "{checkpoints}/20.pth"], "measures the training itself"),
         (["table-6", "--data", "{data}", "--limit", "5"], "2 of 5 images of 'train_aug' have no mask"),
         (["table-3", "--data", "{data}", "--limit", "2", "--set", "train.supervision=masks"], "table-6 has a row of masks"),
+        (
+            ["table-3", "--data", "{data}", "--limit", "2", "--set", "paper.table=table-2"],
+            "--limit are told by name; leave the",
+        ),
         (["table-3", "--data", "{data}", "--limit", "2", "--set", "train.iteration=4"], "valid fields: train.segmenter"),
     ],
 )

@@ -10,7 +10,7 @@ from artifacts.prefect_artifacts import bodies
 from artifacts.readme_figures import write_figures
 from excel_core.checkpoints import Architecture, load_segmenter
 from excel_core.clip_weights import load_clip
-from excel_core.errors import ModelError
+from excel_core.errors import ModelError, SettingError
 from excel_core.portable import load_portable
 from excel_core.presets import with_settings
 from excel_core.stores import read_json, read_knowledge
@@ -112,6 +112,11 @@ def test_the_report_and_all_figures_do_without_losses(given, tmp_path):
 def test_a_run_that_trained_says_nothing_of_a_checkpoint(chain):
     page = (chain[0]["report"].folder / "index.html").read_text()
     assert "Nothing was trained" not in page and "loss curve over" in page
+
+
+def test_it_has_no_learning_curve(given):
+    with pytest.raises(SettingError, match=r"curve: train\.from_checkpoint trains nothing"):
+        graph(given[0], given[1], "curve")
 
 
 def test_its_segmenter_can_be_exported(given, trained, tmp_path):
