@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from excel_core.checkpoints import Architecture, load_checkpoint, save_checkpoint
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.distributed import team
-from excel_core.errors import StoreError
+from excel_core.errors import ExcelError, StoreError
 from excel_core.samples import Batches, Sample, TrainingImage
 from excel_core.seeds import Vision
 from excel_core.segmenter import Segmenter
@@ -106,7 +106,7 @@ def _loss_rows(first: int, losses: Tensor, spec: TrainSpec) -> list[LossRow]:
 
 
 def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tuple[int, list[Sample]]]:
-    """(iteration, batch) from `start` on."""
+    """(iteration, batch) from `start` on. What is wrong with a photo or label map is one line, whichever process reads it."""
     spec = batches.spec
     workers = spec.workers if spec.workers is not None else _workers_that_keep_up(device)
     loader: Any = DataLoader(
@@ -117,7 +117,10 @@ def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tupl
         persistent_workers=False,
         pin_memory=device.type == "cuda",
     )
-    return enumerate(loader, start)
+    try:
+        yield from enumerate(loader, start)
+    except ExcelError as error:  # of a worker process, it comes with that process' whole traceback as its message
+        raise type(error)(str(error).strip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
 def _workers_that_keep_up(device: torch.device) -> int:

@@ -19,7 +19,9 @@ class CalibrationSpec(Spec):
     """Static and learnable visual calibration (method 2 and 5, eqs. 5, 6, 8-10)."""
 
     attention: Literal["svc", "v", "qk"] = Field(
-        "svc", description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens"
+        "svc",
+        description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens. With v and qk the learnt "
+        "relation (LVC) reaches CAMs by the affinity alone",
     )
     depth: Positive = Field(5, description="blocks, counted from the last, that are calibrated")
     heads: Literal["sum", "each", "whole"] = Field(

@@ -70,6 +70,18 @@ def test_resume_is_bit_exact(vision, images, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_worker_meets_is_one_line(vision, images, tmp_path, workers):
+    spec = SPEC.model_copy(update={"workers": workers})
+    mask = tmp_path / "SegmentationClass" / "a.png"
+    save_labels_png(mask, np.zeros((40, 60), np.uint8))
+    (tmp_path / "pseudo.png").symlink_to(mask)
+    images = [replace(image, labels=LabelFile(tmp_path / "pseudo.png")) for image in images]
+    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError) as refused:
+        train(vision, images, spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+    assert str(refused.value).startswith(f"train: open of the segmentation mask {mask}") and "\n" not in str(refused.value)
+
+
 def test_workers_do_not_change_the_losses(vision, images, tmp_path):
     shape = _architecture(vision)
     spec = SPEC.model_copy(update={"iterations": 3})
