@@ -6,6 +6,10 @@ NAME.safetensors     excel-segmenter/1
                      open_clip builds it from), `segmenter` (SegmenterSpec), `input` (side S, pixel statistics,
                      calibration, patch and patch grid), `predict` (scales and flips), `crf`, `supervision` (labels, or
                      masks: fully supervised), and `digest` over all of it
+
+A file of a version before `antialias` is read as that resized photos (earlier.py). Over several scales it segments as every
+other: scales are made from the photo and weigh the same, whereas that version made them from the S x S image and gave every
+view the same weight.
 """
 
 import hashlib
@@ -23,6 +27,7 @@ from torch import Tensor
 from excel_core.clip_weights import vision_clip
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, SegmenterSpec
 from excel_core.crf import dense_crf
+from excel_core.earlier import input_as_then
 from excel_core.errors import ModelError
 from excel_core.inference import segment_multi_scale, segment_single_scale
 from excel_core.seeds import Vision
@@ -94,7 +99,7 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
     try:
         about = {key: json.loads(text) for key, text in metadata.items() if key not in ("format", "digest")}
         spec, names = SegmenterSpec.model_validate(about["segmenter"]), tuple(about["class_names"])
-        view = {key: value for key, value in about["input"].items() if key not in ("patch", "grid")}
+        view = input_as_then({key: value for key, value in about["input"].items() if key not in ("patch", "grid")})
         encoder = {key: about["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
         clip = vision_clip(encoder, _part(tensors, "encoder"), about["encoder"]["name"])
         clip.model.to(device)

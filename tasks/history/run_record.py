@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from excel_core.config import RunSpec
+from excel_core.earlier import run_as_then
 from excel_core.errors import SettingError, StoreError
 from excel_core.stores import read_json, write_json
 from tasks.engine.outputs import StageOutput
@@ -84,11 +85,15 @@ class RunRecord(BaseModel):
 
     @property
     def run(self) -> RunSpec:
-        """What was asked; StoreError where an earlier version of excel knew other fields."""
+        """What was asked, as the version of excel that ran it meant it; StoreError where this one cannot tell."""
         try:
-            return RunSpec.model_validate(self.spec)
+            return RunSpec.model_validate(run_as_then(self.spec, self.device))
         except ValidationError as error:
-            raise StoreError(f"run {self.id} is of another version: {error.errors()[0]['loc']}; run it again") from None
+            problem = error.errors()[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            raise StoreError(
+                f"run {self.id} is of another version of excel, which set {field}={problem['input']!r}; run it again"
+            ) from None
 
     def output(self, stage: str) -> Path:
         """Output folder of one of its own stages."""

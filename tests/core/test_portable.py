@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from excel_core import portable
 from excel_core.checkpoints import Architecture, save_segmenter
 from excel_core.clip import FrozenClip
 from excel_core.errors import ModelError
@@ -96,6 +98,24 @@ def test_what_it_needs_is_written_for_others_to_read(written):
     view = json.loads(metadata["input"])
     assert view["image_size"] == 64 and view["patch"] == 8 and view["grid"] == [8, 8] and view["normalisation"] == "clip"
     assert view["calibration"]["layers"] == "published"
+
+
+def test_an_export_of_an_earlier_version_smooths_photos_as_it_did(trained, written, image, tmp_path):
+    """Before `antialias`, `average_at` and `supervision` were known, photos were smoothed as they shrank."""
+    with safe_open(written, framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key not in ("digest", "supervision")}
+    for group, field in (("input", "antialias"), ("predict", "average_at")):
+        found = json.loads(metadata[group])
+        del found[field]
+        metadata[group] = json.dumps(found)
+    tensors = load_file(written)
+    save_file(tensors, tmp_path / "old.safetensors", metadata | {"digest": portable._digest(tensors, metadata)})
+    loaded = load_portable(tmp_path / "old.safetensors")
+    assert (loaded.vision.spec.antialias, loaded.predict.average_at, loaded.supervision) == (True, 1.0, "labels")
+    large = np.kron(image, np.ones((3, 3, 1), np.uint8))
+    smooth = replace(trained, vision=replace(trained.vision, spec=trained.vision.spec.model_copy(update={"antialias": True})))
+    assert torch.equal(loaded.segment(large), smooth.segment(large))
+    assert not torch.allclose(loaded.segment(large), trained.segment(large))
 
 
 def _truncated(path):

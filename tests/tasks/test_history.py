@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from excel_core.errors import SettingError
+from excel_core.errors import SettingError, StoreError
 from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import complete_output, run_stage
@@ -119,6 +119,22 @@ def test_a_killed_process_is_told_from_a_living_one(place, small_run):
     assert read_records(place.store)[0].dead
     record.process = record.process.model_copy(update={"host": "elsewhere"})
     assert not record.dead
+
+
+def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(place, small_run):
+    record = start_record("excel", small_run, place)
+    for group, field in (("cams", "antialias"), ("dataset", "seed_splits"), ("predict", "average_at")):
+        del record.spec[group][field]
+    del record.spec["curve"]
+    record.spec["train"]["precision"] = "amp"  # half precision on a GPU alone
+    record.spec["dataset"]["train_split"] = "mine"
+    record.save()
+    found = find_record(place.store, record.id)
+    assert (found.run.cams.antialias, found.run.train.precision, found.run.dataset.cam_splits) == (True, "fp32", ("mine",))
+    assert found.model_copy(update={"device": "cuda"}).run.train.precision == "bf16"
+    found.spec["train"]["precision"] = "fp64"
+    with pytest.raises(StoreError, match="of another version of excel, which set train.precision='fp64'; run it again"):
+        assert found.run
 
 
 def test_runs_are_found_by_the_beginning_of_their_id(place, small_run):
