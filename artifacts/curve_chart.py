@@ -33,6 +33,7 @@ def curve_png(curve: Mapping[str, Any]) -> bytes:
         axes.set_ylabel("mIoU")
         tidy(axes)
     panels[-1].set_xlabel("iteration")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         panels[0].legend(handles, labels, frameon=False, ncols=len(handles), loc="lower right", bbox_to_anchor=(1, 1))

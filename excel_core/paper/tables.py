@@ -31,7 +31,7 @@ TITLES = {
     "table-7": "Table 7: time and memory",
 }
 SHORTEST = 20  # iterations of a training that a limit shortens
-UNKNOWN = "the published figure is not known to excel"
+UNKNOWN = "published figure not known to excel"
 
 
 @dataclass(frozen=True)
