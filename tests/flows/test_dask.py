@@ -213,9 +213,13 @@ def test_the_gpus_tag_is_on_what_computes_there(place):
     (plain,) = part_works(toys(place, a="build"))
     for work in (on_gpu, plain):  # joining parts computes nothing there
         assert work_task(work).tags == set() and runners.resources(work) == {}
-    assert {name for name, stage in STAGES.items() if stage.on_device} == {*SHARDED, "knowledge", "train", "figures"} - {
-        "evaluate"
-    }
+    assert {name for name, stage in STAGES.items() if stage.on_device} == {
+        *SHARDED,
+        "knowledge",
+        "train",
+        "curve",
+        "figures",
+    } - {"evaluate"}
 
 
 def test_a_limit_of_one_keeps_gpu_tasks_apart(place):

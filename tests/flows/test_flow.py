@@ -41,7 +41,7 @@ def store(tmp_path_factory, prefect_server):
 def test_every_stage_is_a_task_run(store):
     states = task_states("first")
     parts = {f"{stage} train-{i + 1}of4" for stage in ("cams", "refine", "dynamic") for i in range(4)}
-    rows = {"sweep (calibration: SVC, seed 0)", "sweep held_out_2-1of1 (calibration: SVC, seed 0)", "ablation"}
+    rows = {"sweep (components: SVC, seed 0)", "sweep held_out_2-1of1 (components: SVC, seed 0)", "ablation"}
     assert {name for name, state in states.items() if state == "Completed"} >= STAGES | parts | rows
 
 
