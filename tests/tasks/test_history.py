@@ -23,8 +23,8 @@ from tasks.history.verify import verify_store
 
 @pytest.fixture
 def place(chain, tmp_path):
-    """A store of its own with the small run's outputs."""
-    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store"))
+    """A store of its own with the small run's outputs, and no record: other tests leave theirs in the shared one."""
+    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=shutil.ignore_patterns("records")))
 
 
 def _recorded(run, place, last="report"):

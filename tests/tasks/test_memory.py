@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -21,7 +22,9 @@ from tests.conftest import ROOT
 MEGA = 10**6
 SLACK = 60 * MEGA  # what a process holds may shrink or grow by this beside what a test asks for
 RUN = preset("voc")
-measured = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux measures, other systems do not")
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux measures, other systems do not")
+ALONE = "EXCEL_MEMORY_TESTS"  # set in the process that runs this file and nothing else
+measured = pytest.mark.skipif(ALONE not in os.environ, reason="runs in a process of its own")
 
 
 def _touch(megabytes):
@@ -37,6 +40,15 @@ def _work(store, name, megabytes, **fields):
 
     build.__module__ = "tasks.describe"  # a stage's code version is its module's
     return Work(Stage(name, (), lambda run: {}, build, **fields), RUN, Place(store=store), {})
+
+
+@linux
+@pytest.mark.skipif(ALONE in os.environ, reason="this is that process")
+def test_what_measures_holds_in_a_process_of_its_own():
+    """A test process that holds gigabytes from other tests gives and takes more than these tests ask for."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, ALONE: "1"}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @measured
