@@ -13,23 +13,17 @@ from excel_core.affinity import affinity_cams, scale_attention, upsample_with_ba
 from excel_core.calibration import calibrated_features, layer_features, original_path
 from excel_core.cams import patch_text_cams
 from excel_core.clip import FrozenClip
-from excel_core.config import CamSpec, RefineSpec, SegmenterSpec
+from excel_core.config import RefineSpec, SegmenterSpec
 from excel_core.curve import labels_on_the_way
 from excel_core.inference import segment_single_scale
 from excel_core.par import pixel_adaptive_refinement
-from excel_core.seeds import Vision, refine_labels
+from excel_core.seeds import refine_labels
 from excel_core.segmenter import Segmenter
 
 REFINE = RefineSpec.model_validate(
     {"affinity": {"layers": 3, "threshold": 0.75}, "par": {"iterations": 2}, "crf": {"enabled": False}}
 )
 CLASSES = (0, 2)
-
-
-@pytest.fixture
-def vision(small_clip):
-    text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Vision(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
 
 
 @pytest.fixture

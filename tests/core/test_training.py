@@ -52,19 +52,25 @@ class _Killed(Exception):
     pass
 
 
-def test_resume_is_bit_exact(vision, images, tmp_path):
-    shape = _architecture(vision)
-    whole, losses = train(vision, images, SPEC, REFINE, shape, tmp_path / "a.pt")
+def _killed_and_resumed(vision, images, shape, path):
+    """Train, be killed after 5 iterations, train on from the checkpoint at `path`: the segmenter and its losses."""
 
     def kill(done):
         if done == 5:
             raise _Killed
 
     with pytest.raises(_Killed):
-        train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", kill)
+        train(vision, images, SPEC, REFINE, shape, path, kill)
     resumed_at = []
-    resumed, again = train(vision, images, SPEC, REFINE, shape, tmp_path / "b.pt", resumed_at.append)
+    model, losses = train(vision, images, SPEC, REFINE, shape, path, resumed_at.append)
     assert resumed_at[0] == 4  # after the checkpoint at 3, not from the start
+    return model, losses
+
+
+def test_resume_is_bit_exact(vision, images, tmp_path):
+    shape = _architecture(vision)
+    whole, losses = train(vision, images, SPEC, REFINE, shape, tmp_path / "a.pt")
+    resumed, again = _killed_and_resumed(vision, images, shape, tmp_path / "b.pt")
     assert again == losses
     for ours, theirs in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
@@ -231,16 +237,8 @@ def test_resume_is_exact_where_labels_choose_the_crops(vision, images, tmp_path)
     _, losses = train(vision, ruled, SPEC, REFINE, shape, tmp_path / "a.pt")
     _, random = train(vision, ruled, SPEC.model_copy(update={"crop_rule": "random"}), REFINE, shape, tmp_path / "c.pt")
     assert losses != random  # the rule was at work
-
-    def kill(done):
-        if done == 5:
-            raise _Killed
-
-    with pytest.raises(_Killed):
-        train(vision, ruled, SPEC, REFINE, shape, tmp_path / "b.pt", kill)
-    resumed_at = []
-    _, again = train(vision, ruled, SPEC, REFINE, shape, tmp_path / "b.pt", resumed_at.append)
-    assert resumed_at[0] == 4 and again == losses
+    _, again = _killed_and_resumed(vision, ruled, shape, tmp_path / "b.pt")
+    assert again == losses
 
 
 def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(vision, images, tmp_path, monkeypatch):
