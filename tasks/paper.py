@@ -95,8 +95,8 @@ def _cost_rows(work: Work) -> list[dict[str, Any]]:
 
 def _published(run: RunSpec, what: str) -> dict[str, Any]:
     """What was published of a cost, and on what."""
-    found = COSTS.get((run.preset, what))
-    return {"published": found, "note": "published: one RTX 3090"} if found else {}
+    cost = COSTS.get((run.preset, what))
+    return {"published": cost, "note": "published: one RTX 3090"} if cost else {}
 
 
 def _cost(row: str, outputs: Iterable[StageOutput]) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _numbers(run: RunSpec, place: Place) -> list[Number]:
 
 def table_runs(run: RunSpec, place: Place) -> list[RunSpec]:
     """The runs that the run's table compares, each once."""
-    found = [number.run for number in _numbers(run, place) if number.run is not None]
-    return [one for i, one in enumerate(found) if one not in found[:i]]
+    runs = [number.run for number in _numbers(run, place) if number.run is not None]
+    return [one for i, one in enumerate(runs) if one not in runs[:i]]
 
 
 def _has_test(run: RunSpec, place: Place) -> bool:

@@ -66,8 +66,8 @@ def score_parts(work: Work) -> list[Part]:
 
 def _parts(work: Work, kind: str, split: str, made_in: str) -> list[Part]:
     def key(shard: str, rows: Sequence[Record]) -> dict[str, Any]:
-        made = work.inputs[MADE_BY[kind]].parts[shard]
-        return {"labels": made, "classes": len(classes_of(work)), "masks": masks_key(work, split, rows), "as": [kind, split]}
+        maps = work.inputs[MADE_BY[kind]].parts[shard]
+        return {"labels": maps, "classes": len(classes_of(work)), "masks": masks_key(work, split, rows), "as": [kind, split]}
 
     among = _rows_made_in(work, kind, split, made_in)
     return image_parts(work, made_in, records(work, made_in), key, kind, among=among, scored=split)

@@ -82,9 +82,9 @@ def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
 
 def _shipped_list(there: int) -> Check:
     listed = len(published_list(AUGMENTED[0]))
-    found = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
+    count = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
     return Check(
-        "list train_aug", "ok" if there == listed else "note", found, (), f"right for a part of the data; else {TRAINVAL}"
+        "list train_aug", "ok" if there == listed else "note", count, (), f"right for a part of the data; else {TRAINVAL}"
     )
 
 
