@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from excel_core.stores import written_then_renamed
+from excel_core.files import written_then_renamed
 
 __all__ = ["COLOURS", "draw_losses", "empty_figure", "losses_png", "png_bytes", "tidy"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from artifacts.charts import empty_figure, png_bytes, tidy
-from excel_core.stores import written_then_renamed
+from excel_core.files import written_then_renamed
 
 __all__ = ["curve_png", "draw_curve"]
 

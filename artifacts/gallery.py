@@ -7,7 +7,7 @@ import numpy as np
 
 from artifacts.pictures import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
 from artifacts.view import GalleryItem, Labels, Pixels, SegmentedItem
-from excel_core.palette import IGNORE
+from excel_core.datasets.palette import IGNORE
 
 __all__ = ["Picture", "PictureGroup", "PictureSize", "gallery_groups", "segmented_pictures"]
 

@@ -27,8 +27,8 @@ from artifacts.tables import (
     results_rows,
 )
 from artifacts.view import ReportView
-from excel_core.palette import VOC_PALETTE
-from excel_core.stores import written_then_renamed
+from excel_core.datasets.palette import VOC_PALETTE
+from excel_core.files import written_then_renamed
 
 __all__ = ["write_report"]
 

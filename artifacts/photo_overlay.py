@@ -9,8 +9,8 @@ from scipy.ndimage import distance_transform_edt
 
 from artifacts.lettering import PAPER, Colour, Entry, caption, draw_legend, draw_tag
 from artifacts.view import Labels, Pixels
-from excel_core.palette import IGNORE, VOC_PALETTE
-from excel_core.photos import enlarge_labels
+from excel_core.datasets.palette import IGNORE, VOC_PALETTE
+from excel_core.prediction.photos import enlarge_labels
 
 __all__ = ["class_shares", "draw_overlay", "draw_steps", "share_text"]
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from artifacts.view import Cam, Labels, Pixels
-from excel_core.palette import IGNORE, VOC_PALETTE
+from excel_core.datasets.palette import IGNORE, VOC_PALETTE
 
 __all__ = [
     "bounded_data_uri", "fit_image", "fit_labels", "jpeg_data_uri", "overlay_cam", "overlay_labels", "png_data_uri",

@@ -44,7 +44,7 @@ from artifacts.tables import (
     words,
 )
 from artifacts.view import AttributeRow, ReportView
-from excel_core.stores import read_json
+from excel_core.files import read_json
 
 __all__ = [
     "MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "figure_bodies", "publish", "publish_ablation",

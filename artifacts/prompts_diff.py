@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from artifacts.rows import ABSENT, Row, number, print_rows
-from excel_core.knowledge_diff import ClassChange, Named
+from excel_core.text.knowledge_diff import ClassChange, Named
 
 __all__ = ["class_change_rows", "print_prompts_diff"]
 

@@ -10,7 +10,7 @@ from artifacts.pictures import overlay_cam, overlay_labels
 from artifacts.rows import markdown_table, markdown_text
 from artifacts.tables import ablation_note, ablation_rows, results_rows
 from artifacts.view import GalleryItem, Pixels, ReportView
-from excel_core.stores import written_then_renamed
+from excel_core.files import written_then_renamed
 
 __all__ = ["write_figures"]
 

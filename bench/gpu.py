@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.plain_vit import random_clip
-from excel_core.clip import FrozenClip
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import refine_batch
 from excel_core.config import RunSpec
-from excel_core.presets import preset
-from excel_core.samples import plain_sample
-from excel_core.seeds import Vision, refine_batch
-from excel_core.segmenter import Segmenter
-from excel_core.training_step import training_step
+from excel_core.config.presets import preset
+from excel_core.models.clip import FrozenClip
+from excel_core.models.segmenter import Segmenter
+from excel_core.training.samples import plain_sample
+from excel_core.training.step import training_step
 
 CLASSES, BACKGROUND = 20, 25
 WAYS = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp32, torch.compile": "fp32"}  # and their precisions
@@ -64,17 +65,17 @@ def timed(device: torch.device, call: Callable[[], Any], repeats: int) -> tuple[
 
 
 @torch.inference_mode()
-def cams(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, repeats: int) -> list[dict[str, Any]]:
+def cams(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSpec, repeats: int) -> list[dict[str, Any]]:
     """Training-free stages by batch and precision."""
-    rows, device = [], vision.clip.device
+    rows, device = [], cam_model.clip.device
     for batch in batches:
         pixels, kept = images[:batch].to(device), classes_of(batch)
         inputs = (pixels / 255 - 0.45) / 0.25
         expected = None
         for way, precision in WAYS.items():
-            sight = replace(vision, spec=vision.spec.model_copy(update={"precision": precision}))
+            sight = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": precision}))
 
-            def seen(sight: Vision = sight, inputs: Tensor = inputs) -> tuple[Tensor, Tensor]:
+            def seen(sight: CamModel = sight, inputs: Tensor = inputs) -> tuple[Tensor, Tensor]:
                 encoded = sight.encode(inputs, run.refine.affinity.layers, whole=False)
                 return sight.cams(encoded).float(), sight.attention(encoded.path, run.refine)
 
@@ -100,12 +101,12 @@ def cams(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, repea
     return rows
 
 
-def training(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, repeats: int) -> list[dict[str, Any]]:
+def training(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSpec, repeats: int) -> list[dict[str, Any]]:
     """Steps before and after LVC begins, by batch, in the precision of a run."""
-    rows, device, spec = [], vision.clip.device, run.train
+    rows, device, spec = [], cam_model.clip.device, run.train
     for batch in batches:
         torch.manual_seed(0)
-        clip = vision.clip
+        clip = cam_model.clip
         segmenter = Segmenter(len(clip.blocks), clip.width, CLASSES, spec.segmenter).to(device).train()
         optimiser = torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate)
         samples = [plain_sample(image.byte(), kept) for image, kept in zip(images[:batch], classes_of(batch), strict=True)]
@@ -113,7 +114,7 @@ def training(vision: Vision, images: Tensor, batches: list[int], run: RunSpec, r
         for name, at in (("before LVC", spec.warmup), ("with LVC", spec.dynamic_from)):
 
             def step(at: int = at, segmenter: Any = segmenter, optimiser: Any = optimiser, samples: Any = samples) -> None:
-                training_step(vision, segmenter, optimiser, samples, at, spec, run.refine)
+                training_step(cam_model, segmenter, optimiser, samples, at, spec, run.refine)
 
             seconds, peak = timed(device, step, repeats)
             rows.append({"batch": batch, "phase": name, "iterations_a_second": 1 / seconds, "peak_bytes": peak})
@@ -137,15 +138,15 @@ def main() -> None:
     text = F.normalize(torch.randn(CLASSES + BACKGROUND, clip.joint_width, generator=torch.Generator().manual_seed(1)), dim=-1)
     run = preset("voc")
     spec = run.cams.model_copy(update={"image_size": arguments.side})
-    vision = Vision(clip, text.to(device), CLASSES, spec)
+    cam_model = CamModel(clip, text.to(device), CLASSES, spec)
     images = pictures(max(batches), arguments.side)
     result = {
         "format": "excel-gpu/1",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "side": arguments.side,
-        "cams": cams(vision, images, batches, run, arguments.steps),
-        "training": training(vision, images, batches, run, arguments.steps),
+        "cams": cams(cam_model, images, batches, run, arguments.steps),
+        "training": training(cam_model, images, batches, run, arguments.steps),
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

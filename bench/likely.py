@@ -22,14 +22,14 @@ import torch
 
 from bench.published import crf_of_all_labels
 from bench.scene import PHOTOS
-from excel_core.crf import dense_crf
-from excel_core.inference import segment_multi_scale
-from excel_core.presets import preset, with_settings
+from excel_core.cams.crf import dense_crf
+from excel_core.config.presets import preset, with_settings
+from excel_core.prediction.inference import segment_multi_scale
 from tasks.chain import follow
 from tasks.engine.build import run_stage
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
+from tasks.inputs.cam_model import load_cam_model
 from tasks.inputs.records import records
-from tasks.inputs.vision import load_vision
 from tasks.train import STAGE, trained_segmenter
 
 BOUNDS = (0.0, 0.001, 0.01, 0.02, 0.05)
@@ -43,17 +43,17 @@ def measure(photos: Path, images: int) -> dict[str, Any]:
     """By bound: labels kept, seconds, the least and mean share of pixels with the label that all labels give."""
     run = with_settings(preset("voc"), SETTINGS)
     with tempfile.TemporaryDirectory() as store:
-        place = Place(store=Path(store), data=photos)
+        place = RunEnvironment(store=Path(store), data=photos)
         outputs = follow(run, place, "train", run_stage)
         work = Work(STAGE, run, place, outputs)
-        vision = load_vision(work)
-        segmenter, rows = trained_segmenter(work, vision), records(work, "val")[:images]
+        cam_model = load_cam_model(work)
+        segmenter, rows = trained_segmenter(work, cam_model), records(work, "val")[:images]
         kept: dict[float, list[dict[str, float]]] = {bound: [] for bound in BOUNDS}
         published = []
         for row in rows:
             image = row.read()
             with torch.inference_mode():
-                logits = segment_multi_scale(vision, segmenter, image, run.predict)
+                logits = segment_multi_scale(cam_model, segmenter, image, run.predict)
             probabilities = torch.softmax(logits, dim=0).numpy()
             started = time.perf_counter()
             expected = crf_of_all_labels(image, probabilities).argmax(axis=0)

@@ -24,11 +24,11 @@ from distributed import Client  # isort: skip
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
-from excel_core.presets import preset
+from excel_core.config.presets import preset
 from flows.runners import local_cluster, parts_builder
 from tasks.engine.build import run_stage
 from tasks.engine.prefect_task import work_task
-from tasks.engine.stage import Part, Place, Stage, Work
+from tasks.engine.stage import Part, RunEnvironment, Stage, Work
 
 IMAGES = 10_582  # VOC's training images with its augmented set
 # Seconds an image: the cheapest shards there are (CAMs at 200 images/s on a GPU), and a CPU's.
@@ -39,7 +39,7 @@ SHARDS = (64, 128, 256, 512, 1024, 2048)
 def tiny(store: Path, parts: int) -> Work:
     """A stage of `parts` parts, each a file of a few bytes."""
     stage = Stage("tiny", (), _spec, _join, parts=partial(_parts, parts), build_part=_build)
-    return Work(stage, preset("demo"), Place(store=store), {})
+    return Work(stage, preset("demo"), RunEnvironment(store=store), {})
 
 
 def _spec(run: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def measure(parts: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round by way."""
     with ExitStack() as stack:
         stack.enter_context(prefect_test_harness(server_startup_timeout=120))
-        cluster = stack.enter_context(local_cluster(Place(store=Path())))
+        cluster = stack.enter_context(local_cluster(RunEnvironment(store=Path())))
         address = stack.enter_context(Client(cluster, set_as_default=False)).scheduler.address
         ways: dict[str, Callable[[Work], float]] = {
             "plain loop": plain,

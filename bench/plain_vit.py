@@ -5,8 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from excel_core.clip import FrozenClip, VisionOnly
-from excel_core.segmenter import QuickGELU
+from excel_core.models.clip import FrozenClip, VisionOnly
+from excel_core.models.segmenter import QuickGELU
 
 __all__ = ["random_clip"]
 
@@ -32,7 +32,7 @@ class _Block(nn.Module):
 
 
 class _Tower(nn.Module):
-    """Holds the weights; excel_core.clip runs them."""
+    """Holds the weights; excel_core.models.clip runs them."""
 
     def __init__(self, blocks: int, width: int, joint: int, patch: int, side: int) -> None:
         super().__init__()

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from bench.gpu import classes_of, pictures
 from bench.plain_vit import random_clip
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec, SegmenterSpec, TrainSpec
-from excel_core.inference import segment_single_scale
-from excel_core.presets import preset
-from excel_core.samples import Sample, augment
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
-from excel_core.training_step import StepResult, make_optimiser, training_step
+from excel_core.config.presets import preset
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.inference import segment_single_scale
+from excel_core.training.samples import Sample, augment
+from excel_core.training.step import StepResult, make_optimiser, training_step
 from tasks.engine.memory import MemoryWatch, Peak
 
 CLASSES, BACKGROUND = 20, 25
@@ -88,43 +88,45 @@ def batches(images: Tensor, spec: TrainSpec, device: torch.device) -> list[list[
     return batches_by_step
 
 
-def trained(vision: Vision, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec, images: Tensor) -> Trained:
+def trained(cam_model: CamModel, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec, images: Tensor) -> Trained:
     """Train a head from seeded weights, after one untimed step of another head in which kernels are compiled and chosen."""
-    _steps(vision, _head(vision, spec), samples[:1], spec, run)
-    segmenter, device = _head(vision, spec), vision.clip.device
+    _steps(cam_model, _head(cam_model, spec), samples[:1], spec, run)
+    segmenter, device = _head(cam_model, spec), cam_model.clip.device
     with MemoryWatch(gpu=device.type == "cuda") as watch:
         _wait_for(device)
         started = time.perf_counter()
-        results = _steps(vision, segmenter, samples, spec, run)
+        results = _steps(cam_model, segmenter, samples, spec, run)
         _wait_for(device)
         seconds = (time.perf_counter() - started) / len(samples)
     losses = torch.stack([result.losses for result in results]).cpu()
     labels = torch.stack([result.labels for result in results]).cpu()
-    return Trained(losses, labels, _segmented(vision, segmenter, images), seconds, watch.peak)
+    return Trained(losses, labels, _segmented(cam_model, segmenter, images), seconds, watch.peak)
 
 
-def _head(vision: Vision, spec: TrainSpec) -> Segmenter:
+def _head(cam_model: CamModel, spec: TrainSpec) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(len(vision.clip.blocks), vision.clip.width, CLASSES, spec.segmenter).to(vision.clip.device).train()
+    return (
+        Segmenter(len(cam_model.clip.blocks), cam_model.clip.width, CLASSES, spec.segmenter).to(cam_model.clip.device).train()
+    )
 
 
 def _steps(
-    vision: Vision, segmenter: Segmenter, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec
+    cam_model: CamModel, segmenter: Segmenter, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec
 ) -> list[StepResult]:
     """A step a batch; labels as uint8, all of them stay on the device."""
     optimiser = make_optimiser(segmenter, spec)
     results = []
     for step, batch in enumerate(samples):
-        result = training_step(vision, segmenter, optimiser, batch, step, spec, run.refine)
+        result = training_step(cam_model, segmenter, optimiser, batch, step, spec, run.refine)
         results.append(replace(result, labels=result.labels.to(torch.uint8)))
     return results
 
 
 @torch.inference_mode()
-def _segmented(vision: Vision, segmenter: Segmenter, images: Tensor) -> Tensor:
+def _segmented(cam_model: CamModel, segmenter: Segmenter, images: Tensor) -> Tensor:
     """(P, H, W) uint8: the labels of every picture, single scale."""
     photos = images.byte().permute(0, 2, 3, 1).numpy()
-    labels = [segment_single_scale(vision, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
+    labels = [segment_single_scale(cam_model, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
     return torch.stack(labels)
 
 
@@ -176,11 +178,13 @@ def measured(device: torch.device, steps: int, batch: int, side: int, tiny: bool
     clip.model.to(device)
     text = F.normalize(torch.randn(CLASSES + BACKGROUND, clip.joint_width, generator=torch.Generator().manual_seed(1)), dim=-1)
     cams = run.cams.model_copy(update={"image_size": side, "precision": "fp32"})
-    vision = Vision(clip, text.to(device), CLASSES, cams)
+    cam_model = CamModel(clip, text.to(device), CLASSES, cams)
     spec = spec_of(run, steps, batch, side)
     images = pictures(PICTURES, int(LARGER * side))
     samples = batches(images, spec, device)
-    trainings = {way: trained(vision, samples, spec.model_copy(update={"precision": way}), run, images) for way in PRECISIONS}
+    trainings = {
+        way: trained(cam_model, samples, spec.model_copy(update={"precision": way}), run, images) for way in PRECISIONS
+    }
     return {
         "format": "excel-precision/1",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from excel_core.clip import FrozenClip, normalise_pixels
 from excel_core.config import RefineSpec, RunSpec
-from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
-from excel_core.segmenter import Segmenter
+from excel_core.models.clip import FrozenClip, normalise_pixels
+from excel_core.models.segmenter import Segmenter
+from excel_core.training.losses import diversity_loss, pair_labels, segmentation_loss
 
 __all__ = ["Pass", "chain", "crf_of_all_labels", "encode", "par", "surgery", "training_step"]
 

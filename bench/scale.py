@@ -22,11 +22,11 @@ import flows  # noqa: F401  before torch
 from PIL import Image  # isort: skip
 
 from bench.scene import PHOTOS
-from excel_core.presets import preset, with_settings
+from excel_core.config.presets import preset, with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
 from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
 
 SETTINGS = ["clip.model=excel-tiny", "dataset.train_split=train", "dataset.val_splits=[]"]
 SIDE, SHRUNK = 64, 4
@@ -56,7 +56,7 @@ def run_chain(folder: Path, side: int) -> dict[str, Any]:
     """Seconds of each stage up to `refine`, the process' peak memory over all of them, and bytes on disk of what is kept."""
     run, place = (
         with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"]),
-        Place(store=folder / "store", data=folder / "data"),
+        RunEnvironment(store=folder / "store", data=folder / "data"),
     )
     seconds: dict[str, float] = {}
 

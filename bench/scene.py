@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from bench.plain_vit import random_clip
-from excel_core.clip import FrozenClip
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
+from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import read_labels_csv
-from excel_core.presets import preset
-from excel_core.seeds import Vision
+from excel_core.models.clip import FrozenClip
 from tasks.inputs.prompt_files import class_set
 
 __all__ = ["CLASSES", "PHOTOS", "SIDE", "Scene"]
@@ -54,14 +54,14 @@ class Scene:
         return F.normalize(torch.randn(CLASSES + BACKGROUND, 512, generator=torch.Generator().manual_seed(1)), dim=-1)
 
     @cached_property
-    def vision(self) -> Vision:
+    def cam_model(self) -> CamModel:
         """The CLIP with its texts."""
-        return Vision(self.clip, self.text, CLASSES, self.run.cams)
+        return CamModel(self.clip, self.text, CLASSES, self.run.cams)
 
     @cached_property
     def inputs(self) -> list[Tensor]:
         """(1, 3, SIDE, SIDE) each."""
-        return [self.vision.prepare([image]) for image in self.images]
+        return [self.cam_model.prepare([image]) for image in self.images]
 
     @cached_property
     def pixels(self) -> list[Tensor]:

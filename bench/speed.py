@@ -28,18 +28,18 @@ from bench import published
 from bench.alternating import Case, measure
 from bench.scene import CLASSES, PHOTOS, Scene
 from bench.tables import speed_row
-from excel_core.affinity import affinity_cams
-from excel_core.cams import minmax, patch_text_cams
+from excel_core.cams.affinity import affinity_cams
+from excel_core.cams.crf import dense_crf
+from excel_core.cams.par import pixel_adaptive_refinement
+from excel_core.cams.patch_text import minmax, patch_text_cams
+from excel_core.cams.pseudo_labels import refine_maps
 from excel_core.config import SegmenterSpec
-from excel_core.crf import dense_crf
 from excel_core.datasets.images import read_image
-from excel_core.palette import save_labels_png
-from excel_core.par import pixel_adaptive_refinement
-from excel_core.samples import plain_sample
-from excel_core.seeds import refine_maps
-from excel_core.segmenter import Segmenter
+from excel_core.datasets.palette import save_labels_png
+from excel_core.models.segmenter import Segmenter
 from excel_core.stores import CamReader, join_cams, write_cams
-from excel_core.training_step import learning_rate, training_step
+from excel_core.training.samples import plain_sample
+from excel_core.training.step import learning_rate, training_step
 
 CORES = len(os.sched_getaffinity(0))
 Labels = NDArray[np.uint8]
@@ -122,15 +122,15 @@ def _crf(scene: Scene, rounds: int, few: int) -> Iterator[Case]:
 
 
 def _tower(scene: Scene, rounds: int) -> Iterator[Case]:
-    vision, spec = scene.vision, scene.run.cams
+    cam_model, spec = scene.cam_model, scene.run.cams
 
     def theirs(i: int) -> Tensor:
-        passed = published.encode(vision.clip, scene.inputs[i])
-        return published.surgery(vision.clip.project(passed.calibrated), scene.text, CLASSES)
+        passed = published.encode(cam_model.clip, scene.inputs[i])
+        return published.surgery(cam_model.clip.project(passed.calibrated), scene.text, CLASSES)
 
     yield Case(
         "encoder with SVC and CAMs, a photo",
-        _by_photo(scene, lambda i: vision.cams(vision.encode(scene.inputs[i], whole=False)).flatten(2)),
+        _by_photo(scene, lambda i: cam_model.cams(cam_model.encode(scene.inputs[i], whole=False)).flatten(2)),
         _by_photo(scene, theirs),
         _largest_difference,
         rounds=rounds,
@@ -147,7 +147,7 @@ def _tower(scene: Scene, rounds: int) -> Iterator[Case]:
 
 def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
     """From the photo's file to the PNG of its pseudo label, without CRF."""
-    run, vision, folder = scene.run, scene.vision, Path(tempfile.mkdtemp(prefix="excel-bench-"))
+    run, cam_model, folder = scene.run, scene.cam_model, Path(tempfile.mkdtemp(prefix="excel-bench-"))
     layers = run.refine.affinity.layers
 
     def save(labels: NDArray[Any]) -> Labels:
@@ -160,35 +160,35 @@ def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
 
     def ours(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        batch = vision.prepare([image])
-        encoded = vision.encode(batch, layers, whole=False)
-        cams = vision.cams(encoded)[0, list(scene.classes[i])]
-        return labelled(i, image, batch, cams, vision.attention(encoded.path, run.refine)[0])
+        batch = cam_model.prepare([image])
+        encoded = cam_model.encode(batch, layers, whole=False)
+        cams = cam_model.cams(encoded)[0, list(scene.classes[i])]
+        return labelled(i, image, batch, cams, cam_model.attention(encoded.path, run.refine)[0])
 
     def in_two_stages(i: int, keep: bool) -> Labels:
         """As a run does it: CAMs through a store, and with them the attention, if it keeps that."""
         shard = Path(tempfile.mkdtemp(dir=folder))
-        encoded = vision.encode(vision.prepare([read_image(scene.paths[i])]), layers if keep else 0, whole=False)
-        cams = vision.cams(encoded)[0, list(scene.classes[i])].numpy()
-        kept = [vision.attention(encoded.path, run.refine)[0].half().numpy()] if keep else []
+        encoded = cam_model.encode(cam_model.prepare([read_image(scene.paths[i])]), layers if keep else 0, whole=False)
+        cams = cam_model.cams(encoded)[0, list(scene.classes[i])].numpy()
+        kept = [cam_model.attention(encoded.path, run.refine)[0].half().numpy()] if keep else []
         write_cams(shard / "one", ["photo"], [scene.classes[i]], [cams], kept)
         (shard / "cams.zarr").mkdir()
         (shard / "one" / "cams.zarr").rename(shard / "cams.zarr" / "one")
         join_cams(shard, {"one": shard / "one"})
 
         image, reader = read_image(scene.paths[i]), CamReader(shard)
-        stored, batch = reader.attention("photo"), vision.prepare([image])
+        stored, batch = reader.attention("photo"), cam_model.prepare([image])
         if stored is None:
-            path = vision.encode_original(batch, layers)
-            attention = vision.attention(path, run.refine)[0]
+            path = cam_model.encode_for_attention(batch, layers)
+            attention = cam_model.attention(path, run.refine)[0]
         else:
             attention = torch.from_numpy(stored).float()
         return labelled(i, image, batch, torch.from_numpy(reader.read("photo")[1]), attention)
 
     def theirs(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        batch = vision.prepare([image])
-        return save(published.chain(vision.clip, scene.text, image, scene.classes[i], batch, run).numpy())
+        batch = cam_model.prepare([image])
+        return save(published.chain(cam_model.clip, scene.text, image, scene.classes[i], batch, run).numpy())
 
     for name, way in {
         "static chain, photo to PNG": ours,
@@ -213,7 +213,7 @@ def _training(scene: Scene, dynamic: bool, rounds: int) -> Case:
     at = spec.dynamic_from if dynamic else 0
 
     def ours(number: int) -> float:
-        return float(training_step(scene.vision, *sides["ours"], batch, at, spec, scene.run.refine).losses[0])
+        return float(training_step(scene.cam_model, *sides["ours"], batch, at, spec, scene.run.refine).losses[0])
 
     def theirs(number: int) -> float:
         segmenter, optimiser = sides["published"]

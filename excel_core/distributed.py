@@ -15,11 +15,11 @@ from torch import Tensor
 
 from excel_core.errors import SettingError
 
-__all__ = ["Team", "global_sum", "team", "wait_for_team"]
+__all__ = ["ProcessGroup", "global_sum", "process_group", "wait_for_all"]
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process is number `rank` of `world`."""
 
     rank: int = 0
@@ -33,23 +33,23 @@ class Team:
         return slice(self.rank * size, (self.rank + 1) * size)
 
 
-def team() -> Team:
+def process_group() -> ProcessGroup:
     """The team this process is in: torch.distributed's default group, or itself alone."""
     if not (dist.is_available() and dist.is_initialized()):
-        return Team()
-    return Team(dist.get_rank(), dist.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
 def global_sum(values: Tensor) -> Tensor:
     """values, any shape, equal on every process → their sum over the team, differentiably; alone, `values` itself."""
-    if team().world == 1:
+    if process_group().world == 1:
         return values
     return _GlobalSum.apply(values)  # type: ignore[no-any-return]
 
 
-def wait_for_team() -> None:
+def wait_for_all() -> None:
     """Return once every process of the team has come here."""
-    if team().world > 1:
+    if process_group().world > 1:
         dist.barrier()
 
 

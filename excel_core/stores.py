@@ -36,10 +36,7 @@ Outside the store, for others:
 Files are written under a temporary name and renamed, so a reader never meets half a file.
 """
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,40 +47,15 @@ import torch
 from numpy.typing import NDArray
 
 from excel_core.errors import StoreError
-from excel_core.knowledge import Knowledge
+from excel_core.files import written_then_renamed
+from excel_core.text.knowledge import Knowledge
 
 __all__ = [
-    "CamReader", "KnowledgeStore", "join_cams", "read_counts", "read_json", "read_knowledge", "read_manifest", "write_cams",
-    "write_counts", "write_json", "write_knowledge", "write_manifest", "written_then_renamed",
+    "CamReader", "KnowledgeStore", "join_cams", "read_counts", "read_knowledge", "read_manifest", "write_cams", "write_counts",
+    "write_knowledge", "write_manifest",
 ]  # fmt: skip
 
 CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/3", "excel-knowledge/2"
-
-
-@contextmanager
-def written_then_renamed(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
-    with written_then_renamed(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; StoreError when it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:

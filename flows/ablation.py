@@ -6,16 +6,16 @@ from prefect import task
 
 from artifacts.prefect_artifacts import publish_ablation
 from excel_core.config import RunSpec
-from excel_core.stores import read_json
+from excel_core.files import read_json
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 
 __all__ = ["ablation"]
 
 
 @chain_flow("ablation")
-def ablation(run: RunSpec, place: Place, runner: str) -> str:
+def ablation(run: RunSpec, place: RunEnvironment, runner: str) -> str:
     """Score raw CAMs of every row of the ablation, sharing every stage that rows share. Returns ablation.json's path."""
     path = run_until("ablation", run, place, runner).outputs["ablation"].folder / "ablation.json"
     _publish({"ablation": read_json(path)}, run.preset)

@@ -10,14 +10,14 @@ from excel_core.config import DescribeSpec, RunSpec
 from excel_core.errors import SettingError
 from tasks.chain import graph, work_of
 from tasks.engine.build import complete_output, part_works
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.inputs.api_key import key_in_environment, using_key
 
 __all__ = ["key_of_run"]
 
 
 @contextmanager
-def key_of_run(last: str, run: RunSpec, place: Place) -> Iterator[None]:
+def key_of_run(last: str, run: RunSpec, place: RunEnvironment) -> Iterator[None]:
     """Around a run up to stage `last`: the key where a class is to be asked for. SettingError where it is missing."""
     nodes = [node for node in graph(run, place, last).nodes.values() if node.stage.name == "describe"]
     works = [work_of(node, place, {}) for node in nodes if node.run.describe.provider == "openai"]

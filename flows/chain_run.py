@@ -10,7 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
 from excel_core.config import RunSpec
-from excel_core.stores import read_json
+from excel_core.files import read_json
 from flows.api_key import key_of_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
@@ -19,7 +19,7 @@ from tasks.engine.build import complete_output, run_stage
 from tasks.engine.outputs import StageOutput
 from tasks.engine.prefect_task import work_task
 from tasks.engine.progress import listening
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
 from tasks.history.run_record import RunRecord, start_record
 
 __all__ = ["ChainRun", "run_until"]
@@ -35,7 +35,7 @@ class ChainRun:
     cached: frozenset[str] = field(default_factory=frozenset)
 
 
-def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential") -> ChainRun:
+def run_until(last: str, run: RunSpec, place: RunEnvironment, runner: str = "sequential") -> ChainRun:
     """Run the chain up to `last`. Every `runner` computes the same."""
     place.store.mkdir(parents=True, exist_ok=True)
     close_dead_runs(place.store)
@@ -64,7 +64,7 @@ def run_until(last: str, run: RunSpec, place: Place, runner: str = "sequential")
 
 
 @contextmanager
-def _recorded(run: RunSpec, place: Place) -> Iterator[RunRecord]:
+def _recorded(run: RunSpec, place: RunEnvironment) -> Iterator[RunRecord]:
     """The run's record, ended as the block ends."""
     record = start_record(flow_run.flow_name or "", run, place, str(flow_run.id or ""), flow_run.name or "")
     try:

@@ -7,14 +7,14 @@ from excel_core.config import RunSpec
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
 from tasks.chain import report_work
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
 from tasks.report import build_view
 
 __all__ = ["excel"]
 
 
 @chain_flow("excel")
-def excel(run: RunSpec, place: Place, runner: str) -> str:
+def excel(run: RunSpec, place: RunEnvironment, runner: str) -> str:
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
     chain = run_until("report", run, place, runner)
     # Never cached, so that every run shows its tables and pictures.

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from artifacts.paper_table import joined_tables
 from artifacts.prefect_artifacts import publish_figures, publish_paper
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
 from flows.chain_run import run_until
 from flows.paper_runs import Paper, paper_runs
 from flows.parameters import Device, Gpus, Method, Runner, Setting, Text

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from excel_core.config import RunSpec
+from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
+from excel_core.models.published_checkpoint import read_published
 from excel_core.paper.tables import limited
-from excel_core.presets import with_edits
-from excel_core.published_checkpoint import read_published
-from flows.settings import check_data, make_place, make_run
-from tasks.engine.stage import Place
+from flows.settings import check_data, make_environment, make_run
+from tasks.engine.stage import RunEnvironment
 from tasks.inputs.prompt_files import class_set
 from tasks.paper import table_runs
 
@@ -33,7 +33,7 @@ def paper_runs(
     device: str,
     gpus: int,
     settings: list[str],
-) -> list[tuple[RunSpec, Place]]:
+) -> list[tuple[RunSpec, RunEnvironment]]:
     """A run and its place for each data set that is named. `settings` are of all of them, but one that begins with `voc.` or
     `coco.` is of that data set alone. Anything wrong is refused here, before work starts."""
     if coco is not None and table not in WITH_COCO:
@@ -53,7 +53,7 @@ def paper_runs(
             fits = classes == len(class_set(run, Path(folder)).class_names)
             edited = make_run(preset, method, own, clip, _changes(run, checkpoint if fits else None))
             _check_training(edited, table)
-            place = make_place(edited, folder, store, device, gpus)
+            place = make_environment(edited, folder, store, device, gpus)
             if table != "figures":
                 edited = with_edits(edited, {"paper": {"table": table, "limit": limit}})
                 _check_rows(edited, place)
@@ -81,7 +81,7 @@ def _check_training(run: RunSpec, table: str) -> None:
         raise SettingError(f"--checkpoint: {table} {NO_CHECKPOINT[table]}; leave it out")
 
 
-def _check_rows(run: RunSpec, place: Place) -> None:
+def _check_rows(run: RunSpec, place: RunEnvironment) -> None:
     """DataError where the data lack what a row of the table needs: a row may add a split, or train on masks."""
     for row in table_runs(run, place):
         if place.data is not None:

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from excel_core.config import RunSpec, Spec
-from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_place, make_run
-from tasks.engine.stage import Place
+from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_environment, make_run
+from tasks.engine.stage import RunEnvironment
 
 __all__ = ["Device", "Edits", "Gpus", "Method", "Runner", "Setting", "Text", "chain_flow"]
 
-Body = Callable[[RunSpec, Place, str], str]
+Body = Callable[[RunSpec, RunEnvironment, str], str]
 SETTING_PATTERN = r"^\w+(\.\w+)+ *="
 
 
@@ -84,7 +84,7 @@ def chain_flow(name: str, description: str | None = None) -> Callable[[Body], Fl
             """
             values = {} if edits is None else edits.model_dump(exclude_none=True)
             run = make_run(preset, method, settings, clip, values)
-            return body(run, make_place(run, data, store, device, gpus), check_runner(runner))
+            return body(run, make_environment(run, data, store, device, gpus), check_runner(runner))
 
         for copied in ("__module__", "__name__", "__qualname__"):
             setattr(chain, copied, getattr(body, copied))

@@ -25,7 +25,7 @@ from tasks.engine.build import Builder, Outputs, PartsBuilder, in_turn
 from tasks.engine.outputs import StageOutput
 from tasks.engine.prefect_task import work_task
 from tasks.engine.progress import Counter, uncounted
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
 
 __all__ = ["local_cluster", "parts_builder"]
 
@@ -34,7 +34,7 @@ NUMBER_OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 @contextmanager
-def parts_builder(runner: str, place: Place) -> Iterator[PartsBuilder]:
+def parts_builder(runner: str, place: RunEnvironment) -> Iterator[PartsBuilder]:
     """Build parts as `runner` says; stages whose parts may not leave the process use its threads."""
     with ExitStack() as stack:
         runners: dict[str, TaskRunner[Any]] = {}
@@ -58,7 +58,7 @@ def resources(work: Work) -> dict[str, float]:
     return {"GPU": 1} if work.on_gpu else {}
 
 
-def _dask(runner: str, place: Place, stack: ExitStack) -> DaskTaskRunner:
+def _dask(runner: str, place: RunEnvironment, stack: ExitStack) -> DaskTaskRunner:
     """The cluster at the runner's address, or one on this machine, which ends with `stack`."""
     address = runner.partition(":")[2]
     if address:
@@ -77,7 +77,7 @@ def _end_workers(cluster: LocalCluster, kind: type[BaseException] | None, *error
                 os.kill(nanny.pid, signal.SIGKILL)
 
 
-def local_cluster(place: Place, **changes: Any) -> LocalCluster:
+def local_cluster(place: RunEnvironment, **changes: Any) -> LocalCluster:
     """Workers on this machine: one a core, or one with the GPU; `changes` to what LocalCluster is asked for."""
     gpu, cores = place.device == "cuda", os.cpu_count() or 1
     # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another

@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from excel_core.attributes_file import load_attributes
-from excel_core.clip_weights import clip_sizes
 from excel_core.config import RunSpec
+from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.datasets.layouts import LAYOUTS
-from excel_core.datasets.truth import require_masks, voc_truth
+from excel_core.datasets.masks import require_masks, voc_mask_reader
 from excel_core.datasets.voc_lists import image_file, read_split
-from excel_core.distributed import Team
+from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError
-from excel_core.fitting import require_fitting
-from excel_core.presets import preset, with_edits, with_settings
+from excel_core.models.clip_weights import clip_sizes
+from excel_core.models.fitting import require_fitting
+from excel_core.text.attributes_file import load_attributes
 from flows.local.state import store_folder
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.inputs.prompt_files import (
     OWN,
@@ -30,7 +30,7 @@ from tasks.inputs.prompt_files import (
     written_descriptions,
 )
 
-__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_data", "check_device", "check_runner", "make_place", "make_run"]
+__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_data", "check_device", "check_runner", "make_environment", "make_run"]
 
 MOST_GPUS = 64  # of one machine
 RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
@@ -105,7 +105,7 @@ def check_device(device: str) -> str:
     return device
 
 
-def make_place(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> Place:
+def make_environment(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> RunEnvironment:
     """Where the run happens, with absolute paths; refuses a missing data folder or device, GPUs that are not there, and a
     checkpoint of other classes or another CLIP (which is loaded for that, where there is a checkpoint)."""
     check_device(device)
@@ -125,7 +125,7 @@ def make_place(run: RunSpec, data: str | None, store: str | None, device: str, g
     if folder is not None:
         check_data(run, folder)
     check_given_segmenter(run, folder, device)
-    return Place(store=store_folder(store), data=folder, device=device, processes=gpus)
+    return RunEnvironment(store=store_folder(store), data=folder, device=device, processes=gpus)
 
 
 def check_data(run: RunSpec, data: Path) -> None:
@@ -135,7 +135,7 @@ def check_data(run: RunSpec, data: Path) -> None:
     LAYOUTS[run.dataset.layout].check_splits(data, run.dataset, names)
     if run.train.supervision == "masks" and run.dataset.layout == "voc":
         ids = [image for image in read_split(data, split, names) if image_file(data, image)]
-        require_masks(voc_truth(data, split, names), split, ids[: run.dataset.max_images])
+        require_masks(voc_mask_reader(data, split, names), split, ids[: run.dataset.max_images])
 
 
 def _check_supervision(run: RunSpec) -> None:
@@ -161,4 +161,4 @@ def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:
         raise SettingError(f"--gpus {gpus}: --device mps trains in one process; use --gpus 1")
     if device == "cuda" and gpus > torch.cuda.device_count():
         raise SettingError(f"--gpus {gpus}: this machine has {torch.cuda.device_count()}; use at most that many")
-    Team(world=gpus).share(run.train.batch_size)
+    ProcessGroup(world=gpus).share(run.train.batch_size)

@@ -5,14 +5,14 @@ from prefect import Flow
 from excel_core.config import RunSpec
 from flows.chain_run import run_until
 from flows.parameters import chain_flow
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 
 __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "predict", "refine", "report", "train"]
 
 
 def _stage_flow(stage: str) -> Flow[..., str]:
     @chain_flow(stage, description=f"Run stage {stage!r} and what it needs. Returns its output folder.")
-    def run_stage(run: RunSpec, place: Place, runner: str) -> str:
+    def run_stage(run: RunSpec, place: RunEnvironment, runner: str) -> str:
         return str(run_until(stage, run, place, runner).outputs[stage].folder)
 
     return run_stage

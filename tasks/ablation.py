@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from excel_core.ablation import BINS, AblationRow, ablation_rows, best_threshold, confusion_counts
-from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.config import RunSpec
+from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
-from excel_core.metrics import mean_average_precision
-from excel_core.presets import with_edits
-from excel_core.stores import read_counts, write_json
-from tasks.engine.stage import Need, Place, Stage, Work, always
+from excel_core.evaluation.ablation import BINS, AblationRow, ablation_rows, best_threshold, confusion_counts
+from excel_core.evaluation.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.evaluation.metrics import mean_average_precision
+from excel_core.files import write_json
+from excel_core.stores import read_counts
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work, always
 from tasks.inputs.masks import missing_masks
 from tasks.inputs.prompt_files import class_set
 from tasks.inputs.records import records
@@ -101,7 +102,7 @@ def _images(work: Work, split: str) -> list[str]:
     return table.loc[table["split"] == split, "image"].tolist() if len(table) else []
 
 
-def _rows(run: RunSpec, place: Place) -> list[AblationRow]:
+def _rows(run: RunSpec, place: RunEnvironment) -> list[AblationRow]:
     classes = class_set(run, place.data).class_names
     return ablation_rows(run, len(classes) * run.describe.n)
 
@@ -114,7 +115,7 @@ def _input(row: AblationRow, seed: int) -> str:
     return f"{row.group}: {row.name}, seed {seed}"
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
     """A sweep a row and seed; seeds count on from the run's own. SettingError for a run that is trained on true masks."""
     if run.train.supervision == "masks":
         raise SettingError(
@@ -124,7 +125,7 @@ def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
     for row in _rows(run, place):
         for seed in _seeds(run, row):
             seeds = {"knowledge": {"seed": run.knowledge.seed + seed}, "train": {"seed": run.train.seed + seed}}
-            needs[_input(row, seed)] = Need("sweep_lvc" if row.learnt else "sweep", with_edits(row.run, seeds))
+            needs[_input(row, seed)] = Dependency("sweep_lvc" if row.learnt else "sweep", with_edits(row.run, seeds))
     return needs
 
 

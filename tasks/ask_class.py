@@ -7,11 +7,11 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from excel_core.config import DescribeSpec
-from excel_core.descriptions.asking import ask_for_descriptions
-from excel_core.descriptions.chat import OPENAI, Chat, Usage
-from excel_core.descriptions.instruction import Instruction, load_instruction
 from excel_core.errors import DescriptionError
-from excel_core.prompts import PromptSet
+from excel_core.text.asking import ask_for_descriptions
+from excel_core.text.chat import OPENAI, Chat, Usage
+from excel_core.text.instruction import Instruction, load_instruction
+from excel_core.text.prompts import PromptSet
 from tasks.inputs.api_key import api_key
 from tasks.inputs.prompt_files import PROMPTS
 

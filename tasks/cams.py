@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from excel_core.config import RunSpec
-from excel_core.side_threads import read_ahead
 from excel_core.stores import join_cams, write_cams
+from tasks.engine.background_pool import read_ahead
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.cam_model import load_cam_model, model_key
 from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, shard_rows
-from tasks.inputs.vision import load_vision, sight_key
 
 __all__ = ["STAGE", "join_cam_parts"]
 
@@ -21,23 +21,23 @@ MOST_PATCHES = 1024  # 2 MB an image
 
 def cam_parts(work: Work) -> list[Part]:
     """A part depends on its images, the texts, the CAM spec, and on which attention is kept."""
-    key = {"spec": _spec(work.run), "sight": sight_key(work)}
+    key = {"spec": _spec(work.run), "sight": model_key(work)}
     return cam_image_parts(work, lambda shard, rows: key)
 
 
 @torch.inference_mode()
 def build_cam_part(work: Work) -> dict[str, Any]:
     """One forward pass a batch; only the image's own classes are stored."""
-    vision = load_vision(work)
+    cam_model = load_cam_model(work)
     rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
-    layers = work.run.refine.affinity.layers if _keeps_attention(work.run, vision.clip.patch) else 0
+    layers = work.run.refine.affinity.layers if _keeps_attention(work.run, cam_model.clip.patch) else 0
     kept, attention = [], []
     for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
-        encoded = vision.encode(vision.prepare([image for _, image in batch]), layers, whole=False)
-        cams = vision.cams(encoded).float().cpu().numpy()
+        encoded = cam_model.encode(cam_model.prepare([image for _, image in batch]), layers, whole=False)
+        cams = cam_model.cams(encoded).float().cpu().numpy()
         kept += [cam[list(row.classes)] for (row, _), cam in zip(batch, cams, strict=True)]
         if layers:
-            attention.extend(vision.attention(encoded.path, work.run.refine).half().cpu().numpy())
+            attention.extend(cam_model.attention(encoded.path, work.run.refine).half().cpu().numpy())
     write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept, attention)
     return {"images": len(rows)}
 

@@ -25,7 +25,7 @@ from tasks import (
 from tasks.engine.build import complete_output
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import RunEnvironment, Stage, Work
 
 __all__ = ["STAGES", "Graph", "Node", "complete_outputs", "follow", "graph", "report_work", "work_of"]
 
@@ -62,7 +62,7 @@ class Graph:
     own: dict[str, str]
 
 
-def graph(run: RunSpec, place: Place, last: str) -> Graph:
+def graph(run: RunSpec, place: RunEnvironment, last: str) -> Graph:
     """Every node that stage `last` of `run` needs, itself included."""
     nodes: dict[str, Node] = {}
     own: dict[str, str] = {}
@@ -84,13 +84,13 @@ def graph(run: RunSpec, place: Place, last: str) -> Graph:
     return Graph(nodes, own)
 
 
-def work_of(node: Node, place: Place, outputs: Outputs) -> Work:
+def work_of(node: Node, place: RunEnvironment, outputs: Outputs) -> Work:
     """The node's work, its inputs taken from `outputs` by key."""
     inputs = {name: outputs[key] for name, key in node.inputs.items()}
     return Work(node.stage, node.run, place, inputs, variant=node.variant)
 
 
-def follow(run: RunSpec, place: Place, last: str, build: Callable[[Work], StageOutput | None]) -> Outputs:
+def follow(run: RunSpec, place: RunEnvironment, last: str, build: Callable[[Work], StageOutput | None]) -> Outputs:
     """Call `build` on each needed node, leaving out those with an input that was not built → the run's own outputs by
     stage name."""
     found, outputs = graph(run, place, last), {}
@@ -102,12 +102,12 @@ def follow(run: RunSpec, place: Place, last: str, build: Callable[[Work], StageO
     return {name: outputs[key] for name, key in found.own.items() if key in outputs}
 
 
-def complete_outputs(run: RunSpec, place: Place, last: str) -> Outputs:
+def complete_outputs(run: RunSpec, place: RunEnvironment, last: str) -> Outputs:
     """The outputs that are complete already; nothing is run."""
     return follow(run, place, last, complete_output)
 
 
-def report_work(run: RunSpec, place: Place, outputs: Outputs) -> Work:
+def report_work(run: RunSpec, place: RunEnvironment, outputs: Outputs) -> Work:
     """The work of the report, from finished outputs and with its folder: what `tasks.report.build_view` reads."""
     stage = STAGES["report"]
     inputs = {name: outputs[name] for name in stage.all_needs(run, place)}

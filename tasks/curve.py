@@ -11,22 +11,24 @@ import numpy as np
 import pandas as pd
 
 from artifacts.curve_chart import draw_curve
-from excel_core.checkpoints import load_segmenter
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import step_names
 from excel_core.config import RefineSpec, RunSpec
-from excel_core.curve import labels_on_the_way
 from excel_core.errors import SettingError
-from excel_core.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
+from excel_core.evaluation.curve import labels_on_the_way
+from excel_core.evaluation.metrics import confusion_matrix, confusion_of_counts, pixel_counts, scores
+from excel_core.evaluation.protocols import FULLY_SUPERVISED, refinement_words
+from excel_core.files import write_json
+from excel_core.models.checkpoints import load_segmenter
+from excel_core.models.segmenter import Segmenter
 from excel_core.paper.published import CURVE
-from excel_core.protocols import FULLY_SUPERVISED, refinement_words
-from excel_core.seeds import Vision, step_names
-from excel_core.segmenter import Segmenter
-from excel_core.side_threads import read_ahead
-from excel_core.stores import read_counts, write_counts, write_json
+from excel_core.stores import read_counts, write_counts
+from tasks.engine.background_pool import read_ahead
 from tasks.engine.progress import track
-from tasks.engine.stage import Need, Part, Place, Stage, Work, always
-from tasks.inputs.masks import masked_parts, masked_rows, missing_masks, truth_of
+from tasks.engine.stage import Dependency, Part, RunEnvironment, Stage, Work, always
+from tasks.inputs.cam_model import classes_of, load_cam_model, model_key
+from tasks.inputs.masks import mask_reader_of, masked_parts, masked_rows, missing_masks
 from tasks.inputs.records import Record, shard_rows
-from tasks.inputs.vision import classes_of, load_vision, sight_key
 from tasks.train import architecture, kept_segmenters
 
 __all__ = ["STAGE"]
@@ -36,20 +38,20 @@ KINDS = ("pseudo_labels", "segmentation")
 
 def curve_parts(work: Work) -> list[Part]:
     """A part depends on its images and masks, the texts, and the segmenters that were kept."""
-    key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
+    key = {"spec": _spec(work.run), "sight": model_key(work), "train": work.inputs["train"].content}
     return masked_parts(work, key, work.run.curve.max_images)
 
 
 def build_curve_part(work: Work) -> dict[str, Any]:
     """Count pixels by iteration, kind of label map, truth and prediction."""
     split = work.this_part.about["split"]
-    vision, truth, classes = load_vision(work), truth_of(work, split), len(classes_of(work)) + 1
-    segmenters = _segmenters(work, vision)
+    cam_model, truth, classes = load_cam_model(work), mask_reader_of(work, split), len(classes_of(work)) + 1
+    segmenters = _segmenters(work, cam_model)
     rows = shard_rows(work, _scored_rows(work, split))
     totals = {(iteration, kind): np.zeros((classes, classes), np.int64) for iteration in segmenters for kind in KINDS}
     for row, image in track(read_ahead(rows, Record.read)):
         mask = truth.read(row.id, row.height, row.width)
-        for iteration, labels in labels_on_the_way(vision, segmenters, image, row.classes, _refine(work.run)).items():
+        for iteration, labels in labels_on_the_way(cam_model, segmenters, image, row.classes, _refine(work.run)).items():
             for kind in KINDS:
                 totals[iteration, kind] += confusion_matrix(mask, getattr(labels, kind), classes)
     counts = [pixel_counts(total).assign(iteration=iteration, kind=kind) for (iteration, kind), total in totals.items()]
@@ -78,8 +80,8 @@ def _scored_rows(work: Work, split: str) -> list[Record]:
     return masked_rows(work, split)[: work.run.curve.max_images]
 
 
-def _segmenters(work: Work, vision: Vision) -> dict[int, Segmenter]:
-    shape, device = architecture(work, vision), vision.clip.device
+def _segmenters(work: Work, cam_model: CamModel) -> dict[int, Segmenter]:
+    shape, device = architecture(work, cam_model), cam_model.clip.device
     files = kept_segmenters(work.input("train"), work.run.train.iterations)
     return {iteration: load_segmenter(path, shape).to(device) for iteration, path in files.items()}
 
@@ -122,7 +124,7 @@ def _protocol(work: Work) -> dict[str, Any]:
     } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
     """Nothing beside `inputs`. SettingError for a checkpoint, of which nobody knows after how many iterations it was kept."""
     if run.train.from_checkpoint is not None:
         raise SettingError("curve: train.from_checkpoint trains nothing, so there is nothing on the way; leave one of them out")

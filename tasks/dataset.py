@@ -8,7 +8,7 @@ from excel_core.datasets.published_voc import has_voc_classes, published_digest
 from excel_core.errors import SettingError
 from excel_core.stores import write_manifest
 from tasks.engine.fingerprint import folders_fingerprint
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import RunEnvironment, Stage, Work
 from tasks.inputs.prompt_files import class_set
 
 __all__ = ["STAGE", "check_layout"]
@@ -68,7 +68,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.dataset.model_dump(mode="json", include={"layout", *splits, "max_images", "max_bad", *options})
 
 
-def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
+def _outside(run: RunSpec, place: RunEnvironment) -> dict[str, Any]:
     names = class_set(run, place.data).class_names
     outside: dict[str, Any] = {"classes": list(names)}
     if place.data is None:  # the drawn world: an input of its own

@@ -1,6 +1,6 @@
 """Stage `describe`: n descriptions a class, from a file or a language model; a class a part.
 
-descriptions.json   excel-descriptions/1 (excel_core/descriptions/files.py): to copy, edit, and use as a bundled file
+descriptions.json   excel-descriptions/1 (excel_core/text/descriptions.py): to copy, edit, and use as a bundled file
 prompts.json        the class set that they belong to
 """
 
@@ -9,13 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.descriptions.files import Descriptions
-from excel_core.prompts import ClassPrompt, PromptSet
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
+from excel_core.text.descriptions import Descriptions
+from excel_core.text.prompts import ClassPrompt, PromptSet
 from tasks.ask_class import ask_class, asked_provenance, instruction_of
 from tasks.engine.identity import digest_of
 from tasks.engine.progress import track
-from tasks.engine.stage import Part, Place, Stage, Work
+from tasks.engine.stage import Part, RunEnvironment, Stage, Work
 from tasks.inputs.prompt_files import class_set, given_descriptions, written_descriptions
 
 __all__ = ["STAGE"]
@@ -108,7 +108,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.describe.model_dump(mode="json", include=set(SETTINGS[run.describe.provider]))
 
 
-def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
+def _outside(run: RunSpec, place: RunEnvironment) -> dict[str, Any]:
     return asdict(class_set(run, place.data))
 
 

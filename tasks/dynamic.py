@@ -4,16 +4,16 @@ from typing import Any
 
 import torch
 
+from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.pseudo_labels import refine_maps, step_names
 from excel_core.config import RunSpec
-from excel_core.lvc import learnt_seeds
-from excel_core.seeds import refine_maps, step_names
-from excel_core.side_threads import SideThreads, read_ahead
 from excel_core.stores import write_cams
 from tasks.cams import join_cam_parts
+from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.cam_model import load_cam_model, model_key
 from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, shard_rows
-from tasks.inputs.vision import load_vision, sight_key
 from tasks.refine import join_label_parts, label_lists, save_labels
 from tasks.train import trained_segmenter
 
@@ -22,28 +22,28 @@ __all__ = ["STAGE"]
 
 def dynamic_parts(work: Work) -> list[Part]:
     """A part depends on its images, the texts, and the trained segmenter."""
-    key = {"spec": _spec(work.run), "sight": sight_key(work), "train": work.inputs["train"].content}
+    key = {"spec": _spec(work.run), "sight": model_key(work), "train": work.inputs["train"].content}
     return cam_image_parts(work, lambda shard, rows: key)
 
 
 @torch.inference_mode()
 def build_dynamic_part(work: Work) -> dict[str, Any]:
     """As `cams` and `refine`, with each image's relation added to the attention and multiplied onto the affinity."""
-    vision, spec = load_vision(work), work.run.refine
-    segmenter = trained_segmenter(work, vision)
+    cam_model, spec = load_cam_model(work), work.run.refine
+    segmenter = trained_segmenter(work, cam_model)
     rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
     kept = []
 
-    with SideThreads(vision.clip.device) as side:
+    with BackgroundPool(cam_model.clip.device) as side:
         for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
-            images = vision.prepare([image for _, image in batch])
-            seeds = learnt_seeds(vision, segmenter, images, spec, work.run.dynamic.mirror)
+            images = cam_model.prepare([image for _, image in batch])
+            seeds = learnt_seeds(cam_model, segmenter, images, spec, work.run.dynamic.mirror)
             for i, (row, image) in track(list(enumerate(batch))):
                 own = seeds.cams[i, list(row.classes)]
                 kept.append(own.cpu().numpy())
                 maps = refine_maps(image, images[i], own, seeds.attention[i], spec)
                 side.call(save_labels, work, row.id, image, row.classes, maps)
-            side.settle()
+            side.drain()
     write_cams(work.folder, [row.id for row in rows], [row.classes for row in rows], kept)
     return {"images": len(rows), "steps": step_names(spec)}
 

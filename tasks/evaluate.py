@@ -18,15 +18,16 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from excel_core.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.config import RunSpec
-from excel_core.metrics import scores
-from excel_core.palette import save_labels_png
-from excel_core.protocols import seed_protocol, segmentation_protocol
-from excel_core.stores import read_counts, read_json, write_counts, write_json
-from tasks.engine.stage import Need, Place, Stage, Work, always
-from tasks.inputs.masks import masked_rows, missing_masks, truth_of
-from tasks.inputs.vision import classes_of
+from excel_core.datasets.palette import save_labels_png
+from excel_core.evaluation.bootstrap import confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.evaluation.metrics import scores
+from excel_core.evaluation.protocols import seed_protocol, segmentation_protocol
+from excel_core.files import read_json, write_json
+from excel_core.stores import read_counts, write_counts
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work, always
+from tasks.inputs.cam_model import classes_of
+from tasks.inputs.masks import mask_reader_of, masked_rows, missing_masks
 from tasks.score_parts import MADE_BY, build_score_part, score_parts, scored_rows, scored_splits
 from tasks.shown import image_scores, picked
 
@@ -45,14 +46,14 @@ def join_scores(work: Work) -> dict[str, Any]:
         images = [row.id for row in scored_rows(work, kind, split)]
         skipped |= missing_masks(work, split)
         if not images:
-            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {truth_of(work, split).where}"
+            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {mask_reader_of(work, split).where}"
             continue
         by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
         results[key] = _scored(by_image, names, protocol | {"images": len(images)})
         if key.startswith("seeds.") or key.endswith(".single_scale"):
             shown[split] = picked(images, image_scores(by_image, len(names)))
     if not results:
-        where = truth_of(work, work.run.dataset.labelled_splits[-1]).where
+        where = mask_reader_of(work, work.run.dataset.labelled_splits[-1]).where
         skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
     write_counts(work.folder / "confusion.parquet", counts)
     write_json(work.folder / "shown.json", shown)
@@ -86,7 +87,7 @@ def _write_metrics(work: Work, results: dict[str, Any], skipped: dict[str, str])
 
 def _copy_truths(work: Work, shown: dict[str, list[dict[str, Any]]]) -> None:
     for split, found in shown.items():
-        door = truth_of(work, split)
+        door = mask_reader_of(work, split)
         rows = {row.id: row for row in masked_rows(work, split)}
         for row in (rows[entry["id"]] for entry in found):
             save_labels_png(work.folder / "truth" / split / f"{row.id}.png", door.read(row.id, row.height, row.width))
@@ -104,14 +105,14 @@ def _protocols(work: Work) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             yield f"segmentation.{split}.{name}", "segmentation", split, segmentation_protocol(run, split, name)
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
     """The stages that make the label maps to score, and the ablation under the run's own seed where it is asked for."""
-    made = {MADE_BY[kind]: Need(MADE_BY[kind], run) for kind in run.evaluate.kinds}
+    made = {MADE_BY[kind]: Dependency(MADE_BY[kind], run) for kind in run.evaluate.kinds}
     if not run.evaluate.ablation:
         return made
     update = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
     spec = run.ablation.model_copy(update=update)
-    return made | {"ablation": Need("ablation", run.model_copy(update={"ablation": spec}))}
+    return made | {"ablation": Dependency("ablation", run.model_copy(update={"ablation": spec}))}
 
 
 def _takes(work: Work) -> dict[str, Any]:

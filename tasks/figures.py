@@ -7,19 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
+from excel_core.config.variants import without_tse
 from excel_core.errors import DataError, SettingError
+from excel_core.files import write_json, written_then_renamed
 from excel_core.paper.attribute_responses import attribute_responses
 from excel_core.paper.cam_columns import cam_columns
 from excel_core.paper.query_patch import query_maps, strongest_patch
-from excel_core.seeds import Vision
-from excel_core.stores import read_knowledge, write_json, written_then_renamed
-from excel_core.variants import without_tse
+from excel_core.stores import read_knowledge
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.progress import Counter, track
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
+from tasks.inputs.cam_model import load_cam_model, load_knowledge
 from tasks.inputs.records import Record, records
-from tasks.inputs.vision import load_knowledge, load_vision
 from tasks.train import trained_segmenter
 
 __all__ = ["STAGE"]
@@ -36,11 +37,11 @@ FIGURES = {
 def build_figures(work: Work) -> dict[str, Any]:
     """Compute the maps of each image with the run's models, draw them, and write what is shown."""
     rows, notes = _chosen(work)
-    vision = load_vision(work)
+    cam_model = load_cam_model(work)
     plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
-    segmenter = trained_segmenter(work, vision)
+    segmenter = trained_segmenter(work, cam_model)
     with Counter(work.name, len(rows)):
-        images = [_paper_image(work, vision, plain, segmenter, row) for row in track(rows)]
+        images = [_paper_image(work, cam_model, plain, segmenter, row) for row in track(rows)]
     notes = _notes(work, images) + notes
     pictures = {
         "4": draw_cams(images, work.run.cams.calibration.attention, notes),
@@ -78,14 +79,14 @@ def _chosen(work: Work) -> tuple[list[Record], list[str]]:
     return rows, notes
 
 
-def _paper_image(work: Work, vision: Vision, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
+def _paper_image(work: Work, cam_model: CamModel, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
     """Everything drawn of one image: the CAMs, attribute responses and query patch of its first class."""
     run, store, photo = work.run, load_knowledge(work), row.read()
-    image, shown = vision.prepare([photo]), row.classes[0]
-    cams = cam_columns(vision, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
-    responses = attribute_responses(vision, store.knowledge, run.knowledge, image, shown, run.figures.attributes)
+    image, shown = cam_model.prepare([photo]), row.classes[0]
+    cams = cam_columns(cam_model, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
+    responses = attribute_responses(cam_model, store.knowledge, run.knowledge, image, shown, run.figures.attributes)
     query = run.figures.query or strongest_patch(cams.static)
-    maps = query_maps(vision, segmenter, image, query, run.refine, run.dynamic.mirror)
+    maps = query_maps(cam_model, segmenter, image, query, run.refine, run.dynamic.mirror)
     descriptions = tuple(store.texts[i] for i in responses.nearest)
     return PaperImage(row.id, store.class_names[shown], photo, cams, responses, descriptions, maps)
 
@@ -140,8 +141,8 @@ def _image_document(image: PaperImage) -> dict[str, Any]:
     }
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    return {PLAIN: Need("knowledge", without_tse(run))}
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
+    return {PLAIN: Dependency("knowledge", without_tse(run))}
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from typing import Any
 
 from torch import Tensor
 
-from excel_core.attributes_file import load_attributes
 from excel_core.config import RunSpec
-from excel_core.descriptions.files import Descriptions
-from excel_core.descriptions.given import load_given
-from excel_core.knowledge import build_knowledge
-from excel_core.prompts import ClassPrompt, PromptSet
-from excel_core.stores import KnowledgeStore, read_json, write_knowledge
+from excel_core.files import read_json
+from excel_core.stores import KnowledgeStore, write_knowledge
+from excel_core.text.attributes_file import load_attributes
+from excel_core.text.descriptions import Descriptions
+from excel_core.text.given_descriptions import load_given
+from excel_core.text.knowledge import build_knowledge
+from excel_core.text.prompts import ClassPrompt, PromptSet
 from tasks.engine.fingerprint import clip_fingerprint, files_fingerprint
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import RunEnvironment, Stage, Work
+from tasks.inputs.cam_model import cached_clip
 from tasks.inputs.text_embeddings import TextEmbeddings
-from tasks.inputs.vision import cached_clip
 
 __all__ = ["STAGE", "knowledge_base", "prompt_set", "ready_attributes"]
 
@@ -33,7 +34,7 @@ def build_knowledge_base(work: Work) -> dict[str, Any]:
     return {"texts": len(store.texts) + len(found.text), "attributes": len(found.attributes)} | source
 
 
-def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, place: Place) -> KnowledgeStore:
+def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, place: RunEnvironment) -> KnowledgeStore:
     """The knowledge base of a class set and its descriptions, as many of each class."""
     texts = tuple(text for name in prompts.class_names for text in described.texts[name])
     clip = cached_clip(run.clip.model, place.device)
@@ -73,7 +74,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return spec | {"attributes": f"of {file}"}
 
 
-def _outside(run: RunSpec, place: Place) -> dict[str, Any]:
+def _outside(run: RunSpec, place: RunEnvironment) -> dict[str, Any]:
     outside: dict[str, Any] = {"clip": clip_fingerprint(run, place)}
     file = _attributes_file(run)
     if file is None:

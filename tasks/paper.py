@@ -15,16 +15,17 @@ from artifacts.rows import duration
 from excel_core.config import RunSpec
 from excel_core.datasets.manifest import usable
 from excel_core.datasets.voc_lists import image_file, list_file, read_split
+from excel_core.evaluation.protocols import segmentation_protocol
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.voc_submission import VOC_ARCHIVE, write_voc_submission
+from excel_core.files import read_json, write_json
 from excel_core.paper.published import COSTS
 from excel_core.paper.tables import TITLES, Number, paper_numbers
-from excel_core.protocols import segmentation_protocol
-from excel_core.stores import read_json, read_manifest, write_json
+from excel_core.stores import read_manifest
 from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
+from tasks.inputs.cam_model import classes_of
 from tasks.inputs.prompt_files import class_set
-from tasks.inputs.vision import classes_of
 
 __all__ = ["STAGE", "table_runs"]
 
@@ -106,17 +107,17 @@ def _cost(row: str, outputs: Iterable[StageOutput]) -> dict[str, Any]:
     return {"row": row, "ours": duration(seconds), "host GiB": host, "GPU GiB": gpu, "published": None, "note": ""}
 
 
-def _numbers(run: RunSpec, place: Place) -> list[Number]:
+def _numbers(run: RunSpec, place: RunEnvironment) -> list[Number]:
     return paper_numbers(run, run.paper.table, has_test=_has_test(run, place))
 
 
-def table_runs(run: RunSpec, place: Place) -> list[RunSpec]:
+def table_runs(run: RunSpec, place: RunEnvironment) -> list[RunSpec]:
     """The runs that the run's table compares, each once."""
     runs = [number.run for number in _numbers(run, place) if number.run is not None]
     return [one for i, one in enumerate(runs) if one not in runs[:i]]
 
 
-def _has_test(run: RunSpec, place: Place) -> bool:
+def _has_test(run: RunSpec, place: RunEnvironment) -> bool:
     """Whether the data list VOC's test images and have any of them."""
     data = place.data
     if run.dataset.layout != "voc" or data is None or list_file(data, TEST) is None:
@@ -129,16 +130,16 @@ def _input(number: Number, stage: str) -> str:
     return f"{number.row}, {stage}"
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
     """The outputs that the table is made of: scores, or label maps to pack, of every row's run. Equal runs share them."""
     if run.paper.table == "table-7":
-        return {name: Need(name, run) for name in COSTLY}
+        return {name: Dependency(name, run) for name in COSTLY}
     needs = {}
     for number in _numbers(run, place):
         if number.run is not None and number.archive:
-            needs |= {_input(number, stage): Need(stage, number.run) for stage in ("predict", "dataset")}
+            needs |= {_input(number, stage): Dependency(stage, number.run) for stage in ("predict", "dataset")}
         elif number.run is not None:
-            needs[number.row] = Need("evaluate", number.run)
+            needs[number.row] = Dependency("evaluate", number.run)
     return needs
 
 

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.crf import dense_crf
 from excel_core.config import PredictSpec, RunSpec
-from excel_core.crf import dense_crf
-from excel_core.inference import segment_multi_scale, segment_single_scale
-from excel_core.palette import save_labels_png
-from excel_core.side_threads import SideThreads, read_ahead
+from excel_core.datasets.palette import save_labels_png
+from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.outputs import link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.cam_model import load_cam_model
 from tasks.inputs.records import Record, batches, image_parts, records, shard_rows
-from tasks.inputs.vision import load_vision
 from tasks.train import trained_segmenter
 
 __all__ = ["STAGE", "predicted_rows", "predicted_splits", "variants"]
@@ -59,19 +59,19 @@ def predict_parts(work: Work) -> list[Part]:
 def build_predict_part(work: Work) -> dict[str, Any]:
     """Segment each image at every scale; CLIP sees it alone, as a user's single photo is seen."""
     split, spec = work.this_part.about["split"], work.run.predict
-    vision = load_vision(work)
-    segmenter = trained_segmenter(work, vision)
-    vision = replace(vision, spec=vision.spec.model_copy(update={"image_size": spec.image_size}))
+    cam_model = load_cam_model(work)
+    segmenter = trained_segmenter(work, cam_model)
+    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"image_size": spec.image_size}))
     rows = shard_rows(work, predicted_rows(work, split))
-    with SideThreads(vision.clip.device) as side:
+    with BackgroundPool(cam_model.clip.device) as side:
         for batch in batches(track(read_ahead(rows, Record.read)), torch.get_num_threads()):
             for row, image in batch:
                 single, multi = (
-                    segment_single_scale(vision, segmenter, image),
-                    segment_multi_scale(vision, segmenter, image, spec),
+                    segment_single_scale(cam_model, segmenter, image),
+                    segment_multi_scale(cam_model, segmenter, image, spec),
                 )
                 side.call(_save, work, row, image, single, multi)
-            side.settle()
+            side.drain()
     return {"images": len(rows)}
 
 

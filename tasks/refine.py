@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import label_steps, refine_maps, step_names
 from excel_core.config import RefineSpec, RunSpec
-from excel_core.palette import save_labels_png
-from excel_core.seeds import Vision, label_steps, refine_maps, step_names
-from excel_core.side_threads import SideThreads, read_ahead
+from excel_core.datasets.palette import save_labels_png
 from excel_core.stores import CamReader
+from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work
+from tasks.inputs.cam_model import load_cam_model
 from tasks.inputs.records import Record, batches, cam_image_parts, cam_records, records, shard_rows
-from tasks.inputs.vision import load_vision
 
 __all__ = [
     "PSEUDO_LABELS", "STAGE", "join_label_parts", "label_lists", "labels_before_crf", "save_labels", "step_folder",
@@ -42,7 +43,7 @@ def refine_parts(work: Work) -> list[Part]:
 @torch.inference_mode()
 def build_refine_part(work: Work) -> dict[str, Any]:
     """Read each image's CAMs and attention, refine, write; where no attention was kept, encode the image again."""
-    vision, spec = load_vision(work), work.run.refine
+    cam_model, spec = load_cam_model(work), work.run.refine
     rows = shard_rows(work, cam_records(work, work.this_part.about["split"]))
     reader = CamReader(work.input("cams"))
 
@@ -50,14 +51,14 @@ def build_refine_part(work: Work) -> dict[str, Any]:
         classes, cams = reader.read(row.id)
         return _Stored(row.read(), classes, torch.from_numpy(cams), reader.attention(row.id))
 
-    with SideThreads(vision.clip.device) as side:
+    with BackgroundPool(cam_model.clip.device) as side:
         for batch in batches(read_ahead(rows, read), work.run.cams.batch_size):
-            images = vision.prepare([stored.image for _, stored in batch])
-            attention = _attention(vision, images, [stored for _, stored in batch], spec)
+            images = cam_model.prepare([stored.image for _, stored in batch])
+            attention = _attention(cam_model, images, [stored for _, stored in batch], spec)
             for (row, stored), network_input, image_attention in track(list(zip(batch, images, attention, strict=True))):
                 maps = refine_maps(stored.image, network_input, stored.cams.to(image_attention), image_attention, spec)
                 side.call(save_labels, work, row.id, stored.image, stored.classes, maps)
-            side.settle()
+            side.drain()
     return {"images": len(rows), "steps": step_names(spec)}
 
 
@@ -70,12 +71,12 @@ class _Stored(NamedTuple):
     attention: NDArray[np.float16] | None
 
 
-def _attention(vision: Vision, images: Tensor, batch: list[_Stored], spec: RefineSpec) -> Tensor:
+def _attention(cam_model: CamModel, images: Tensor, batch: list[_Stored], spec: RefineSpec) -> Tensor:
     """images (B, 3, S, S) network input → (B, M, M) float32, on the device."""
     kept = [stored.attention for stored in batch if stored.attention is not None]
     if len(kept) == len(batch):
-        return torch.from_numpy(np.stack(kept)).to(vision.clip.device).float()
-    return vision.attention(vision.encode_original(images, spec.affinity.layers), spec)
+        return torch.from_numpy(np.stack(kept)).to(cam_model.clip.device).float()
+    return cam_model.attention(cam_model.encode_for_attention(images, spec.affinity.layers), spec)
 
 
 def join_label_parts(work: Work) -> dict[str, Any]:

@@ -15,17 +15,18 @@ import artifacts.html_report
 from artifacts.html_report import write_report
 from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
+from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import SettingError
-from excel_core.knowledge import attribute_weights, nearest_descriptions
-from excel_core.metrics import confusion_of_counts
-from excel_core.palette import load_labels_png
-from excel_core.stores import CamReader, KnowledgeStore, read_counts, read_json
+from excel_core.evaluation.metrics import confusion_of_counts
+from excel_core.files import read_json
+from excel_core.stores import CamReader, KnowledgeStore, read_counts
+from excel_core.text.knowledge import attribute_weights, nearest_descriptions
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
+from tasks.inputs.cam_model import load_knowledge
 from tasks.inputs.given_segmenter import given_words
 from tasks.inputs.records import Record, records
-from tasks.inputs.vision import load_knowledge
 from tasks.refine import step_folder
 
 __all__ = ["STAGE", "attributes_are", "build_view"]
@@ -194,15 +195,15 @@ def _spec(run: RunSpec) -> dict[str, Any]:
     return run.model_dump(mode="json")
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
     """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
     missing = [kind for kind in ("static", "lvc", "segmentation") if kind not in run.evaluate.kinds]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
-    return {"curve": Need("curve", run)} if run.train.keep_every is not None else {}
+    return {"curve": Dependency("curve", run)} if run.train.keep_every is not None else {}
 
 
-def _outside(run: RunSpec, place: Place) -> list[str]:
+def _outside(run: RunSpec, place: RunEnvironment) -> list[str]:
     folder = Path(artifacts.html_report.__file__).parent
     return files_fingerprint(*sorted(path for kind in ("j2", "css", "js") for path in folder.glob(f"*.{kind}")))
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from excel_core.metrics import confusion_matrix, pixel_counts
-from excel_core.palette import load_labels_png
+from excel_core.datasets.palette import load_labels_png
+from excel_core.evaluation.metrics import confusion_matrix, pixel_counts
 from excel_core.stores import write_counts
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Work
-from tasks.inputs.masks import masked_rows, masks_key, truth_of
+from tasks.inputs.cam_model import classes_of
+from tasks.inputs.masks import mask_reader_of, masked_rows, masks_key
 from tasks.inputs.records import Record, cam_records, image_parts, records, shard_rows
-from tasks.inputs.vision import classes_of
 from tasks.predict import predicted_rows
 from tasks.refine import step_folder
 
@@ -91,7 +91,7 @@ def build_score_part(work: Work) -> dict[str, Any]:
     """Compare each label map with its mask → confusion.parquet."""
     about, kind = work.this_part.about, work.this_part.what
     split = about["scored"]
-    truth, classes = truth_of(work, split), len(classes_of(work)) + 1
+    truth, classes = mask_reader_of(work, split), len(classes_of(work)) + 1
     rows = shard_rows(work, _rows_made_in(work, kind, split, about["split"]))
     family = f"{kind}.{split}" if kind == "segmentation" else f"seeds.{kind}.{split}"
     tables = []

@@ -7,16 +7,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from excel_core.ablation import level_counts, presence_scores
+from excel_core.cams.lvc import learnt_seeds
 from excel_core.config import RunSpec
-from excel_core.lvc import learnt_seeds
-from excel_core.side_threads import read_ahead
+from excel_core.evaluation.ablation import level_counts, presence_scores
 from excel_core.stores import read_counts, write_counts
+from tasks.engine.background_pool import read_ahead
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, Stage, Work, always
-from tasks.inputs.masks import masked_parts, masked_rows, truth_of
+from tasks.inputs.cam_model import classes_of, load_cam_model, load_knowledge, model_key
+from tasks.inputs.masks import mask_reader_of, masked_parts, masked_rows
 from tasks.inputs.records import Record, batches, shard_rows
-from tasks.inputs.vision import classes_of, load_knowledge, load_vision, sight_key
 from tasks.train import trained_segmenter
 
 __all__ = ["LEARNT", "STAGE"]
@@ -24,7 +24,7 @@ __all__ = ["LEARNT", "STAGE"]
 
 def sweep_parts(work: Work) -> list[Part]:
     """A part depends on its images and masks, the texts and the CAM spec, and on the segmenter where it is used."""
-    key = {"spec": _spec(work.run), "sight": sight_key(work)}
+    key = {"spec": _spec(work.run), "sight": model_key(work)}
     if "train" in work.inputs:
         key["train"] = work.inputs["train"].content
     return masked_parts(work, key)
@@ -33,20 +33,20 @@ def sweep_parts(work: Work) -> list[Part]:
 @torch.inference_mode()
 def build_sweep_part(work: Work) -> dict[str, Any]:
     """Count pixels by truth, strongest class and CAM level; one forward pass a batch."""
-    vision, split = load_vision(work), work.this_part.about["split"]
-    truth = truth_of(work, split)
-    segmenter = trained_segmenter(work, vision) if "train" in work.inputs else None
-    templates = load_knowledge(work).knowledge.templates.to(vision.text)
+    cam_model, split = load_cam_model(work), work.this_part.about["split"]
+    truth = mask_reader_of(work, split)
+    segmenter = trained_segmenter(work, cam_model) if "train" in work.inputs else None
+    templates = load_knowledge(work).knowledge.templates.to(cam_model.text)
     rows = shard_rows(work, masked_rows(work, split))
     levels, presence = [], []
     for batch in track(batches(read_ahead(rows, Record.read), work.run.cams.batch_size), len):
-        images = vision.prepare([image for _, image in batch])
-        encoded = vision.encode(images, whole=False)
-        presence += presence_scores(vision.clip, encoded.path, templates).cpu().tolist()
+        images = cam_model.prepare([image for _, image in batch])
+        encoded = cam_model.encode(images, whole=False)
+        presence += presence_scores(cam_model.clip, encoded.path, templates).cpu().tolist()
         if segmenter is None:
-            cams = vision.cams(encoded).float()
+            cams = cam_model.cams(encoded).float()
         else:
-            cams = learnt_seeds(vision, segmenter, images, work.run.refine, work.run.dynamic.mirror).cams
+            cams = learnt_seeds(cam_model, segmenter, images, work.run.refine, work.run.dynamic.mirror).cams
         for (row, _), cam in zip(batch, cams, strict=True):
             mask = truth.read(row.id, row.height, row.width)
             levels.append(level_counts(cam, row.classes, mask).assign(image=row.id))

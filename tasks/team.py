@@ -19,7 +19,7 @@ from tasks.engine.memory import Peak, measured_by_processes
 from tasks.engine.stage import Work
 from tasks.engine.work_file import write_work
 
-__all__ = ["MEMORY", "SAID", "WORK_FILE", "train_in_team"]
+__all__ = ["MEMORY", "SAID", "WORK_FILE", "launch_training"]
 
 SAID = "excel-train: "  # begins a line that is meant for this process
 MEMORY = "memory"
@@ -29,7 +29,7 @@ PATIENCE = 20.0  # seconds that torchrun gets to end
 Show = Callable[[int], None]
 
 
-def train_in_team(work: Work, show: Show) -> None:
+def launch_training(work: Work, show: Show) -> None:
     """Fill the work's folder with what one process would; `show` hears of every iteration that is done."""
     file = work.folder / WORK_FILE
     write_work(file, work)

@@ -14,26 +14,26 @@ from typing import Any
 import pandas as pd
 
 from artifacts.charts import draw_losses
-from excel_core.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
-from excel_core.datasets.truth import TrueMask, require_masks
-from excel_core.distributed import team, wait_for_team
+from excel_core.datasets.masks import TrueMask, require_masks
+from excel_core.distributed import process_group, wait_for_all
 from excel_core.errors import StoreError
-from excel_core.protocols import FULLY_SUPERVISED
-from excel_core.samples import LabelFile, LabelMap, TrainingImage
-from excel_core.seeds import Vision
-from excel_core.training import LossRow, train
+from excel_core.evaluation.protocols import FULLY_SUPERVISED
+from excel_core.models.checkpoints import Architecture, load_checkpoint, load_segmenter, save_segmenter
+from excel_core.training.loop import LossRow, train
+from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import read_marker
 from tasks.engine.progress import Counter, say
-from tasks.engine.stage import Need, Place, Stage, Work
+from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
+from tasks.inputs.cam_model import classes_of, load_cam_model, model_key
 from tasks.inputs.given_segmenter import given_by, given_segmenter
-from tasks.inputs.masks import masks_key, truth_of
+from tasks.inputs.masks import mask_reader_of, masks_key
 from tasks.inputs.records import records, rows_key
-from tasks.inputs.vision import classes_of, load_vision, sight_key
+from tasks.process_group import launch_training
 from tasks.refine import labels_before_crf
-from tasks.team import train_in_team
 
 __all__ = ["STAGE", "architecture", "kept_segmenters", "looks_at_pseudo_labels", "train_here", "trained_segmenter"]
 
@@ -46,7 +46,7 @@ def build_train(work: Work) -> dict[str, Any]:
         return _take_checkpoint(work)
     spec, folder = work.run.train, work.folder
     with Counter(work.name, spec.iterations) as counter:
-        train_anywhere = train_here if work.place.processes == 1 else train_in_team
+        train_anywhere = train_here if work.place.processes == 1 else launch_training
         train_anywhere(work, counter.to)
     losses = pd.read_csv(folder / "losses.csv")
     draw_losses(folder / "losses.png", losses)
@@ -58,11 +58,11 @@ def build_train(work: Work) -> dict[str, Any]:
 
 def _take_checkpoint(work: Work) -> dict[str, Any]:
     """The checkpoint's segmenter in this project's format, and a table of losses without a row."""
-    vision = load_vision(work)
-    segmenter, differs = given_segmenter(work.run, len(classes_of(work)), vision.clip)
+    cam_model = load_cam_model(work)
+    segmenter, differs = given_segmenter(work.run, len(classes_of(work)), cam_model.clip)
     for words in differs:
         say(f"train: the checkpoint was trained otherwise: {words}")
-    save_segmenter(work.folder / "segmenter.safetensors", architecture(work, vision), segmenter)
+    save_segmenter(work.folder / "segmenter.safetensors", architecture(work, cam_model), segmenter)
     pd.DataFrame(columns=[field.name for field in fields(LossRow)]).to_csv(work.folder / "losses.csv", index=False)
     name, digest = (given_by(work.run) or [""])[0].rsplit(":", 1)
     return {"checkpoint": name, "sha256": digest, "differs": differs}
@@ -71,17 +71,19 @@ def _take_checkpoint(work: Work) -> dict[str, Any]:
 def train_here(work: Work, show: Callable[[int], None]) -> None:
     """Train in this process, alone or as one of a team, whose first process writes: segmenter.safetensors, losses.csv and
     checkpoints. `show` hears of every iteration that is done."""
-    vision = load_vision(work)
-    vision = replace(vision, spec=vision.spec.model_copy(update={"precision": "fp32"}))  # training's own is train.precision
+    cam_model = load_cam_model(work)
+    cam_model = replace(
+        cam_model, spec=cam_model.spec.model_copy(update={"precision": "fp32"})
+    )  # training's own is train.precision
     images = _training_images(work)
-    shape, checkpoint = architecture(work, vision), work.folder / "checkpoint.pt"
-    first = team().rank == 0
+    shape, checkpoint = architecture(work, cam_model), work.folder / "checkpoint.pt"
+    first = process_group().rank == 0
     if first:
         _drop_damaged(checkpoint, shape)
-    wait_for_team()  # all of them go on from the same checkpoint, or from none
+    wait_for_all()  # all of them go on from the same checkpoint, or from none
     kept = work.folder / KEPT
     segmenter, rows = train(
-        vision,
+        cam_model,
         images,
         work.run.train,
         work.run.refine,
@@ -101,7 +103,7 @@ def _training_images(work: Work) -> list[TrainingImage]:
     rows = records(work, split)
     labels: list[LabelMap | None] = [None] * len(rows)
     if spec.supervision == "masks":
-        truth = truth_of(work, split)
+        truth = mask_reader_of(work, split)
         labels = [TrueMask(truth, row.id, row.height, row.width) for row in rows]
     elif looks_at_pseudo_labels(work.run):
         folder = labels_before_crf(work.inputs["refine"])
@@ -132,16 +134,16 @@ def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:
             print(f"train: the checkpoint is damaged, training starts again ({error})", file=sys.stderr, flush=True)
 
 
-def architecture(work: Work, vision: Vision) -> Architecture:
+def architecture(work: Work, cam_model: CamModel) -> Architecture:
     """The architecture that this run trains."""
-    clip = vision.clip
+    clip = cam_model.clip
     return Architecture(work.run.clip.model, len(clip.blocks), clip.width, classes_of(work), work.run.train.segmenter)
 
 
-def trained_segmenter(work: Work, vision: Vision) -> Any:
+def trained_segmenter(work: Work, cam_model: CamModel) -> Any:
     """The train stage's segmenter on the run's device, in evaluation mode."""
     path = work.input("train") / "segmenter.safetensors"
-    return load_segmenter(path, architecture(work, vision)).to(vision.clip.device)
+    return load_segmenter(path, architecture(work, cam_model)).to(cam_model.clip.device)
 
 
 def _takes(work: Work) -> dict[str, Any]:
@@ -151,9 +153,9 @@ def _takes(work: Work) -> dict[str, Any]:
         return {"clip": clip_fingerprint(work.run, work.place), "classes": list(classes_of(work))}
     split = work.run.dataset.train_split
     rows = records(work, split)
-    inputs: dict[str, Any] = {"rows": rows_key(rows), "sight": sight_key(work)}
+    inputs: dict[str, Any] = {"rows": rows_key(rows), "sight": model_key(work)}
     if work.run.train.supervision == "masks":
-        require_masks(truth_of(work, split), split, [row.id for row in rows])
+        require_masks(mask_reader_of(work, split), split, [row.id for row in rows])
         inputs["masks"] = masks_key(work, split, rows)
     elif looks_at_pseudo_labels(work.run):
         output = work.inputs["refine"]
@@ -163,8 +165,8 @@ def _takes(work: Work) -> dict[str, Any]:
     return inputs
 
 
-def _needs(run: RunSpec, place: Place) -> dict[str, Need]:
-    return {"refine": Need("refine", run)} if looks_at_pseudo_labels(run) else {}
+def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
+    return {"refine": Dependency("refine", run)} if looks_at_pseudo_labels(run) else {}
 
 
 def sees_masks(run: RunSpec) -> bool:

@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from excel_core.datasets.truth import masks_forbidden
+from excel_core.datasets.masks import forbid_mask_access
 from excel_core.errors import ExcelError
 from tasks.engine.memory import MemoryWatch
 from tasks.engine.stage import Work
 from tasks.engine.work_file import read_work
-from tasks.team import MEMORY, SAID
+from tasks.process_group import MEMORY, SAID
 from tasks.train import STAGE, train_here
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     try:
         work = _on_own_device(read_work(Path(sys.argv[1]), STAGE))
-        guard = nullcontext() if STAGE.sees_masks(work.run) else masks_forbidden(stage=STAGE.name)
+        guard = nullcontext() if STAGE.sees_masks(work.run) else forbid_mask_access(stage=STAGE.name)
         with MemoryWatch(gpu=work.place.device != "cpu") as watch, guard:
             train_here(work, lambda done: _tell(done=done) if rank == 0 else None)
         _tell(**{MEMORY: watch.peak.model_dump()})

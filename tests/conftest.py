@@ -58,10 +58,10 @@ def small_clip_model(seed: int = 0, quick_gelu: bool = True) -> Any:
     """A seeded open_clip model: 4 blocks, width 32, 2 heads, patch 8, joint width 16."""
     from open_clip.model import CLIP
 
-    vision = {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8}
+    cam_model = {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8}
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
     torch.manual_seed(seed)
-    return CLIP(16, vision, text, quick_gelu=quick_gelu)
+    return CLIP(16, cam_model, text, quick_gelu=quick_gelu)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def small_clip() -> Any:
     """`small_clip_model` as a FrozenClip."""
     import open_clip
 
-    from excel_core.clip import FrozenClip
+    from excel_core.models.clip import FrozenClip
 
     return FrozenClip(small_clip_model(), open_clip.SimpleTokenizer(), "small")
 

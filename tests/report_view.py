@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
-from excel_core.metrics import scores
+from excel_core.evaluation.metrics import scores
 
 __all__ = [
     "CONFUSION",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from excel_core.palette import save_labels_png
-from excel_core.prompts import load_prompts
+from excel_core.datasets.palette import save_labels_png
+from excel_core.text.prompts import load_prompts
 from excel_core.world.scenes import render_scene
 from tests.conftest import ROOT
 

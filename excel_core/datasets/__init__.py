@@ -11,14 +11,14 @@ truth.py      the door to the masks, and the guard that keeps everything else ou
 
 from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import Manifest, check_manifest, usable
-from excel_core.datasets.truth import TruthDoor, masks_forbidden
+from excel_core.datasets.masks import VocMaskReader, forbid_mask_access
 from excel_core.datasets.voc import read_voc
 
 __all__ = [
     "Manifest",
-    "TruthDoor",
+    "VocMaskReader",
     "check_manifest",
-    "masks_forbidden",
+    "forbid_mask_access",
     "read_image",
     "read_voc",
     "usable",

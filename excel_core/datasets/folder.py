@@ -11,15 +11,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.images import View
+from excel_core.datasets.images import DecodeOptions
 from excel_core.datasets.label_table import LabelRow, LabelTable, read_label_table
 from excel_core.datasets.labels import check_class_names, in_class_order
 from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
 from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
-from excel_core.datasets.truth import MASK_FOLDERS
+from excel_core.datasets.masks import MASK_FOLDERS
 from excel_core.errors import DataError
 
-__all__ = ["check_folder", "check_folder_splits", "folder_class_names", "folder_sources", "folder_view", "read_folder"]
+__all__ = [
+    "check_folder",
+    "check_folder_splits",
+    "folder_class_names",
+    "folder_decode_options",
+    "folder_sources",
+    "read_folder",
+]
 
 TABLE = "labels.csv"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -57,9 +64,9 @@ def _unknown(root: Path, split: str, known: Sequence[str]) -> str:
     return f"unknown split {split!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'"
 
 
-def folder_view(max_side: int | None) -> View:
+def folder_decode_options(max_side: int | None) -> DecodeOptions:
     """How every stage sees the photos of a folder: the right way up, as their owner knows them, and not too large."""
-    return View(upright=True, max_side=max_side)
+    return DecodeOptions(upright=True, max_side=max_side)
 
 
 def folder_sources(root: Path) -> list[str]:
@@ -80,7 +87,7 @@ def read_folder(
     max_side: int | None = None,
 ) -> Manifest:
     """Read the photos under root → Manifest, rows in the table's order or sorted by name; the parameters as `read_voc`'s.
-    Photos are seen upright, and no larger than `max_side`: the manifest's sizes are those of `folder_view(max_side)`.
+    Photos are seen upright, and no larger than `max_side`: the manifest's sizes are those of `folder_decode_options(max_side)`.
 
     Raises DataError for a folder with neither a table nor class folders, an unknown split or label, a path that leads out of
     the folder, and two photos of one name; a photo that is missing, damaged or without labels keeps its row with the reason.
@@ -94,7 +101,7 @@ def read_folder(
     if unknown:
         raise DataError(_unknown(root, unknown[0], known))
     ordered = [row for split in splits for row in listed if row.split == split]
-    return read_listed(root, ordered, max_bad=max_bad, threads=threads, view=folder_view(max_side))
+    return read_listed(root, ordered, max_bad=max_bad, threads=threads, view=folder_decode_options(max_side))
 
 
 def _table(root: Path) -> LabelTable:

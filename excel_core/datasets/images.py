@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from excel_core.errors import ImageError
 
-__all__ = ["AS_STORED", "MIN_SIDE", "View", "read_image", "shrink_image"]
+__all__ = ["AS_STORED", "MIN_SIDE", "DecodeOptions", "read_image", "shrink_image"]
 
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
@@ -29,7 +29,7 @@ TURNS = {
 
 
 @dataclass(frozen=True)
-class View:
+class DecodeOptions:
     """How a file's pixels are seen. `upright`: turned as its EXIF orientation says: cameras store a portrait lying on its
     side. `max_side`: shrunk until no side is longer, pixels; None: as large as it is."""
 
@@ -45,7 +45,7 @@ class View:
         return image if self.max_side is None else shrink_image(image, self.max_side)
 
 
-AS_STORED = View()  # data sets with masks: these fit the pixels as they are stored
+AS_STORED = DecodeOptions()  # data sets with masks: these fit the pixels as they are stored
 
 
 def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     * EXIF orientation is ignored, as VOC's own tools do: its masks fit the pixels as they are stored.
     * Of an animation, the first frame.
 
-    The file is opened by Python, so that the guard of `masks_forbidden` sees it.
+    The file is opened by Python, so that the guard of `forbid_mask_access` sees it.
     Raises ImageError, starting with the file's name, where the file is missing, empty, truncated or
     cannot be decoded, is larger than Pillow's limit (Image.MAX_IMAGE_PIXELS), has a side below MIN_SIDE
     pixels, or holds pixels of unknown range (32-bit).

@@ -7,10 +7,10 @@ from pathlib import Path
 from excel_core.config import DatasetSpec
 from excel_core.datasets.coco import read_coco
 from excel_core.datasets.coco_files import SOURCES, check_coco_layout, check_coco_splits
-from excel_core.datasets.coco_truth import coco_truth
+from excel_core.datasets.coco_mask_reader import coco_mask_reader
 from excel_core.datasets.folder import check_folder, check_folder_splits, folder_class_names, folder_sources, read_folder
 from excel_core.datasets.manifest import Manifest
-from excel_core.datasets.truth import Truth, voc_truth
+from excel_core.datasets.masks import MaskReader, voc_mask_reader
 from excel_core.datasets.voc import check_voc_layout, read_voc
 from excel_core.datasets.voc_lists import check_voc_splits
 
@@ -25,7 +25,7 @@ class Layout:
     `class_names(root)`: the classes that the data folder itself tells."""
 
     read: Callable[..., Manifest]
-    truth: Callable[[Path, str, tuple[str, ...]], Truth]
+    truth: Callable[[Path, str, tuple[str, ...]], MaskReader]
     sources: Callable[[Path], Sequence[str]]
     check: Callable[[Path], None]
     check_splits: Callable[[Path, DatasetSpec, Sequence[str]], None]
@@ -34,11 +34,11 @@ class Layout:
 
 VOC = Layout(
     read_voc,
-    voc_truth,
+    voc_mask_reader,
     lambda root: ("JPEGImages", "Annotations", "ImageSets", "labels.csv"),
     lambda root: check_voc_layout(root, labels_needed=False),  # check_voc_splits knows which images need some
     check_voc_splits,
 )
-COCO = Layout(read_coco, coco_truth, lambda root: SOURCES, check_coco_layout, check_coco_splits)
-FOLDER = Layout(read_folder, voc_truth, folder_sources, check_folder, check_folder_splits, folder_class_names)
+COCO = Layout(read_coco, coco_mask_reader, lambda root: SOURCES, check_coco_layout, check_coco_splits)
+FOLDER = Layout(read_folder, voc_mask_reader, folder_sources, check_folder, check_folder_splits, folder_class_names)
 LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC, "coco": COCO, "folder": FOLDER}

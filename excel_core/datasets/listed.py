@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from excel_core.datasets.images import AS_STORED, View
+from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.manifest import Manifest, check_bad_share, check_manifest, image_digest
 from excel_core.errors import DataError, ImageError, SettingError
 
@@ -35,7 +35,9 @@ def check_splits(splits: Sequence[str]) -> None:
         raise SettingError(f"splits must be a list of distinct names, got {splits!r}")
 
 
-def read_listed(root: Path, listed: Sequence[Listed], *, max_bad: float, threads: int, view: View = AS_STORED) -> Manifest:
+def read_listed(
+    root: Path, listed: Sequence[Listed], *, max_bad: float, threads: int, view: DecodeOptions = AS_STORED
+) -> Manifest:
     """Decode every image under root once, in `threads` threads → Manifest, rows in the order of `listed`, sizes as in `view`.
 
     An image that is missing, damaged, too small, or that a symbolic link takes out of its data folder keeps its row with the
@@ -70,7 +72,7 @@ class _Look:
     digest: str = ""
 
 
-def _look(root: Path, image: str, view: View) -> _Look:
+def _look(root: Path, image: str, view: DecodeOptions) -> _Look:
     path = root / image
     if not _inside(root, path):
         return _Look(problem=f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there")

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.errors import SettingError
 from excel_core.exports.label_maps import LabelMap
-from excel_core.palette import VOC_PALETTE
 
 __all__ = ["CVAT_ZIP", "write_cvat"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from excel_core.datasets.palette import IGNORE, load_labels_png
 from excel_core.errors import DataError
-from excel_core.palette import IGNORE, load_labels_png
 
 __all__ = ["LabelMap", "folder_names"]
 

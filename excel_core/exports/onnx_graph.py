@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from excel_core.clip import as_pixels, normalise_pixels, resize_pixels
 from excel_core.errors import ModelError, SettingError
-from excel_core.portable import TrainedSegmenter
-from excel_core.stores import written_then_renamed
+from excel_core.files import written_then_renamed
+from excel_core.models.clip import as_pixels, normalise_pixels, resize_pixels
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 
 __all__ = ["ONNX_FORMAT", "TOLERANCE", "OnnxCheck", "compare_onnx", "write_onnx"]
 
@@ -58,7 +58,7 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
         onnx.helper.set_model_props(model, _metadata(trained))
         onnx.save(model, temporary)
         noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-        smooth = trained.vision.spec.antialias
+        smooth = trained.cam_model.spec.antialias
         batches = [noise, *(resize_pixels(as_pixels(photo, noise.device), size, smooth) for photo in photos)]
         check = compare_onnx(temporary, graph, batches)
         if not check.difference <= TOLERANCE:  # nor a NaN
@@ -91,14 +91,14 @@ class _Graph(nn.Module):
 
     def __init__(self, trained: TrainedSegmenter) -> None:
         super().__init__()
-        self.visual = trained.vision.clip.visual  # registered, so that its weights become the graph's
+        self.visual = trained.cam_model.clip.visual  # registered, so that its weights become the graph's
         self.segmenter = trained.segmenter
-        self.vision = trained.vision
-        self.size = trained.vision.spec.image_size
+        self.cam_model = trained.cam_model
+        self.size = trained.cam_model.spec.image_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        encoded = self.vision.encode(normalise_pixels(image, self.vision.spec.normalisation))
-        logits = self.segmenter(self.vision.layers(encoded), encoded.path.grid).logits
+        encoded = self.cam_model.encode(normalise_pixels(image, self.cam_model.spec.normalisation))
+        logits = self.segmenter(self.cam_model.layers(encoded), encoded.path.grid).logits
         full = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return logits, full.argmax(dim=1).to(torch.uint8)
 
@@ -138,8 +138,8 @@ def _no_fused_attention() -> Iterator[None]:
 
 
 def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
-    size = trained.vision.spec.image_size
-    smoothing = "with antialiasing" if trained.vision.spec.antialias else "no antialiasing"
+    size = trained.cam_model.spec.image_size
+    smoothing = "with antialiasing" if trained.cam_model.spec.antialias else "no antialiasing"
     preprocessing = {
         "colours": "RGB",
         "range": [0, 1],
@@ -153,7 +153,7 @@ def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
         "class_names": json.dumps(["background", *trained.class_names], ensure_ascii=False),
         "preprocessing": json.dumps(preprocessing),
         "supervision": trained.supervision,
-        "logits": f"on patches of {trained.vision.clip.patch} pixels; resize bilinearly to the photo's size, then argmax",
+        "logits": f"on patches of {trained.cam_model.clip.patch} pixels; resize bilinearly to the photo's size, then argmax",
         "labels": "uint8 at the input's size",
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.errors import SettingError, StoreError
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
 
 __all__ = ["EXPORT_FORMAT", "check_free", "published"]
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import KnowledgeSpec
-from excel_core.knowledge import Knowledge, attribute_weights, nearest_descriptions
-from excel_core.seeds import Vision
+from excel_core.text.knowledge import Knowledge, attribute_weights, nearest_descriptions
 
 __all__ = ["AttributeResponses", "attribute_responses"]
 
@@ -32,7 +32,7 @@ class AttributeResponses:
 
 @torch.inference_mode()
 def attribute_responses(
-    vision: Vision, knowledge: Knowledge, spec: KnowledgeSpec, image: Tensor, class_index: int, count: int
+    cam_model: CamModel, knowledge: Knowledge, spec: KnowledgeSpec, image: Tensor, class_index: int, count: int
 ) -> AttributeResponses:
     """image (1, 3, S, S) network input → the responses of the `count` top attributes of a class, 0-based.
 
@@ -40,8 +40,8 @@ def attribute_responses(
     patch feature P_i (static, in the joint space; method 2) with the attribute a_j. The published normalisation over tokens and
     feature surgery, which compare classes, are left out.
     """
-    encoded = vision.encode(image, whole=False)
-    patches = F.normalize(vision.clip.project(encoded.calibrated.float())[0, 1:], dim=-1)
+    encoded = cam_model.encode(image, whole=False)
+    patches = F.normalize(cam_model.clip.project(encoded.calibrated.float())[0, 1:], dim=-1)
     top, index = _top(knowledge, spec, class_index, count)
     attributes = F.normalize(knowledge.attributes[index].to(patches), dim=-1)
     maps = (attributes @ patches.T).reshape(len(index), *encoded.path.grid)

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.lvc import learnt_seeds
 from excel_core.config import RefineSpec
-from excel_core.lvc import learnt_seeds
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
+from excel_core.models.segmenter import Segmenter
 
 __all__ = ["CamColumns", "cam_columns"]
 
@@ -39,25 +39,25 @@ class CamColumns:
 
 @torch.inference_mode()
 def cam_columns(
-    vision: Vision, plain: Tensor, segmenter: Segmenter, image: Tensor, class_index: int, refine: RefineSpec, mirror: bool
+    cam_model: CamModel, plain: Tensor, segmenter: Segmenter, image: Tensor, class_index: int, refine: RefineSpec, mirror: bool
 ) -> CamColumns:
     """vision: the run's, with its texts; plain (C+Z, D): its unit texts without enrichment; image (1, 3, S, S) network input →
     the CAMs of one class, 0-based (methods 2, 3 and 5). `refine` and `mirror` as `learnt_seeds` takes them."""
-    spec, templates = vision.spec, plain.to(vision.text)
+    spec, templates = cam_model.spec, plain.to(cam_model.text)
     attention = spec.calibration.attention
     original = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"attention": "qk"})})
-    has_enrichment = not torch.equal(templates, vision.text)
+    has_enrichment = not torch.equal(templates, cam_model.text)
 
-    def static(variant: Vision) -> Map:
+    def static(variant: CamModel) -> Map:
         return _one(variant.cams(variant.encode(image, whole=False)), class_index)
 
     learnt = None
     if attention == "svc":
-        learnt = _one(learnt_seeds(vision, segmenter, image, refine, mirror).cams, class_index)
+        learnt = _one(learnt_seeds(cam_model, segmenter, image, refine, mirror).cams, class_index)
     return CamColumns(
-        original=static(replace(vision, text=templates, spec=original)),
-        calibrated=None if attention == "qk" else static(replace(vision, text=templates)),
-        enriched=static(vision) if has_enrichment else None,
+        original=static(replace(cam_model, text=templates, spec=original)),
+        calibrated=None if attention == "qk" else static(replace(cam_model, text=templates)),
+        enriched=static(cam_model) if has_enrichment else None,
         learnt=learnt,
     )
 

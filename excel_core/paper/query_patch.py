@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.calibration import relation_attention, relation_of
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.lvc import learnt_activations
 from excel_core.config import RefineSpec
 from excel_core.errors import SettingError
-from excel_core.lvc import learnt_view
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
+from excel_core.models.calibration import relation_attention, relation_of
+from excel_core.models.segmenter import Segmenter
 
 __all__ = ["QueryMaps", "query_maps", "strongest_patch"]
 
@@ -45,12 +45,12 @@ def strongest_patch(cam: Map) -> tuple[int, int]:
 
 @torch.inference_mode()
 def query_maps(
-    vision: Vision, segmenter: Segmenter, image: Tensor, query: tuple[int, int], refine: RefineSpec, mirror: bool
+    cam_model: CamModel, segmenter: Segmenter, image: Tensor, query: tuple[int, int], refine: RefineSpec, mirror: bool
 ) -> QueryMaps:
     """image (1, 3, S, S) network input → QueryMaps of one patch. The mean over blocks is that of the affinity's
     `refine.affinity.layers`, without its scales; the relation is the one that LVC's CAMs are made with, whose mean `mirror`
     decides. SettingError for a patch outside the grid."""
-    view = learnt_view(vision, segmenter, image, refine.affinity.layers, mirror)
+    view = learnt_activations(cam_model, segmenter, image, refine.affinity.layers, mirror)
     path, (h, w) = view.encoded.path, view.encoded.path.grid
     if query[0] >= h or query[1] >= w:
         raise SettingError(
@@ -58,10 +58,10 @@ def query_maps(
             f"column {query[1]}; name a patch inside, or none for the strongest"
         )
     patch = query[0] * w + query[1]
-    raw = relation_of(view.features.float(), vision.spec.calibration, view.together).raw[:1]
+    raw = relation_of(view.features.float(), cam_model.spec.calibration, view.together).raw[:1]
     calibrated, learnt = None, None
-    if vision.spec.calibration.attention == "svc":
-        calibrated = _svc_row(vision, path.intra[-1].weights, patch)
+    if cam_model.spec.calibration.attention == "svc":
+        calibrated = _svc_row(cam_model, path.intra[-1].weights, patch)
         learnt = calibrated + relation_attention(raw)[0, patch]
 
     def shown(row: Tensor) -> Map:
@@ -78,9 +78,9 @@ def query_maps(
     )
 
 
-def _svc_row(vision: Vision, weights: Tensor | None, patch: int) -> Tensor:
+def _svc_row(cam_model: CamModel, weights: Tensor | None, patch: int) -> Tensor:
     """weights A_svc (B, H, N, N), or (B, 1, N, N) where heads are summed or there are none → the first image's row of a patch
     over all patches (M,), as a mean over heads."""
     assert weights is not None
     row = weights[0, :, 1 + patch, 1:].float().mean(dim=0)
-    return row / vision.clip.heads if vision.spec.calibration.heads == "sum" else row
+    return row / cam_model.clip.heads if cam_model.spec.calibration.heads == "sum" else row

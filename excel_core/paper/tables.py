@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from excel_core.config import RunSpec
-from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
-from excel_core.presets import with_edits
-from excel_core.variants import (
+from excel_core.config.presets import with_edits
+from excel_core.config.variants import (
     NO_ATTRIBUTES,
     calibrated_by,
     with_attributes,
@@ -18,6 +17,7 @@ from excel_core.variants import (
     without_lvc,
     without_tse,
 )
+from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
 
 __all__ = ["TITLES", "Number", "limited", "paper_numbers"]
 

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from excel_core.models.clip_weights import BUILT_IN
+from excel_core.models.token_rows import prune_token_rows
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import TRAIN_SEEDS
-from excel_core.world.token_rows import prune_token_rows
 from excel_core.world.views import SceneBank, draw_views, fill_bank
 
 __all__ = [
@@ -35,8 +36,7 @@ __all__ = [
     "normalise_views", "phrase_loss", "save_model", "train",
 ]  # fmt: skip
 
-CONFIG_PATH = Path(__file__).with_name("tiny_clip.json")
-WEIGHTS_PATH = Path(__file__).with_name("tiny_clip.safetensors")
+CONFIG_PATH, WEIGHTS_PATH = BUILT_IN / "tiny_clip.json", BUILT_IN / "tiny_clip.safetensors"
 FORMAT = "excel-tiny-clip/1"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from excel_core.palette import save_labels_png
+from excel_core.datasets.palette import save_labels_png
 from excel_core.world.scenes import CLASSES, Scene, render_scene
 
 __all__ = ["scene_id", "write_world"]

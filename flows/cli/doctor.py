@@ -23,12 +23,12 @@ def doctor(
     """Look at every file of a data set: counts, missing and mismatched files, masks, and what to download. Exit 1 where a
     run could not use it."""
     from artifacts.rows import print_rows
-    from excel_core.doctor.checks import usable
-    from excel_core.doctor.coco import examine_coco
-    from excel_core.doctor.voc import PRESET_SPLITS, examine_voc
+    from excel_core.datasets.doctor.checks import usable
+    from excel_core.datasets.doctor.coco import examine_coco
+    from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
-    from excel_core.prompts import load_prompts
-    from excel_core.stores import write_json
+    from excel_core.files import write_json
+    from excel_core.text.prompts import load_prompts
     from tasks.inputs.prompt_files import prompts_file
 
     examine = {"voc": examine_voc, "coco": examine_coco}.get(layout)

@@ -27,14 +27,14 @@ def plan(
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
     from artifacts.plan import print_plan
     from excel_core.errors import SettingError
-    from flows.settings import make_place, make_run
+    from flows.settings import make_environment, make_run
     from tasks.chain import STAGES
     from tasks.history.plan import plan_run
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
     run = make_run(preset, method, settings or [], clip)
-    place = make_place(run, text(data), text(store), "cpu")
+    place = make_environment(run, text(data), text(store), "cpu")
     print_plan(plan_run(run, place, last), console(WIDE))
 
 
@@ -62,7 +62,7 @@ def compare(
     """Show how run B differs from run A: settings, classes with 95 % intervals, and the images that changed most."""
     from artifacts.comparison import print_comparison
     from artifacts.tables import protocol_text
-    from excel_core.stores import write_json
+    from excel_core.files import write_json
     from flows.local.state import store_folder
     from tasks.history.compare import compare_runs
     from tasks.history.run_record import find_record

@@ -75,7 +75,7 @@ def _store(store: Path | None) -> Path:
 
 def _show(name: str, path: Path) -> None:
     from artifacts.paper_table import print_paper
-    from excel_core.stores import read_json
+    from excel_core.files import read_json
 
     if name == "figures":
         for picture in sorted(path.parent.glob("figure_*.png")):

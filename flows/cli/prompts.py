@@ -31,14 +31,14 @@ def diff(
 ) -> None:
     """Show which classes' descriptions changed from A to B, how far each T_c moved, and which attributes came and went."""
     from artifacts.prompts_diff import print_prompts_diff
-    from excel_core.stores import write_json
+    from excel_core.files import write_json
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
-    from tasks.engine.stage import Place
+    from tasks.engine.stage import RunEnvironment
     from tasks.history.prompts_diff import diff_prompts
 
     run = make_run("voc", "reference", ["knowledge.attributes=null", *(settings or [])], clip)
-    place = Place(store=store_folder(text(store)), device=check_device(device))
+    place = RunEnvironment(store=store_folder(text(store)), device=check_device(device))
     found = diff_prompts(a, b, run, place, classes)
     print_prompts_diff(console(WIDE), found.a, found.b, found.clip, found.classes, texts)
     if json_file is not None:
@@ -51,8 +51,8 @@ def check(
     classes: Classes = None,
 ) -> None:
     """Read class and description files strictly, CLIP's text length included; exit 1 where one is not in order."""
-    from excel_core.descriptions.form import length_problem, whole_problem
     from excel_core.errors import PromptError
+    from excel_core.text.description_form import length_problem, whole_problem
     from tasks.history.prompts_diff import check_prompts
 
     wrong = 0

@@ -24,9 +24,9 @@ def parity(
 ) -> None:
     """Compare the core with golden arrays of the published implementation, or the way from photo to labels with results of
     the published programs; exit 1 on any failure."""
-    from excel_core.parity import compare_with_goldens
-    from excel_core.parity_pipeline import compare_with_programs
-    from excel_core.prompts import load_prompts
+    from excel_core.evaluation.parity import compare_with_goldens
+    from excel_core.evaluation.parity_programs import compare_with_programs
+    from excel_core.text.prompts import load_prompts
     from tasks.inputs.prompt_files import prompts_file
 
     if (pipeline is None) != (photos is None):
@@ -53,9 +53,9 @@ def evaluate(
 ) -> None:
     """Score predicted label maps against true ones, file by file of the same name."""
     from artifacts.tables import print_scores
-    from excel_core.metrics import evaluate_folders
-    from excel_core.prompts import load_prompts
-    from excel_core.stores import write_json
+    from excel_core.evaluation.metrics import evaluate_folders
+    from excel_core.files import write_json
+    from excel_core.text.prompts import load_prompts
     from tasks.inputs.prompt_files import prompts_file
 
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
@@ -79,12 +79,12 @@ def figures(
 ) -> None:
     """Write a finished run's pictures and tables, as README shows them."""
     from artifacts.readme_figures import write_figures
-    from flows.settings import make_place, make_run
+    from flows.settings import make_environment, make_run
     from tasks.chain import complete_outputs, report_work
     from tasks.report import build_view
 
     run = make_run(preset, method, settings or [], clip)
-    place = make_place(run, text(data), text(store), "cpu")
+    place = make_environment(run, text(data), text(store), "cpu")
     outputs = complete_outputs(run, place, "report")
     if "report" not in outputs:
         raise SettingError(f"{place.store} holds no finished run of these settings; run it first")

@@ -77,12 +77,12 @@ def _complete(
     settings: list[str],
 ) -> tuple[dict[str, Any], str]:
     """The outputs up to `last`, by its flow unless all are complete, and how to open the UI."""
-    from flows.settings import check_runner, make_place, make_run
+    from flows.settings import check_runner, make_environment, make_run
     from tasks.chain import complete_outputs
 
     check_runner(runner)
     spec = make_run(preset, method, settings, clip)
-    place = make_place(spec, text(data), text(store), device, gpus)
+    place = make_environment(spec, text(data), text(store), device, gpus)
     ui = prefect_environment(place.store)
     if last in complete_outputs(spec, place, last):
         print("every stage is complete; nothing to run")

@@ -56,7 +56,7 @@ def segment(
 def _check_together(weights: str | None, clip: bool, settings: bool, for_weights: bool) -> None:
     """Refuse options that the other way of seeing would ignore."""
     from excel_core.errors import SettingError
-    from excel_core.published_checkpoint import is_published
+    from excel_core.models.published_checkpoint import is_published
 
     if weights is None and for_weights:
         raise SettingError("--multi-scale and --crf are for --weights; without, --set refine.crf.enabled=… switches the CRF")
@@ -75,15 +75,15 @@ def _training_free(
     from excel_core.errors import SettingError
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
-    from tasks.engine.stage import Place
+    from tasks.engine.stage import RunEnvironment
     from tasks.inputs.prompt_files import OWN
-    from tasks.photos.photo_sight import training_free_sight
+    from tasks.photos.photo_sight import training_free_predictor
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
     run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": OWN}})
-    return training_free_sight(names, run, Place(store=store_folder(text(store)), device=check_device(device)))
+    return training_free_predictor(names, run, RunEnvironment(store=store_folder(text(store)), device=check_device(device)))
 
 
 def _trained(
@@ -91,10 +91,10 @@ def _trained(
 ) -> Any:
     from flows.local.state import store_folder
     from flows.settings import check_device
-    from tasks.photos.photo_sight import find_segmenter, trained_sight
+    from tasks.photos.photo_sight import find_segmenter, trained_predictor
 
     trained = find_segmenter(weights, store_folder(text(store)), check_device(device), clip)
-    return trained_sight(trained, names, multi_scale, crf)
+    return trained_predictor(trained, names, multi_scale, crf)
 
 
 def _show(results: list[Any], out: Path) -> None:

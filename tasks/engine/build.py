@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from excel_core.datasets.truth import LABEL_FILES, masks_forbidden
+from excel_core.datasets.masks import LABEL_FILES, forbid_mask_access
 from excel_core.errors import StoreError
 from tasks.engine.memory import MemoryWatch, largest
 from tasks.engine.outputs import StageOutput, locked, read_output, seal
@@ -129,7 +129,7 @@ def _build(work: Work) -> dict[str, Any]:
     try:
         if work.stage.sees_masks(work.run):
             return build(work)
-        with masks_forbidden(stage=work.stage.name, exempt=LABEL_FILES if work.stage.reads_labels else ()):
+        with forbid_mask_access(stage=work.stage.name, exempt=LABEL_FILES if work.stage.reads_labels else ()):
             return build(work)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from excel_core.clip_weights import parse_clip_name
 from excel_core.config import RunSpec
+from excel_core.models.clip_weights import parse_clip_name
 from tasks.engine.identity import digest_of, file_digest
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 
 __all__ = ["clip_fingerprint", "files_fingerprint", "folders_fingerprint"]
 
@@ -32,7 +32,7 @@ def files_fingerprint(*paths: Path) -> list[str]:
     return [f"{path.name}:{_file_digest(path, *_version(path))}" for path in paths]
 
 
-def clip_fingerprint(run: RunSpec, place: Place) -> str:
+def clip_fingerprint(run: RunSpec, place: RunEnvironment) -> str:
     """The model's name, and the bytes of its weights where they are a local file."""
     source = parse_clip_name(run.clip.model)
     if source.file is None:

@@ -85,8 +85,8 @@ class MemoryWatch:
         self.peak = self._with_team(own) if self.reported else self._with_children(own)
 
     def _with_team(self, own: Peak) -> Peak:
-        team = _of_all(sum, [peak.host_bytes for peak in self.reported])
-        return Peak(host_bytes=_of_all(max, [own.host_bytes, team]), gpu_bytes=_largest_gpu([own, *self.reported]))
+        process_group = _of_all(sum, [peak.host_bytes for peak in self.reported])
+        return Peak(host_bytes=_of_all(max, [own.host_bytes, process_group]), gpu_bytes=_largest_gpu([own, *self.reported]))
 
     def _with_children(self, own: Peak) -> Peak:
         return own.model_copy(update={"host_bytes": _of_all(sum, [own.host_bytes, self._children.most])})

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from excel_core.errors import StoreError
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
 from tasks.engine.identity import file_digest
 from tasks.engine.memory import Peak
 

@@ -16,7 +16,7 @@ from tasks.engine.code_version import code_version
 from tasks.engine.identity import digest_of
 from tasks.engine.outputs import StageOutput
 
-__all__ = ["Need", "Part", "Place", "Stage", "Work", "always"]
+__all__ = ["Dependency", "Part", "RunEnvironment", "Stage", "Work", "always"]
 
 
 def always(run: RunSpec) -> bool:
@@ -24,7 +24,7 @@ def always(run: RunSpec) -> bool:
     return True
 
 
-class Place(BaseModel):
+class RunEnvironment(BaseModel):
     """Where a run happens; nothing here changes results, but `processes` their last bits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Part(BaseModel):
 
 
 @dataclass(frozen=True)
-class Need:
+class Dependency:
     """An input of a stage: another stage, under this run or a variant of it."""
 
     stage: str
@@ -77,9 +77,9 @@ class Stage:
     build: Callable[["Work"], dict[str, Any]]
     parts: Callable[["Work"], list[Part]] | None = None
     build_part: Callable[["Work"], dict[str, Any]] | None = None
-    needs: Callable[[RunSpec, Place], dict[str, Need]] = field(default=lambda run, place: {})
+    needs: Callable[[RunSpec, RunEnvironment], dict[str, Dependency]] = field(default=lambda run, place: {})
     takes: Callable[["Work"], dict[str, Any]] | None = None
-    outside: Callable[[RunSpec, Place], Any] = field(default=lambda run, place: None)
+    outside: Callable[[RunSpec, RunEnvironment], Any] = field(default=lambda run, place: None)
     reads_data: bool = False
     sees_masks: Callable[[RunSpec], bool] = field(default=lambda run: False)
     reads_labels: bool = False
@@ -87,10 +87,10 @@ class Stage:
     on_device: bool = False
     parallel: Literal["threads", "workers"] = "workers"
 
-    def all_needs(self, run: RunSpec, place: Place) -> dict[str, Need]:
+    def all_needs(self, run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
         """Every input by name."""
         names = ("world", *self.inputs) if self.reads_data and run.dataset.layout == "world" else self.inputs
-        return {name: Need(name, run) for name in names} | self.needs(run, place)
+        return {name: Dependency(name, run) for name in names} | self.needs(run, place)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Work:
 
     stage: Stage
     run: RunSpec
-    place: Place
+    place: RunEnvironment
     inputs: dict[str, StageOutput]
     part: Part | None = None
     parts: dict[str, StageOutput] = field(default_factory=dict)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
 from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import RunEnvironment, Stage, Work
 
 __all__ = ["read_work", "write_work"]
 
@@ -24,7 +24,7 @@ def read_work(path: Path, stage: Stage) -> Work:
     return Work(
         stage,
         RunSpec.model_validate(found["run"]),
-        Place.model_validate(found["place"]),
+        RunEnvironment.model_validate(found["place"]),
         {name: StageOutput.model_validate(output) for name, output in found["inputs"].items()},
         folder=Path(found["folder"]),
         variant=found["variant"],

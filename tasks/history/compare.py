@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from excel_core.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
 from excel_core.errors import SettingError
-from excel_core.stores import read_counts, read_json
+from excel_core.evaluation.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.files import read_json
+from excel_core.stores import read_counts
 from tasks.history.run_record import RunRecord
 from tasks.shown import image_scores
 

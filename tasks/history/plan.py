@@ -12,7 +12,7 @@ from excel_core.errors import StoreError
 from tasks.chain import graph, work_of
 from tasks.engine.build import complete_output, output_folder, part_works
 from tasks.engine.outputs import StageOutput, read_marker
-from tasks.engine.stage import Place, Work
+from tasks.engine.stage import RunEnvironment, Work
 
 __all__ = ["Step", "plan_run"]
 
@@ -38,7 +38,7 @@ class Step:
     bytes: int | None = None
 
 
-def plan_run(run: RunSpec, place: Place, last: str) -> list[Step]:
+def plan_run(run: RunSpec, place: RunEnvironment, last: str) -> list[Step]:
     """A step a stage, in the order in which they would run."""
     steps: list[Step] = []
     outputs: dict[str, StageOutput] = {}

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from excel_core.config import RunSpec
-from excel_core.descriptions.files import load_descriptions
-from excel_core.descriptions.form import FormCheck
-from excel_core.descriptions.given import load_given
 from excel_core.errors import SettingError
-from excel_core.knowledge_diff import ClassChange, Weighed, compare_knowledge
-from excel_core.prompts import PromptSet, load_prompts
-from excel_core.stores import read_json, read_knowledge
-from tasks.engine.stage import Place
+from excel_core.files import read_json
+from excel_core.stores import read_knowledge
+from excel_core.text.description_form import FormCheck
+from excel_core.text.descriptions import load_descriptions
+from excel_core.text.given_descriptions import load_given
+from excel_core.text.knowledge_diff import ClassChange, Weighed, compare_knowledge
+from excel_core.text.prompts import PromptSet, load_prompts
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
 from tasks.inputs.prompt_files import PROMPTS, prompts_file
 from tasks.knowledge import knowledge_base, prompt_set
@@ -34,7 +35,7 @@ def is_file(name: str) -> bool:
     return name.endswith(".json") or Path(name).is_file()
 
 
-def diff_prompts(a: str, b: str, run: RunSpec, place: Place, classes: str | None) -> PromptsDiff:
+def diff_prompts(a: str, b: str, run: RunSpec, place: RunEnvironment, classes: str | None) -> PromptsDiff:
     """A and B, both files or both runs. Files go through `run`'s CLIP and knowledge spec; `classes` names their class set where
     the files do not tell it. SettingError for a file beside a run, and for runs of two CLIPs."""
     if is_file(a) != is_file(b):
@@ -62,7 +63,7 @@ def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:
     return f"{len(described.texts)} classes, {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} descriptions each"
 
 
-def _of_file(path: Path, classes: str | None, run: RunSpec, place: Place) -> Weighed:
+def _of_file(path: Path, classes: str | None, run: RunSpec, place: RunEnvironment) -> Weighed:
     prompts = _classes_of(path, classes)
     described = load_given(path).described(prompts)  # as many of each class
     return Weighed(knowledge_base(prompts, described, run, place), run.knowledge)

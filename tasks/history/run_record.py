@@ -15,11 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from excel_core.config import RunSpec
-from excel_core.earlier import run_as_then
+from excel_core.config.earlier import run_as_then
 from excel_core.errors import SettingError, StoreError
-from excel_core.stores import read_json, write_json
+from excel_core.files import read_json, write_json
 from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 
 __all__ = ["RunRecord", "StageCost", "find_record", "read_records", "start_record"]
 
@@ -132,7 +132,7 @@ class RunRecord(BaseModel):
         write_json(self.store / "records" / f"{self.id}.json", self.model_dump(mode="json"))
 
 
-def start_record(flow: str, run: RunSpec, place: Place, flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
+def start_record(flow: str, run: RunSpec, place: RunEnvironment, flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
     """The record of a run that begins now."""
     record = RunRecord(
         id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",

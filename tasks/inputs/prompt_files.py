@@ -8,10 +8,10 @@ from pathlib import Path
 
 from excel_core.config import DescribeSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
-from excel_core.descriptions.files import Descriptions, load_descriptions
-from excel_core.descriptions.given import GivenDescriptions, load_given
 from excel_core.errors import PromptError, SettingError
-from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
+from excel_core.text.descriptions import Descriptions, load_descriptions
+from excel_core.text.given_descriptions import GivenDescriptions, load_given
+from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
 from tasks.engine.fingerprint import files_fingerprint
 
 __all__ = [

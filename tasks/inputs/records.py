@@ -10,17 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.folder import folder_view
-from excel_core.datasets.images import AS_STORED, View
+from excel_core.datasets.folder import folder_decode_options
+from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.manifest import usable
 from excel_core.stores import read_manifest
 from tasks.engine.identity import digest_of
 from tasks.engine.stage import Part, Work
-from tasks.inputs.vision import classes_of
+from tasks.inputs.cam_model import classes_of
 
 __all__ = [
-    "Record", "batches", "cam_image_parts", "cam_records", "image_parts", "records", "rows_key", "shard_of", "shard_rows",
-    "view_of",
+    "Record",
+    "batches",
+    "cam_image_parts",
+    "cam_records",
+    "decode_options_of",
+    "image_parts",
+    "records",
+    "rows_key",
+    "shard_of",
+    "shard_rows",
 ]  # fmt: skip
 
 Row = TypeVar("Row")
@@ -36,7 +44,7 @@ class Record(NamedTuple):
     height: int
     width: int
     digest: str
-    view: View = AS_STORED
+    view: DecodeOptions = AS_STORED
 
     def read(self) -> NDArray[np.uint8]:
         """The image, (H, W, 3) uint8 RGB."""
@@ -47,12 +55,16 @@ def records(work: Work, split: str) -> list[Record]:
     """Usable images of a split, in the manifest's order."""
     manifest = work.input("dataset") / "manifest.parquet"
     return list(
-        _records(manifest, work.inputs["dataset"].content, work.data, split, classes_of(work), view_of(work.run.dataset))
+        _records(
+            manifest, work.inputs["dataset"].content, work.data, split, classes_of(work), decode_options_of(work.run.dataset)
+        )
     )
 
 
 @lru_cache(maxsize=8)
-def _records(manifest: Path, content: str, data: Path, split: str, names: tuple[str, ...], view: View) -> tuple[Record, ...]:
+def _records(
+    manifest: Path, content: str, data: Path, split: str, names: tuple[str, ...], view: DecodeOptions
+) -> tuple[Record, ...]:
     """`content` is there for the cache alone."""
     index = {name: i for i, name in enumerate(names)}
     found = []
@@ -78,9 +90,9 @@ def cam_image_parts(work: Work, key: Any) -> list[Part]:
     ]
 
 
-def view_of(spec: DatasetSpec) -> View:
+def decode_options_of(spec: DatasetSpec) -> DecodeOptions:
     """How a run sees the pixels of its images."""
-    return folder_view(spec.max_side) if spec.layout == "folder" else AS_STORED
+    return folder_decode_options(spec.max_side) if spec.layout == "folder" else AS_STORED
 
 
 def image_parts(

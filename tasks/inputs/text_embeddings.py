@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.clip import FrozenClip
-from excel_core.stores import written_then_renamed
+from excel_core.files import written_then_renamed
+from excel_core.models.clip import FrozenClip
 from tasks.engine.identity import digest_of
 
 __all__ = ["TextEmbeddings"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
+from excel_core.evaluation.protocols import FULLY_SUPERVISED
 from excel_core.exports.binary import write_binary
 from excel_core.exports.coco_results import write_coco
 from excel_core.exports.cvat import write_cvat
@@ -15,12 +16,11 @@ from excel_core.exports.onnx_graph import TOLERANCE, write_onnx
 from excel_core.exports.palette import write_palette
 from excel_core.exports.published import check_free, published
 from excel_core.exports.voc_submission import write_voc_submission
-from excel_core.portable import save_portable
-from excel_core.protocols import FULLY_SUPERVISED
+from excel_core.prediction.trained_segmenter import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
 from tasks.history.run_record import RunRecord
-from tasks.inputs.records import view_of
+from tasks.inputs.records import decode_options_of
 from tasks.photos.coco_numbers import coco_numbers
 from tasks.photos.trained import class_names, run_segmenter, sealed
 from tasks.refine import PSEUDO_LABELS
@@ -139,7 +139,7 @@ def _photos(record: RunRecord) -> list[Any]:
     found = []
     for image in manifest[manifest["error"] == ""]["image"].head(CHECKED_PHOTOS):
         try:
-            found.append(view_of(record.run.dataset).read(data / image))
+            found.append(decode_options_of(record.run.dataset).read(data / image))
         except ImageError:
             continue
     return found

@@ -9,24 +9,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import refine_labels
 from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.errors import SettingError
-from excel_core.knowledge import Knowledge, build_knowledge
-from excel_core.portable import TrainedSegmenter, load_portable
-from excel_core.prompts import PromptSet
-from excel_core.published_checkpoint import is_published
-from excel_core.seeds import Vision, refine_labels
+from excel_core.models.published_checkpoint import is_published
+from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable
+from excel_core.text.knowledge import Knowledge, build_knowledge
+from excel_core.text.prompts import PromptSet
 from tasks.engine.fingerprint import clip_fingerprint
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
+from tasks.inputs.cam_model import cached_clip
 from tasks.inputs.prompt_files import given_descriptions, known_descriptions, named_classes
 from tasks.inputs.text_embeddings import TextEmbeddings
-from tasks.inputs.vision import cached_clip
 from tasks.knowledge import ready_attributes
 from tasks.photos.published_sight import published_trained
 from tasks.photos.trained import run_segmenter
 
-__all__ = ["Sight", "find_segmenter", "parse_classes", "trained_sight", "training_free_sight"]
+__all__ = ["Predictor", "find_segmenter", "parse_classes", "trained_predictor", "training_free_predictor"]
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -35,7 +36,7 @@ DESCRIPTIONS_AN_ATTRIBUTE = 4  # at least, so that k-means has something to aver
 
 
 @dataclass(frozen=True)
-class Sight:
+class Predictor:
     """`see(image)`, an image (H, W, 3) uint8 → its label maps (H, W) by step, the last one the result: 0 background, i + 1
     class i of `class_names`. `notes`: what its user should know."""
 
@@ -58,23 +59,23 @@ def parse_classes(text: str) -> tuple[str, ...]:
     return names
 
 
-def training_free_sight(names: tuple[str, ...], run: RunSpec, place: Place) -> Sight:
+def training_free_predictor(names: tuple[str, ...], run: RunSpec, place: RunEnvironment) -> Predictor:
     """CAMs of all the named classes, refined as `run` says. Every photo is taken to show each of them."""
     clip = cached_clip(run.clip.model, place.device)
     knowledge, notes = _knowledge(names, run, place)
-    vision, spec = Vision(clip, knowledge.text.to(clip.device), len(names), run.cams), run.refine
+    cam_model, spec = CamModel(clip, knowledge.text.to(clip.device), len(names), run.cams), run.refine
 
     @torch.inference_mode()
     def see(image: Image) -> dict[str, Labels]:
-        network_input = vision.prepare([image])
-        encoded = vision.encode(network_input, spec.affinity.layers, whole=False)
-        cams, attention = vision.cams(encoded).float(), vision.attention(encoded.path, spec)
+        network_input = cam_model.prepare([image])
+        encoded = cam_model.encode(network_input, spec.affinity.layers, whole=False)
+        cams, attention = cam_model.cams(encoded).float(), cam_model.attention(encoded.path, spec)
         return refine_labels(image, network_input[0], range(len(names)), cams[0], attention[0], spec)
 
-    return Sight(names, see, notes)
+    return Predictor(names, see, notes)
 
 
-def _knowledge(names: tuple[str, ...], run: RunSpec, place: Place) -> tuple[Knowledge, tuple[str, ...]]:
+def _knowledge(names: tuple[str, ...], run: RunSpec, place: RunEnvironment) -> tuple[Knowledge, tuple[str, ...]]:
     """The knowledge base of the named classes with the descriptions that there are of them, and what to say about it."""
     prompts = named_classes(names)
     described = _descriptions(prompts, run)
@@ -135,7 +136,7 @@ def find_segmenter(weights: str, store: Path, device: str, clip: str | None = No
     return run_segmenter(find_record(store, weights), device)
 
 
-def trained_sight(trained: TrainedSegmenter, names: Sequence[str], multi_scale: bool, crf: bool) -> Sight:
+def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_scale: bool, crf: bool) -> Predictor:
     """The segmenter's own answer; with `names`, each pixel goes to background or the strongest of these classes."""
     own = {name.casefold(): index + 1 for index, name in enumerate(trained.class_names)}
     unknown = [name for name in names if name.casefold() not in own]
@@ -153,4 +154,4 @@ def trained_sight(trained: TrainedSegmenter, names: Sequence[str], multi_scale: 
         return steps
 
     notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
-    return Sight(trained.class_names, see, notes)
+    return Predictor(trained.class_names, see, notes)

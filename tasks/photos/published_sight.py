@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError
-from excel_core.portable import TrainedSegmenter
-from excel_core.presets import preset, with_settings
-from excel_core.published_checkpoint import read_published
-from excel_core.seeds import Vision
+from excel_core.models.published_checkpoint import read_published
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from tasks.engine.progress import say
+from tasks.inputs.cam_model import cached_clip
 from tasks.inputs.prompt_files import LIBRARY, class_set
-from tasks.inputs.vision import cached_clip
 
 __all__ = ["published_trained"]
 
@@ -31,8 +31,8 @@ def published_trained(path: Path, device: str, clip_name: str | None) -> Trained
         say(f"{path.name}: trained otherwise: {words}")
     view = run.cams.model_copy(update={"image_size": run.predict.image_size})
     texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; only CAMs need texts
-    vision = Vision(clip, texts, len(names), view)
-    return TrainedSegmenter(names, vision, segmenter.to(clip.device), spec, run.predict, run.refine.crf)
+    cam_model = CamModel(clip, texts, len(names), view)
+    return TrainedSegmenter(names, cam_model, segmenter.to(clip.device), spec, run.predict, run.refine.crf)
 
 
 def _preset_of(path: Path, classes: int) -> tuple[RunSpec, tuple[str, ...]]:

@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from artifacts.photo_overlay import class_shares, draw_overlay, draw_steps
-from excel_core.datasets.images import View, shrink_image
+from excel_core.datasets.images import DecodeOptions, shrink_image
+from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import ImageError, SettingError
-from excel_core.palette import save_labels_png
-from excel_core.photos import Photo, enlarge_labels, find_photos
-from excel_core.stores import write_json, written_then_renamed
+from excel_core.files import write_json, written_then_renamed
+from excel_core.prediction.photos import Photo, enlarge_labels, find_photos
 from tasks.engine.progress import Counter, track
-from tasks.photos.photo_sight import Sight
+from tasks.photos.photo_sight import Predictor
 
 __all__ = ["Result", "photos_of", "segment_photos"]
 
@@ -64,7 +64,7 @@ def photos_of(places: Sequence[Path], out: Path, force: bool) -> list[Photo]:
     return photos
 
 
-def segment_photos(photos: Sequence[Photo], sight: Sight, out: Path, side: int, steps: bool = False) -> list[Result]:
+def segment_photos(photos: Sequence[Photo], sight: Predictor, out: Path, side: int, steps: bool = False) -> list[Result]:
     """Segment each photo, computed at no more than `side` pixels a side, and write its files and photos.json. A photo that
     cannot be read is skipped with its reason."""
     try:
@@ -78,9 +78,9 @@ def segment_photos(photos: Sequence[Photo], sight: Sight, out: Path, side: int, 
     return results
 
 
-def _segmented(photo: Photo, sight: Sight, out: Path, side: int, steps: bool) -> Result:
+def _segmented(photo: Photo, sight: Predictor, out: Path, side: int, steps: bool) -> Result:
     try:
-        image = View(upright=True).read(photo.path)
+        image = DecodeOptions(upright=True).read(photo.path)
     except ImageError as error:
         return Result(photo.path, error=str(error))
     size, names = image.shape[:2], sight.class_names

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from excel_core.checkpoints import Architecture, load_segmenter
+from excel_core.cams.cam_model import CamModel
 from excel_core.errors import ModelError, StoreError
-from excel_core.portable import TrainedSegmenter
-from excel_core.seeds import Vision
+from excel_core.models.checkpoints import Architecture, load_segmenter
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.stores import read_knowledge
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker, read_output
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord
-from tasks.inputs.vision import cached_clip
+from tasks.inputs.cam_model import cached_clip
 
 __all__ = ["class_names", "run_segmenter", "sealed"]
 
@@ -38,14 +38,16 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     clip = cached_clip(run.clip.model, device)
     names, spec = knowledge.class_names, run.train.segmenter
     view = run.cams.model_copy(update={"image_size": run.predict.image_size})
-    vision = Vision(clip, knowledge.knowledge.text.to(clip.device), len(names), view)
+    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), view)
     segmenter = load_segmenter(weights, Architecture(run.clip.model, len(clip.blocks), clip.width, names, spec))
-    return TrainedSegmenter(names, vision, segmenter.to(clip.device), spec, run.predict, run.refine.crf, run.train.supervision)
+    return TrainedSegmenter(
+        names, cam_model, segmenter.to(clip.device), spec, run.predict, run.refine.crf, run.train.supervision
+    )
 
 
 def _check_clip(record: RunRecord) -> None:
     """A file that has changed since would be another encoder under this run's head."""
     outside = read_marker(record.output("knowledge"))["origin"]["basis"]["outside"]
     used = outside["clip"] if isinstance(outside, dict) else outside  # of a run that is older than knowledge.attributes_file
-    if clip_fingerprint(record.run, Place(store=Path())) != used:
+    if clip_fingerprint(record.run, RunEnvironment(store=Path())) != used:
         raise ModelError(f"{record.run.clip.model}: these weights are no longer those that run {record.id} used; run it again")

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import CamSpec, SegmenterSpec
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
+from excel_core.models.segmenter import Segmenter
 
 
 @pytest.fixture
-def vision(small_clip):
+def cam_model(small_clip):
     """`small_clip` at 48 pixels with seeded texts of three classes and two background prompts."""
     text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Vision(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
+    return CamModel(small_clip, text, 3, CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}}))
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from excel_core.clip import FrozenClip
 from excel_core.config import SegmenterSpec
-from excel_core.segmenter import Segmenter
+from excel_core.models.clip import FrozenClip
+from excel_core.models.segmenter import Segmenter
 
 NAMES = Path(__file__).parent.parent / "data" / "published_checkpoint_names.json"
 ENDS = {
@@ -22,10 +22,10 @@ def published_clip(seed=0, quick_gelu=True) -> FrozenClip:
     """A seeded CLIP of the sizes of `published_checkpoint_names.json`: 12 blocks, width 128, 2 heads, patch 16."""
     from open_clip.model import CLIP
 
-    vision = {"image_size": 224, "layers": 12, "width": 128, "head_width": 64, "patch_size": 16}
+    cam_model = {"image_size": 224, "layers": 12, "width": 128, "head_width": 64, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 512, "width": 64, "heads": 1, "layers": 2}
     torch.manual_seed(seed)
-    return FrozenClip(CLIP(64, vision, text, quick_gelu=quick_gelu), None, f"seed {seed}")
+    return FrozenClip(CLIP(64, cam_model, text, quick_gelu=quick_gelu), None, f"seed {seed}")
 
 
 def seeded_segmenter(clip, classes=20, width=64, layers=3, seed=1) -> Segmenter:

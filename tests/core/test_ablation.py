@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.ablation import BINS, ablation_rows, best_threshold, confusion_counts, level_counts
-from excel_core.bootstrap import confusions_by_image, mean_iou
-from excel_core.metrics import confusion_matrix
-from excel_core.presets import preset, with_edits, with_method, with_settings
+from excel_core.config.presets import preset, with_edits, with_method, with_settings
+from excel_core.evaluation.ablation import BINS, ablation_rows, best_threshold, confusion_counts, level_counts
+from excel_core.evaluation.bootstrap import confusions_by_image, mean_iou
+from excel_core.evaluation.metrics import confusion_matrix
 
 
 @pytest.fixture

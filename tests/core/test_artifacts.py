@@ -31,8 +31,8 @@ from artifacts.tables import (
     results_rows,
 )
 from artifacts.view import KnowledgeMap, ReportView
-from excel_core.metrics import scores
-from excel_core.palette import VOC_PALETTE
+from excel_core.datasets.palette import VOC_PALETTE
+from excel_core.evaluation.metrics import scores
 from tests.report_view import FLOW_RUN, HOSTILE, NAMES, decoded, example_view, gallery_item, labels, losses
 
 

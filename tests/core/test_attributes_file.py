@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from excel_core.attributes_file import load_attributes
-from excel_core.clip_weights import clip_sizes, load_clip
 from excel_core.errors import ModelError, SettingError
+from excel_core.models.clip_weights import clip_sizes, load_clip
+from excel_core.text.attributes_file import load_attributes
 from tests.conftest import SHARED
 
 PUBLISHED = SHARED / "data" / "published"

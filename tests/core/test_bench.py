@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 from bench import precision, published
 from bench.plain_vit import random_clip
-from excel_core.affinity import affinity_cams, mean_attention, scale_attention
-from excel_core.calibration import Relation, calibrated_features, layer_features, original_path
-from excel_core.cams import minmax, patch_text_cams
-from excel_core.par import pixel_adaptive_refinement
-from excel_core.presets import preset
-from excel_core.seeds import Vision
+from excel_core.cams.affinity import affinity_cams, mean_attention, scale_attention
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.par import pixel_adaptive_refinement
+from excel_core.cams.patch_text import minmax, patch_text_cams
+from excel_core.config.presets import preset
+from excel_core.models.calibration import Relation, calibrated_features, encoder_activations, layer_features
 from tests.conftest import ROOT
 
 RUN = preset("voc")
@@ -35,13 +35,13 @@ def clip():
 def test_the_plain_tower_is_open_clips(clip):
     from open_clip.model import CLIP
 
-    vision = {"image_size": 32, "layers": 7, "width": 64, "patch_size": 8}
+    cam_model = {"image_size": 32, "layers": 7, "width": 64, "patch_size": 8}
     text = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
-    model = CLIP(16, vision, text, quick_gelu=True)
+    model = CLIP(16, cam_model, text, quick_gelu=True)
     model.visual.load_state_dict(clip.visual.state_dict())
     image = _rand(2, 3, 32, 32)
     with torch.inference_mode():
-        ours = clip.project(original_path(clip, image, None).outputs[-1])[:, 0]
+        ours = clip.project(encoder_activations(clip, image, None).outputs[-1])[:, 0]
         torch.testing.assert_close(ours, model.eval().encode_image(image), atol=1e-5, rtol=1e-4)
 
 
@@ -50,7 +50,7 @@ def test_the_published_pass_gives_the_same(clip, learnt):
     image, raw = _rand(2, 3, 48, 48), _rand(2, 36, 36, seed=1) - 0.5 if learnt else None
     relation = None if raw is None else Relation(raw, torch.sigmoid(raw))
     with torch.inference_mode():
-        path = original_path(clip, image, CALIBRATION)
+        path = encoder_activations(clip, image, CALIBRATION)
         calibrated = calibrated_features(clip, path, CALIBRATION, relation)
         theirs = published.encode(clip, image, raw)
     torch.testing.assert_close(calibrated, theirs.calibrated, atol=1e-4, rtol=1e-4)
@@ -72,7 +72,7 @@ def test_the_published_refinement_gives_the_same():
 
 
 def test_the_published_crf_is_pydensecrf_over_all_labels():
-    from excel_core.crf import dense_crf
+    from excel_core.cams.crf import dense_crf
 
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     probabilities = _rand(4, 20, 30).softmax(0).numpy()
@@ -84,13 +84,13 @@ def test_the_published_crf_is_pydensecrf_over_all_labels():
 def test_precisions_are_compared_from_the_same_start_on_the_same_batches(clip):
     """Twice in float32 is twice the same; bf16 is another, on a CPU too."""
     cpu, text = torch.device("cpu"), F.normalize(torch.randn(45, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-    vision = Vision(clip, text, 20, RUN.cams.model_copy(update={"image_size": 32}))
+    cam_model = CamModel(clip, text, 20, RUN.cams.model_copy(update={"image_size": 32}))
     spec, images = precision.spec_of(RUN, steps=3, batch=2, side=32), precision.pictures(4, 40)
     assert (spec.dynamic_from, spec.own_argmax_from) == (1, 2)
 
     def trained(way):
         changed = spec.model_copy(update={"precision": way})
-        return precision.trained(vision, precision.batches(images, spec, cpu), changed, RUN, images)
+        return precision.trained(cam_model, precision.batches(images, spec, cpu), changed, RUN, images)
 
     plain, again, bf16 = trained("fp32"), trained("fp32"), trained("bf16")
     assert plain.labels.shape == (3, 2, 32, 32) and plain.segmented.shape == (4, 40, 40) and plain.losses.shape == (3, 3)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from excel_core.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
-from excel_core.metrics import confusion_matrix, scores
+from excel_core.evaluation.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.evaluation.metrics import confusion_matrix, scores
 
 NAMES = ("background", "dog", "cat")
 

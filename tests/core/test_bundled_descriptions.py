@@ -7,7 +7,7 @@ from itertools import combinations
 import open_clip
 import pytest
 
-from excel_core.prompts import load_prompts
+from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT
 
 PROMPTS = ROOT / "prompts"

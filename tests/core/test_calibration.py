@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.calibration import Relation, calibrated_features, layer_features, original_path, relation_of
 from excel_core.config import CalibrationSpec
 from excel_core.errors import SettingError
+from excel_core.models.calibration import Relation, calibrated_features, encoder_activations, layer_features, relation_of
 
 
 def test_original_path_is_open_clips_forward(small_clip):
     image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        path = original_path(small_clip, image, None, attention_layers=2)
+        path = encoder_activations(small_clip, image, None, attention_layers=2)
         ours = small_clip.project(path.outputs[-1])[:, 0]
         theirs = small_clip.model.encode_image(image)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
@@ -57,7 +57,7 @@ def test_calibration_without_heads_is_eq_5_as_printed(small_clip, image_batch):
     spec = CalibrationSpec(depth=1, heads="whole")
     raw = torch.randn(2, 36, 36, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        path = original_path(small_clip, image_batch, spec)
+        path = encoder_activations(small_clip, image_batch, spec)
         block, x = small_clip.blocks[-1], path.inputs[-1]
         q, k, v = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
         weights = sum((o @ o.mT / math.sqrt(32)).softmax(-1) for o in (q, k, v)) / 3
@@ -74,7 +74,7 @@ def test_calibration_without_heads_is_eq_5_as_printed(small_clip, image_batch):
 def test_static_calibration(small_clip, image_batch, heads, depth):
     spec = CalibrationSpec(depth=depth, heads=heads)
     with torch.inference_mode():
-        got = calibrated_features(small_clip, original_path(small_clip, image_batch, spec), spec)
+        got = calibrated_features(small_clip, encoder_activations(small_clip, image_batch, spec), spec)
     torch.testing.assert_close(got, _naive_calibration(small_clip, image_batch, depth, heads == "each"))
 
 
@@ -88,14 +88,14 @@ def test_learnt_calibration_and_relation(small_clip, image_batch):
     torch.testing.assert_close(image.probability, 1 / (1 + torch.exp(-image.raw)))
     spec = CalibrationSpec(depth=2)
     with torch.inference_mode():
-        got = calibrated_features(small_clip, original_path(small_clip, image_batch, spec), spec, image)
+        got = calibrated_features(small_clip, encoder_activations(small_clip, image_batch, spec), spec, image)
     torch.testing.assert_close(got, _naive_calibration(small_clip, image_batch, 2, False, image.raw))
 
 
 def test_baseline_and_value_only(small_clip, image_batch):
     with torch.inference_mode():
         plain, last = CalibrationSpec(attention="qk"), CalibrationSpec(attention="v", depth=1)
-        path = original_path(small_clip, image_batch, last)
+        path = encoder_activations(small_clip, image_batch, last)
         assert calibrated_features(small_clip, path, plain) is path.outputs[-1]
         value = calibrated_features(small_clip, path, last)
         block = small_clip.blocks[-1]
@@ -106,7 +106,7 @@ def test_baseline_and_value_only(small_clip, image_batch):
 def test_layer_features_published_and_true(small_clip, image_batch):
     with torch.inference_mode():
         spec = CalibrationSpec(depth=2)
-        path = original_path(small_clip, image_batch, spec)
+        path = encoder_activations(small_clip, image_batch, spec)
         calibrated = calibrated_features(small_clip, path, spec)
         published = layer_features(path, calibrated, spec)
         true = layer_features(path, calibrated, spec.model_copy(update={"layers": "true"}))
@@ -118,7 +118,7 @@ def test_layer_features_published_and_true(small_clip, image_batch):
 @pytest.mark.parametrize("spec", [CalibrationSpec(depth=2), CalibrationSpec(depth=1, heads="each"), None])
 def test_without_the_last_blocks_patches_nothing_else_changes(small_clip, image_batch, spec):
     with torch.inference_mode():
-        whole, part = (original_path(small_clip, image_batch, spec, 2, whole) for whole in (True, False))
+        whole, part = (encoder_activations(small_clip, image_batch, spec, 2, whole) for whole in (True, False))
         torch.testing.assert_close(part.attention, whole.attention)
         torch.testing.assert_close(part.outputs[-1], whole.outputs[-1][:, :1])
         if spec:
@@ -127,6 +127,6 @@ def test_without_the_last_blocks_patches_nothing_else_changes(small_clip, image_
 
 def test_refuses_too_deep_and_odd_sizes(small_clip, image_batch):
     with pytest.raises(SettingError, match="at most the 4 blocks"):
-        original_path(small_clip, image_batch, CalibrationSpec(depth=5))
+        encoder_activations(small_clip, image_batch, CalibrationSpec(depth=5))
     with pytest.raises(SettingError, match="multiple of the patch size 8"):
-        original_path(small_clip, image_batch[..., :45], None)
+        encoder_activations(small_clip, image_batch[..., :45], None)

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excel_core.cams import minmax, patch_text_cams
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.patch_text import minmax, patch_text_cams
 from excel_core.config import CamSpec
-from excel_core.seeds import Vision
 
 
 def _inputs(seed, tokens=10, width=6, texts=7):
@@ -56,7 +56,7 @@ def test_minmax_of_a_constant_is_zero():
 def test_half_precision_looks_almost_alike(small_clip, image_batch, precision):
     text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     spec = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2}})
-    exact, half = (Vision(small_clip, text, 3, spec.model_copy(update={"precision": name})) for name in ("fp32", precision))
+    exact, half = (CamModel(small_clip, text, 3, spec.model_copy(update={"precision": name})) for name in ("fp32", precision))
     with torch.inference_mode():
         wanted, found = exact.encode(image_batch, 2), half.encode(image_batch, 2)
         assert half.layers(found).dtype == half.cams(found).dtype == torch.float32

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from excel_core import clip_weights
-from excel_core.clip import FrozenClip, check_plain_vit
-from excel_core.clip_weights import clip_from_openai_state, load_clip, parse_clip_name
 from excel_core.errors import ModelError
+from excel_core.models import clip_weights
+from excel_core.models.clip import FrozenClip, check_plain_vit
+from excel_core.models.clip_weights import clip_from_openai_state, load_clip, parse_clip_name
 from tests.conftest import small_clip_model
 
 CONFIG = {
@@ -132,10 +132,10 @@ def test_no_network_says_which_file_to_put_where(monkeypatch):
 def test_openai_state_sizes_are_read_from_the_weights(tmp_path):
     from open_clip.model import CLIP
 
-    vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 64, "patch_size": 8}
+    cam_model = {"image_size": 32, "layers": 2, "width": 64, "head_width": 64, "patch_size": 8}
     text = {"context_length": 20, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
     torch.manual_seed(0)
-    model = CLIP(24, vision, text, quick_gelu=True).eval()
+    model = CLIP(24, cam_model, text, quick_gelu=True).eval()
     clip = clip_from_openai_state(dict(model.state_dict()), quick_gelu=True)
     assert (clip.patch, clip.width, clip.heads, clip.joint_width, len(clip.blocks)) == (8, 64, 1, 24, 2)
     torch.testing.assert_close(_image_features(clip), _image_features(FrozenClip(model, None)))

@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as pycoco
 
 from excel_core.datasets.coco_json import read_entries
+from excel_core.datasets.coco_mask_reader import coco_mask_reader, read_masks
 from excel_core.datasets.coco_masks import Region, pack, paint, problem_of
-from excel_core.datasets.coco_truth import coco_truth, read_masks
-from excel_core.datasets.truth import LABEL_FILES, masks_forbidden, voc_truth
+from excel_core.datasets.masks import LABEL_FILES, forbid_mask_access, voc_mask_reader
+from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError
-from excel_core.palette import save_labels_png
-from excel_core.prompts import load_prompts
+from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT, SHARED
 from tests.core.coco_folder import CLASSES, SIZE, annotation, document, square, write
 
@@ -115,18 +115,18 @@ def root(tmp_path):
 
 
 def test_a_split_reads_its_images_and_logs_what_is_broken_once(root, caplog):
-    truth = coco_truth(root, "train", CLASSES)
+    truth = coco_mask_reader(root, "train", CLASSES)
     with caplog.at_level(logging.WARNING):
         mask = truth.read("a0", *SIZE)
         truth.read("a1", *SIZE)
     np.testing.assert_array_equal(mask, np.where(box(4, 4, 4), 1, np.where(box(2, 3, 8), 3, 0)))  # person on dog
     assert mask.dtype == np.uint8 and not truth.read("a3", *SIZE).any()
     assert len(caplog.records) == 1 and "annotation 99: a polygon with a coordinate" in caplog.text
-    assert truth.has("a0") and not coco_truth(root, "val", CLASSES).has("a0")
+    assert truth.has("a0") and not coco_mask_reader(root, "val", CLASSES).has("a0")
 
 
 def test_a_changed_file_is_read_again(root):
-    truth = coco_truth(root, "train", CLASSES)
+    truth = coco_mask_reader(root, "train", CLASSES)
     before = truth.read("a0", *SIZE), truth.version("a0")
     content = document()
     content["annotations"] = content["annotations"][:1]
@@ -135,29 +135,29 @@ def test_a_changed_file_is_read_again(root):
 
 
 def test_an_image_of_another_size_or_file_is_refused(root):
-    truth = coco_truth(root, "train", CLASSES)
+    truth = coco_mask_reader(root, "train", CLASSES)
     with pytest.raises(DataError, match="24 high and 32 wide, expected 32 high and 24 wide"):
         truth.read("a0", *SIZE[::-1])
     with pytest.raises(DataError, match="does not list b0"):
         truth.read("b0", *SIZE)
     with pytest.raises(DataError, match="of the category 'dog'; valid: person, traffic light"):
-        coco_truth(root, "train", CLASSES[:2]).read("a0", *SIZE)
+        coco_mask_reader(root, "train", CLASSES[:2]).read("a0", *SIZE)
 
 
 def test_only_evaluation_sees_them(root):
-    truth = coco_truth(root, "train", CLASSES)
+    truth = coco_mask_reader(root, "train", CLASSES)
     path = root / "annotations" / "instances_train2014.json"
     (root / "annotations" / "panoptic_val2014.json").touch()
     truth.read("a0", *SIZE)  # parsed and kept: what is kept is forbidden as well
-    with masks_forbidden(stage="train"):
-        with pytest.raises(MaskLeakError, match="train: CocoTruth.read"):
+    with forbid_mask_access(stage="train"):
+        with pytest.raises(MaskLeakError, match="train: CocoMaskReader.read"):
             truth.read("a0", *SIZE)
         with pytest.raises(MaskLeakError, match="train: open of the segmentation mask"):
             path.read_text()
         assert truth.has("a0") and truth.version("a0")
-    with masks_forbidden(stage="dataset", exempt=LABEL_FILES):
+    with forbid_mask_access(stage="dataset", exempt=LABEL_FILES):
         assert json.loads(path.read_text())["images"]
-        with pytest.raises(MaskLeakError, match="dataset: CocoTruth.read"):
+        with pytest.raises(MaskLeakError, match="dataset: CocoMaskReader.read"):
             truth.read("a0", *SIZE)
         with pytest.raises(MaskLeakError):
             (root / "annotations" / "panoptic_val2014.json").read_text()
@@ -169,7 +169,7 @@ def test_real_masks_agree_with_another_rasteriser():
     file = TINY / "annotations" / "instances_train2017.json"
     raw = json.loads(file.read_text())
     names = {category["id"]: COCO_CLASSES.index(category["name"]) + 1 for category in raw["categories"]}
-    truth = coco_truth(TINY, "train2017", COCO_CLASSES)
+    truth = coco_mask_reader(TINY, "train2017", COCO_CLASSES)
     crowds = 0
     for image in raw["images"]:
         own = [entry for entry in raw["annotations"] if entry["image_id"] == image["id"]]
@@ -206,6 +206,6 @@ def test_vocs_augmented_split_has_official_masks_first(tmp_path):
         (tmp_path / folder).mkdir()
         for name in ("both", "extra") if value == 2 else ("both",):
             save_labels_png(tmp_path / folder / f"{name}.png", np.full((4, 5), value, dtype=np.uint8))
-    augmented, official = (voc_truth(tmp_path, split, ("cat", "dog")) for split in ("train_aug", "train"))
+    augmented, official = (voc_mask_reader(tmp_path, split, ("cat", "dog")) for split in ("train_aug", "train"))
     assert augmented.read("both", 4, 5).max() == 1 and augmented.read("extra", 4, 5).max() == 2
     assert official.has("both") and not official.has("extra") and augmented.has("extra")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
 from excel_core.errors import SettingError
-from excel_core.presets import METHODS, PRESETS, preset, with_settings
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from excel_core.cams.crf import dense_crf
 from excel_core.config import CrfSpec
-from excel_core.crf import dense_crf
 from excel_core.datasets.images import read_image
 from excel_core.kernels.exponential import exponential
 from excel_core.kernels.lattice import build_lattice

@@ -9,16 +9,16 @@ from PIL import Image
 from artifacts.chart_pictures import curve_picture
 from artifacts.curve_chart import curve_png, draw_curve
 from artifacts.curve_rows import curve_note, curve_rows
-from excel_core.affinity import affinity_cams, scale_attention, upsample_with_background
-from excel_core.calibration import calibrated_features, layer_features, original_path
-from excel_core.cams import patch_text_cams
-from excel_core.clip import FrozenClip
+from excel_core.cams.affinity import affinity_cams, scale_attention, upsample_with_background
+from excel_core.cams.par import pixel_adaptive_refinement
+from excel_core.cams.patch_text import patch_text_cams
+from excel_core.cams.pseudo_labels import refine_labels
 from excel_core.config import RefineSpec, SegmenterSpec
-from excel_core.curve import labels_on_the_way
-from excel_core.inference import segment_single_scale
-from excel_core.par import pixel_adaptive_refinement
-from excel_core.seeds import refine_labels
-from excel_core.segmenter import Segmenter
+from excel_core.evaluation.curve import labels_on_the_way
+from excel_core.models.calibration import calibrated_features, encoder_activations, layer_features
+from excel_core.models.clip import FrozenClip
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.inference import segment_single_scale
 
 REFINE = RefineSpec.model_validate(
     {"affinity": {"layers": 3, "threshold": 0.75}, "par": {"iterations": 2}, "crf": {"enabled": False}}
@@ -52,13 +52,15 @@ def _attention_with(probability, path, spec):
 
 
 @torch.inference_mode()
-def test_labels_are_those_of_the_pieces_one_by_one(vision, segmenters, image):
-    points = labels_on_the_way(vision, segmenters, image, CLASSES, REFINE)
+def test_labels_are_those_of_the_pieces_one_by_one(cam_model, segmenters, image):
+    points = labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
     assert list(points) == [10, 20]
-    spec, network_input = vision.spec.calibration, vision.prepare([image])
-    path = original_path(vision.clip, network_input, spec, 3)
-    calibrated = calibrated_features(vision.clip, path, spec)
-    static = patch_text_cams(vision.clip.project(calibrated), vision.text, 3, vision.spec).reshape(3, 6, 6)[list(CLASSES)]
+    spec, network_input = cam_model.spec.calibration, cam_model.prepare([image])
+    path = encoder_activations(cam_model.clip, network_input, spec, 3)
+    calibrated = calibrated_features(cam_model.clip, path, spec)
+    static = patch_text_cams(cam_model.clip.project(calibrated), cam_model.text, 3, cam_model.spec).reshape(3, 6, 6)[
+        list(CLASSES)
+    ]
     guide = F.interpolate(network_input, size=image.shape[:2], mode="bilinear", align_corners=True)
     for iteration, segmenter in segmenters.items():
         unit = F.normalize(segmenter(layer_features(path, calibrated, spec), (6, 6)).features[0].flatten(1), dim=0)
@@ -68,29 +70,29 @@ def test_labels_are_those_of_the_pieces_one_by_one(vision, segmenters, image):
         maps = pixel_adaptive_refinement(guide, upsample_with_background(spread, image.shape[:2])[None], REFINE.par)[0]
         wanted = np.array([0, 1, 3])[maps.argmax(dim=0).numpy()]
         assert (points[iteration].pseudo_labels == wanted).mean() > 0.999
-        segmented = segment_single_scale(vision, segmenter, image).argmax(dim=0).numpy()
+        segmented = segment_single_scale(cam_model, segmenter, image).argmax(dim=0).numpy()
         assert (points[iteration].segmentation == segmented).mean() > 0.999
         assert points[iteration].pseudo_labels.dtype == points[iteration].segmentation.dtype == np.uint8
 
 
 @torch.inference_mode()
-def test_every_segmenter_has_a_say_in_the_affinity_and_none_in_the_cams(vision, segmenters, image):
+def test_every_segmenter_has_a_say_in_the_affinity_and_none_in_the_cams(cam_model, segmenters, image):
     """Without affinity, nothing of a segmenter is in its pseudo labels; with it, they are not those of training-free seeds."""
-    points = labels_on_the_way(vision, segmenters, image, CLASSES, REFINE)
+    points = labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
     assert not np.array_equal(points[10].pseudo_labels, points[20].pseudo_labels)
-    encoded = vision.encode(vision.prepare([image]), 3)
-    attention, cams = vision.attention(encoded.path, REFINE)[0], vision.cams(encoded)[0, list(CLASSES)]
-    free = refine_labels(image, vision.prepare([image])[0], CLASSES, cams, attention, REFINE)["par"]
+    encoded = cam_model.encode(cam_model.prepare([image]), 3)
+    attention, cams = cam_model.attention(encoded.path, REFINE)[0], cam_model.cams(encoded)[0, list(CLASSES)]
+    free = refine_labels(image, cam_model.prepare([image])[0], CLASSES, cams, attention, REFINE)["par"]
     assert not np.array_equal(points[10].pseudo_labels, free)
     plain = REFINE.model_copy(update={"affinity": REFINE.affinity.model_copy(update={"enabled": False})})
-    without = labels_on_the_way(vision, segmenters, image, CLASSES, plain)
+    without = labels_on_the_way(cam_model, segmenters, image, CLASSES, plain)
     assert np.array_equal(without[10].pseudo_labels, without[20].pseudo_labels)
 
 
-def test_the_tower_runs_once_for_all_segmenters(vision, segmenters, image, monkeypatch):
+def test_the_tower_runs_once_for_all_segmenters(cam_model, segmenters, image, monkeypatch):
     calls, tokens = [], FrozenClip.tokens
     monkeypatch.setattr(FrozenClip, "tokens", lambda self, batch: (calls.append(len(batch)), tokens(self, batch))[1])
-    labels_on_the_way(vision, segmenters, image, CLASSES, REFINE)
+    labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
     assert calls == [1]
 
 

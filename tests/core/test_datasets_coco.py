@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from excel_core.datasets import masks_forbidden, usable
+from excel_core.datasets import forbid_mask_access, usable
 from excel_core.datasets.coco import read_coco
 from excel_core.datasets.coco_files import SOURCES
 from excel_core.datasets.coco_json import read_entries
-from excel_core.datasets.truth import LABEL_FILES
+from excel_core.datasets.masks import LABEL_FILES
 from excel_core.errors import DataError, SettingError
-from excel_core.prompts import load_prompts
+from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT, SHARED
 from tests.core.coco_folder import CATEGORIES, CLASSES, SIZE, annotation, document, write
 
@@ -167,7 +167,7 @@ def test_unlabelled_splits(root: Path) -> None:
 
 
 def test_the_reader_works_under_the_guard_with_its_exemption(root: Path) -> None:
-    with masks_forbidden(stage="dataset", exempt=LABEL_FILES):
+    with forbid_mask_access(stage="dataset", exempt=LABEL_FILES):
         assert len(read_coco(root, ["train"], CLASSES)) == 3
 
 

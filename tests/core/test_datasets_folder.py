@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from excel_core.datasets.folder import folder_class_names, folder_sources, folder_view, read_folder
+from excel_core.datasets.folder import folder_class_names, folder_decode_options, folder_sources, read_folder
 from excel_core.errors import DataError
 
 CLASSES = ("cat", "dog", "traffic light")
@@ -138,7 +138,7 @@ def test_photos_are_seen_upright_and_not_too_large(root):
     for side, size in ((None, (40, 20)), (30, (30, 15))):
         manifest = read(root, max_side=side)
         assert (manifest["height"][1], manifest["width"][1]) == size and manifest["height"][0] == 10
-        assert folder_view(side).read(root / "lying.jpg").shape == (*size, 3)
+        assert folder_decode_options(side).read(root / "lying.jpg").shape == (*size, 3)
 
 
 def test_a_folder_without_labels_says_what_was_looked_for(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from excel_core.datasets.palette import VOC_PALETTE, load_labels_png, save_labels_png
 from excel_core.errors import DataError
-from excel_core.palette import VOC_PALETTE, load_labels_png, save_labels_png
 from tests.conftest import VOC, needs_photos
 
 LABELS = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)

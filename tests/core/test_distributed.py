@@ -12,16 +12,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 
-from excel_core.calibration import relation_of
-from excel_core.checkpoints import Architecture
-from excel_core.clip import FrozenClip
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import CalibrationSpec, CamSpec, RefineSpec, SegmenterSpec, TrainSpec
-from excel_core.distributed import Team, global_sum, team, wait_for_team
+from excel_core.distributed import ProcessGroup, global_sum, process_group, wait_for_all
 from excel_core.errors import SettingError
-from excel_core.samples import TrainingImage
-from excel_core.seeds import Vision
-from excel_core.segmenter import ChannelDropout
-from excel_core.training import train
+from excel_core.models.calibration import relation_of
+from excel_core.models.checkpoints import Architecture
+from excel_core.models.clip import FrozenClip
+from excel_core.models.segmenter import ChannelDropout
+from excel_core.training.loop import train
+from excel_core.training.samples import TrainingImage
 from tests.conftest import small_clip_model
 
 SPEC = TrainSpec(  # static labels up to 3, dynamic ones up to 6, then the head's own argmax
@@ -64,7 +64,7 @@ def _trained(case, folder, checkpoint, die_after=0):
     spec, mean = (CASES | ODD)[case]
     text = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     cams = CamSpec.model_validate({"image_size": 48, "calibration": {"depth": 2, "relation_mean": mean}})
-    vision = Vision(FrozenClip(small_clip_model(), open_clip.SimpleTokenizer(), "small"), text, 3, cams)
+    cam_model = CamModel(FrozenClip(small_clip_model(), open_clip.SimpleTokenizer(), "small"), text, 3, cams)
     classes = [(0,), (1, 2), (2,), (), (0, 1, 2)]
     images = [TrainingImage(folder / f"{i}.png", kept) for i, kept in enumerate(classes)]
 
@@ -72,7 +72,7 @@ def _trained(case, folder, checkpoint, die_after=0):
         if done == die_after:
             raise _Killed
 
-    segmenter, rows = train(vision, images, spec, REFINE, SHAPE, checkpoint, die)
+    segmenter, rows = train(cam_model, images, spec, REFINE, SHAPE, checkpoint, die)
     return Trained(segmenter.state_dict(), [astuple(row) for row in rows])
 
 
@@ -91,7 +91,7 @@ def _in_team(rank, folder):
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, whose last strides mean nothing
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = {"team": astuple(team())}
+    found = {"team": astuple(process_group())}
     for case in CASES:
         trained = _trained(case, folder, folder / f"{case} {rank}.pt")
         found[case] = {"weights": trained.weights, "losses": trained.losses}
@@ -99,7 +99,7 @@ def _in_team(rank, folder):
     try:
         _trained("batch mean", folder, folder / "team.pt", die_after=5)
     except _Killed:
-        wait_for_team()
+        wait_for_all()
     trained = _trained("batch mean", folder, folder / "team.pt")
     found["resumed"] = {"weights": trained.weights, "losses": trained.losses}
     trained = _trained("batch mean", folder, folder / "alone.pt")
@@ -126,7 +126,7 @@ def _gradients(share):
     global_sum((relation.probability * weights).sum()).square().backward()
     terms = torch.tensor([2.0], requires_grad=True)
     global_sum(terms).square().sum().backward()
-    return {"features": features.grad / team().world, "terms": terms.grad / team().world}
+    return {"features": features.grad / process_group().world, "terms": terms.grad / process_group().world}
 
 
 def _dropped(share):
@@ -206,12 +206,12 @@ def test_one_process_drops_the_very_channels_that_torch_does(p):
 
 
 def test_shares_are_even_or_refused(found):
-    assert [Team(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert [ProcessGroup(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
     message = "train.batch_size=3 must be a multiple of the 2 training processes"
     assert [process["refused"] for process in found] == [message] * 2
 
 
 def test_a_process_on_its_own_is_a_team_of_one():
     values = torch.ones(2, requires_grad=True)
-    assert team() == Team(0, 1) and team().share(7) == slice(0, 7) and global_sum(values) is values
-    wait_for_team()
+    assert process_group() == ProcessGroup(0, 1) and process_group().share(7) == slice(0, 7) and global_sum(values) is values
+    wait_for_all()

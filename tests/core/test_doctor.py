@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from excel_core.doctor.checks import usable
-from excel_core.doctor.coco import examine_coco
-from excel_core.doctor.voc import examine_voc
+from excel_core.datasets.doctor.checks import usable
+from excel_core.datasets.doctor.coco import examine_coco
+from excel_core.datasets.doctor.voc import examine_voc
+from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError
-from excel_core.palette import save_labels_png
-from excel_core.prompts import load_prompts
+from excel_core.text.prompts import load_prompts
 from flows.cli import app
 from tests.conftest import ROOT, SHARED, VOC, needs_photos
 from tests.core.coco_folder import CLASSES as COCO_CLASSES

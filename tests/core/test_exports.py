@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
+from excel_core.datasets.palette import VOC_PALETTE, save_labels_png
 from excel_core.errors import DataError, SettingError, StoreError
 from excel_core.exports.binary import write_binary
 from excel_core.exports.coco_results import CocoNumbers, write_coco
@@ -20,8 +21,7 @@ from excel_core.exports.label_maps import LabelMap, folder_names
 from excel_core.exports.palette import write_palette
 from excel_core.exports.published import check_free, published
 from excel_core.exports.voc_submission import VOC_ARCHIVE, VOC_CLASSES, write_voc_submission
-from excel_core.palette import VOC_PALETTE, save_labels_png
-from excel_core.prompts import load_prompts
+from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT
 
 CLASSES = ("dog", "potted plant", "a/b", "Dog")

@@ -2,9 +2,9 @@
 
 import pytest
 
+from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
 from excel_core.errors import ModelError, SettingError
-from excel_core.fitting import require_fitting
-from excel_core.presets import METHODS, PRESETS, preset, with_settings
+from excel_core.models.fitting import require_fitting
 
 
 @pytest.mark.parametrize("name", PRESETS)

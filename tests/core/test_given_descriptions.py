@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from excel_core.descriptions.given import load_given
 from excel_core.errors import PromptError
-from excel_core.prompts import ClassPrompt, PromptSet, load_prompts
+from excel_core.text.given_descriptions import load_given
+from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
 from tests.conftest import ROOT, SHARED
 
 PUBLISHED = SHARED / "data" / "published"

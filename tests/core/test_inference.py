@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.clip import normalise_pixels
 from excel_core.config import PredictSpec
-from excel_core.inference import scale_plan, segment_multi_scale, segment_single_scale
-from excel_core.presets import preset
+from excel_core.config.presets import preset
+from excel_core.models.clip import normalise_pixels
+from excel_core.prediction.inference import scale_plan, segment_multi_scale, segment_single_scale
 
 
 @pytest.fixture
@@ -23,38 +23,38 @@ def test_scales_do_not_compound():
 
 
 @torch.inference_mode()
-def test_one_scale_without_flip_is_single_scale(vision, segmenter, image):
-    multi = segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(1.0,)))
-    single = segment_single_scale(vision, segmenter, image)
+def test_one_scale_without_flip_is_single_scale(cam_model, segmenter, image):
+    multi = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0,)))
+    single = segment_single_scale(cam_model, segmenter, image)
     assert single.shape == (4, 40, 56)
     torch.testing.assert_close(multi, single)
 
 
 @torch.inference_mode()
-def test_flip_averaging_makes_mirrored_images_agree(vision, segmenter, image):
+def test_flip_averaging_makes_mirrored_images_agree(cam_model, segmenter, image):
     spec = PredictSpec(scales=(0.7, 1.0), flip="all")
-    straight = segment_multi_scale(vision, segmenter, image, spec)
-    mirrored = segment_multi_scale(vision, segmenter, np.ascontiguousarray(image[:, ::-1]), spec)
+    straight = segment_multi_scale(cam_model, segmenter, image, spec)
+    mirrored = segment_multi_scale(cam_model, segmenter, np.ascontiguousarray(image[:, ::-1]), spec)
     torch.testing.assert_close(straight, mirrored.flip(-1), atol=1e-4, rtol=1e-3)
 
 
 @torch.inference_mode()
-def test_scales_and_flips_are_averaged_on_logits(vision, segmenter, image):
-    alone = [segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(s,), flip="all")) for s in (0.5, 1.5)]
-    both = segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(0.5, 1.5), flip="all"))
+def test_scales_and_flips_are_averaged_on_logits(cam_model, segmenter, image):
+    alone = [segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(s,), flip="all")) for s in (0.5, 1.5)]
+    both = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(0.5, 1.5), flip="all"))
     torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
 
 
 @torch.inference_mode()
-def test_every_scale_is_resized_from_the_photo(vision, segmenter, image):
+def test_every_scale_is_resized_from_the_photo(cam_model, segmenter, image):
     """A scale twice as large sees what the photo shows, not an enlarged 48 x 48."""
     seen = []
-    original = vision.clip.tokens
-    vision.clip.tokens = lambda batch: seen.append(batch) or original(batch)
+    original = cam_model.clip.tokens
+    cam_model.clip.tokens = lambda batch: seen.append(batch) or original(batch)
     try:
-        segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(1.0, 2.0)))
+        segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0, 2.0)))
     finally:
-        vision.clip.tokens = original
+        cam_model.clip.tokens = original
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     for batch, side in zip(seen, (48, 96), strict=True):
         expected = normalise_pixels(F.interpolate(pixels, size=(side, side), mode="bilinear"), "imagenet")
@@ -62,20 +62,20 @@ def test_every_scale_is_resized_from_the_photo(vision, segmenter, image):
 
 
 @torch.inference_mode()
-def test_flips_are_averaged_before_scales(vision, segmenter, image):
+def test_flips_are_averaged_before_scales(cam_model, segmenter, image):
     """Each scale weighs the same, whether it is flipped or not: not a mean over all views."""
     one, other = (
-        segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(scale,), flip="not_at_1")) for scale in (1.0, 1.5)
+        segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(scale,), flip="not_at_1")) for scale in (1.0, 1.5)
     )
-    both = segment_multi_scale(vision, segmenter, image, PredictSpec(scales=(1.0, 1.5), flip="not_at_1"))
+    both = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0, 1.5), flip="not_at_1"))
     torch.testing.assert_close(both, (one + other) / 2)
 
 
 @torch.inference_mode()
-def test_logits_are_averaged_small_as_for_coco(vision, segmenter, image):
+def test_logits_are_averaged_small_as_for_coco(cam_model, segmenter, image):
     spec = PredictSpec(scales=(1.0,), flip="not_at_1", average_at=0.2)
-    grid = segmenter(vision.layers(encoded := vision.encode(vision.prepare([image]))), encoded.path.grid).logits
+    grid = segmenter(cam_model.layers(encoded := cam_model.encode(cam_model.prepare([image]))), encoded.path.grid).logits
     small = F.interpolate(grid, size=(8, 11), mode="bilinear")  # int(0.2 * 40), int(0.2 * 56)
     expected = F.interpolate(small, size=(40, 56), mode="bilinear")[0]
-    torch.testing.assert_close(segment_multi_scale(vision, segmenter, image, spec), expected)
+    torch.testing.assert_close(segment_multi_scale(cam_model, segmenter, image, spec), expected)
     assert (preset("coco").predict.average_at, preset("voc").predict.average_at) == (0.2, 1.0)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from excel_core.descriptions.instruction import load_instruction
 from excel_core.errors import PromptError
-from excel_core.prompts import ClassPrompt, PromptSet
+from excel_core.text.instruction import load_instruction
+from excel_core.text.prompts import ClassPrompt, PromptSet
 from tests.conftest import ROOT
 
 PETS = PromptSet("pets", "a photo of a {}.", (ClassPrompt("cat", "cat"), ClassPrompt("mouse", "mouse", "no animal")), ("sky",))

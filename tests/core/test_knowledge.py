@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
-from excel_core.knowledge import (
+from excel_core.text.knowledge import (
     attribute_weights,
     build_knowledge,
     cluster_attributes,

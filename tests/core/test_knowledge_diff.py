@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from artifacts.prompts_diff import class_change_rows
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
-from excel_core.knowledge import Knowledge, build_knowledge
-from excel_core.knowledge_diff import Weighed, compare_knowledge
 from excel_core.stores import KnowledgeStore
+from excel_core.text.knowledge import Knowledge, build_knowledge
+from excel_core.text.knowledge_diff import Weighed, compare_knowledge
 
 NAMES, EACH, WIDTH = ("cat", "dog", "bus"), 4, 16
 SPEC = KnowledgeSpec(attributes=6, keep=6)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excel_core.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
+from excel_core.training.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
 
 
 @given(st.integers(0, 100))

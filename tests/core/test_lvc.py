@@ -3,49 +3,49 @@
 import torch
 import torch.nn.functional as F
 
-from excel_core.calibration import relation_of
+from excel_core.cams.lvc import learnt_seeds
 from excel_core.config import RefineSpec
-from excel_core.lvc import learnt_seeds
+from excel_core.models.calibration import relation_of
 
 REFINE = RefineSpec.model_validate({"affinity": {"layers": 2}})
 
 
 @torch.inference_mode()
-def test_the_greater_of_photo_and_mirror(vision, segmenter, image_batch):
+def test_the_greater_of_photo_and_mirror(cam_model, segmenter, image_batch):
     one = image_batch[:1]
-    seeds = learnt_seeds(vision, segmenter, one, REFINE, mirror=True)
+    seeds = learnt_seeds(cam_model, segmenter, one, REFINE, mirror=True)
     pair = torch.cat([one, one.flip(-1)])
-    encoded = vision.encode(pair, 2)
-    features = segmenter(vision.layers(encoded), encoded.path.grid).features
-    both = vision.cams(encoded, relation_of(features, vision.spec.calibration))  # one mean over the pair
+    encoded = cam_model.encode(pair, 2)
+    features = segmenter(cam_model.layers(encoded), encoded.path.grid).features
+    both = cam_model.cams(encoded, relation_of(features, cam_model.spec.calibration))  # one mean over the pair
     greater = torch.maximum(both[0], both[1].flip(-1))
     low = greater.amin(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(seeds.cams[0], (greater - low) / ((greater - low).amax(dim=(1, 2), keepdim=True) + 1e-5))
     assert seeds.cams.max() < 1  # the 1e-5
-    alone = vision.encode(one, 2)
-    own = relation_of(features[:1], vision.spec.calibration)  # the affinity's relation is the photo's own
-    torch.testing.assert_close(seeds.attention, vision.attention(alone.path, REFINE, own))
+    alone = cam_model.encode(one, 2)
+    own = relation_of(features[:1], cam_model.spec.calibration)  # the affinity's relation is the photo's own
+    torch.testing.assert_close(seeds.attention, cam_model.attention(alone.path, REFINE, own))
 
 
 @torch.inference_mode()
-def test_an_image_hangs_on_no_other_image_of_its_batch(vision, segmenter, image_batch):
+def test_an_image_hangs_on_no_other_image_of_its_batch(cam_model, segmenter, image_batch):
     for mirror in (True, False):
-        together = learnt_seeds(vision, segmenter, image_batch, REFINE, mirror)
+        together = learnt_seeds(cam_model, segmenter, image_batch, REFINE, mirror)
         for i in range(2):
-            alone = learnt_seeds(vision, segmenter, image_batch[i : i + 1], REFINE, mirror)
+            alone = learnt_seeds(cam_model, segmenter, image_batch[i : i + 1], REFINE, mirror)
             torch.testing.assert_close(together.cams[i], alone.cams[0], atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(together.attention[i], alone.attention[0], atol=1e-6, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_mirrored_photos_have_mirrored_seeds(vision, segmenter, image_batch):
-    straight, mirrored = (learnt_seeds(vision, segmenter, b, REFINE, True).cams for b in (image_batch, image_batch.flip(-1)))
+def test_mirrored_photos_have_mirrored_seeds(cam_model, segmenter, image_batch):
+    straight, mirrored = (learnt_seeds(cam_model, segmenter, b, REFINE, True).cams for b in (image_batch, image_batch.flip(-1)))
     torch.testing.assert_close(straight, mirrored.flip(-1), atol=1e-5, rtol=1e-4)
 
 
-def test_relations_seen_together_share_a_mean(vision):
+def test_relations_seen_together_share_a_mean(cam_model):
     features = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(0))
-    published = vision.spec.calibration
+    published = cam_model.spec.calibration
     pairs = relation_of(features, published, together=2)
     for i in (0, 2):
         torch.testing.assert_close(pairs.raw[i : i + 2], relation_of(features[i : i + 2], published).raw)
@@ -53,9 +53,9 @@ def test_relations_seen_together_share_a_mean(vision):
     torch.testing.assert_close(relation_of(features, image).raw, relation_of(features, published, together=1).raw)
 
 
-def test_the_probability_may_be_of_the_cosine_alone(vision):
+def test_the_probability_may_be_of_the_cosine_alone(cam_model):
     features = torch.randn(1, 8, 3, 3, generator=torch.Generator().manual_seed(0))
-    spec = vision.spec.calibration.model_copy(update={"probability": "cosine"})
+    spec = cam_model.spec.calibration.model_copy(update={"probability": "cosine"})
     unit = F.normalize(features.flatten(2), dim=1)
     torch.testing.assert_close(relation_of(features, spec).probability, torch.sigmoid(unit.mT @ unit))
-    torch.testing.assert_close(relation_of(features, spec).raw, relation_of(features, vision.spec.calibration).raw)
+    torch.testing.assert_close(relation_of(features, spec).raw, relation_of(features, cam_model.spec.calibration).raw)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from excel_core.datasets import TruthDoor, masks_forbidden, read_image, read_voc
+from excel_core.datasets import VocMaskReader, forbid_mask_access, read_image, read_voc
+from excel_core.datasets.palette import VOC_PALETTE, load_labels_png, save_labels_png
 from excel_core.errors import DataError, MaskLeakError
-from excel_core.palette import VOC_PALETTE, load_labels_png, save_labels_png
 from tests.conftest import VOC, needs_photos
 
 MASK = np.random.default_rng(0).integers(0, 21, (10, 12), dtype=np.uint8)
@@ -45,13 +45,13 @@ def mask(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", OPENERS)
 def test_every_way_of_opening_is_seen(mask: Path, name: str) -> None:
     OPENERS[name](mask)
-    with masks_forbidden(stage="cams"), pytest.raises(MaskLeakError, match="^cams: open of the segment"):
+    with forbid_mask_access(stage="cams"), pytest.raises(MaskLeakError, match="^cams: open of the segment"):
         OPENERS[name](mask)
     OPENERS[name](mask)  # and the guard ends with its block
 
 
 def test_the_error_names_path_and_next_step(mask: Path) -> None:
-    with masks_forbidden(), pytest.raises(MaskLeakError) as caught:
+    with forbid_mask_access(), pytest.raises(MaskLeakError) as caught:
         mask.read_bytes()
     assert str(mask) in str(caught.value) and "evaluate stage" in str(caught.value)
 
@@ -61,7 +61,7 @@ def test_other_names_are_protected_at_any_depth(tmp_path: Path, folder: str) -> 
     path = tmp_path / folder / "deep" / "x.bin"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
-    with masks_forbidden(), pytest.raises(MaskLeakError):
+    with forbid_mask_access(), pytest.raises(MaskLeakError):
         path.read_bytes()
 
 
@@ -69,7 +69,7 @@ def test_a_given_folder_is_protected_and_its_neighbours_are_not(tmp_path: Path) 
     for name in ("gt", "gt2", "ImageSets/Segmentation"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").write_bytes(b"x")
-    with masks_forbidden(tmp_path / "gt"):
+    with forbid_mask_access(tmp_path / "gt"):
         with pytest.raises(MaskLeakError):
             (tmp_path / "gt" / "x").read_bytes()
         assert (tmp_path / "gt2" / "x").read_bytes() == b"x"
@@ -79,7 +79,7 @@ def test_a_given_folder_is_protected_and_its_neighbours_are_not(tmp_path: Path) 
 def test_symbolic_links_do_not_help(mask: Path, tmp_path: Path) -> None:
     (tmp_path / "innocent.png").symlink_to(mask)
     (tmp_path / "innocent").symlink_to(mask.parent)
-    with masks_forbidden():
+    with forbid_mask_access():
         for path in (tmp_path / "innocent.png", tmp_path / "innocent" / "x.png"):
             with pytest.raises(MaskLeakError):
                 path.read_bytes()
@@ -89,9 +89,9 @@ def test_a_mask_folder_that_is_a_link_is_protected_under_both_names(tmp_path: Pa
     save_labels_png(tmp_path / "elsewhere" / "x.png", MASK)
     link = tmp_path / "SegmentationClass"
     link.symlink_to(tmp_path / "elsewhere")
-    with masks_forbidden(), pytest.raises(MaskLeakError):  # its name alone is enough
+    with forbid_mask_access(), pytest.raises(MaskLeakError):  # its name alone is enough
         (link / "x.png").read_bytes()
-    with masks_forbidden(link):
+    with forbid_mask_access(link):
         for path in (link / "x.png", tmp_path / "elsewhere" / "x.png"):
             with pytest.raises(MaskLeakError):
                 path.read_bytes()
@@ -99,14 +99,14 @@ def test_a_mask_folder_that_is_a_link_is_protected_under_both_names(tmp_path: Pa
 
 def test_a_relative_path_is_resolved(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mask.parent)
-    with masks_forbidden(), pytest.raises(MaskLeakError):
+    with forbid_mask_access(), pytest.raises(MaskLeakError):
         open("x.png", "rb").close()
 
 
 def test_threads_are_guarded(mask: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         pool.submit(mask.read_bytes).result()  # the threads are older than the guard
-        with masks_forbidden(), pytest.raises(MaskLeakError):
+        with forbid_mask_access(), pytest.raises(MaskLeakError):
             pool.submit(mask.read_bytes).result()
 
 
@@ -114,7 +114,7 @@ def test_a_guard_in_one_thread_holds_in_the_others(mask: Path) -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def guarded() -> None:
-        with masks_forbidden():
+        with forbid_mask_access():
             entered.set()
             leave.wait(10)
 
@@ -139,7 +139,7 @@ def _try_to_read(path: Path, answers: Any) -> None:
 def test_forked_workers_are_guarded(mask: Path) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    with masks_forbidden(stage="train"):
+    with forbid_mask_access(stage="train"):
         worker = context.Process(target=_try_to_read, args=(mask, answers))
         worker.start()
         assert answers.get(timeout=30).startswith("refused: train: open of the segmentation mask")
@@ -151,19 +151,19 @@ def test_forked_workers_are_guarded(mask: Path) -> None:
 
 
 def test_guards_nest_and_end_with_an_exception(mask: Path) -> None:
-    with masks_forbidden():
-        with masks_forbidden():
+    with forbid_mask_access():
+        with forbid_mask_access():
             pass
         with pytest.raises(MaskLeakError):
             mask.read_bytes()
-    with pytest.raises(RuntimeError), masks_forbidden():
+    with pytest.raises(RuntimeError), forbid_mask_access():
         raise RuntimeError
     mask.read_bytes()
 
 
 @needs_photos
 def test_reading_the_data_set_opens_no_mask() -> None:
-    with masks_forbidden(VOC / "SegmentationClass"):
+    with forbid_mask_access(VOC / "SegmentationClass"):
         assert len(read_voc(VOC, ["val"], _voc_classes())) == 100
 
 
@@ -179,31 +179,31 @@ def test_an_image_that_links_to_a_mask_ends_the_reading(tmp_path: Path, mask: Pa
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
     (tmp_path / "labels.csv").write_text("image,labels\na,dog\n")
     assert len(read_voc(tmp_path, ["train"], ["dog"])) == 1
-    with masks_forbidden(), pytest.raises(MaskLeakError):
+    with forbid_mask_access(), pytest.raises(MaskLeakError):
         read_voc(tmp_path, ["train"], ["dog"])
 
 
 @needs_photos
 def test_the_door_reads_indices(mask: Path, tmp_path: Path) -> None:
-    np.testing.assert_array_equal(TruthDoor(tmp_path).read("x", 10, 12), MASK)
-    real = TruthDoor(VOC).read("2007_000032", 281, 500)
+    np.testing.assert_array_equal(VocMaskReader(tmp_path).read("x", 10, 12), MASK)
+    real = VocMaskReader(VOC).read("2007_000032", 281, 500)
     assert real.dtype == np.uint8 and set(np.unique(real)) == {0, 1, 15, 255}  # aeroplane and person
 
 
 def test_the_door_decodes_colours(tmp_path: Path) -> None:
     (tmp_path / "gt").mkdir()
     Image.fromarray(VOC_PALETTE[MASK]).save(tmp_path / "gt" / "x.png")
-    np.testing.assert_array_equal(TruthDoor(tmp_path, "gt").read("x", 10, 12), MASK)
+    np.testing.assert_array_equal(VocMaskReader(tmp_path, "gt").read("x", 10, 12), MASK)
 
 
 def test_what_the_door_refuses(mask: Path, tmp_path: Path) -> None:
-    door = TruthDoor(tmp_path)
+    door = VocMaskReader(tmp_path)
     with pytest.raises(DataError, match="the mask is 10 high and 12 wide, expected 12 high and 10 wide"):
         door.read("x", 12, 10)
     with pytest.raises(DataError, match="no mask for y"):
         door.read("y", 10, 12)
     with pytest.raises(DataError, match="an image id is one file name"):
         door.read("../x", 10, 12)
-    other = TruthDoor(tmp_path, "gt")  # a name that the guard does not know
-    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError, match=r"train: TruthDoor\.read of the"):
+    other = VocMaskReader(tmp_path, "gt")  # a name that the guard does not know
+    with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match=r"train: VocMaskReader\.read of the"):
         other.read("x", 10, 12)

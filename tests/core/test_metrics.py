@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, jaccard_score, precision_score, recall_score
 
-from excel_core.datasets import masks_forbidden
+from excel_core.datasets import forbid_mask_access
+from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError, SettingError
-from excel_core.metrics import (
+from excel_core.evaluation.metrics import (
     average_precision,
     confusion_matrix,
     confusion_of_counts,
@@ -22,7 +23,6 @@ from excel_core.metrics import (
     pixel_counts,
     scores,
 )
-from excel_core.palette import save_labels_png
 
 VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
 NAMES = ["background", "cat", "dog", "kite"]
@@ -161,7 +161,7 @@ def test_wrong_folders(folders: tuple[Path, Path, np.ndarray, np.ndarray], tmp_p
     pred, gt, _, _ = folders
     with pytest.raises(DataError, match=r"0\.png: the (truth|prediction) holds the value [23], expected 0"):
         evaluate_folders(pred, gt, NAMES[:2])
-    with pytest.raises(MaskLeakError), masks_forbidden():
+    with pytest.raises(MaskLeakError), forbid_mask_access():
         evaluate_folders(pred, gt, NAMES)
     save_labels_png(pred / "2.png", np.zeros((8, 9), dtype=np.uint8))
     with pytest.raises(DataError, match="2.png: the mask is 9 high and 8 wide, expected 8 high and 9 wide"):

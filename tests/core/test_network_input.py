@@ -5,10 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.clip import as_pixels, crop_as_published, normalise_pixels, resize_pixels
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import par_colours
 from excel_core.config import CamSpec, ParSpec
-from excel_core.presets import preset
-from excel_core.seeds import Vision, par_colours
+from excel_core.config.presets import preset
+from excel_core.models.clip import as_pixels, crop_as_published, normalise_pixels, resize_pixels
 
 
 def test_resizing_neither_smooths_nor_rounds():
@@ -19,8 +20,8 @@ def test_resizing_neither_smooths_nor_rounds():
 
 def test_the_photo_is_resized_as_if_it_were_normalised_first(small_clip):
     photos = [np.random.default_rng(i).integers(0, 256, (50 + i, 70, 3), dtype=np.uint8) for i in range(2)]
-    vision = Vision(small_clip, torch.empty(0, 16), 0, CamSpec(image_size=48))
-    batch = vision.prepare(photos)
+    cam_model = CamModel(small_clip, torch.empty(0, 16), 0, CamSpec(image_size=48))
+    batch = cam_model.prepare(photos)
     assert batch.shape == (2, 3, 48, 48)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for photo, network_input in zip(photos, batch, strict=True):

@@ -2,9 +2,9 @@
 
 import pytest
 
+from excel_core.config.presets import preset, with_settings
 from excel_core.paper.published import COSTS, CURVE
 from excel_core.paper.tables import TITLES, limited, paper_numbers
-from excel_core.presets import preset, with_settings
 
 VOC = preset("voc")
 TABLES = [f"table-{number}" for number in range(1, 7)]

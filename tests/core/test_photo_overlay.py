@@ -5,7 +5,7 @@ import pytest
 
 from artifacts.lettering import INK, PAPER, Entry, draw_legend, draw_tag
 from artifacts.photo_overlay import class_shares, draw_overlay, draw_steps, share_text
-from excel_core.palette import VOC_PALETTE
+from excel_core.datasets.palette import VOC_PALETTE
 
 NAMES = tuple(f"class {n}" for n in range(1, 21))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from excel_core.datasets.images import View, shrink_image
+from excel_core.datasets.images import DecodeOptions, shrink_image
 from excel_core.errors import ImageError, SettingError
-from excel_core.photos import enlarge_labels, find_photos
+from excel_core.prediction.photos import enlarge_labels, find_photos
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -19,14 +19,14 @@ def test_photos_stand_upright_as_pillow_turns_them(tmp_path, orientation, suffix
     Image.fromarray(pixels).save(path, exif=exif)
     with Image.open(path) as stored:
         wanted = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
-    assert np.array_equal(View(upright=True).read(path), wanted)
-    assert View(upright=True).read(path).shape[:2] == ((14, 9) if orientation > 4 else (9, 14))
+    assert np.array_equal(DecodeOptions(upright=True).read(path), wanted)
+    assert DecodeOptions(upright=True).read(path).shape[:2] == ((14, 9) if orientation > 4 else (9, 14))
 
 
 def test_a_bad_photo_says_why(tmp_path):
     (tmp_path / "p.jpg").write_bytes(b"\xff\xd8\xffnothing")
     with pytest.raises(ImageError, match="p.jpg"):
-        View(upright=True).read(tmp_path / "p.jpg")
+        DecodeOptions(upright=True).read(tmp_path / "p.jpg")
 
 
 def test_results_never_share_a_file(tmp_path):

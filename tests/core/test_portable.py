@@ -11,11 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from excel_core import portable
-from excel_core.checkpoints import Architecture, save_segmenter
-from excel_core.clip import FrozenClip
 from excel_core.errors import ModelError
-from excel_core.portable import load_portable, save_portable
+from excel_core.models.checkpoints import Architecture, save_segmenter
+from excel_core.models.clip import FrozenClip
+from excel_core.prediction import trained_segmenter as portable
+from excel_core.prediction.trained_segmenter import load_portable, save_portable
 from tests.conftest import ROOT, small_clip_model
 from tests.core.trained_toys import CLASSES, toy_segmenter
 
@@ -55,12 +55,12 @@ def test_the_activation_goes_with_the_weights(tmp_path, image, quick_gelu):
     save_portable(tmp_path / "s.safetensors", toy)
     loaded = load_portable(tmp_path / "s.safetensors")
     assert torch.equal(loaded.segment(image), toy.segment(image)) and loaded.supervision == "labels"
-    assert loaded.vision.clip.config == config and loaded.vision.clip.name == "small:weights.pt"
+    assert loaded.cam_model.clip.config == config and loaded.cam_model.clip.name == "small:weights.pt"
     assert b"someone" not in (tmp_path / "s.safetensors").read_bytes()
 
 
 def test_it_holds_no_text_tower_and_says_so(written):
-    clip = load_portable(written).vision.clip
+    clip = load_portable(written).cam_model.clip
     assert not any("token_embedding" in key for key in load_file(written))
     with pytest.raises(ModelError, match="encodes no texts; load the whole CLIP"):
         clip.encode_texts(["a dog"])
@@ -75,7 +75,7 @@ def test_it_runs_where_nothing_else_is(written, tmp_path):
         "    if event == 'open': opened.append(str(args[0]))\n"
         "    assert event != 'socket.connect'\n"
         "sys.addaudithook(watch)\n"
-        "from pathlib import Path\nfrom excel_core.portable import load_portable\n"
+        "from pathlib import Path\nfrom excel_core.prediction.trained_segmenter import load_portable\n"
         f"s = load_portable(Path({str(written)!r}))\n"
         "print(s.segment(np.zeros((16, 16, 3), np.uint8)).shape)\n"
         "assert opened and not [name for name in opened if 'tiny_clip' in name]\n"
@@ -111,9 +111,11 @@ def test_an_export_of_an_earlier_version_smooths_photos_as_it_did(trained, writt
     tensors = load_file(written)
     save_file(tensors, tmp_path / "old.safetensors", metadata | {"digest": portable._digest(tensors, metadata)})
     loaded = load_portable(tmp_path / "old.safetensors")
-    assert (loaded.vision.spec.antialias, loaded.predict.average_at, loaded.supervision) == (True, 1.0, "labels")
+    assert (loaded.cam_model.spec.antialias, loaded.predict.average_at, loaded.supervision) == (True, 1.0, "labels")
     large = np.kron(image, np.ones((3, 3, 1), np.uint8))
-    smooth = replace(trained, vision=replace(trained.vision, spec=trained.vision.spec.model_copy(update={"antialias": True})))
+    smooth = replace(
+        trained, cam_model=replace(trained.cam_model, spec=trained.cam_model.spec.model_copy(update={"antialias": True}))
+    )
     assert torch.equal(loaded.segment(large), smooth.segment(large))
     assert not torch.allclose(loaded.segment(large), trained.segment(large))
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from excel_core.descriptions.files import load_descriptions
 from excel_core.errors import PromptError
-from excel_core.prompts import PromptSet, load_prompts
+from excel_core.text.descriptions import load_descriptions
+from excel_core.text.prompts import PromptSet, load_prompts
 
 PROMPTS = Path(str(resources.files("prompts")))
 VOC_JSON = PROMPTS / "descriptions" / "voc.json"

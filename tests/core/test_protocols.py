@@ -1,7 +1,7 @@
 """The words beside a number say how it came about."""
 
-from excel_core.presets import preset, with_settings
-from excel_core.protocols import refinement_words, seed_protocol, segmentation_protocol
+from excel_core.config.presets import preset, with_settings
+from excel_core.evaluation.protocols import refinement_words, seed_protocol, segmentation_protocol
 
 
 def test_the_crf_says_of_what_and_how():

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from excel_core.clip import FrozenClip, VisionOnly
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import CalibrationSpec, CamSpec, SegmenterSpec
 from excel_core.errors import ModelError
-from excel_core.published_checkpoint import is_published, read_published
-from excel_core.published_names import SegmenterSizes
-from excel_core.seeds import Vision
+from excel_core.models.clip import FrozenClip, VisionOnly
+from excel_core.models.published_checkpoint import is_published, read_published
+from excel_core.models.published_names import SegmenterSizes
 from tests.core.published_toys import published_clip, published_names, published_state, seeded_segmenter
 
 SPEC = SegmenterSpec(width=64)
@@ -46,9 +46,9 @@ def fit(clip, tmp_path):
 
 def _logits(clip, segmenter):
     image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
-    vision = Vision(clip, torch.empty(0, clip.joint_width), 20, CamSpec())
-    encoded = vision.encode(image)
-    return segmenter(vision.layers(encoded), encoded.path.grid).logits
+    cam_model = CamModel(clip, torch.empty(0, clip.joint_width), 20, CamSpec())
+    encoded = cam_model.encode(image)
+    return segmenter(cam_model.layers(encoded), encoded.path.grid).logits
 
 
 def _as_safetensors(state, path):

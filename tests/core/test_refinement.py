@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excel_core.affinity import (
+from excel_core.cams.affinity import (
     _boxes_by_reach,
     _boxes_by_region,
     affinity_cams,
@@ -17,8 +17,8 @@ from excel_core.affinity import (
     scale_attention,
     upsample_with_background,
 )
+from excel_core.cams.par import _refine_by_planes, pixel_adaptive_refinement
 from excel_core.config import AffinitySpec, CalibrationSpec, ParSpec
-from excel_core.par import _refine_by_planes, pixel_adaptive_refinement
 
 
 def _rand(*shape, seed=0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from excel_core.cams.crf import dense_crf
+from excel_core.cams.pseudo_labels import crf_source, label_steps, step_names
 from excel_core.config import RefineSpec
-from excel_core.crf import dense_crf
-from excel_core.seeds import crf_source, label_steps, step_names
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 MAPS = {

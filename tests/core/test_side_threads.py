@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from excel_core.side_threads import SideThreads, read_ahead
+from tasks.engine.background_pool import BackgroundPool, read_ahead
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 
@@ -44,20 +44,20 @@ def test_reading_ahead_raises_at_the_item_that_fails():
 
 def test_all_calls_are_done_at_the_end_of_the_block():
     done = []
-    with SideThreads(ELSEWHERE) as side:
+    with BackgroundPool(ELSEWHERE) as side:
         for number in range(50):
             side.call(done.append, number)
-            side.settle()
+            side.drain()
     assert sorted(done) == list(range(50))
 
 
 def test_on_a_cpu_a_batch_is_finished_before_the_next():
     done = []
-    with SideThreads(CPU) as side:
+    with BackgroundPool(CPU) as side:
         for start in (0, 3, 6):
             for number in range(start, start + 3):
                 side.call(done.append, number)
-            side.settle()
+            side.drain()
             assert sorted(done) == list(range(start + 3))
 
 
@@ -70,7 +70,7 @@ def test_beside_a_gpu_no_more_than_two_calls_a_thread_wait():
             side.call(gate.wait)
             handed.append(number)
 
-    with SideThreads(ELSEWHERE) as side:
+    with BackgroundPool(ELSEWHERE) as side:
         caller = threading.Thread(target=hand_over, args=(side,))
         caller.start()
         caller.join(1.0)
@@ -80,5 +80,5 @@ def test_beside_a_gpu_no_more_than_two_calls_a_thread_wait():
 
 
 def test_the_error_of_a_call_ends_the_block():
-    with pytest.raises(ZeroDivisionError), SideThreads(ELSEWHERE) as side:
+    with pytest.raises(ZeroDivisionError), BackgroundPool(ELSEWHERE) as side:
         side.call(lambda: 1 / 0)

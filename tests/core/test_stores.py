@@ -7,18 +7,9 @@ import pytest
 import torch
 
 from excel_core.errors import StoreError
-from excel_core.knowledge import Knowledge
-from excel_core.stores import (
-    CamReader,
-    KnowledgeStore,
-    join_cams,
-    read_json,
-    read_knowledge,
-    write_cams,
-    write_json,
-    write_knowledge,
-    written_then_renamed,
-)
+from excel_core.files import read_json, write_json, written_then_renamed
+from excel_core.stores import CamReader, KnowledgeStore, join_cams, read_knowledge, write_cams, write_knowledge
+from excel_core.text.knowledge import Knowledge
 
 
 def test_cams_round_trip_over_several_shards(tmp_path):

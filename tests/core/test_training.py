@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from excel_core.checkpoints import Architecture, load_segmenter, save_checkpoint, save_segmenter
-from excel_core.clip import normalise_pixels
 from excel_core.config import RefineSpec, SegmenterSpec, TrainSpec
-from excel_core.datasets.truth import TrueMask, TruthDoor, masks_forbidden
+from excel_core.datasets.masks import TrueMask, VocMaskReader, forbid_mask_access
+from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import MaskLeakError, StoreError
-from excel_core.palette import save_labels_png
-from excel_core.samples import Batches, LabelFile, TrainingImage, augment, is_varied, plain_sample
-from excel_core.training import train
-from excel_core.training_step import learning_rate, make_optimiser, training_step
+from excel_core.models.checkpoints import Architecture, load_segmenter, save_checkpoint, save_segmenter
+from excel_core.models.clip import normalise_pixels
+from excel_core.training.loop import train
+from excel_core.training.samples import Batches, LabelFile, TrainingImage, augment, is_varied, plain_sample
+from excel_core.training.step import learning_rate, make_optimiser, training_step
 
 SPEC = TrainSpec(
     segmenter=SegmenterSpec(width=16, layers=1, heads=2),
@@ -44,7 +44,7 @@ def images(tmp_path):
     return found
 
 
-def _architecture(vision, spec=SPEC):
+def _architecture(cam_model, spec=SPEC):
     return Architecture("small", 4, 32, ("a", "b", "c"), spec.segmenter)
 
 
@@ -52,7 +52,7 @@ class _Killed(Exception):
     pass
 
 
-def _killed_and_resumed(vision, images, shape, path):
+def _killed_and_resumed(cam_model, images, shape, path):
     """Train, be killed after 5 iterations, train on from the checkpoint at `path`: the segmenter and its losses."""
 
     def kill(done):
@@ -60,69 +60,69 @@ def _killed_and_resumed(vision, images, shape, path):
             raise _Killed
 
     with pytest.raises(_Killed):
-        train(vision, images, SPEC, REFINE, shape, path, kill)
+        train(cam_model, images, SPEC, REFINE, shape, path, kill)
     resumed_at = []
-    model, losses = train(vision, images, SPEC, REFINE, shape, path, resumed_at.append)
+    model, losses = train(cam_model, images, SPEC, REFINE, shape, path, resumed_at.append)
     assert resumed_at[0] == 4  # after the checkpoint at 3, not from the start
     return model, losses
 
 
-def test_resume_is_bit_exact(vision, images, tmp_path):
-    shape = _architecture(vision)
-    whole, losses = train(vision, images, SPEC, REFINE, shape, tmp_path / "a.pt")
-    resumed, again = _killed_and_resumed(vision, images, shape, tmp_path / "b.pt")
+def test_resume_is_bit_exact(cam_model, images, tmp_path):
+    shape = _architecture(cam_model)
+    whole, losses = train(cam_model, images, SPEC, REFINE, shape, tmp_path / "a.pt")
+    resumed, again = _killed_and_resumed(cam_model, images, shape, tmp_path / "b.pt")
     assert again == losses
     for ours, theirs in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_a_worker_meets_is_one_line(vision, images, tmp_path, workers):
+def test_what_a_worker_meets_is_one_line(cam_model, images, tmp_path, workers):
     spec = SPEC.model_copy(update={"workers": workers})
     mask = tmp_path / "SegmentationClass" / "a.png"
     save_labels_png(mask, np.zeros((40, 60), np.uint8))
     (tmp_path / "pseudo.png").symlink_to(mask)
     images = [replace(image, labels=LabelFile(tmp_path / "pseudo.png")) for image in images]
-    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError) as refused:
-        train(vision, images, spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+    with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError) as refused:
+        train(cam_model, images, spec, REFINE, _architecture(cam_model), tmp_path / "a.pt")
     assert str(refused.value).startswith(f"train: open of the segmentation mask {mask}") and "\n" not in str(refused.value)
 
 
-def test_workers_do_not_change_the_losses(vision, images, tmp_path):
-    shape = _architecture(vision)
+def test_workers_do_not_change_the_losses(cam_model, images, tmp_path):
+    shape = _architecture(cam_model)
     spec = SPEC.model_copy(update={"iterations": 3})
-    _, alone = train(vision, images, spec, REFINE, shape, tmp_path / "a.pt")
-    _, helped = train(vision, images, spec.model_copy(update={"workers": 2}), REFINE, shape, tmp_path / "b.pt")
+    _, alone = train(cam_model, images, spec, REFINE, shape, tmp_path / "a.pt")
+    _, helped = train(cam_model, images, spec.model_copy(update={"workers": 2}), REFINE, shape, tmp_path / "b.pt")
     assert alone == helped
 
 
-def test_only_neck_and_head_learn(vision, images, tmp_path):
-    frozen = {key: value.clone() for key, value in vision.clip.model.state_dict().items()}
-    segmenter, losses = train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt")
-    assert all(torch.equal(frozen[key], value) for key, value in vision.clip.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in vision.clip.model.parameters())
+def test_only_neck_and_head_learn(cam_model, images, tmp_path):
+    frozen = {key: value.clone() for key, value in cam_model.clip.model.state_dict().items()}
+    segmenter, losses = train(cam_model, images, SPEC, REFINE, _architecture(cam_model), tmp_path / "a.pt")
+    assert all(torch.equal(frozen[key], value) for key, value in cam_model.clip.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in cam_model.clip.model.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in segmenter.named_parameters() if "neck.fuse" in n)
     assert all(np.isfinite([row.loss, row.segmentation, row.diversity]).all() for row in losses)
     assert not segmenter.training
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(vision, images, tmp_path):
+def test_a_checkpoint_of_another_architecture_is_refused(cam_model, images, tmp_path):
     def kill(done):
         if done == 4:
             raise _Killed
 
     with pytest.raises(_Killed):
-        train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt", kill)
+        train(cam_model, images, SPEC, REFINE, _architecture(cam_model), tmp_path / "a.pt", kill)
     wider = SPEC.model_copy(update={"segmenter": SegmenterSpec(width=32, layers=1, heads=2)})
     with pytest.raises(StoreError, match="another architecture .*segmenter: expected .*32.*got .*16.*rerun train"):
-        train(vision, images, wider, REFINE, _architecture(vision, wider), tmp_path / "a.pt")
+        train(cam_model, images, wider, REFINE, _architecture(cam_model, wider), tmp_path / "a.pt")
     (tmp_path / "a.pt").write_bytes(b"half a file")
     with pytest.raises(StoreError, match="not readable.*remove it and rerun train"):
-        train(vision, images, SPEC, REFINE, _architecture(vision), tmp_path / "a.pt")
+        train(cam_model, images, SPEC, REFINE, _architecture(cam_model), tmp_path / "a.pt")
 
 
-def test_saved_weights_come_back(vision, images, tmp_path):
-    shape = _architecture(vision)
+def test_saved_weights_come_back(cam_model, images, tmp_path):
+    shape = _architecture(cam_model)
     segmenter = shape.build()
     save_segmenter(tmp_path / "s.safetensors", shape, segmenter)
     back = load_segmenter(tmp_path / "s.safetensors", shape)
@@ -133,13 +133,13 @@ def test_saved_weights_come_back(vision, images, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_training_on_a_mask_fails(vision, images, tmp_path, workers):
+def test_training_on_a_mask_fails(cam_model, images, tmp_path, workers):
     leak = tmp_path / "SegmentationClass" / "0.png"
     leak.parent.mkdir()
     leak.write_bytes(Path(images[0].path).read_bytes())
     spec = SPEC.model_copy(update={"workers": workers})
-    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError, match="train"):
-        train(vision, [TrainingImage(leak, (0,))], spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+    with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match="train"):
+        train(cam_model, [TrainingImage(leak, (0,))], spec, REFINE, _architecture(cam_model), tmp_path / "a.pt")
 
 
 def test_a_crop_of_one_label_is_drawn_again():
@@ -183,11 +183,11 @@ def test_every_epoch_has_one_order_without_the_last_incomplete_batch(images):
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(batches[2], third, strict=True))
 
 
-def test_segmenters_are_kept_on_the_way(vision, images, tmp_path):
+def test_segmenters_are_kept_on_the_way(cam_model, images, tmp_path):
     seen = {}
     spec = SPEC.model_copy(update={"keep_every": 4})
     keep = lambda t, segmenter: seen.update({t: segmenter.classifier.bias.detach().clone()})  # noqa: E731
-    last, _ = train(vision, images, spec, REFINE, _architecture(vision), tmp_path / "a.pt", keep=keep)
+    last, _ = train(cam_model, images, spec, REFINE, _architecture(cam_model), tmp_path / "a.pt", keep=keep)
     assert list(seen) == [4, 8]
     assert torch.equal(seen[8], last.classifier.bias) and not torch.equal(seen[4], seen[8])
 
@@ -231,30 +231,30 @@ def _labelled(images, tmp_path):
     return found
 
 
-def test_resume_is_exact_where_labels_choose_the_crops(vision, images, tmp_path):
+def test_resume_is_exact_where_labels_choose_the_crops(cam_model, images, tmp_path):
     """The number of draws of a crop depends on what they show, but a sample's draws are its own."""
-    shape, ruled = _architecture(vision), _labelled(images, tmp_path)
-    _, losses = train(vision, ruled, SPEC, REFINE, shape, tmp_path / "a.pt")
-    _, random = train(vision, ruled, SPEC.model_copy(update={"crop_rule": "random"}), REFINE, shape, tmp_path / "c.pt")
+    shape, ruled = _architecture(cam_model), _labelled(images, tmp_path)
+    _, losses = train(cam_model, ruled, SPEC, REFINE, shape, tmp_path / "a.pt")
+    _, random = train(cam_model, ruled, SPEC.model_copy(update={"crop_rule": "random"}), REFINE, shape, tmp_path / "c.pt")
     assert losses != random  # the rule was at work
-    _, again = _killed_and_resumed(vision, ruled, shape, tmp_path / "b.pt")
+    _, again = _killed_and_resumed(cam_model, ruled, shape, tmp_path / "b.pt")
     assert again == losses
 
 
-def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(vision, images, tmp_path, monkeypatch):
-    spec, shape = SPEC.model_copy(update={"keep_every": 3}), _architecture(vision)
+def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(cam_model, images, tmp_path, monkeypatch):
+    spec, shape = SPEC.model_copy(update={"keep_every": 3}), _architecture(cam_model)
     whole, killed = {}, {}
-    train(vision, images, spec, REFINE, shape, tmp_path / "a.pt", keep=_into(whole))
+    train(cam_model, images, spec, REFINE, shape, tmp_path / "a.pt", keep=_into(whole))
 
     def save_and_die(*arguments):
         save_checkpoint(*arguments)
         raise _Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("excel_core.training.save_checkpoint", save_and_die)
+        patched.setattr("excel_core.training.loop.save_checkpoint", save_and_die)
         with pytest.raises(_Killed):
-            train(vision, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
-    train(vision, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
+            train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
+    train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
     assert list(killed) == list(whole) == [3, 6]
     for iteration, state in whole.items():
         assert all(torch.equal(a, b) for a, b in zip(state.values(), killed[iteration].values(), strict=True))
@@ -268,17 +268,19 @@ def _into(found):
 
 
 @pytest.mark.parametrize("supervision", ["labels", "masks"])
-def test_labels_that_are_masks_fail_behind_the_guard(vision, images, tmp_path, supervision):
+def test_labels_that_are_masks_fail_behind_the_guard(cam_model, images, tmp_path, supervision):
     """Weak supervision that reads a mask as its pseudo label, and the door itself, inside the guard."""
     spec, root = SPEC.model_copy(update={"supervision": supervision}), tmp_path / "data"
     mask = root / "SegmentationClass" / "0.png"
     save_labels_png(mask, np.ones((40, 60), np.uint8))
-    behind = LabelFile(mask) if supervision == "labels" else TrueMask(TruthDoor(root), "0", 40, 60)
+    behind = LabelFile(mask) if supervision == "labels" else TrueMask(VocMaskReader(root), "0", 40, 60)
     leaking = [replace(images[0], labels=behind)]
-    with masks_forbidden(stage="train"), pytest.raises(MaskLeakError, match="train: .*SegmentationClass"):
-        train(vision, leaking, spec, REFINE, _architecture(vision), tmp_path / "a.pt")
+    with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match="train: .*SegmentationClass"):
+        train(cam_model, leaking, spec, REFINE, _architecture(cam_model), tmp_path / "a.pt")
     if supervision == "masks":
-        train(vision, leaking, spec.model_copy(update={"iterations": 1}), REFINE, _architecture(vision), tmp_path / "a.pt")
+        train(
+            cam_model, leaking, spec.model_copy(update={"iterations": 1}), REFINE, _architecture(cam_model), tmp_path / "a.pt"
+        )
 
 
 def _pair_loss(probability, labels):
@@ -296,7 +298,7 @@ def _pair_loss(probability, labels):
 
 
 @pytest.mark.parametrize("iteration", [0, 4, 7])  # where weak labels would be static, dynamic, and the head's own
-def test_with_masks_the_targets_are_the_masks(vision, iteration):
+def test_with_masks_the_targets_are_the_masks(cam_model, iteration):
     """The step's losses equal those computed by hand from the crop of the mask, whatever the schedule says."""
     spec = SPEC.model_copy(
         update={"supervision": "masks", "radius": 2, "segmenter": SPEC.segmenter.model_copy(update={"dropout": 0.0})}
@@ -306,19 +308,19 @@ def test_with_masks_the_targets_are_the_masks(vision, iteration):
     mask = torch.zeros(48, 48, dtype=torch.uint8)
     mask[10:30, 5:40], mask[:, 44:], mask[40:] = 2, 3, 255
     sample = replace(plain_sample(pixels, (0,)), labels=mask)  # its image-level label is no class of the mask
-    segmenter = _architecture(vision, spec).build().train()
+    segmenter = _architecture(cam_model, spec).build().train()
     with torch.no_grad():
-        encoded = vision.encode(normalise_pixels(pixels[None] / 255, "imagenet"), 2)
-        output = segmenter(vision.layers(encoded), (6, 6))
+        encoded = cam_model.encode(normalise_pixels(pixels[None] / 255, "imagenet"), 2)
+        output = segmenter(cam_model.layers(encoded), (6, 6))
         logits = F.interpolate(output.logits, size=(48, 48), mode="bilinear", align_corners=False)[0].double()
         unit = F.normalize(output.features[0].flatten(1), dim=0).double()
     cosine = unit.T @ unit
     pixel_losses = torch.logsumexp(logits, dim=0) - logits.gather(0, (mask.long() % 255)[None])[0]
     by_hand = 0.5 * float(pixel_losses[mask == 0].mean() + pixel_losses[(mask > 0) & (mask < 255)].mean())
     pairs = _pair_loss(torch.sigmoid(3 * (cosine - cosine.mean())), mask.numpy())
-    step = training_step(vision, segmenter, make_optimiser(segmenter, spec), [sample], iteration, spec, REFINE)
+    step = training_step(cam_model, segmenter, make_optimiser(segmenter, spec), [sample], iteration, spec, REFINE)
     assert torch.equal(step.labels[0], mask.long())
     assert step.losses.tolist() == pytest.approx([by_hand + 0.1 * pairs, by_hand, pairs], rel=1e-4)
     weak = spec.model_copy(update={"supervision": "labels"})
-    again = training_step(vision, segmenter, make_optimiser(segmenter, weak), [sample], iteration, weak, REFINE)
+    again = training_step(cam_model, segmenter, make_optimiser(segmenter, weak), [sample], iteration, weak, REFINE)
     assert not torch.equal(again.labels[0], mask.long())  # labels of its one class and background

@@ -10,8 +10,8 @@ import open_clip
 import pytest
 from PIL import Image
 
-from excel_core.descriptions.files import load_descriptions
-from excel_core.prompts import load_prompts
+from excel_core.text.descriptions import load_descriptions
+from excel_core.text.prompts import load_prompts
 from excel_core.world.captions import Captions, build_phrases, facts_of_piece, sample_captions
 from excel_core.world.objects import draw_object
 from excel_core.world.phrases import GROUND_WORDS, STATEMENTS

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from excel_core.clip_weights import load_clip
+from excel_core.cams.cam_model import CamModel
 from excel_core.config import CalibrationSpec, CamSpec, CrfSpec, PredictSpec, SegmenterSpec
-from excel_core.portable import TrainedSegmenter
-from excel_core.seeds import Vision
-from excel_core.segmenter import Segmenter
+from excel_core.models.clip_weights import load_clip
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 
 CLASSES = ("dog", "potted plant", "Straßenbahn")
 
@@ -22,4 +22,4 @@ def toy_segmenter(clip=None, layers="published", size=64) -> TrainedSegmenter:
     own = SegmenterSpec(width=16, layers=1, heads=2)
     segmenter = Segmenter(len(clip.blocks), clip.width, len(CLASSES), own).eval()
     predict = PredictSpec(scales=(0.5, 1.0), image_size=size)
-    return TrainedSegmenter(CLASSES, Vision(clip, text, len(CLASSES), spec), segmenter, own, predict, CrfSpec(iterations=3))
+    return TrainedSegmenter(CLASSES, CamModel(clip, text, len(CLASSES), spec), segmenter, own, predict, CrfSpec(iterations=3))

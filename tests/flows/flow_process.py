@@ -78,7 +78,7 @@ def _run(log: Path, server: dict[str, str], stage: str, store: str, settings: li
 
 def _log_what_begins(log: Path) -> None:
     """One write a line, at the end of the file: whole lines, whoever else writes, up to the moment of a kill."""
-    import excel_core.training
+    import excel_core.training.loop
     import tasks.engine.build
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -86,14 +86,14 @@ def _log_what_begins(log: Path) -> None:
     def note(text: str) -> None:
         os.write(file, f"{os.getpid()} {text}\n".encode())
 
-    build, step = tasks.engine.build._build, excel_core.training.training_step
+    build, step = tasks.engine.build._build, excel_core.training.loop.training_step
 
     def noted_build(work):  # type: ignore[no-untyped-def]
         note(f"build {work.kind}/{work.folder.name.removesuffix('.partial')}")
         return build(work)
 
-    def noted_step(vision, segmenter, optimiser, batch, iteration, *rest):  # type: ignore[no-untyped-def]
+    def noted_step(cam_model, segmenter, optimiser, batch, iteration, *rest):  # type: ignore[no-untyped-def]
         note(f"iteration {iteration}")
-        return step(vision, segmenter, optimiser, batch, iteration, *rest)
+        return step(cam_model, segmenter, optimiser, batch, iteration, *rest)
 
-    tasks.engine.build._build, excel_core.training.training_step = noted_build, noted_step
+    tasks.engine.build._build, excel_core.training.loop.training_step = noted_build, noted_step

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from excel_core.clip_weights import load_clip
 from excel_core.errors import ExcelError, ModelError, SettingError
+from excel_core.models.clip_weights import load_clip
 from flows import parameters
-from flows.settings import make_place, make_run
+from flows.settings import make_environment, make_run
 from tests.core.published_toys import published_state, seeded_segmenter
 
 NARROW = "train.segmenter.width=16"
@@ -32,7 +32,7 @@ def _refused(tmp_path, *settings):
 
 def test_one_that_fits_passes(checkpoint, tmp_path):
     run = make_run("demo", "reference", [f"train.from_checkpoint={checkpoint}", NARROW], None)
-    assert make_place(run, None, str(tmp_path), "cpu").store == tmp_path
+    assert make_environment(run, None, str(tmp_path), "cpu").store == tmp_path
 
 
 @pytest.mark.parametrize(

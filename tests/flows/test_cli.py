@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from excel_core.palette import save_labels_png
+from excel_core.datasets.palette import save_labels_png
 from tests.conftest import ROOT, SHARED, SMALL_DEMO
 
 EXCEL = str(Path(sys.executable).with_name("excel"))

@@ -22,7 +22,7 @@ from tasks.chain import STAGES
 from tasks.engine.build import part_works
 from tasks.engine.outputs import read_marker
 from tasks.engine.prefect_task import work_task
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.server import task_states
 from tests.flows.store_files import file_digests, sealed
@@ -36,7 +36,7 @@ SHARDED = ("cams", "refine", "dynamic", "predict", "evaluate", "sweep", "sweep_l
 def cluster(prefect_server):
     """Two workers as `runner="dask"` starts them; a part may take one of them down, not two."""
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        local = runners.local_cluster(Place(store="."), n_workers=2)
+        local = runners.local_cluster(RunEnvironment(store="."), n_workers=2)
     with local, Client(local, set_as_default=False) as client:
         yield client
 
@@ -48,7 +48,7 @@ def address(cluster):
 
 @pytest.fixture
 def place(tmp_path):
-    return Place(store=tmp_path)
+    return RunEnvironment(store=tmp_path)
 
 
 def _pids(cluster):
@@ -57,7 +57,7 @@ def _pids(cluster):
 
 def _loads():
     """How often this process loaded a CLIP, and how often it had one."""
-    from tasks.inputs.vision import cached_clip
+    from tasks.inputs.cam_model import cached_clip
 
     return cached_clip.cache_info()
 

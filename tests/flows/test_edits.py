@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from excel_core.presets import preset, with_settings
-from excel_core.stores import read_json
+from excel_core.config.presets import preset, with_settings
+from excel_core.files import read_json
 from excel_core.world.voc_layout import scene_id, write_world
 from flows.excel import excel
 from tasks.chain import graph
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
 from tasks.inputs.prompt_files import descriptions_file, prompts_file
 from tasks.inputs.records import shard_of
@@ -198,7 +198,7 @@ def test_keeping_segmenters_adds_the_curve(edited, full):
 
 def test_random_crops_look_at_no_label(edited, full):
     """Then training needs neither CAMs nor their refinement: it makes the labels of its crops itself."""
-    place = Place(store=edited.store, data=edited.data)
+    place = RunEnvironment(store=edited.store, data=edited.data)
     runs = {rule: with_settings(preset("voc"), [*SETTINGS, f"train.crop_rule={rule}"]) for rule in ("pseudo", "random")}
     needed = {rule: set(graph(run, place, "train").own) for rule, run in runs.items()}
     assert needed["random"] == {"dataset", "describe", "knowledge", "train"}

@@ -8,21 +8,21 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError, SettingError
-from excel_core.presets import preset, with_settings
-from excel_core.stores import read_json
+from excel_core.files import read_json
 from flows import stages
 from flows.ablation import ablation
 from flows.excel import excel
 from tasks.chain import graph
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), Place(store=Path()), "report").own)
+STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(store=Path()), "report").own)
 FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 

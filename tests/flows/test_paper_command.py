@@ -9,8 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
-from excel_core.clip_weights import load_clip
 from excel_core.errors import SettingError
+from excel_core.models.clip_weights import load_clip
 from flows.cli import main
 from flows.paper_runs import paper_runs
 from tasks.history.run_record import read_records

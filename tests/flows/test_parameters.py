@@ -7,15 +7,15 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from excel_core.config import RunSpec, Spec
+from excel_core.config.presets import preset, with_edits
 from excel_core.errors import PromptError, SettingError
-from excel_core.presets import preset, with_edits
 from flows import parameters, stages
 from flows.ablation import ablation
 from flows.cli import app
 from flows.excel import excel
 from flows.paper import paper
 from flows.parameters import Edits
-from flows.settings import check_runner, make_place, make_run
+from flows.settings import check_runner, make_environment, make_run
 
 FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
 
@@ -58,7 +58,7 @@ def test_the_papers_form_explains_itself():
 def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
     (tmp_path / "labels.csv").write_text("image,labels\na,axolotl\n")
     with pytest.raises(PromptError, match="no bundled descriptions of axolotl"):
-        make_place(make_run("photos", "reference", [], None), str(tmp_path), None, "cpu")
+        make_environment(make_run("photos", "reference", [], None), str(tmp_path), None, "cpu")
 
 
 def _leaves(schema):
@@ -151,8 +151,8 @@ def test_wrong_numbers_of_gpus(gpus, device, message, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     run = make_run("demo", "reference", ["train.batch_size=4"], None)
     with pytest.raises(SettingError, match=message):
-        make_place(run, None, str(tmp_path), device, gpus)
-    assert make_place(run, None, str(tmp_path), device, 2).processes == 2
+        make_environment(run, None, str(tmp_path), device, gpus)
+    assert make_environment(run, None, str(tmp_path), device, 2).processes == 2
     if not 1 <= gpus <= 64:
         with pytest.raises(ParameterTypeError):
             excel.validate_parameters({"gpus": gpus})

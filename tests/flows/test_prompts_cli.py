@@ -5,12 +5,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import SettingError
-from excel_core.presets import preset, with_settings
 from flows.cli import app
 from tasks.chain import follow
 from tasks.engine.build import run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tests.conftest import ROOT
 
@@ -48,7 +48,7 @@ def test_two_runs(edited, tmp_path):
     for prompts in ("world", str(edited.with_suffix(".yaml"))):
         edited.with_suffix(".yaml").write_text((ROOT / "prompts" / "world.yaml").read_text())
         run = with_settings(preset("demo"), [f"dataset.prompts={prompts}"])
-        place = Place(store=tmp_path)
+        place = RunEnvironment(store=tmp_path)
         record = start_record("knowledge", run, place)
         record.own = {name: output.identity for name, output in follow(run, place, "knowledge", run_stage).items()}
         record.end("complete")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from excel_core.clip_weights import load_clip
 from excel_core.datasets.images import read_image
-from excel_core.palette import load_labels_png
-from excel_core.portable import save_portable
+from excel_core.datasets.palette import load_labels_png
+from excel_core.models.clip_weights import load_clip
+from excel_core.prediction.trained_segmenter import save_portable
 from tests.conftest import VOC, needs_photos
 from tests.core.published_toys import published_state, seeded_segmenter
 from tests.core.trained_toys import toy_segmenter

@@ -10,18 +10,18 @@ from typing import Any
 
 from prefect import flow
 
+from excel_core.config.presets import preset
 from excel_core.errors import DataError
-from excel_core.presets import preset
 from flows.runners import parts_builder
 from tasks.engine.build import part_works, run_stage
 from tasks.engine.outputs import StageOutput, read_marker
 from tasks.engine.prefect_task import work_task
-from tasks.engine.stage import Part, Place, Stage, Work
+from tasks.engine.stage import Part, RunEnvironment, Stage, Work
 
 __all__ = ["build_toys", "pids_of", "toys"]
 
 
-def toys(place: Place, **deeds: str) -> Work:
+def toys(place: RunEnvironment, **deeds: str) -> Work:
     """The work of a stage with a part a deed: {part's name: what it does}."""
     stage = Stage("toys", (), _spec, _join, parts=partial(_parts, deeds), build_part=_build, on_device=True)
     return Work(stage, preset("demo"), place, {})

@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from excel_core import presets
-from excel_core.affinity import affinity_cams, upsample_with_background
-from excel_core.cams import normalise_tokens, patch_text_cams
-from excel_core.clip_weights import clip_from_openai_state
-from excel_core.config import KnowledgeSpec, SegmenterSpec
+from excel_core.cams.affinity import affinity_cams, upsample_with_background
+from excel_core.cams.par import pixel_adaptive_refinement
+from excel_core.cams.patch_text import normalise_tokens, patch_text_cams
+from excel_core.config import KnowledgeSpec, SegmenterSpec, presets
+from excel_core.config.presets import preset
 from excel_core.errors import StoreError
-from excel_core.knowledge import enrich
-from excel_core.losses import diversity_loss, pair_labels, segmentation_loss
-from excel_core.par import pixel_adaptive_refinement
-from excel_core.parity import compare_with_goldens, golden_texts
-from excel_core.parity_pipeline import compare_with_programs
-from excel_core.presets import preset
-from excel_core.prompts import load_prompts
-from excel_core.published_checkpoint import read_published
+from excel_core.evaluation.parity import compare_with_goldens, golden_texts
+from excel_core.evaluation.parity_programs import compare_with_programs
+from excel_core.models.clip_weights import clip_from_openai_state
+from excel_core.models.published_checkpoint import read_published
+from excel_core.text.knowledge import enrich
+from excel_core.text.prompts import load_prompts
+from excel_core.training.losses import diversity_loss, pair_labels, segmentation_loss
 from tasks.inputs.prompt_files import prompts_file
 from tests.conftest import SHARED, VOC
 from tests.core.published_toys import published_clip, published_state, seeded_segmenter

@@ -2,10 +2,10 @@
 
 import pytest
 
-from excel_core.presets import preset, with_settings
+from excel_core.config.presets import preset, with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
 
 
@@ -18,5 +18,5 @@ def small_run():
 @pytest.fixture(scope="session")
 def chain(small_run, tmp_path_factory):
     """(outputs by stage, place) of `small_run`."""
-    place = Place(store=tmp_path_factory.mktemp("store"))
+    place = RunEnvironment(store=tmp_path_factory.mktemp("store"))
     return follow(small_run, place, "report", run_stage), place

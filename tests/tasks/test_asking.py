@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
-from excel_core.descriptions.asking import Asked, ask_for_descriptions
-from excel_core.descriptions.chat import Chat, Usage
 from excel_core.errors import DescriptionError, SettingError
+from excel_core.text.asking import Asked, ask_for_descriptions
+from excel_core.text.chat import Chat, Usage
 from tests.conftest import ROOT
 from tests.tasks.chat_server import (
     KEY,
@@ -228,7 +228,7 @@ def test_the_environment_does_not_choose_the_server(monkeypatch):
 
 
 def test_excel_is_imported_without_the_package():
-    code = "import sys; sys.modules['openai'] = None; import tasks.describe, excel_core.descriptions.chat"
+    code = "import sys; sys.modules['openai'] = None; import tasks.describe, excel_core.text.chat"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env=dict(os.environ))
 
 

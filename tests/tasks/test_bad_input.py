@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import DataError
-from excel_core.presets import preset, with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
 
 # The world's folder, read as any user's folder in VOC layout.
@@ -29,7 +29,7 @@ def data(chain, tmp_path):
 
 def _follow(data, tmp_path, last, *edits):
     run = with_settings(preset("voc"), [*AS_VOC, *SMALL, *SIZES, *edits])
-    return follow(run, Place(store=tmp_path / "store", data=data), last, run_stage)
+    return follow(run, RunEnvironment(store=tmp_path / "store", data=data), last, run_stage)
 
 
 def test_a_truncated_photo_is_recorded_and_the_run_goes_on(data, tmp_path):

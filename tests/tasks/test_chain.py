@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from excel_core.datasets.truth import TruthDoor
+from excel_core.config.presets import with_settings
+from excel_core.datasets.masks import VocMaskReader
+from excel_core.datasets.palette import VOC_PALETTE, load_labels_png
 from excel_core.errors import MaskLeakError
-from excel_core.metrics import confusion_matrix, scores
-from excel_core.palette import VOC_PALETTE, load_labels_png
-from excel_core.presets import with_settings
+from excel_core.evaluation.metrics import confusion_matrix, scores
 from excel_core.stores import CamReader, read_knowledge, read_manifest
 from tasks.chain import STAGES, follow
 from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import Place, Stage, Work, always
+from tasks.engine.stage import RunEnvironment, Stage, Work, always
 
 
 def test_every_stage_left_a_sealed_output(chain):
@@ -62,7 +62,7 @@ def test_an_image_is_encoded_once_or_twice_to_the_same_labels(chain, small_run, 
     assert all(kept.attention(image).shape == (256, 256) for image in kept.ids)
     assert 32_768 < outputs["cams"].summary["attention_bytes_an_image"] < 131_072
     twice = with_settings(small_run, ["shards.keep_attention=false"])
-    found = follow(twice, Place(store=shutil.copytree(place.store, tmp_path / "store")), "refine", run_stage)
+    found = follow(twice, RunEnvironment(store=shutil.copytree(place.store, tmp_path / "store")), "refine", run_stage)
     again = CamReader(found["cams"].folder)
     assert again.attention(again.ids[0]) is None and found["cams"].summary["attention_bytes_an_image"] == 0
     for image in kept.ids:
@@ -76,7 +76,7 @@ def test_an_image_is_encoded_once_or_twice_to_the_same_labels(chain, small_run, 
 
 def test_no_attention_is_kept_of_many_patches(small_run, tmp_path):
     edits = ["cams.image_size=264", "dataset.train_scenes=2", "dataset.val_splits=[]"]  # 33 x 33 patches of 8 pixels
-    outputs = follow(with_settings(small_run, edits), Place(store=tmp_path), "refine", run_stage)
+    outputs = follow(with_settings(small_run, edits), RunEnvironment(store=tmp_path), "refine", run_stage)
     assert outputs["cams"].summary["attention_bytes_an_image"] == 0 and outputs["refine"].summary["images"] == 2
 
 
@@ -97,7 +97,7 @@ def test_metrics_are_what_the_files_say(chain):
     outputs, _ = chain
     metrics = json.loads((outputs["evaluate"].folder / "metrics.json").read_text())
     names = ("background", *read_knowledge(outputs["knowledge"].folder / "knowledge.zarr").class_names)
-    door = TruthDoor(outputs["world"].folder)
+    door = VocMaskReader(outputs["world"].folder)
     listed = (outputs["refine"].folder / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
     matrix = sum(
         confusion_matrix(
@@ -150,7 +150,7 @@ def test_a_stage_that_opens_a_mask_fails_unless_it_evaluates(chain, small_run, t
         load_labels_png(mask)
         return {}
 
-    spying = Place(store=tmp_path)
+    spying = RunEnvironment(store=tmp_path)
     with pytest.raises(MaskLeakError, match="spy"):
         run_stage(Work(Stage("spy", (), lambda run: {}, _in_this_module(peek)), small_run, spying, {}))
     scorer = Stage("scorer", (), lambda run: {}, _in_this_module(peek), sees_masks=always)

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import SettingError
-from excel_core.presets import preset, with_settings
-from excel_core.stores import read_json
+from excel_core.files import read_json
 from tasks.chain import follow, graph
 from tasks.curve import STAGE
 from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.train import kept_segmenters
 from tests.mask_watch import opened_masks
 from tests.voc_folder import VAL, write_voc
@@ -152,7 +152,7 @@ def test_what_has_no_mask_is_said(tmp_path):
         "train.dynamic_from=1", "train.own_argmax_from=1", "train.segmenter.width=16", "refine.par.iterations=2",
         "refine.crf.enabled=false", "train.keep_every=2",
     ]  # fmt: skip
-    place = Place(store=tmp_path / "store", data=data)
+    place = RunEnvironment(store=tmp_path / "store", data=data)
     outputs = follow(with_settings(preset("voc"), small), place, "curve", run_stage)
     curve = read_json(outputs["curve"].folder / "curve.json")
     assert curve["skipped"] == {"val: 1 of 2 images": "no mask in SegmentationClass"}

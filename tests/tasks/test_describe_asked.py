@@ -6,14 +6,14 @@ from functools import partial
 import pytest
 import yaml
 
-from excel_core.descriptions.files import load_descriptions
+from excel_core.config.presets import preset, with_settings
 from excel_core.errors import DescriptionError
-from excel_core.presets import preset, with_settings
-from excel_core.prompts import load_prompts
-from excel_core.stores import read_json
+from excel_core.files import read_json
+from excel_core.text.descriptions import load_descriptions
+from excel_core.text.prompts import load_prompts
 from tasks.chain import follow
 from tasks.engine.build import find_or_build, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.history.spent import spent_line
 from tasks.inputs.prompt_files import PROMPTS
@@ -36,7 +36,7 @@ class Described:
         self.file.write_text(yaml.safe_dump(whole | {"classes": list(self.entries.values())}))
         before = len(self.server.requests)
         run = with_settings(preset("demo"), [f"dataset.prompts={self.file}", *self.settings, *settings])
-        place = Place(store=self.store)
+        place = RunEnvironment(store=self.store)
         if recorded:
             start_record("excel", run, place, flow_run_id=flow_run)
         build = partial(find_or_build, origin={"flow_run_id": flow_run})

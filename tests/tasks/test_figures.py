@@ -9,17 +9,18 @@ import pytest
 from PIL import Image
 
 import tasks.figures
+from excel_core.cams.lvc import learnt_seeds
+from excel_core.config.presets import with_settings
+from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import DataError, MaskLeakError, SettingError
-from excel_core.lvc import learnt_seeds
-from excel_core.palette import load_labels_png
+from excel_core.files import read_json
 from excel_core.paper.cam_columns import cam_columns
-from excel_core.presets import with_settings
-from excel_core.stores import read_json, read_knowledge
+from excel_core.stores import read_knowledge
 from tasks.chain import STAGES, follow, graph, work_of
 from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
+from tasks.inputs.cam_model import load_cam_model
 from tasks.inputs.records import records
-from tasks.inputs.vision import load_vision
 from tasks.train import trained_segmenter
 
 NAMES = ("figure_4.png", "figure_5.png", "figure_6.png")
@@ -58,7 +59,7 @@ def test_three_pictures_and_what_they_show(work, chain, tmp_path):
         with Image.open(output.folder / name) as picture:
             assert picture.format == "PNG" and picture.width == 1200 and 600 < picture.height < 2500
             assert np.asarray(picture.convert("L")).std() > 20
-    again = run_stage(figures_work(work.run, Place(store=_copy_without_figures(work.place.store, tmp_path))))
+    again = run_stage(figures_work(work.run, RunEnvironment(store=_copy_without_figures(work.place.store, tmp_path))))
     assert all((again.folder / name).read_bytes() == (output.folder / name).read_bytes() for name in NAMES)
 
 
@@ -67,12 +68,12 @@ def _copy_without_figures(store, folder):
 
 
 def test_the_last_column_is_what_the_stage_dynamic_makes(work):
-    vision, row = load_vision(work), records(work, "held_out_1")[0]
-    segmenter, image = trained_segmenter(work, vision), vision.prepare([row.read()])
+    cam_model, row = load_cam_model(work), records(work, "held_out_1")[0]
+    segmenter, image = trained_segmenter(work, cam_model), cam_model.prepare([row.read()])
     plain = read_knowledge(work.input(tasks.figures.PLAIN) / "knowledge.zarr").knowledge
     mirror = work.run.dynamic.mirror
-    columns = cam_columns(vision, plain.text, segmenter, image, row.classes[0], work.run.refine, mirror)
-    seeds = learnt_seeds(vision, segmenter, image, work.run.refine, mirror)
+    columns = cam_columns(cam_model, plain.text, segmenter, image, row.classes[0], work.run.refine, mirror)
+    seeds = learnt_seeds(cam_model, segmenter, image, work.run.refine, mirror)
     np.testing.assert_array_equal(columns.learnt, seeds.cams[0, row.classes[0]].detach().numpy())
     assert np.abs(columns.learnt - columns.enriched).max() > 0.01
     own = read_knowledge(work.input("knowledge") / "knowledge.zarr").knowledge
@@ -84,7 +85,7 @@ def test_a_mask_that_is_opened_ends_it(work, tmp_path, monkeypatch):
     mask = next((work.data / "SegmentationClass").glob("*.png"))
     monkeypatch.setattr(tasks.figures, "draw_cams", lambda *_: load_labels_png(mask))
     with pytest.raises(MaskLeakError, match="figures"):
-        run_stage(replace(work, place=Place(store=tmp_path)))
+        run_stage(replace(work, place=RunEnvironment(store=tmp_path)))
 
 
 def test_images_are_chosen_by_name(work, tmp_path):

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from excel_core.datasets.truth import TruthDoor
+from excel_core.config.presets import preset, with_settings
+from excel_core.datasets.masks import VocMaskReader
 from excel_core.errors import DataError, SettingError
-from excel_core.portable import load_portable
-from excel_core.presets import preset, with_settings
-from excel_core.stores import read_json
-from flows.settings import make_place, make_run
+from excel_core.files import read_json
+from excel_core.prediction.trained_segmenter import load_portable
+from flows.settings import make_environment, make_run
 from tasks.chain import follow, graph
 from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.run_record import start_record
 from tasks.photos.export import Wanted, export_run
@@ -42,7 +42,9 @@ def masked(run, chain):
     """(outputs, by stage: masks opened, and images that the door was asked for) of the small run, taught by masks."""
     opened, asked = {}, {}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(TruthDoor, "read", lambda door, image, *size: (asked[stage].add(image), _read(door, image, *size))[1])
+        patched.setattr(
+            VocMaskReader, "read", lambda door, image, *size: (asked[stage].add(image), _read(door, image, *size))[1]
+        )
 
         def build(work):
             nonlocal stage
@@ -58,7 +60,7 @@ def masked(run, chain):
     return outputs, opened, asked
 
 
-_read = TruthDoor.read
+_read = VocMaskReader.read
 
 
 def test_training_reads_masks_of_its_split_through_the_door_alone(masked):
@@ -135,13 +137,13 @@ def test_it_needs_no_pseudo_labels(run, chain, spec):
 
 def test_several_processes_train_on_masks_too(masked, run, chain, tmp_path):
     alone = masked[0]["train"]
-    place = Place(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
+    place = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
     shutil.rmtree(place.store / "train" / alone.identity)
-    team = follow(run, place, "train", run_stage)["train"]
-    assert team.identity == alone.identity
-    losses = [pd.read_csv(output.folder / "losses.csv") for output in (team, alone)]
+    process_group = follow(run, place, "train", run_stage)["train"]
+    assert process_group.identity == alone.identity
+    losses = [pd.read_csv(output.folder / "losses.csv") for output in (process_group, alone)]
     assert (losses[0] - losses[1]).abs().to_numpy().max() < 1e-5
-    a, b = (load_file(output.folder / "segmenter.safetensors")["classifier.weight"] for output in (team, alone))
+    a, b = (load_file(output.folder / "segmenter.safetensors")["classifier.weight"] for output in (process_group, alone))
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
@@ -158,13 +160,15 @@ def test_missing_masks_are_refused_before_work_starts(voc, tmp_path):
     """VOC has masks of a part of train_aug; of train, of all."""
     with opened_masks() as opened:
         with pytest.raises(DataError) as error:
-            make_place(_voc_run(MASKS), str(voc), str(tmp_path / "store"), "cpu")
+            make_environment(_voc_run(MASKS), str(voc), str(tmp_path / "store"), "cpu")
         message = str(error.value)
         assert "train.supervision=masks: 2 of 5 images of 'train_aug' have no mask" in message and "\n" not in message
         assert "2008_000002 first" in message and "--set dataset.train_split=NAME" in message
-        assert make_place(_voc_run(MASKS, "dataset.train_split=train"), str(voc), None, "cpu").data == voc
-        assert make_place(_voc_run(MASKS, "dataset.max_images=3"), str(voc), None, "cpu").data == voc  # the first have masks
-        assert make_place(_voc_run(), str(voc), None, "cpu").data == voc
+        assert make_environment(_voc_run(MASKS, "dataset.train_split=train"), str(voc), None, "cpu").data == voc
+        assert (
+            make_environment(_voc_run(MASKS, "dataset.max_images=3"), str(voc), None, "cpu").data == voc
+        )  # the first have masks
+        assert make_environment(_voc_run(), str(voc), None, "cpu").data == voc
     assert not opened and not (tmp_path / "store").exists()
 
 
@@ -178,14 +182,14 @@ def test_where_no_list_tells_the_stage_refuses(voc, tmp_path):
     shutil.copy(voc / "SegmentationClass" / "2007_000032.png", photos / "SegmentationClass")
     small = [setting for setting in SMALL_VOC if "partial" not in setting]
     run = make_run("photos", "reference", [*small, MASKS, "knowledge.mode=none"], None)
-    place = make_place(run, str(photos), str(tmp_path / "store"), "cpu")
+    place = make_environment(run, str(photos), str(tmp_path / "store"), "cpu")
     with pytest.raises(DataError, match="1 of 2 images of 'train' have no mask in SegmentationClass, 2007_000039 first"):
         follow(run, place, "train", run_stage)
     assert not list((tmp_path / "store").glob("train/*"))
 
 
 def test_an_edited_mask_trains_again_and_a_weak_run_does_not_care(voc, tmp_path):
-    place = Place(store=tmp_path / "store", data=voc)
+    place = RunEnvironment(store=tmp_path / "store", data=voc)
     runs = {
         name: with_settings(preset("voc"), [*SMALL_VOC, "dataset.train_split=train", f"train.supervision={name}"])
         for name in ("masks", "labels")

@@ -8,16 +8,17 @@ import torch
 
 from artifacts.prefect_artifacts import bodies
 from artifacts.readme_figures import write_figures
-from excel_core.checkpoints import Architecture, load_segmenter
-from excel_core.clip_weights import load_clip
+from excel_core.config.presets import with_settings
 from excel_core.errors import ModelError, SettingError
-from excel_core.portable import load_portable
-from excel_core.presets import with_settings
-from excel_core.stores import read_json, read_knowledge
+from excel_core.files import read_json
+from excel_core.models.checkpoints import Architecture, load_segmenter
+from excel_core.models.clip_weights import load_clip
+from excel_core.prediction.trained_segmenter import load_portable
+from excel_core.stores import read_knowledge
 from tasks.chain import STAGES, follow, graph, report_work, work_of
 from tasks.engine.build import run_stage
 from tasks.engine.identity import file_digest
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.inputs.given_segmenter import check_given_segmenter
 from tasks.photos.export import Wanted, export_run
@@ -46,7 +47,7 @@ def checkpoint(trained, tmp_path_factory):
 def given(chain, small_run, checkpoint, tmp_path_factory):
     """(run, place, outputs) of the shared run, but for a checkpoint instead of training."""
     run = with_settings(small_run, [f"train.from_checkpoint={checkpoint}"])
-    place = Place(store=tmp_path_factory.mktemp("given") / "store")
+    place = RunEnvironment(store=tmp_path_factory.mktemp("given") / "store")
     shutil.copytree(chain[1].store, place.store)
     return run, place, follow(run, place, "report", run_stage)
 
@@ -158,7 +159,7 @@ def test_photos_get_the_bundled_classes(tmp_path, classes, first):
     torch.save(published_state(clip, segmenter), tmp_path / "c.pth")
     found = published_trained(tmp_path / "c.pth", "cpu", "excel-tiny")
     assert len(found.class_names) == classes and found.class_names[0] == first
-    assert found.vision.spec.image_size == 320 and found.spec.layers == 2
+    assert found.cam_model.spec.image_size == 320 and found.spec.layers == 2
     assert found.predict.flip == ("not_at_1" if classes == 20 else "all")
     for key, value in segmenter.state_dict().items():
         assert torch.equal(found.segmenter.state_dict()[key], value)

@@ -9,18 +9,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from excel_core.ablation import ablation_rows
 from excel_core.errors import ModelError, PromptError, SettingError
-from excel_core.knowledge import enrich
-from excel_core.stores import read_json, read_knowledge
+from excel_core.evaluation.ablation import ablation_rows
+from excel_core.files import read_json
+from excel_core.stores import read_knowledge
+from excel_core.text.knowledge import enrich
 from flows.cli import app
-from flows.settings import make_place, make_run
+from flows.settings import make_environment, make_run
 from tasks.chain import follow
 from tasks.engine.build import complete_output, find_or_build, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
 from tasks.inputs.prompt_files import named_classes
-from tasks.photos.photo_sight import training_free_sight
+from tasks.photos.photo_sight import training_free_predictor
 from tasks.report import attributes_are
 from tests.conftest import ROOT, SHARED
 
@@ -33,7 +34,7 @@ class Files:
     """A store, a file of descriptions in the authors' form, and one of attributes in theirs."""
 
     def __init__(self, folder):
-        self.place = Place(store=folder / "store")
+        self.place = RunEnvironment(store=folder / "store")
         self.texts = {name: [f"a clean origami {name}. It's a {part} one." for part in ("Red", "big", "old")] for name in NAMES}
         self.bank = torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(0))
         self.descriptions, self.attributes = folder / "descriptors.json", folder / "bank.pth"
@@ -147,7 +148,7 @@ def test_single_photos_take_both_files(files, tmp_path):
 
     def see(*settings):
         run = make_run("voc", "reference", [*few, *settings], "excel-tiny")
-        sight = training_free_sight(("kite", "zebra"), run, files.place)
+        sight = training_free_predictor(("kite", "zebra"), run, files.place)
         assert sight.see(image)["affinity"].shape == (48, 64)
         return sight.notes
 
@@ -213,7 +214,7 @@ def test_a_class_of_the_photos_that_the_file_lacks_is_refused_before_work(files,
     (photos / "labels.csv").write_text("image,labels\na,kite;zebra\n")
     run = make_run("photos", "reference", files.from_file, "excel-tiny")
     with pytest.raises(PromptError, match="no descriptions of 'zebra'"):
-        make_place(run, str(photos), str(files.place.store), "cpu")
+        make_environment(run, str(photos), str(files.place.store), "cpu")
     assert not files.place.store.exists()
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from excel_core.config.presets import with_settings
 from excel_core.errors import SettingError, StoreError
-from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import complete_output, run_stage
 from tasks.engine.outputs import read_marker
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.garbage import find_garbage, remove_garbage
 from tasks.history.run_record import Process, find_record, read_records, start_record
@@ -24,7 +24,7 @@ from tasks.history.verify import verify_store
 @pytest.fixture
 def place(chain, tmp_path):
     """A store of its own with the small run's outputs, and no record: other tests leave theirs in the shared one."""
-    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=shutil.ignore_patterns("records")))
+    return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=shutil.ignore_patterns("records")))
 
 
 def _recorded(run, place, last="report"):

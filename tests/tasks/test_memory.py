@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from excel_core.presets import preset
+from excel_core.config.presets import preset
 from tasks.engine import memory
 from tasks.engine.build import complete_output, run_stage
 from tasks.engine.memory import MemoryWatch, Peak, largest, measured_by_processes
-from tasks.engine.stage import Part, Place, Stage, Work
+from tasks.engine.stage import Part, RunEnvironment, Stage, Work
 from tests.conftest import ROOT
 
 MEGA = 10**6
@@ -39,7 +39,7 @@ def _work(store, name, megabytes, **fields):
         return {}
 
     build.__module__ = "tasks.describe"  # a stage's code version is its module's
-    return Work(Stage(name, (), lambda run: {}, build, **fields), RUN, Place(store=store), {})
+    return Work(Stage(name, (), lambda run: {}, build, **fields), RUN, RunEnvironment(store=store), {})
 
 
 @linux

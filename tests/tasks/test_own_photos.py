@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from excel_core.config.presets import preset, with_settings
+from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import PromptError, SettingError
-from excel_core.palette import load_labels_png
-from excel_core.presets import preset, with_settings
-from excel_core.stores import read_json
+from excel_core.files import read_json
 from excel_core.world.voc_layout import scene_id, write_world
 from tasks.chain import complete_outputs, follow
 from tasks.engine.build import run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.inputs.prompt_files import class_set
 
 SMALL = [
@@ -55,7 +55,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outputs(photos, tmp_path_factory):
     run = with_settings(preset("photos"), SMALL)
-    return follow(run, Place(store=tmp_path_factory.mktemp("store"), data=photos), "report", run_stage)
+    return follow(run, RunEnvironment(store=tmp_path_factory.mktemp("store"), data=photos), "report", run_stage)
 
 
 def test_classes_come_from_the_table_and_their_descriptions_by_name(outputs):
@@ -83,7 +83,7 @@ def test_what_else_lies_in_the_folder_changes_nothing(photos, outputs):
     run = with_settings(preset("photos"), SMALL)
     (photos / "runs").mkdir()
     (photos / "runs" / "notes.txt").write_text("mine")
-    place = Place(store=outputs["dataset"].folder.parent.parent, data=photos)
+    place = RunEnvironment(store=outputs["dataset"].folder.parent.parent, data=photos)
     assert complete_outputs(run, place, "report").keys() == outputs.keys()
 
 
@@ -105,7 +105,7 @@ def test_a_class_that_no_file_knows_is_said(photos, tmp_path):
     table.write_text(table.read_text().replace("Boat", "axolotl"))
     advice = "no bundled descriptions of axolotl; write .*classes.json, give a file.* or let a model"
     with pytest.raises(PromptError, match=advice):
-        follow(preset("photos"), Place(store=tmp_path, data=data), "describe", run_stage)
+        follow(preset("photos"), RunEnvironment(store=tmp_path, data=data), "describe", run_stage)
 
 
 def test_only_some_layouts_tell_their_classes(tmp_path):

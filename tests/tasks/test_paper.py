@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
+from excel_core.config.presets import preset, with_edits, with_settings
+from excel_core.datasets.palette import load_labels_png
 from excel_core.exports.voc_submission import VOC_ARCHIVE
-from excel_core.palette import load_labels_png
+from excel_core.files import read_json
 from excel_core.paper.tables import paper_numbers
-from excel_core.presets import preset, with_edits, with_settings
-from excel_core.stores import read_json
 from tasks.chain import complete_outputs, follow, graph
 from tasks.engine.build import complete_output, find_or_build, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.paper import table_runs
 from tests.voc_folder import NAMES, VAL, write_list, write_voc
 
@@ -109,7 +109,7 @@ def test_costs_are_those_of_the_runs_own_stages(small_run, chain):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    return Place(store=tmp_path_factory.mktemp("store"), data=write_voc(tmp_path_factory.mktemp("data") / "VOC2012"))
+    return RunEnvironment(store=tmp_path_factory.mktemp("store"), data=write_voc(tmp_path_factory.mktemp("data") / "VOC2012"))
 
 
 @pytest.fixture(scope="module")

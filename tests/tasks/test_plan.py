@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from excel_core.presets import with_settings
+from excel_core.config.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import complete_output, run_stage
 from tasks.engine.outputs import read_marker
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
 
 
@@ -24,7 +24,7 @@ def test_nothing_runs_of_a_complete_run(chain, small_run):
 
 
 def test_everything_runs_in_an_empty_store(small_run, tmp_path):
-    steps = _steps(small_run, Place(store=tmp_path))
+    steps = _steps(small_run, RunEnvironment(store=tmp_path))
     assert all(step.runs and step.seconds is None for step in steps.values())
     assert steps["world"].why == "was never built" and steps["dataset"].why.startswith("reads world")
     assert steps["describe"].missing == 10 and steps["cams"].missing is None
@@ -49,7 +49,7 @@ def test_a_setting_is_named_as_the_reason(chain, small_run, setting, stage, why)
 
 def test_the_plan_counts_the_parts_that_are_missing(chain, small_run, tmp_path):
     """And building what it names, and only that, completes the run."""
-    place = Place(store=shutil.copytree(chain[1].store, tmp_path / "store"))
+    place = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"))
     own = follow(small_run, place, "report", complete_output)
     next((own["train"].folder).glob("*.safetensors")).write_bytes(b"half")
     assert _steps(small_run, place)["train"].why == "its output is damaged"

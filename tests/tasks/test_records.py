@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from excel_core.presets import preset, with_settings
-from tasks.engine.stage import Place, Stage, Work
+from excel_core.config.presets import preset, with_settings
+from tasks.engine.stage import RunEnvironment, Stage, Work
 from tasks.inputs.records import Record, image_parts, rows_key, shard_of
 
 STAGE = Stage("toy", (), lambda run: {}, lambda work: {})
@@ -16,7 +16,7 @@ def _rows(count):
 
 
 def _parts(rows, size=256):
-    work = Work(STAGE, with_settings(preset("voc"), [f"shards.images={size}"]), Place(store=Path("/nowhere")), {})
+    work = Work(STAGE, with_settings(preset("voc"), [f"shards.images={size}"]), RunEnvironment(store=Path("/nowhere")), {})
     return {part.name: part for part in image_parts(work, "train", rows, lambda shard, rows: {"count": len(rows)})}
 
 

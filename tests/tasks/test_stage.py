@@ -11,12 +11,12 @@ import textwrap
 import pytest
 from pydantic import ValidationError
 
+from excel_core.config.presets import preset
 from excel_core.errors import StoreError
-from excel_core.presets import preset
 from tasks.engine import code_version
 from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.outputs import StageOutput, damaged_files, link_tree
-from tasks.engine.stage import Place, Stage, Work
+from tasks.engine.stage import RunEnvironment, Stage, Work
 from tests.conftest import ROOT
 
 RUN = preset("voc")
@@ -43,20 +43,20 @@ def counted():
 
 def test_a_complete_output_is_reused_until_its_spec_changes(counted, tmp_path):
     stage, runs = counted
-    first = run_stage(Work(stage, RUN, Place(store=tmp_path), {}))
-    assert run_stage(Work(stage, RUN, Place(store=tmp_path), {})) == first and len(runs) == 1
+    first = run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {}))
+    assert run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {})) == first and len(runs) == 1
     other = RUN.model_copy(update={"describe": RUN.describe.model_copy(update={"n": 3})})
-    changed = run_stage(Work(stage, other, Place(store=tmp_path), {}))
+    changed = run_stage(Work(stage, other, RunEnvironment(store=tmp_path), {}))
     assert len(runs) == 2 and changed.identity != first.identity
     assert changed.content == first.content  # the same bytes: what follows need not run again
     unrelated = RUN.model_copy(update={"report": RUN.report.model_copy(update={"gallery_images": 1})})
-    assert run_stage(Work(stage, unrelated, Place(store=tmp_path), {})).identity == first.identity
+    assert run_stage(Work(stage, unrelated, RunEnvironment(store=tmp_path), {})).identity == first.identity
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "marker", "half marker"])
 def test_a_damaged_output_is_built_again(counted, tmp_path, damage):
     stage, runs = counted
-    output = run_stage(Work(stage, RUN, Place(store=tmp_path), {}))
+    output = run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {}))
     file, marker = output.folder / "a" / "b" / "out.txt", output.folder / "stage.json"
     {
         "delete": file.unlink,
@@ -64,11 +64,11 @@ def test_a_damaged_output_is_built_again(counted, tmp_path, damage):
         "marker": marker.unlink,
         "half marker": lambda: marker.write_text(marker.read_text()[:40]),
     }[damage]()
-    assert complete_output(Work(stage, RUN, Place(store=tmp_path), {})) is None
+    assert complete_output(Work(stage, RUN, RunEnvironment(store=tmp_path), {})) is None
     with pytest.raises(ValidationError):
         StageOutput.model_validate(output.model_dump())
     notes = []
-    again = find_or_build(Work(stage, RUN, Place(store=tmp_path), {}), notes.append)
+    again = find_or_build(Work(stage, RUN, RunEnvironment(store=tmp_path), {}), notes.append)
     assert again.content == output.content and len(runs) == 2 and "damaged" in notes[0]
 
 
@@ -84,7 +84,7 @@ def test_a_failed_stage_leaves_nothing_complete_and_resumable_ones_their_folder(
 
     for resumable, seen in ((True, ["progress"]), (False, [])):
         tries.clear()
-        place = Place(store=tmp_path / str(resumable))
+        place = RunEnvironment(store=tmp_path / str(resumable))
         stage = _stage(build, resumable=resumable)
         with pytest.raises(RuntimeError):
             run_stage(Work(stage, RUN, place, {}))
@@ -100,7 +100,7 @@ def _build_slowly(store, queue):
         (work.folder / "x").write_text("x")
         return {}
 
-    queue.put(run_stage(Work(_stage(build), RUN, Place(store=store), {})).content)
+    queue.put(run_stage(Work(_stage(build), RUN, RunEnvironment(store=store), {})).content)
 
 
 def test_two_runs_at_once_build_once(tmp_path):
@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
     try:
         with pytest.raises(StoreError, match="toy: cannot write to .*File too large.*make room or choose another --store"):
-            run_stage(Work(_stage(build), RUN, Place(store=tmp_path), {}))
+            run_stage(Work(_stage(build), RUN, RunEnvironment(store=tmp_path), {}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.rglob("stage.json"))
@@ -135,10 +135,20 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
 def test_code_version_sees_every_module_a_stage_uses():
     used = code_version.used_modules("tasks.cams")
-    assert {"tasks.cams", "tasks.inputs.vision", "excel_core.seeds", "excel_core.calibration", "excel_core.clip"} <= set(used)
-    assert not {"tasks.refine", "excel_core.metrics", "tasks.engine.stage", "tasks.engine.progress", "tasks.evaluate"} & set(
-        used
-    )
+    assert {
+        "tasks.cams",
+        "tasks.inputs.cam_model",
+        "excel_core.cams.cam_model",
+        "excel_core.models.calibration",
+        "excel_core.models.clip",
+    } <= set(used)
+    assert not {
+        "tasks.refine",
+        "excel_core.evaluation.metrics",
+        "tasks.engine.stage",
+        "tasks.engine.progress",
+        "tasks.evaluate",
+    } & set(used)
 
 
 def test_code_version_changes_with_an_indirect_module(tmp_path):
@@ -168,7 +178,7 @@ def test_code_version_changes_with_an_indirect_module(tmp_path):
 
 def test_the_same_size_with_other_bytes_is_damage(counted, tmp_path):
     stage, _ = counted
-    work = Work(stage, RUN, Place(store=tmp_path), {})
+    work = Work(stage, RUN, RunEnvironment(store=tmp_path), {})
     output = run_stage(work)
     file = output.folder / "a" / "b" / "out.txt"
     status = file.stat()

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from excel_core.config.presets import with_settings
 from excel_core.errors import MaskLeakError, StoreError, WorkerError
-from excel_core.presets import with_settings
 from tasks.chain import follow
 from tasks.engine.build import run_stage
 from tasks.engine.memory import measured_by_processes
 from tasks.engine.progress import listening
-from tasks.engine.stage import Place, Work
-from tasks.team import train_in_team
+from tasks.engine.stage import RunEnvironment, Work
+from tasks.process_group import launch_training
 from tasks.train import STAGE
 from tests.conftest import ROOT
 
@@ -39,7 +39,7 @@ follow(RunSpec.model_validate_json(sys.argv[1]), Place(store=Path(sys.argv[2]), 
 @pytest.fixture
 def place(chain, tmp_path):
     """Two processes on a copy of the small run's store."""
-    return Place(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
+    return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
 
 
 def _distance(ours, theirs):
@@ -79,14 +79,14 @@ def test_the_stage_in_two_processes(chain, small_run, place, capfd, monkeypatch)
     seen, told = [], []
     monkeypatch.setattr("tasks.team.measured_by_processes", lambda peaks: (told.extend(peaks), measured_by_processes(peaks)))
     with listening(lambda stage, done, total: seen.append((stage, done, total))):
-        team = follow(small_run, place, "train", run_stage)["train"]
-    assert team.identity == alone.identity and seen == [("train", done, 4) for done in (1, 2, 3, 4)]
+        process_group = follow(small_run, place, "train", run_stage)["train"]
+    assert process_group.identity == alone.identity and seen == [("train", done, 4) for done in (1, 2, 3, 4)]
     assert capfd.readouterr().err.count("the checkpoint is damaged, training starts again") == 1
-    files = json.loads((team.folder / "stage.json").read_text())["files"]
+    files = json.loads((process_group.folder / "stage.json").read_text())["files"]
     assert set(files) == {"segmenter.safetensors", "losses.csv", "losses.png"}
-    assert max(_distance(team, alone)) < 1e-5
+    assert max(_distance(process_group, alone)) < 1e-5
     assert len(told) == 2 and all(peak.host_bytes > 10**8 and peak.gpu_bytes is None for peak in told)
-    assert team.peak_host_bytes >= sum(peak.host_bytes for peak in told) and team.peak_gpu_bytes is None
+    assert process_group.peak_host_bytes >= sum(peak.host_bytes for peak in told) and process_group.peak_gpu_bytes is None
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
@@ -113,7 +113,7 @@ def test_no_process_outlives_the_one_that_started_them(chain, small_run, place, 
     with listening(lambda stage, done, total: seen.append(done)):
         resumed = follow(run, place, "train", run_stage)["train"]
     assert 2 < seen[0] <= 12 and seen[-1] == 12
-    elsewhere = Place(store=shutil.copytree(chain[1].store, tmp_path / "whole"))
+    elsewhere = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "whole"))
     whole = follow(run, elsewhere, "train", run_stage)["train"]
     assert max(_distance(resumed, whole)) < 1e-5
 
@@ -143,7 +143,7 @@ def test_a_full_disk_is_the_same_error(small_run, place):
 
 def test_processes_that_die_are_one_error_with_their_last_words(chain, small_run, tmp_path):
     gone = {"dataset": chain[0]["dataset"].model_copy(update={"folder": tmp_path / "gone"})}
-    work = Work(STAGE, small_run, Place(store=tmp_path, processes=2), gone, folder=tmp_path)
+    work = Work(STAGE, small_run, RunEnvironment(store=tmp_path, processes=2), gone, folder=tmp_path)
     with pytest.raises(WorkerError, match=r"(?s)train: its 2 processes ended with status 1:.*the output is incomplete"):
-        train_in_team(work, print)
+        launch_training(work, print)
     assert not list(tmp_path.iterdir())

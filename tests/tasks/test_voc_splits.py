@@ -5,16 +5,17 @@ import shutil
 import numpy as np
 import pytest
 
-from excel_core.datasets.truth import TruthDoor
+from excel_core.config.presets import preset, with_settings
+from excel_core.datasets.masks import VocMaskReader
+from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import SettingError
-from excel_core.metrics import confusion_matrix, scores
-from excel_core.palette import load_labels_png
-from excel_core.presets import preset, with_settings
-from excel_core.stores import CamReader, read_json, read_manifest
+from excel_core.evaluation.metrics import confusion_matrix, scores
+from excel_core.files import read_json
+from excel_core.stores import CamReader, read_manifest
 from tasks.chain import follow
 from tasks.dataset import check_layout
 from tasks.engine.build import complete_output, find_or_build, run_stage
-from tasks.engine.stage import Place
+from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
 from tasks.history.run_record import start_record
 from tasks.photos.export import Wanted, chosen_maps
@@ -45,7 +46,7 @@ def _built(run, place, last="report"):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return Place(store=tmp_path_factory.mktemp("store"), data=write_voc(tmp_path_factory.mktemp("data") / "VOC2012"))
+    return RunEnvironment(store=tmp_path_factory.mktemp("store"), data=write_voc(tmp_path_factory.mktemp("data") / "VOC2012"))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_seeds_are_scored_on_train_alone(first, place):
     results = _metrics(outputs)["results"]
     assert {key.rpartition(".")[0] for key in results} == {"seeds.static.train", "seeds.lvc.train", "segmentation.val"}
     assert {"evaluate static-train-in-train_aug-1of1", "evaluate lvc-train-in-train_aug-1of1"} < set(built)
-    door, folder = TruthDoor(place.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
+    door, folder = VocMaskReader(place.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
     matrix = sum(confusion_matrix(door.read(i, 48, 48), load_labels_png(folder / f"{i}.png"), 21) for i in TRAIN)
     result = results["seeds.lvc.train.par"]
     assert (result["protocol"]["split"], result["protocol"]["images"]) == ("train", 3)
@@ -118,7 +119,7 @@ def test_no_seed_split_and_no_masks_of_one(first, place):
 
 def test_the_list_of_a_seed_split_touches_lists_and_scores_alone(first, place, tmp_path):
     data = shutil.copytree(place.data, tmp_path / "VOC2012")
-    elsewhere = Place(store=shutil.copytree(place.store, tmp_path / "store"), data=data)
+    elsewhere = RunEnvironment(store=shutil.copytree(place.store, tmp_path / "store"), data=data)
     _built(_run(), elsewhere)
     write_list(data, "train", TRAIN[:2])
     steps = {step.name: step.why for step in plan_run(_run(), elsewhere, "report")}

@@ -1,0 +1,132 @@
+"""The ablation: which runs its rows are, and how raw CAMs are scored at every threshold at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.config import RunSpec
+from excel_core.config.presets import METHODS, with_method
+from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
+from excel_core.evaluation.bootstrap import mean_iou
+from excel_core.models.calibration import EncoderActivations
+from excel_core.models.clip import FrozenClip
+from excel_core.training.losses import IGNORE
+
+__all__ = [
+    "BINS", "AblationRow", "ablation_rows", "best_threshold", "confusion_counts", "level_counts", "presence_scores",
+]  # fmt: skip
+
+BINS = 100  # thresholds 0.00, 0.01, … 0.99
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One row: a run, whose static CAMs (or those with the learnt relation) are scored. `seeded`: its seed matters."""
+
+    group: str
+    name: str
+    run: RunSpec
+    learnt: bool = False
+    seeded: bool = True
+
+
+def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
+    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), and of the methods, by
+    `run.ablation.groups`.
+
+    Numbers of attributes beyond the number of `descriptions` are left out: k-means could not make them.
+    """
+    rows = {"components": _components(run), "attributes": _attributes(run, descriptions)}
+    rows |= {"calibration": _calibration(run), "method": _methods(run)}
+    return [row for group in run.ablation.groups for row in rows[group]]
+
+
+def _components(run: RunSpec) -> list[AblationRow]:
+    """Table 3: what each part of the method adds."""
+    plain = without_tse(run)
+    learnt_alone = AblationRow("components", "SVC + LVC", plain, learnt=True)
+    return [
+        AblationRow("components", "q-k baseline", calibrated_by(plain, "qk"), seeded=False),
+        AblationRow("components", "SVC", plain, seeded=False),
+        AblationRow("components", "SVC + TSE", run),
+        *([learnt_alone] if run.ablation.own_trainings else []),
+        AblationRow("components", "SVC + TSE + LVC", run, learnt=True),
+    ]
+
+
+def _attributes(run: RunSpec, descriptions: int) -> list[AblationRow]:
+    """Table 4: how many attributes; none in both readings."""
+    return [
+        *(
+            AblationRow("attributes", f"none: {reading}", without_attributes(run, mode), seeded=False)
+            for reading, mode in NO_ATTRIBUTES.items()
+        ),
+        *(
+            AblationRow("attributes", f"{count} attributes", with_attributes(run, count))
+            for count in run.ablation.attributes
+            if count <= descriptions
+        ),
+    ]
+
+
+def _calibration(run: RunSpec) -> list[AblationRow]:
+    """Table 5: how the last blocks attend, all with text enrichment."""
+    return [
+        AblationRow("calibration", "q-k, TSE", calibrated_by(run, "qk")),
+        AblationRow("calibration", "value only in the last block, TSE", calibrated_by(run, "v", depth=1)),
+        AblationRow("calibration", "intra-correlation in the last block, TSE", calibrated_by(run, "svc", depth=1)),
+        AblationRow("calibration", "SVC, TSE", run),
+    ]
+
+
+def _methods(run: RunSpec) -> list[AblationRow]:
+    return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS]
+
+
+def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:
+    """One image: cams (C, h, w) in [0, 1], its class indices, truth (H, W) with 255 ignored → pixels by `truth`,
+    `strongest` (the class, 0-based, whose CAM is highest there) and `level` (that CAM in BINS steps)."""
+    if classes:
+        full = F.interpolate(cams[list(classes)][None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+        value, slot = (part.cpu().numpy() for part in full.max(dim=0))
+        strongest = np.asarray(classes)[slot]
+    else:  # nothing can be found in it: background at every threshold above 0
+        value, strongest = np.zeros(truth.shape), np.zeros(truth.shape, dtype=np.int64)
+    level = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
+    counted = truth != IGNORE
+    shape = (256, len(cams), BINS)
+    index = np.ravel_multi_index((truth[counted].astype(np.int64), strongest[counted], level[counted]), shape)
+    cells, pixels = np.unique(index, return_counts=True)
+    names = ("truth", "strongest", "level")
+    return pd.DataFrame(dict(zip(names, np.unravel_index(cells, shape), strict=True)) | {"pixels": pixels}).astype(np.int32)
+
+
+def confusion_counts(levels: pd.DataFrame, level: int) -> pd.DataFrame:
+    """`levels` as of `level_counts`, with an image column → image, truth, predicted, pixels at that threshold: a pixel is
+    its strongest class where that CAM reaches the level, else background."""
+    predicted = np.where(levels["level"] >= level, levels["strongest"] + 1, 0)
+    grouped = levels.assign(predicted=predicted).groupby(["image", "truth", "predicted"], observed=True)
+    return grouped["pixels"].sum().reset_index()
+
+
+def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
+    """(mIoU, level) of the best single threshold over all images of `levels`; `classes` without background."""
+    table = np.zeros((classes + 1, classes, BINS), dtype=np.int64)
+    np.add.at(table, (levels["truth"], levels["strongest"], levels["level"]), levels["pixels"])
+    above = table[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # pixels at or above each level
+    background = table.sum(axis=(1, 2))[:, None] - above.sum(axis=1)
+    confusion = np.concatenate([background[:, None], above], axis=1).transpose(2, 0, 1)
+    scores = mean_iou(confusion)
+    best = int(np.argmax(scores))
+    return float(scores[best]), best
+
+
+def presence_scores(clip: FrozenClip, path: EncoderActivations, templates: Tensor) -> Tensor:
+    """path of B images, templates t_c (C, D) unit → cosine of each image's class token with each template (B, C)."""
+    image = F.normalize(clip.project(path.outputs[-1])[:, 0], dim=-1)
+    return image @ templates.T

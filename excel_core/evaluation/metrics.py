@@ -1,0 +1,189 @@
+"""Scores of segmentations from one confusion matrix, and average precision of presence scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from excel_core.datasets.masks import VocMaskReader
+from excel_core.datasets.palette import IGNORE, load_labels_png
+from excel_core.errors import DataError, SettingError
+
+__all__ = [
+    "Scores",
+    "average_precision",
+    "confusion_matrix",
+    "confusion_of_counts",
+    "evaluate_folders",
+    "mean_average_precision",
+    "pixel_counts",
+    "scores",
+]
+
+SHOWN = 5  # how many missing files an error names
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one evaluation, shares of pixels in [0, 1]; by class name, background included.
+
+    A value is None where it would be 0/0, and the confusion ratio where TP = 0. The means are over the
+    classes that occur in the truth, leaving out undefined values; a class that does not occur there
+    but was predicted has an IoU and a precision of 0, which no mean counts.
+    """
+
+    miou: float
+    mean_precision: float | None
+    mean_recall: float
+    iou: dict[str, float | None]  # TP / (TP + FP + FN)
+    precision: dict[str, float | None]  # TP / (TP + FP)
+    recall: dict[str, float | None]  # TP / (TP + FN)
+    confusion_ratio: dict[str, float | None]  # FP / TP, from 0 to unbounded
+    pixels: int  # how many were counted: the truth without its ignored pixels
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data under the stable keys miou, iou, precision, recall, confusion_ratio, pixels."""
+        return {
+            "miou": self.miou,
+            "iou": dict(self.iou),
+            "precision": dict(self.precision),
+            "recall": dict(self.recall),
+            "confusion_ratio": dict(self.confusion_ratio),
+            "pixels": self.pixels,
+        }
+
+
+def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """Count pixels → (C, C) int64, rows are true classes and columns predicted ones; add them up over images.
+
+    truth and prediction are integer arrays of one shape with values 0 … C−1, C ≤ 255. Pixels whose truth
+    is 255 are ignored, whatever was predicted there. Raises DataError naming any other value.
+    """
+    if not 1 <= num_classes <= IGNORE:
+        raise SettingError(f"num_classes must be 1 … {IGNORE}, got {num_classes}")
+    if truth.shape != prediction.shape:
+        raise DataError(f"the prediction must have the truth's shape {truth.shape}, got {prediction.shape}")
+    counted = truth != IGNORE
+    pair = {"truth": truth[counted], "prediction": prediction[counted]}
+    for name, values in pair.items():
+        if not np.issubdtype(values.dtype, np.integer):
+            raise DataError(f"the {name} must hold integers, got {values.dtype}")
+        odd = values[(values < 0) | (values >= num_classes)]
+        if odd.size:
+            raise DataError(f"the {name} holds the value {odd[0]}, expected 0 … {num_classes - 1}")
+    cell = pair["truth"].astype(np.int64) * num_classes + pair["prediction"].astype(np.int64)
+    return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+
+
+def pixel_counts(confusion: NDArray[np.int64]) -> pd.DataFrame:
+    """confusion (C, C), rows truth, C ≤ 256 → truth and predicted (uint8) and pixels (int64) of the cells above 0."""
+    truth, predicted = np.nonzero(confusion)
+    table = pd.DataFrame({"truth": truth.astype(np.uint8), "predicted": predicted.astype(np.uint8)})
+    return table.assign(pixels=confusion[truth, predicted])
+
+
+def confusion_of_counts(counts: pd.DataFrame, num_classes: int) -> NDArray[np.int64]:
+    """counts with the columns of `pixel_counts`, a cell in any number of rows → their sum (C, C), rows truth."""
+    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(confusion, (counts["truth"], counts["predicted"]), counts["pixels"])
+    return confusion
+
+
+def scores(confusion: NDArray[np.int64], names: Sequence[str]) -> Scores:
+    """Confusion (C, C), rows truth, with the C class names in index order (background first) → Scores.
+
+    Raises DataError where names do not fit or the matrix counts no pixel.
+    """
+    if confusion.shape != (len(names), len(names)) or len(set(names)) != len(names):
+        raise DataError(f"expected {len(confusion)} distinct class names, got {len(names)}: {list(names)}")
+    if confusion.sum() == 0:
+        raise DataError("no pixel was counted: the truth is empty, or all of it is ignore (255)")
+    hit = confusion.diagonal()
+    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    present = true > 0
+    iou, precision = _ratio(hit, true + predicted - hit), _ratio(hit, predicted)
+    recall, confusion_ratio = _ratio(hit, true), _ratio(predicted - hit, hit)
+    seen = present & (predicted > 0)
+    return Scores(
+        miou=float(iou[present].mean()),
+        mean_precision=float(precision[seen].mean()) if seen.any() else None,
+        mean_recall=float(recall[present].mean()),
+        iou=_by_name(names, iou),
+        precision=_by_name(names, precision),
+        recall=_by_name(names, recall),
+        confusion_ratio=_by_name(names, confusion_ratio),
+        pixels=int(confusion.sum()),
+    )
+
+
+def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids: Sequence[str] | None = None) -> Scores:
+    """Score a folder of label PNGs against a folder of masks; files belong together by name.
+
+    names are all C class names in index order, background first. ids are the images to score; by
+    default every mask of truth_dir. Predictions without a mask are not counted. Raises DataError for
+    an empty truth folder, missing predictions, and a prediction of another size than its mask.
+    """
+    for folder in (pred_dir, truth_dir):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+    scored = sorted(path.stem for path in truth_dir.glob("*.png")) if ids is None else list(ids)
+    if not scored:
+        raise DataError(f"{truth_dir}: holds no *.png to score against")
+    missing = [name for name in scored if not (pred_dir / f"{name}.png").is_file()]
+    if missing:
+        shown = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
+        raise DataError(f"{pred_dir}: {len(missing)} of {len(scored)} predictions are missing: {shown}")
+    door = VocMaskReader(truth_dir.parent, truth_dir.name)
+    total = np.zeros((len(names), len(names)), dtype=np.int64)
+    for name in scored:
+        prediction = load_labels_png(pred_dir / f"{name}.png")
+        truth = door.read(name, *prediction.shape)
+        try:
+            total += confusion_matrix(truth, prediction, len(names))
+        except DataError as error:
+            raise DataError(f"{name}.png: {error}") from error
+    return scores(total, names)
+
+
+def average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Presence scores (N, C) and truth (N, C) bool, N images → average precision a class (C,) in [0, 1].
+
+    The sum over thresholds of precision × gain in recall, without interpolation; equal scores share one
+    threshold. NaN for a class that no image has. Raises DataError for other shapes or non-finite scores.
+    """
+    if presence.ndim != 2 or presence.shape != truth.shape or not np.isfinite(presence).all():
+        raise DataError(f"expected finite scores and truth (N, C), got {presence.shape} and {truth.shape}")
+    result = np.full(presence.shape[1], np.nan)
+    for index, (score, present) in enumerate(zip(presence.T, truth.T.astype(bool), strict=True)):
+        if not present.any():
+            continue
+        order = np.argsort(-score, kind="stable")
+        last = np.append(np.diff(score[order]) != 0, True)  # the last image of each run of equal scores
+        hits = np.cumsum(present[order])[last]
+        precision = hits / (np.flatnonzero(last) + 1)
+        result[index] = (precision * np.diff(hits, prepend=0)).sum() / present.sum()
+    return result
+
+
+def mean_average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:
+    """Mean of `average_precision` over the classes that some image has; DataError where none does."""
+    by_class = average_precision(presence, truth)
+    if np.isnan(by_class).all():
+        raise DataError("no image has any class: average precision is undefined")
+    return float(np.nanmean(by_class))
+
+
+def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Divide, NaN where the denominator is 0."""
+    result = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
+
+
+def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Values (C,) by class name, None for NaN."""
+    return {n: None if np.isnan(value) else float(value) for n, value in zip(names, values, strict=True)}

@@ -1,0 +1,164 @@
+"""Hold the way from a photo to its labels against results of the published programs (`excel parity PREFIX --pipeline FILE`).
+
+PREFIX gives the CLIP, the texts, the attribute centroids and the segmenter, FILE the results, and a folder in VOC layout the
+photos and their image-level labels. Everything goes through the functions that the stages call, under the presets `voc` and
+`coco` of the method `reference`; ids, sizes and the number of photos and classes are the file's.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.pseudo_labels import refine_labels
+from excel_core.config import RunSpec
+from excel_core.config.presets import preset
+from excel_core.datasets.images import read_image
+from excel_core.datasets.labels import read_labels_csv
+from excel_core.datasets.voc_lists import IMAGES, image_file
+from excel_core.errors import StoreError
+from excel_core.evaluation.parity import (
+    Arrays,
+    Comparison,
+    Tolerances,
+    compare_array,
+    golden_clip,
+    golden_segmenter,
+    golden_texts,
+    load_goldens,
+    require_shapes,
+)
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.inference import segment_multi_scale
+from excel_core.text.knowledge import enrich
+from excel_core.training.samples import plain_sample
+from excel_core.training.step import make_optimiser, training_step
+
+__all__ = ["compare_with_programs"]
+
+TOLERANCES = Tolerances(loss=5e-5)
+# A nearly flat map under random weights: min-max amplifies rounding. A bias is compared absolutely.
+BY_KIND = {"lvc_flip_cams": Tolerances(array=5e-3), "linear_pred_bias": Tolerances(array=1e-6, absolute=True)}
+INPUT = re.compile(r"(?P<photo>.+)_input(?P<side>[1-9]\d*)")
+OF_PHOTO = re.compile(r"(?P<photo>.+)_(voc_ms_labels|voc_ms_logits_mean|coco_ms_labels|static_par|lvc_flip_cams|lvc_flip_par)")
+STEP = re.compile(r"train_(?P<iteration>\d+)_losses")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A CLIP with its texts under the preset of a data set, and a segmenter without dropout."""
+
+    run: RunSpec
+    cam_model: CamModel
+    segmenter: Segmenter
+
+
+def compare_with_programs(prefix: Path, file: Path, photos: Path, class_names: Sequence[str]) -> list[Comparison]:
+    """Every key of FILE, in its order; a key that nothing computes fails. `class_names` are the words of labels.csv in class
+    order. StoreError for files that are missing or of another number of classes; DataError and ImageError for photos."""
+    golden = load_goldens(file)
+    if any(STEP.fullmatch(key) for key in golden):
+        require_shapes(golden, {"train_classes": (None, None)}, file)
+        require_shapes(golden, {"train_pixels": (len(golden["train_classes"]), 3, None, None)}, file)
+    classes = golden["train_classes"].shape[1] if "train_classes" in golden else len(class_names)
+    if classes != len(class_names):
+        raise StoreError(f"{file}: is of {classes} classes, labels.csv is read with {len(class_names)}; name its class file")
+    if not (photos / "labels.csv").is_file():
+        raise StoreError(f"{photos}: has no labels.csv; give the folder of the photos, in VOC layout with image-level labels")
+    labels = read_labels_csv(photos / "labels.csv", class_names)
+    results = []
+    for key, computed in _computed(prefix, golden, photos, labels, class_names):
+        results.append(compare_array(key, computed, golden[key], _tolerances(key)))
+    compared = {result.key.partition(" ")[0] for result in results} | {"train_pixels", "train_classes"}
+    return results + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in golden if key not in compared]
+
+
+def _tolerances(key: str) -> Tolerances:
+    return next((tolerances for kind, tolerances in BY_KIND.items() if key.endswith(kind)), TOLERANCES)
+
+
+def _computed(
+    prefix: Path, golden: Arrays, photos: Path, labels: Mapping[str, list[str]], class_names: Sequence[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """(key, what excel computes for it) of every photo, then of every training step."""
+    index = {name: number for number, name in enumerate(class_names)}
+    sides = {place["photo"]: int(place["side"]) for key in golden if (place := INPUT.fullmatch(key))}
+    others = [place["photo"] for key in golden if (place := OF_PHOTO.fullmatch(key))]
+    for photo in dict.fromkeys([*sides, *others]):
+        if not labels.get(photo):
+            raise StoreError(f"{photos}/labels.csv has no label of {photo}, a photo of the results")
+        image = read_image(photos / (image_file(photos, photo) or f"{IMAGES}/{photo}.jpg"))
+        models = _models(prefix, len(class_names), sides.get(photo, preset("voc").cams.image_size))
+        results = _of_photo(models, image, [index[name] for name in labels[photo]])
+        for name, computed in results.items():
+            if f"{photo}_{name}" in golden:
+                yield f"{photo}_{name}", computed
+    for key in golden:
+        if place := STEP.fullmatch(key):
+            yield from ((name, found) for name, found in _of_step(prefix, golden, int(place["iteration"])) if name in golden)
+
+
+def _models(prefix: Path, classes: int, side: int) -> dict[str, Model]:
+    """The golden weights under the presets of both data sets, at scale 1.0 of `side` pixels."""
+    clip = golden_clip(prefix)
+    text, bank = golden_texts(prefix, clip, classes)
+    models = {}
+    for name in ("voc", "coco"):
+        run = preset(name)
+        enriched = torch.cat([enrich(text[:classes], bank, run.knowledge), text[classes:]])
+        cam_model = CamModel(clip, enriched, classes, run.cams.model_copy(update={"image_size": side}))
+        models[name] = Model(run, cam_model, golden_segmenter(prefix, clip, classes))
+    return models
+
+
+@torch.inference_mode()
+def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Sequence[int]) -> dict[str, Tensor]:
+    """What excel gives for one photo (H, W, 3) with its class indices, by the end of the key."""
+    voc, coco = models["voc"], models["coco"]
+    cam_model, refine = voc.cam_model, voc.run.refine
+    network_input = cam_model.prepare([image])
+    logits = segment_multi_scale(cam_model, voc.segmenter, image, voc.run.predict)
+    coco_logits = segment_multi_scale(coco.cam_model, coco.segmenter, image, coco.run.predict)
+
+    encoded = cam_model.encode(network_input, refine.affinity.layers, whole=False)
+    static, attention = cam_model.cams(encoded)[0], cam_model.attention(encoded.path, refine)[0]
+    learnt = learnt_seeds(cam_model, voc.segmenter, network_input, refine, voc.run.dynamic.mirror)
+
+    def after_par(cams: Tensor, attention: Tensor) -> Tensor:
+        without_crf = refine.model_copy(update={"crf": refine.crf.model_copy(update={"enabled": False})})
+        steps = refine_labels(image, network_input[0], classes, cams[list(classes)], attention, without_crf)
+        return torch.from_numpy(steps["par"])
+
+    return {
+        f"input{network_input.shape[-1]}": network_input[0],
+        "voc_ms_labels": logits.argmax(dim=0).to(torch.uint8),
+        "voc_ms_logits_mean": logits.mean(dim=(1, 2)),
+        "coco_ms_labels": coco_logits.argmax(dim=0).to(torch.uint8),
+        "static_par": after_par(static, attention),
+        "lvc_flip_cams": learnt.cams[0],
+        "lvc_flip_par": after_par(learnt.cams[0], learnt.attention[0]),
+    }
+
+
+def _of_step(prefix: Path, golden: Arrays, iteration: int) -> Iterator[tuple[str, Tensor]]:
+    """One step of training at an iteration, from the golden weights and a fresh optimiser, on the golden crops."""
+    pixels, present = torch.from_numpy(golden["train_pixels"]), golden["train_classes"]
+    side = pixels.shape[-1]
+    model = _models(prefix, present.shape[1], side)["voc"]
+    segmenter = model.segmenter.train()
+    batch = [plain_sample(crop, np.flatnonzero(row).tolist()) for crop, row in zip(pixels, present, strict=True)]
+    spec = model.run.train
+    result = training_step(
+        model.cam_model, segmenter, make_optimiser(segmenter, spec), batch, iteration, spec, model.run.refine
+    )
+    yield f"train_{iteration}_losses", result.losses.double()
+    yield f"train_{iteration}_labels", result.labels.to(torch.uint8)
+    assert segmenter.classifier.bias is not None
+    yield f"train_{iteration}_linear_pred_bias", segmenter.classifier.bias.detach()

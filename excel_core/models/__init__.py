@@ -1,0 +1,1 @@
+"""Frozen CLIP encoders and their weights, visual calibration, the trained segmenter and its files."""

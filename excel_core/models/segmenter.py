@@ -1,0 +1,102 @@
+"""What is trained: the neck (adapter) over all blocks' tokens and the transformer head (ExCEL eq. 7; method 5)."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from excel_core.config import SegmenterSpec
+from excel_core.distributed import process_group
+from excel_core.errors import SettingError
+
+__all__ = ["Segmentation", "Segmenter"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """features F_d (B, D_d, h, w), the adapter's; logits (B, C+1, h, w), background first."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), as in OpenAI's CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class ChannelDropout(nn.Module):
+    """torch's Dropout2d, but drawn for the batch of the whole team: an image loses the same channels, however many
+    processes share the batch."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        us, (B, C) = process_group(), x.shape[:2]
+        kept = x.new_empty(us.world * B, C, 1, 1).bernoulli_(1 - self.p)
+        if self.p < 1:
+            kept /= 1 - self.p
+        return x * kept[us.share(len(kept))]
+
+
+class Neck(nn.Module):
+    """layers (L, B, 1+M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP a block, concatenated, fused by a 1x1 convolution."""
+
+    def __init__(self, blocks: int, token_width: int, spec: SegmenterSpec) -> None:
+        super().__init__()
+        width = spec.width
+        self.adapters = nn.ModuleList(
+            nn.Sequential(nn.Linear(token_width, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(blocks)
+        )
+        self.fuse = nn.Conv2d(blocks * width, width, kernel_size=1)
+        self.dropout = ChannelDropout(spec.dropout)
+
+    def forward(self, layers: Tensor, grid: tuple[int, int]) -> Tensor:
+        patches = layers[:, :, 1:]
+        adapted = torch.cat([adapter(tokens) for adapter, tokens in zip(self.adapters, patches, strict=True)], dim=-1)
+        B, _, C = adapted.shape
+        fused: Tensor = self.dropout(self.fuse(adapted.mT.reshape(B, C, *grid)))
+        return fused
+
+
+class Block(nn.Module):
+    """A pre-LN transformer layer over (B, M, D_d)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, normed, normed, need_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+
+
+class Segmenter(nn.Module):
+    """Neck and head for C classes over the L blocks of a ViT of width D_s."""
+
+    def __init__(self, blocks: int, token_width: int, classes: int, spec: SegmenterSpec) -> None:
+        super().__init__()
+        if spec.width % spec.heads:
+            raise SettingError(f"train.segmenter.width={spec.width} must be a multiple of heads={spec.heads}")
+        self.neck = Neck(blocks, token_width, spec)
+        self.head = nn.Sequential(*(Block(spec.width, spec.heads) for _ in range(spec.layers)))
+        self.classifier = nn.Conv2d(spec.width, classes + 1, kernel_size=1)
+
+    def forward(self, layers: Tensor, grid: tuple[int, int]) -> Segmentation:
+        """layers (L, B, 1+M, D_s) with M = h*w of `grid` → Segmentation."""
+        features = self.neck(layers, grid)
+        tokens = self.head(features.flatten(2).mT)
+        return Segmentation(features, self.classifier(tokens.mT.reshape(features.shape)))

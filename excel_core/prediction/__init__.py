@@ -1,0 +1,1 @@
+"""Label photos: by a trained segmenter, or by a frozen CLIP and class names alone."""

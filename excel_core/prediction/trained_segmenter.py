@@ -1,0 +1,156 @@
+"""The trained segmenter as one file that runs alone: no open_clip download, no text tower, no store, no pickle.
+
+NAME.safetensors     excel-segmenter/1
+    tensors          `encoder.*` the CLIP's vision tower, `segmenter.*` neck and head; float32
+    metadata         JSON texts: `class_names` in order (label i + 1; 0 is background), `encoder` (its name and what
+                     open_clip builds it from), `segmenter` (SegmenterSpec), `input` (side S, pixel statistics,
+                     calibration, patch and patch grid), `predict` (scales and flips), `crf`, `supervision` (labels, or
+                     masks: fully supervised), and `digest` over all of it
+
+A file of a version before `antialias` is read as that resized photos (earlier.py). Over several scales it segments as every
+other: scales are made from the photo and weigh the same, whereas that version made them from the S x S image and gave every
+view the same weight.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.crf import dense_crf
+from excel_core.config import CamSpec, CrfSpec, PredictSpec, SegmenterSpec
+from excel_core.config.earlier import input_as_then
+from excel_core.errors import ModelError
+from excel_core.files import written_then_renamed
+from excel_core.models.clip_weights import vision_clip
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+
+__all__ = ["PORTABLE_FORMAT", "TrainedSegmenter", "load_portable", "save_portable"]
+
+PORTABLE_FORMAT = "excel-segmenter/1"
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """Neck and head with the CLIP they look through. `vision.spec.image_size` is the side S at scale 1.0. `supervision`: what
+    they were trained on, image-level labels or, as a fully supervised counterpart, true masks."""
+
+    class_names: tuple[str, ...]
+    cam_model: CamModel
+    segmenter: Segmenter
+    spec: SegmenterSpec
+    predict: PredictSpec
+    crf: CrfSpec
+    supervision: Literal["labels", "masks"] = "labels"
+
+    @torch.inference_mode()
+    def segment(self, image: Image, multi_scale: bool = False) -> Tensor:
+        """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict`'s scales and flips, or at one."""
+        if multi_scale:
+            return segment_multi_scale(self.cam_model, self.segmenter, image, self.predict)
+        return segment_single_scale(self.cam_model, self.segmenter, image)
+
+    def refine(self, image: Image, logits: Tensor) -> NDArray[np.float32]:
+        """image (H, W, 3), its logits (K, H, W) → probabilities (K, H, W) after the dense CRF."""
+        return dense_crf(image, torch.softmax(logits, dim=0).cpu().numpy(), self.crf)
+
+
+def save_portable(path: Path, trained: TrainedSegmenter) -> None:
+    """Write `trained` to `path`, completely or not at all; ModelError for a CLIP whose description is not known."""
+    from safetensors.torch import save
+
+    clip, spec = trained.cam_model.clip, trained.cam_model.spec
+    if clip.config is None:
+        raise ModelError(f"{clip.name}: the description of its vision tower is not known; load it by `MODEL:FILE`")
+    side = spec.image_size // clip.patch
+    about = {
+        "class_names": list(trained.class_names),
+        "encoder": {"name": _public_name(clip.name), **clip.config},
+        "segmenter": trained.spec.model_dump(mode="json"),
+        "input": {
+            **spec.model_dump(mode="json", include={"image_size", "antialias", "normalisation", "calibration"}),
+            "patch": clip.patch,
+            "grid": [side, side],
+        },
+        "predict": trained.predict.model_dump(mode="json", include={"scales", "flip", "average_at"}),
+        "crf": trained.crf.model_dump(mode="json"),
+        "supervision": trained.supervision,
+    }
+    states = {"encoder": clip.visual.state_dict(), "segmenter": trained.segmenter.state_dict()}
+    tensors = {f"{part}.{key}": value.detach().cpu().contiguous() for part in states for key, value in states[part].items()}
+    metadata = {"format": PORTABLE_FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}}
+    with written_then_renamed(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={**metadata, "digest": _digest(tensors, metadata)}))
+
+
+def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
+    """Read what `save_portable` wrote onto `device`; ModelError for a damaged or foreign file."""
+    metadata, tensors = _read(path)
+    try:
+        about = {key: json.loads(text) for key, text in metadata.items() if key not in ("format", "digest")}
+        spec, names = SegmenterSpec.model_validate(about["segmenter"]), tuple(about["class_names"])
+        view = input_as_then({key: value for key, value in about["input"].items() if key not in ("patch", "grid")})
+        encoder = {key: about["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
+        clip = vision_clip(encoder, _part(tensors, "encoder"), about["encoder"]["name"])
+        clip.model.to(device)
+        segmenter = Segmenter(len(clip.blocks), clip.width, len(names), spec)
+        segmenter.load_state_dict(_part(tensors, "segmenter"))
+        texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
+        cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(view))
+        predict, crf = PredictSpec.model_validate(about["predict"]), CrfSpec.model_validate(about["crf"])
+        supervision = about.get("supervision", "labels")
+        return TrainedSegmenter(names, cam_model, segmenter.eval().to(device), spec, predict, crf, supervision)
+    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+        raise ModelError(f"{path}: its metadata and tensors do not fit each other ({error}); export it again") from None
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a whole file of this format."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file; write it with `excel export RUN --format safetensors`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
+    except Exception as error:  # safetensors has an error of its own for each kind of damage
+        raise ModelError(f"{path}: not readable as safetensors ({error}); export it again") from None
+    if metadata.get("format") != PORTABLE_FORMAT:
+        found = metadata.get("format") or ("a run's own weights" if "architecture" in metadata else "none")
+        raise ModelError(
+            f"{path}: format must be {PORTABLE_FORMAT}, got {found}; write one with `excel export RUN --format safetensors`"
+        )
+    digest = metadata.pop("digest", "")
+    if digest != _digest(tensors, metadata):
+        raise ModelError(f"{path}: damaged: its bytes are not those that were written; copy or export it again")
+    return metadata, tensors
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 over metadata and tensors, each with its name, type and shape."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+
+
+def _public_name(name: str) -> str:
+    """`MODEL:/home/me/FILE` → `MODEL:FILE`: a file that is given away names no folder of its writer."""
+    model, separator, weights = name.partition(":")
+    return f"{model}{separator}{Path(weights).name}"

@@ -1,0 +1,82 @@
+"""Ready attributes from a file instead of k-means: the authors' `*_embedding_bank.pth`, .npy or .safetensors.
+
+.pth, .pt        the authors': a list [centroids (D, A) as columns, class-by-cluster flags (C, A)]; the flags are not needed.
+                 Or one tensor
+.npy             one array
+.safetensors     one tensor, of any name
+
+Attributes may be rows or columns: the axis of length D, the CLIP's joint width, is that of the embedding. Where both axes have
+this length, columns are attributes, as in the authors' files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from excel_core.errors import SettingError
+from excel_core.files import first_words, is_plain, load_tensors
+
+__all__ = ["load_attributes"]
+
+FIELD = "knowledge.attributes_file"
+
+
+def load_attributes(path: Path, width: int) -> Tensor:
+    """The file's attributes (A, D) float32 with D = `width`, not normalised. SettingError in one line for a file that is
+    missing, not readable, of another width, not finite in float32, or with an attribute of length 0."""
+    kind = path.suffix.lower()
+    if kind not in READERS:
+        raise SettingError(f"{FIELD}: {str(path)!r}: unknown kind of file; valid: {', '.join(READERS)}")
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise SettingError(f"{FIELD}: {str(path)!r} {what}; give the path of a {', '.join(READERS)} file")
+    try:
+        content = READERS[kind](path)
+    except Exception as error:  # torch, NumPy and safetensors raise many kinds; all mean an unreadable file
+        why = first_words(error)
+        raise SettingError(f"{FIELD}: {path}: not readable as a {kind} file ({why}); give another file") from None
+    if not is_plain(content) or content.ndim != 2 or not content.is_floating_point():
+        raise SettingError(f"{FIELD}: {path}: expected one matrix of real numbers, got {_kind(content)}")
+    if width not in content.shape or not content.numel():
+        shape = " × ".join(map(str, content.shape))
+        raise SettingError(
+            f"{FIELD}: {path}: expected attributes of width {width}, the joint width of the CLIP in use, got {shape}; "
+            "give attributes that were made with this CLIP, or the CLIP they were made with (clip.model)"
+        )
+    rows: Tensor = (content.T if content.shape[0] == width else content).detach().float().contiguous()
+    lengths = rows.norm(dim=1)  # not finite either where numbers are too large for float32
+    if not lengths.isfinite().all() or not lengths.all():
+        raise SettingError(f"{FIELD}: {path}: holds values that are not finite, or an attribute of zeros alone; make it again")
+    return rows
+
+
+def _torch(path: Path) -> Any:
+    saved = load_tensors(path)
+    return saved[0] if isinstance(saved, list | tuple) and saved and isinstance(saved[0], Tensor) else saved
+
+
+def _numpy(path: Path) -> Any:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+READERS: dict[str, Callable[[Path], Any]] = {".pth": _torch, ".pt": _torch, ".npy": _numpy, ".safetensors": _safetensors}
+
+
+def _kind(content: Any) -> str:
+    if isinstance(content, Tensor):
+        odd = "" if is_plain(content) else "sparse, quantised or absent numbers, "
+        return f"{odd}{str(content.dtype).removeprefix('torch.')} of shape {tuple(content.shape)}"
+    if isinstance(content, dict):
+        return f"{len(content)} tensors: {', '.join(sorted(map(str, content))[:3])}"
+    return type(content).__name__

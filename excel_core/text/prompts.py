@@ -1,0 +1,98 @@
+"""Prompts as data: a class set in YAML, read strictly; errors name file and line.
+
+A class has a `name` (labels, stores, descriptions) and `synonyms`, the text that stands for it in the
+template: "a clean origami {}." with "bird avian" → "a clean origami bird avian." (ExCEL's t_c).
+`plain`, where it is given, is the same in plain words, for classes known by name alone: published synonyms may be misspelt.
+`about`, where it is given, says which thing a name means to whoever writes descriptions: "a computer mouse, not the animal".
+A description starts with the template filled with the *name*: "a clean origami bird. it has …" (descriptions/).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from excel_core.text.checked_yaml import compose_yaml, error_at, fields, items, new_text, read_text, text
+
+__all__ = ["ClassPrompt", "PromptSet", "load_prompts"]
+
+Check = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class ClassPrompt:
+    """One class: the name used everywhere, the text that stands for it in the template, which thing it is, and that text in
+    plain words where `synonyms` is misspelt."""
+
+    name: str
+    synonyms: str
+    about: str = ""
+    plain: str = ""
+
+    @property
+    def plain_synonyms(self) -> str:
+        """What stands for the class outside its data set."""
+        return self.plain or self.synonyms
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A class set. The order of `classes` is that of every class axis; mask value = position + 1."""
+
+    name: str
+    template: str  # holds "{}" exactly once
+    classes: tuple[ClassPrompt, ...]
+    background: tuple[str, ...]  # never enriched, appended after the classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    def templates(self) -> list[str]:
+        """C texts, one a class, filled with its synonyms."""
+        return [self.template.format(c.synonyms) for c in self.classes]
+
+    def background_templates(self) -> list[str]:
+        """One text a background prompt."""
+        return [self.template.format(text) for text in self.background]
+
+    def description_prefix(self, class_name: str) -> str:
+        """What each description of the class begins with: "a clean origami bird. it "; underscores are spaces in it."""
+        return f"{self.template.format(class_name.replace('_', ' '))} it ".lower()
+
+
+def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
+    """Read a class set: name, template, classes (list of {name, synonyms, about?, plain?}), background (list of texts).
+
+    `problem` may say what is wrong with a filled template. PromptError for the first thing that is.
+    """
+    root = compose_yaml(path, read_text(path))
+    found = fields(path, root, "file", ("name", "template", "classes", "background"))
+    template = text(path, found["template"], "template")
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        wrong = f"must hold '{{}}' exactly once and no other brace, got {template!r}"
+        raise error_at(path, found["template"], "template", wrong, "put '{}' where the class goes")
+    taken: dict[str, int] = {}
+    classes: list[ClassPrompt] = []
+    for i, node in enumerate(items(path, found["classes"], "classes")):
+        classes.append(_class_prompt(path, node, f"classes[{i}]", taken))
+        for words in {classes[-1].synonyms, classes[-1].plain_synonyms}:
+            _check_filled(path, node, f"classes[{i}]", problem(template.format(words)))
+    # Background shares `taken`: a background prompt that is also a class would compete for its pixels.
+    background: list[str] = []
+    for i, node in enumerate(items(path, found["background"], "background")):
+        background.append(new_text(path, node, f"background[{i}]", taken))
+        _check_filled(path, node, f"background[{i}]", problem(template.format(background[-1])))
+    return PromptSet(text(path, found["name"], "name"), template, tuple(classes), tuple(background))
+
+
+def _class_prompt(path: Path, node: Any, field: str, taken: dict[str, int]) -> ClassPrompt:
+    parts = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
+    name = new_text(path, parts["name"], f"{field}.name", taken)
+    more = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
+    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), **more)
+
+
+def _check_filled(path: Path, node: Any, field: str, wrong: str | None) -> None:
+    if wrong is not None:
+        raise error_at(path, node, field, wrong, "shorten it")

@@ -1,0 +1,1 @@
+"""Train the segmenter with learnable visual calibration: loop, step, losses, samples."""
