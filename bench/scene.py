@@ -18,7 +18,7 @@ from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import read_labels_csv
 from excel_core.models.clip import FrozenClip
-from tasks.inputs.prompt_files import class_set
+from excel_core.text.class_sets import class_set
 
 __all__ = ["CLASSES", "PHOTOS", "SIDE", "Scene"]
 

@@ -8,9 +8,9 @@ from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import read_published
 from excel_core.paper.tables import limited
+from excel_core.text.class_sets import class_set
 from flows.settings import check_data, make_environment, make_run
 from tasks.engine.stage import RunEnvironment
-from tasks.inputs.prompt_files import class_set
 from tasks.paper import table_runs
 
 __all__ = ["Paper", "paper_runs"]

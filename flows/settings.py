@@ -16,19 +16,19 @@ from excel_core.errors import SettingError
 from excel_core.models.clip_weights import clip_sizes
 from excel_core.models.fitting import require_fitting
 from excel_core.text.attributes_file import load_attributes
-from flows.local.state import store_folder
-from tasks.ask_class import instruction_of
-from tasks.dataset import check_layout
-from tasks.engine.stage import RunEnvironment
-from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
-from tasks.inputs.prompt_files import (
-    OWN,
+from excel_core.text.class_sets import (
+    DATA_CLASSES,
     class_set,
     descriptions_file,
     given_descriptions,
     prompts_file,
     written_descriptions,
 )
+from flows.local.state import store_folder
+from tasks.ask_class import instruction_of
+from tasks.dataset import check_layout
+from tasks.engine.stage import RunEnvironment
+from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 
 __all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_data", "check_device", "check_runner", "make_environment", "make_run"]
 
@@ -47,7 +47,7 @@ def make_run(
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
-    if run.dataset.prompts != OWN:  # else the data folder tells, which is not known here
+    if run.dataset.prompts != DATA_CLASSES:  # else the data folder tells, which is not known here
         prompts_file(run.dataset.prompts)
     _check_descriptions(run)
     _check_attributes(run)
@@ -66,9 +66,9 @@ def _check_descriptions(run: RunSpec) -> None:
         instruction_of(spec)
     elif spec.provider == "file":
         given_descriptions(spec)
-        if prompts != OWN:
+        if prompts != DATA_CLASSES:
             written_descriptions(run, None)
-    elif prompts != OWN:
+    elif prompts != DATA_CLASSES:
         descriptions_file(prompts)
 
 
@@ -120,7 +120,7 @@ def make_environment(run: RunSpec, data: str | None, store: str | None, device: 
     layout = LAYOUTS[run.dataset.layout]
     if folder is not None:
         layout.check(folder)
-    if run.dataset.prompts == OWN:
+    if run.dataset.prompts == DATA_CLASSES:
         _check_own_classes(run, folder)
     if folder is not None:
         check_data(run, folder)

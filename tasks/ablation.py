@@ -18,9 +18,9 @@ from excel_core.evaluation.bootstrap import confusions_by_image, image_draws, in
 from excel_core.evaluation.metrics import mean_average_precision
 from excel_core.files import write_json
 from excel_core.stores import read_counts
+from excel_core.text.class_sets import class_set
 from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work, always
 from tasks.inputs.masks import missing_masks
-from tasks.inputs.prompt_files import class_set
 from tasks.inputs.records import records
 
 __all__ = ["STAGE"]

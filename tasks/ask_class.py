@@ -10,10 +10,10 @@ from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError
 from excel_core.text.asking import ask_for_descriptions
 from excel_core.text.chat import OPENAI, Chat, Usage
+from excel_core.text.class_sets import PROMPTS_FOLDER
 from excel_core.text.instruction import Instruction, load_instruction
 from excel_core.text.prompts import PromptSet
 from tasks.inputs.api_key import api_key
-from tasks.inputs.prompt_files import PROMPTS
 
 __all__ = ["Answer", "ask_class", "asked_provenance", "instruction_of"]
 
@@ -30,7 +30,7 @@ class Answer:
 
 def instruction_of(spec: DescribeSpec) -> Instruction:
     """The request's template: the repository's, or the user's own."""
-    return load_instruction(Path(spec.instruction) if spec.instruction else PROMPTS / "describe.md")
+    return load_instruction(Path(spec.instruction) if spec.instruction else PROMPTS_FOLDER / "describe.md")
 
 
 def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str) -> Answer:

@@ -7,9 +7,9 @@ from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.published_voc import has_voc_classes, published_digest
 from excel_core.errors import SettingError
 from excel_core.stores import write_manifest
+from excel_core.text.class_sets import class_set
 from tasks.engine.fingerprint import folders_fingerprint
 from tasks.engine.stage import RunEnvironment, Stage, Work
-from tasks.inputs.prompt_files import class_set
 
 __all__ = ["STAGE", "check_layout"]
 

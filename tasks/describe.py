@@ -10,13 +10,13 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.files import read_json, write_json
+from excel_core.text.class_sets import class_set, given_descriptions, written_descriptions
 from excel_core.text.descriptions import Descriptions
 from excel_core.text.prompts import ClassPrompt, PromptSet
 from tasks.ask_class import ask_class, asked_provenance, instruction_of
 from tasks.engine.identity import digest_of
 from tasks.engine.progress import track
 from tasks.engine.stage import Part, RunEnvironment, Stage, Work
-from tasks.inputs.prompt_files import class_set, given_descriptions, written_descriptions
 
 __all__ = ["STAGE"]
 

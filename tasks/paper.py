@@ -22,10 +22,10 @@ from excel_core.files import read_json, write_json
 from excel_core.paper.published import COSTS
 from excel_core.paper.tables import TITLES, Number, paper_numbers
 from excel_core.stores import read_manifest
+from excel_core.text.class_sets import class_set
 from tasks.engine.outputs import StageOutput
 from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
 from tasks.inputs.cam_model import classes_of
-from tasks.inputs.prompt_files import class_set
 
 __all__ = ["STAGE", "table_runs"]
 

@@ -28,8 +28,8 @@ def doctor(
     from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
     from excel_core.files import write_json
+    from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
-    from tasks.inputs.prompt_files import prompts_file
 
     examine = {"voc": examine_voc, "coco": examine_coco}.get(layout)
     if examine is None:

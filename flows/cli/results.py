@@ -26,8 +26,8 @@ def parity(
     the published programs; exit 1 on any failure."""
     from excel_core.evaluation.parity import compare_with_goldens
     from excel_core.evaluation.parity_programs import compare_with_programs
+    from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
-    from tasks.inputs.prompt_files import prompts_file
 
     if (pipeline is None) != (photos is None):
         raise SettingError("--pipeline and --photos go together: the results, and the photos they are of")
@@ -55,8 +55,8 @@ def evaluate(
     from artifacts.tables import print_scores
     from excel_core.evaluation.metrics import evaluate_folders
     from excel_core.files import write_json
+    from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
-    from tasks.inputs.prompt_files import prompts_file
 
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
     if split is not None and not split.is_file():

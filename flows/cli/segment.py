@@ -73,16 +73,16 @@ def _training_free(
     names: tuple[str, ...], clip: str | None, device: str, method: str | None, settings: list[str], store: Path | None
 ) -> Any:
     from excel_core.errors import SettingError
+    from excel_core.text.class_sets import DATA_CLASSES
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
     from tasks.engine.stage import RunEnvironment
-    from tasks.inputs.prompt_files import OWN
     from tasks.photos.photo_sight import training_free_predictor
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
-    run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": OWN}})
+    run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": DATA_CLASSES}})
     return training_free_predictor(names, run, RunEnvironment(store=store_folder(text(store)), device=check_device(device)))
 
 

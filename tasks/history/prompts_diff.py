@@ -7,6 +7,7 @@ from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.files import read_json
 from excel_core.stores import read_knowledge
+from excel_core.text.class_sets import PROMPTS_FOLDER, prompts_file
 from excel_core.text.description_form import FormCheck
 from excel_core.text.descriptions import load_descriptions
 from excel_core.text.given_descriptions import load_given
@@ -14,7 +15,6 @@ from excel_core.text.knowledge_diff import ClassChange, Weighed, compare_knowled
 from excel_core.text.prompts import PromptSet, load_prompts
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
-from tasks.inputs.prompt_files import PROMPTS, prompts_file
 from tasks.knowledge import knowledge_base, prompt_set
 
 __all__ = ["PromptsDiff", "check_prompts", "diff_prompts", "is_file"]
@@ -77,7 +77,7 @@ def _classes_of(path: Path, classes: str | None) -> PromptSet:
     if (path.parent / "prompts.json").is_file():
         return prompt_set(read_json(path.parent / "prompts.json"))
     beside = path.with_suffix(".yaml")
-    bundled = PROMPTS / f"{path.stem}.yaml"
-    if beside.is_file() or (path.resolve().parent == (PROMPTS / "descriptions").resolve() and bundled.is_file()):
+    bundled = PROMPTS_FOLDER / f"{path.stem}.yaml"
+    if beside.is_file() or (path.resolve().parent == (PROMPTS_FOLDER / "descriptions").resolve() and bundled.is_file()):
         return load_prompts(beside if beside.is_file() else bundled)
     raise SettingError(f"{path}: whose descriptions are these? Name their class file: --classes voc, coco, world or FILE.yaml")

@@ -9,9 +9,9 @@ from excel_core.errors import SettingError
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import read_published
 from excel_core.models.segmenter import Segmenter
+from excel_core.text.class_sets import class_set
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.inputs.cam_model import cached_clip
-from tasks.inputs.prompt_files import class_set
 
 __all__ = ["check_checkpoint_settings", "check_given_segmenter", "given_by", "given_segmenter", "given_words"]
 

@@ -15,13 +15,13 @@ from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import is_published
 from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable
+from excel_core.text.class_sets import given_descriptions, known_descriptions, named_classes
 from excel_core.text.knowledge import Knowledge, build_knowledge
 from excel_core.text.prompts import PromptSet
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
 from tasks.inputs.cam_model import cached_clip
-from tasks.inputs.prompt_files import given_descriptions, known_descriptions, named_classes
 from tasks.inputs.text_embeddings import TextEmbeddings
 from tasks.knowledge import ready_attributes
 from tasks.photos.published_sight import published_trained

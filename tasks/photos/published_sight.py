@@ -10,9 +10,9 @@ from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError
 from excel_core.models.published_checkpoint import read_published
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
+from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set
 from tasks.engine.progress import say
 from tasks.inputs.cam_model import cached_clip
-from tasks.inputs.prompt_files import LIBRARY, class_set
 
 __all__ = ["published_trained"]
 
@@ -37,7 +37,7 @@ def published_trained(path: Path, device: str, clip_name: str | None) -> Trained
 
 def _preset_of(path: Path, classes: int) -> tuple[RunSpec, tuple[str, ...]]:
     """The preset with so many classes, and their names."""
-    known = {name: class_set(preset(name), None).class_names for name in LIBRARY}
+    known = {name: class_set(preset(name), None).class_names for name in BUNDLED_CLASS_SETS}
     for name, names in known.items():
         if len(names) == classes:
             return preset(name), names

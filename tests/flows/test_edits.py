@@ -11,12 +11,12 @@ from PIL import Image
 
 from excel_core.config.presets import preset, with_settings
 from excel_core.files import read_json
+from excel_core.text.class_sets import descriptions_file, prompts_file
 from excel_core.world.voc_layout import scene_id, write_world
 from flows.excel import excel
 from tasks.chain import graph
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
-from tasks.inputs.prompt_files import descriptions_file, prompts_file
 from tasks.inputs.records import shard_of
 from tests.flows.server import task_runs
 

@@ -16,10 +16,10 @@ from excel_core.evaluation.parity import compare_with_goldens, golden_texts
 from excel_core.evaluation.parity_programs import compare_with_programs
 from excel_core.models.clip_weights import clip_from_openai_state
 from excel_core.models.published_checkpoint import read_published
+from excel_core.text.class_sets import prompts_file
 from excel_core.text.knowledge import enrich
 from excel_core.text.prompts import load_prompts
 from excel_core.training.losses import diversity_loss, pair_labels, segmentation_loss
-from tasks.inputs.prompt_files import prompts_file
 from tests.conftest import SHARED, VOC
 from tests.core.published_toys import published_clip, published_state, seeded_segmenter
 

@@ -9,6 +9,7 @@ import yaml
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import DescriptionError
 from excel_core.files import read_json
+from excel_core.text.class_sets import PROMPTS_FOLDER
 from excel_core.text.descriptions import load_descriptions
 from excel_core.text.prompts import load_prompts
 from tasks.chain import follow
@@ -16,7 +17,6 @@ from tasks.engine.build import find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.history.spent import spent_line
-from tasks.inputs.prompt_files import PROMPTS
 from tests.tasks.chat_server import MODEL, chat_server, says
 
 CLASSES = ("house", "tree", "car")
@@ -68,7 +68,7 @@ def test_an_edit_asks_for_what_it_touches(described):
 def test_another_instruction_asks_again(described, tmp_path):
     described.run()
     path = tmp_path / "describe.md"
-    path.write_text((PROMPTS / "describe.md").read_text() + "Write in riddles.\n")
+    path.write_text((PROMPTS_FOLDER / "describe.md").read_text() + "Write in riddles.\n")
     assert described.run(f"describe.instruction={path}") == list(CLASSES)
     assert "riddles" in described.server.requests[-1].body["messages"][1]["content"]
 

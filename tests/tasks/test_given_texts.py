@@ -13,6 +13,7 @@ from excel_core.errors import ModelError, PromptError, SettingError
 from excel_core.evaluation.ablation import ablation_rows
 from excel_core.files import read_json
 from excel_core.stores import read_knowledge
+from excel_core.text.class_sets import named_classes
 from excel_core.text.knowledge import enrich
 from flows.cli import app
 from flows.settings import make_environment, make_run
@@ -20,7 +21,6 @@ from tasks.chain import follow
 from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
-from tasks.inputs.prompt_files import named_classes
 from tasks.photos.photo_sight import training_free_predictor
 from tasks.report import attributes_are
 from tests.conftest import ROOT, SHARED

@@ -10,11 +10,11 @@ from excel_core.config.presets import preset, with_settings
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import PromptError, SettingError
 from excel_core.files import read_json
+from excel_core.text.class_sets import class_set
 from excel_core.world.voc_layout import scene_id, write_world
 from tasks.chain import complete_outputs, follow
 from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
-from tasks.inputs.prompt_files import class_set
 
 SMALL = [
     "clip.model=excel-tiny", "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]", "train.crop=64",

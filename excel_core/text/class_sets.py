@@ -12,11 +12,11 @@ from excel_core.errors import PromptError, SettingError
 from excel_core.text.descriptions import Descriptions, load_descriptions
 from excel_core.text.given_descriptions import GivenDescriptions, load_given
 from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
-from tasks.engine.fingerprint import files_fingerprint
 
 __all__ = [
-    "LIBRARY",
-    "OWN",
+    "BUNDLED_CLASS_SETS",
+    "DATA_CLASSES",
+    "PROMPTS_FOLDER",
     "bundled_descriptions",
     "class_set",
     "descriptions_file",
@@ -27,22 +27,24 @@ __all__ = [
     "written_descriptions",
 ]
 
-OWN = "data"  # dataset.prompts: the classes of the data folder itself
-LIBRARY = ("voc", "coco")  # class files whose classes are known by name, the first first
-PROMPTS = Path(str(files("prompts")))
+DATA_CLASSES = "data"  # dataset.prompts: the classes of the data folder itself
+BUNDLED_CLASS_SETS = ("voc", "coco")  # class files whose classes are known by name, the first first
+PROMPTS_FOLDER = Path(str(files("prompts")))
 
 
 def class_set(run: RunSpec, data: Path | None) -> PromptSet:
     """The classes of a run with their prompts; `data` is its data folder, which matters for `dataset.prompts=data` alone:
     then classes.yaml in it, or the class names that its layout tells."""
     name = run.dataset.prompts
-    if name != OWN:
+    if name != DATA_CLASSES:
         return _prompts(prompts_file(name))
     names = LAYOUTS[run.dataset.layout].class_names
     if data is not None and (data / "classes.yaml").is_file():
         return _prompts(data / "classes.yaml")
     if data is None or names is None:
-        raise SettingError(f"dataset.prompts={OWN}: layout {run.dataset.layout!r} needs classes.yaml in its data folder")
+        raise SettingError(
+            f"dataset.prompts={DATA_CLASSES}: layout {run.dataset.layout!r} needs classes.yaml in its data folder"
+        )
     return named_classes(names(data))
 
 
@@ -61,15 +63,15 @@ def given_descriptions(spec: DescribeSpec) -> GivenDescriptions:
     path = Path(spec.file)
     if not path.is_file():
         raise SettingError(f"describe.file: {spec.file!r} does not exist; give the path of a .json file with descriptions")
-    return _read_given(path, *files_fingerprint(path))
+    return _read_given(path, _file_version(path))
 
 
 def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
     """The run's first describe.n descriptions of every class: of the file that goes with its class file; for classes known
     by name alone, the bundled ones. PromptError names the classes that have none."""
     prompts, n, name = class_set(run, data), run.describe.n, run.dataset.prompts
-    own = data / "classes.json" if name == OWN and data is not None else None
-    if name != OWN or (own is not None and own.is_file()):
+    own = data / "classes.json" if name == DATA_CLASSES and data is not None else None
+    if name != DATA_CLASSES or (own is not None and own.is_file()):
         return _descriptions(own or descriptions_file(name), prompts, n)
     found = known_descriptions(prompts.class_names, n)
     missing = [name for name in prompts.class_names if name not in found]
@@ -83,7 +85,7 @@ def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
 
 def named_classes(names: Sequence[str]) -> PromptSet:
     """A class set from names alone: plain synonyms of classes that the bundled files know, VOC's template and background."""
-    voc, known = _prompts(prompts_file(LIBRARY[0])), _known_classes()
+    voc, known = _prompts(prompts_file(BUNDLED_CLASS_SETS[0])), _known_classes()
     texts = {key: entry.plain_synonyms for key, (_, entry) in known.items()}
     classes = tuple(ClassPrompt(name, texts.get(_key(name), _key(name))) for name in names)
     taken = {_key(name) for name in names}
@@ -103,20 +105,20 @@ def known_descriptions(names: Sequence[str], n: int) -> dict[str, tuple[str, ...
 
 def prompts_file(name: str) -> Path:
     """`voc` → prompts/voc.yaml; a path to a .yaml file is taken as it is. SettingError lists the valid names."""
-    return _find(name, PROMPTS, ".yaml", "dataset.prompts")
+    return _find(name, PROMPTS_FOLDER, ".yaml", "dataset.prompts")
 
 
 def descriptions_file(name: str) -> Path:
     """`voc` → prompts/descriptions/voc.json; for a path to a class file, the .json beside it."""
     if name.endswith(".yaml"):
         return Path(name).with_suffix(".json")
-    return _find(name, PROMPTS / "descriptions", ".json", "describe.provider=bundled")
+    return _find(name, PROMPTS_FOLDER / "descriptions", ".json", "describe.provider=bundled")
 
 
 def _known_classes() -> dict[str, tuple[str, ClassPrompt]]:
     """Class file and class by name, as `_key` writes it."""
     known: dict[str, tuple[str, ClassPrompt]] = {}
-    for source in LIBRARY:
+    for source in BUNDLED_CLASS_SETS:
         for entry in _prompts(prompts_file(source)).classes:
             known.setdefault(_key(entry.name), (source, entry))
     return known
@@ -128,25 +130,31 @@ def _key(name: str) -> str:
 
 
 def _prompts(path: Path) -> PromptSet:
-    return _read_prompts(path, *files_fingerprint(path))
+    return _read_prompts(path, _file_version(path))
 
 
 def _descriptions(path: Path, prompts: PromptSet, n: int) -> Descriptions:
-    return _read_descriptions(path, prompts, n, *files_fingerprint(path))
+    return _read_descriptions(path, prompts, n, _file_version(path))
+
+
+def _file_version(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns): a file that was edited since is read again, in a process that lives long."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=8)
-def _read_prompts(path: Path, fingerprint: str) -> PromptSet:
+def _read_prompts(path: Path, version: tuple[int, int]) -> PromptSet:
     return load_prompts(path)
 
 
 @lru_cache(maxsize=8)
-def _read_descriptions(path: Path, prompts: PromptSet, n: int, fingerprint: str) -> Descriptions:
+def _read_descriptions(path: Path, prompts: PromptSet, n: int, version: tuple[int, int]) -> Descriptions:
     return load_descriptions(path, prompts, n)
 
 
 @lru_cache(maxsize=4)
-def _read_given(path: Path, fingerprint: str) -> GivenDescriptions:
+def _read_given(path: Path, version: tuple[int, int]) -> GivenDescriptions:
     return load_given(path)
 
 
