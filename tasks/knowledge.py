@@ -15,8 +15,7 @@ from excel_core.text.knowledge import build_knowledge
 from excel_core.text.prompts import ClassPrompt, PromptSet
 from tasks.engine.fingerprint import clip_fingerprint, files_fingerprint
 from tasks.engine.stage import RunEnvironment, Stage, Work
-from tasks.inputs.cam_model import cached_clip
-from tasks.inputs.text_embeddings import TextEmbeddings
+from tasks.inputs.cam_model import cached_clip, text_embeddings
 
 __all__ = ["STAGE", "knowledge_base", "prompt_set", "ready_attributes"]
 
@@ -38,7 +37,7 @@ def knowledge_base(prompts: PromptSet, described: Descriptions, run: RunSpec, pl
     """The knowledge base of a class set and its descriptions, as many of each class."""
     texts = tuple(text for name in prompts.class_names for text in described.texts[name])
     clip = cached_clip(run.clip.model, place.device)
-    embeddings = TextEmbeddings(place.store, clip_fingerprint(run, place), place.device)
+    embeddings = text_embeddings(run, place)
     templates, background, descriptions = (
         embeddings.encode(clip, found) for found in (prompts.templates(), prompts.background_templates(), list(texts))
     )

@@ -4,14 +4,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from excel_core.cams.cam_model import CamModel
+from excel_core.config import RunSpec
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_weights import load_clip
 from excel_core.stores import KnowledgeStore, read_knowledge
+from excel_core.text.embeddings import TextEmbeddings
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.identity import digest_of
-from tasks.engine.stage import Work
+from tasks.engine.stage import RunEnvironment, Work
 
-__all__ = ["cached_clip", "classes_of", "load_cam_model", "load_knowledge", "model_key"]
+__all__ = ["cached_clip", "classes_of", "load_cam_model", "load_knowledge", "model_key", "text_embeddings"]
 
 cached_clip = lru_cache(maxsize=2)(load_clip)
 
@@ -45,3 +47,9 @@ def model_key(work: Work) -> str:
 def classes_of(work: Work) -> tuple[str, ...]:
     """Class names in class order."""
     return load_knowledge(work).class_names
+
+
+def text_embeddings(run: RunSpec, environment: RunEnvironment) -> TextEmbeddings:
+    """The store's text embeddings of the run's CLIP on this device."""
+    encoder = digest_of([clip_fingerprint(run, environment), environment.device])
+    return TextEmbeddings(environment.store / "texts" / encoder[:32])

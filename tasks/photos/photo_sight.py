@@ -18,11 +18,9 @@ from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_porta
 from excel_core.text.class_sets import given_descriptions, known_descriptions, named_classes
 from excel_core.text.knowledge import Knowledge, build_knowledge
 from excel_core.text.prompts import PromptSet
-from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
-from tasks.inputs.cam_model import cached_clip
-from tasks.inputs.text_embeddings import TextEmbeddings
+from tasks.inputs.cam_model import cached_clip, text_embeddings
 from tasks.knowledge import ready_attributes
 from tasks.photos.published_sight import published_trained
 from tasks.photos.trained import run_segmenter
@@ -87,7 +85,7 @@ def _knowledge(names: tuple[str, ...], run: RunSpec, place: RunEnvironment) -> t
             f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
         )
     clip = cached_clip(run.clip.model, place.device)
-    embeddings = TextEmbeddings(place.store, clip_fingerprint(run, place), place.device)
+    embeddings = text_embeddings(run, place)
     templates = embeddings.encode(clip, prompts.templates())
     background = embeddings.encode(clip, prompts.background_templates())
     descriptions = embeddings.encode(clip, texts) if texts else templates[:0]

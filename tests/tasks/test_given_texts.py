@@ -21,6 +21,7 @@ from tasks.chain import follow
 from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
+from tasks.inputs.cam_model import text_embeddings
 from tasks.photos.photo_sight import training_free_predictor
 from tasks.report import attributes_are
 from tests.conftest import ROOT, SHARED
@@ -256,3 +257,11 @@ def test_the_bundled_files_can_be_given_too():
     for name in ("voc", "coco"):
         file = ROOT / "prompts" / "descriptions" / f"{name}.json"
         make_run(name, "reference", ["describe.provider=file", f"describe.file={file}"], "ViT-B-16:openai")
+
+
+def test_another_clip_or_device_has_text_embeddings_of_its_own(files):
+    clips = ("excel-tiny", "ViT-B-16:openai")
+    runs = [make_run("voc", "reference", [], clip) for clip in clips]
+    environments = [files.place.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
+    folders = {text_embeddings(run, environment).folder for run in runs for environment in environments}
+    assert len(folders) == 4 and {folder.parent for folder in folders} == {files.place.store / "texts"}

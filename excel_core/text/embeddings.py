@@ -1,11 +1,13 @@
-"""Text embeddings, each kept by the digest of the CLIP and the text, so that an edited text costs one forward pass.
+"""Text embeddings, each kept in a file by the digest of its text, so that an edited text costs one forward pass.
 
-    STORE/texts/<clip's digest>/<text's digest>.npy     (D,) float32, unit
+    FOLDER/<digest of the text>.npy     (D,) float32, unit
 
-Every text is encoded by itself: in a batch the last bits would hang on its neighbours, and with them on which texts
-happened to be new.
+One folder belongs to one CLIP on one device. Every text is encoded by itself: in a batch the last bits would depend on the
+other texts, and so on which texts happened to be new.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,27 +18,27 @@ from torch import Tensor
 
 from excel_core.files import written_then_renamed
 from excel_core.models.clip import FrozenClip
-from tasks.engine.identity import digest_of
 
 __all__ = ["TextEmbeddings"]
 
 
 class TextEmbeddings:
-    """Encode texts through a folder of earlier results. `encoded` counts the forward passes made."""
+    """Encode texts, with `folder` as their cache. `encoded` counts the forward passes."""
 
-    def __init__(self, store: Path, fingerprint: str, device: str) -> None:
-        self.folder = store / "texts" / digest_of([fingerprint, device])[:32]
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.encoded = 0
 
     def encode(self, clip: FrozenClip, texts: Sequence[str]) -> Tensor:
-        """texts → (T, D) float32 unit rows on the CPU; a missing or damaged file is made again."""
-        return torch.from_numpy(np.stack([self._one(clip, text) for text in texts]))
+        """texts, at least one → (T, D) float32 unit rows on the CPU. A missing or damaged file is written again."""
+        return torch.from_numpy(np.stack([self._embedding(clip, text) for text in texts]))
 
     def path(self, text: str) -> Path:
-        """Where a text's embedding is kept."""
-        return self.folder / f"{digest_of(text)[:32]}.npy"
+        """The file of a text's embedding."""
+        digest = hashlib.sha256(json.dumps(text).encode()).hexdigest()
+        return self.folder / f"{digest[:32]}.npy"
 
-    def _one(self, clip: FrozenClip, text: str) -> NDArray[np.float32]:
+    def _embedding(self, clip: FrozenClip, text: str) -> NDArray[np.float32]:
         row = self._read(text)
         if row is None:
             self.encoded += 1
@@ -46,6 +48,7 @@ class TextEmbeddings:
         return row
 
     def _read(self, text: str) -> NDArray[np.float32] | None:
+        """The cached embedding (D,), or None where the file is missing or cannot be one."""
         try:
             row: NDArray[np.float32] = np.load(self.path(text), allow_pickle=False)
         except (OSError, ValueError, EOFError):
