@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.seeds import learnt_cams
 from excel_core.cams.pseudo_labels import refine_maps, step_names
 from excel_core.config import RunSpec
 from excel_core.stores import write_cams
@@ -37,7 +37,7 @@ def build_dynamic_part(work: Work) -> dict[str, Any]:
     with BackgroundPool(cam_model.clip.device) as side:
         for batch in batches(read_ahead(rows, Record.read), work.run.cams.batch_size):
             images = cam_model.prepare([image for _, image in batch])
-            seeds = learnt_seeds(cam_model, segmenter, images, spec, work.run.dynamic.mirror)
+            seeds = learnt_cams(cam_model, segmenter, images, spec, work.run.dynamic.mirror)
             for i, (row, image) in track(list(enumerate(batch))):
                 own = seeds.cams[i, list(row.classes)]
                 kept.append(own.cpu().numpy())

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RunSpec
 from excel_core.evaluation.ablation import level_counts, presence_scores
 from excel_core.stores import read_counts, write_counts
@@ -46,7 +46,7 @@ def build_sweep_part(work: Work) -> dict[str, Any]:
         if segmenter is None:
             cams = cam_model.cams(encoded).float()
         else:
-            cams = learnt_seeds(cam_model, segmenter, images, work.run.refine, work.run.dynamic.mirror).cams
+            cams = learnt_cams(cam_model, segmenter, images, work.run.refine, work.run.dynamic.mirror).cams
         for (row, _), cam in zip(batch, cams, strict=True):
             mask = truth.read(row.id, row.height, row.width)
             levels.append(level_counts(cam, row.classes, mask).assign(image=row.id))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.lvc import learnt_seeds
-from excel_core.cams.pseudo_labels import refine_labels
+from excel_core.cams.pseudo_labels import label_steps
+from excel_core.cams.seeds import CamBatch, learnt_cams, static_cams
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
@@ -127,13 +127,12 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Se
     logits = segment_multi_scale(cam_model, voc.segmenter, image, voc.run.predict)
     coco_logits = segment_multi_scale(coco.cam_model, coco.segmenter, image, coco.run.predict)
 
-    encoded = cam_model.encode(network_input, refine.affinity.layers, whole=False)
-    static, attention = cam_model.cams(encoded)[0], cam_model.attention(encoded.path, refine)[0]
-    learnt = learnt_seeds(cam_model, voc.segmenter, network_input, refine, voc.run.dynamic.mirror)
+    static = static_cams(cam_model, network_input, refine)
+    learnt = learnt_cams(cam_model, voc.segmenter, network_input, refine, voc.run.dynamic.mirror)
 
-    def after_par(cams: Tensor, attention: Tensor) -> Tensor:
+    def after_par(seeds: CamBatch) -> Tensor:
         without_crf = refine.model_copy(update={"crf": refine.crf.model_copy(update={"enabled": False})})
-        steps = refine_labels(image, network_input[0], classes, cams[list(classes)], attention, without_crf)
+        steps = label_steps(image, classes, seeds.refined_maps(0, image, without_crf, classes), without_crf)
         return torch.from_numpy(steps["par"])
 
     return {
@@ -141,9 +140,9 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Se
         "voc_ms_labels": logits.argmax(dim=0).to(torch.uint8),
         "voc_ms_logits_mean": logits.mean(dim=(1, 2)),
         "coco_ms_labels": coco_logits.argmax(dim=0).to(torch.uint8),
-        "static_par": after_par(static, attention),
+        "static_par": after_par(static),
         "lvc_flip_cams": learnt.cams[0],
-        "lvc_flip_par": after_par(learnt.cams[0], learnt.attention[0]),
+        "lvc_flip_par": after_par(learnt),
     }
 
 

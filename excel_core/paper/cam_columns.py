@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RefineSpec
 from excel_core.models.segmenter import Segmenter
 
@@ -42,7 +42,7 @@ def cam_columns(
     cam_model: CamModel, plain: Tensor, segmenter: Segmenter, image: Tensor, class_index: int, refine: RefineSpec, mirror: bool
 ) -> CamColumns:
     """vision: the run's, with its texts; plain (C+Z, D): its unit texts without enrichment; image (1, 3, S, S) network input →
-    the CAMs of one class, 0-based (methods 2, 3 and 5). `refine` and `mirror` as `learnt_seeds` takes them."""
+    the CAMs of one class, 0-based (methods 2, 3 and 5). `refine` and `mirror` as `learnt_cams` takes them."""
     spec, templates = cam_model.spec, plain.to(cam_model.text)
     attention = spec.calibration.attention
     original = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"attention": "qk"})})
@@ -53,7 +53,7 @@ def cam_columns(
 
     learnt = None
     if attention == "svc":
-        learnt = _one(learnt_seeds(cam_model, segmenter, image, refine, mirror).cams, class_index)
+        learnt = _one(learnt_cams(cam_model, segmenter, image, refine, mirror).cams, class_index)
     return CamColumns(
         original=static(replace(cam_model, text=templates, spec=original)),
         calibrated=None if attention == "qk" else static(replace(cam_model, text=templates)),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.lvc import learnt_activations
+from excel_core.cams.seeds import learnt_activations
 from excel_core.config import RefineSpec
 from excel_core.errors import SettingError
 from excel_core.models.calibration import relation_attention, relation_of

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.seeds import learnt_cams
 from excel_core.config import CamSpec, KnowledgeSpec, RefineSpec
 from excel_core.errors import SettingError
 from excel_core.models.calibration import calibrated_features, relation_of
@@ -46,7 +46,7 @@ def test_each_column_adds_a_step(small_clip, segmenter, image_batch):
     np.testing.assert_allclose(columns.enriched, cam_model.cams(cam_model.encode(one))[0, 1], atol=1e-6)
     for mirror in (True, False):
         found = cam_columns(cam_model, plain, segmenter, one, 1, REFINE, mirror).learnt
-        np.testing.assert_array_equal(found, learnt_seeds(cam_model, segmenter, one, REFINE, mirror).cams[0, 1])
+        np.testing.assert_array_equal(found, learnt_cams(cam_model, segmenter, one, REFINE, mirror).cams[0, 1])
     different = [columns.original, columns.calibrated, columns.enriched, columns.learnt]
     assert all(np.abs(a - b).max() > 0.01 for a, b in pairwise(different))
     assert columns.static is columns.enriched

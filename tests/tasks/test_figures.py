@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import tasks.figures
-from excel_core.cams.lvc import learnt_seeds
+from excel_core.cams.seeds import learnt_cams
 from excel_core.config.presets import with_settings
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import DataError, MaskLeakError, SettingError
@@ -73,7 +73,7 @@ def test_the_last_column_is_what_the_stage_dynamic_makes(work):
     plain = read_knowledge(work.input(tasks.figures.PLAIN) / "knowledge.zarr").knowledge
     mirror = work.run.dynamic.mirror
     columns = cam_columns(cam_model, plain.text, segmenter, image, row.classes[0], work.run.refine, mirror)
-    seeds = learnt_seeds(cam_model, segmenter, image, work.run.refine, mirror)
+    seeds = learnt_cams(cam_model, segmenter, image, work.run.refine, mirror)
     np.testing.assert_array_equal(columns.learnt, seeds.cams[0, row.classes[0]].detach().numpy())
     assert np.abs(columns.learnt - columns.enriched).max() > 0.01
     own = read_knowledge(work.input("knowledge") / "knowledge.zarr").knowledge

@@ -1,0 +1,119 @@
+"""CAM seeds of photos: static (SVC), or with the learnt calibration (LVC). All that a stage needs from photos to CAMs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.cams.cam_model import CamModel, Encoded
+from excel_core.cams.pseudo_labels import refine_maps
+from excel_core.config import RefineSpec
+from excel_core.models.calibration import EncoderActivations, relation_of
+from excel_core.models.segmenter import Segmenter
+
+__all__ = ["CamBatch", "LearntActivations", "learnt_activations", "learnt_cams", "patch_attention", "static_cams"]
+
+Image = NDArray[np.uint8]
+Images = Sequence[Image] | Tensor  # (H, W, 3) uint8 RGB, each of its own size; or their network input (B, 3, S, S)
+
+
+@dataclass(frozen=True)
+class CamBatch:
+    """CAMs of B photos, and what refines them. Tensors are on the model's device.
+
+    network_input (B, 3, S, S) float32 normalised; cams (B, C, h, w) float32 in [0, 1] of all C classes; attention (B, M, M)
+    between the M = h*w patches, None where no refinement was asked for; activations: the encoder's, of B photos, or of 2 B
+    views where each photo is followed by its mirror.
+    """
+
+    network_input: Tensor
+    cams: Tensor
+    attention: Tensor | None
+    activations: EncoderActivations
+
+    def refined_maps(
+        self, index: int, image: Image, spec: RefineSpec, classes: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Refine the CAMs of one photo: number `index` of the batch, with its pixels `image` (H, W, 3) uint8.
+
+        Returns maps (K+1, H, W) by step, background first, of its K `classes`, or of all. ValueError where the batch has no
+        attention.
+        """
+        if self.attention is None:
+            raise ValueError("refined_maps: this batch has no attention; make it with refine=")
+        cams = self.cams[index] if classes is None else self.cams[index, list(classes)]
+        return refine_maps(image, self.network_input[index], cams, self.attention[index], spec)
+
+
+@dataclass(frozen=True)
+class LearntActivations:
+    """Views of photos: encoded, and the neck's features F_d (B', D_d, h, w). `together` is the number of views of a photo;
+    where it is 2, each photo is followed by its mirror."""
+
+    encoded: Encoded
+    features: Tensor
+    together: int
+
+
+def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None = None) -> CamBatch:
+    """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6). Attention is there with `refine` alone."""
+    network_input = _network_input(cam_model, images)
+    layers = 0 if refine is None else refine.affinity.layers
+    encoded = cam_model.encode(network_input, layers, whole=False)
+    cams = cam_model.cams(encoded).float()
+    attention = None if refine is None else cam_model.attention(encoded.path, refine)
+    return CamBatch(network_input, cams, attention, encoded.path)
+
+
+def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refine: RefineSpec, mirror: bool) -> CamBatch:
+    """B images, or their network input → CamBatch with the learnt relation (eqs. 8-10; method 5). A photo's result depends on
+    no other photo of the batch.
+
+    With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
+    attention is the unmirrored photo's, under its own relation.
+    """
+    network_input = _network_input(cam_model, images)
+    views = learnt_activations(cam_model, segmenter, network_input, refine.affinity.layers, mirror)
+    encoded, features, together = views.encoded, views.features, views.together
+    calibration = cam_model.spec.calibration
+    cams = cam_model.cams(encoded, relation_of(features, calibration, together)).float()
+    if mirror:
+        pair = cams.unflatten(0, (-1, 2))
+        cams = _from_zero(torch.maximum(pair[:, 0], pair[:, 1].flip(-1)))
+    # As published: the affinity looks at the photo alone, so the mean of its relation is over that photo, not over the pair.
+    relation = relation_of(features[::together], calibration, together=1)
+    attention = cam_model.attention(_every(encoded.path, together), refine, relation)
+    return CamBatch(network_input, cams, attention, encoded.path)
+
+
+def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSpec) -> Tensor:
+    """network input (B, 3, S, S) → the attention (B, M, M) of `static_cams`, where CAMs are there already."""
+    return cam_model.attention(cam_model.encode_for_attention(network_input, refine.affinity.layers), refine)
+
+
+def learnt_activations(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, layers: int, mirror: bool
+) -> LearntActivations:
+    """network input (B, 3, S, S) → LearntActivations of B' = B views, or 2 B with `mirror`; the last `layers` q-k attentions
+    are kept."""
+    views = torch.stack([network_input, network_input.flip(-1)], dim=1).flatten(0, 1) if mirror else network_input
+    encoded = cam_model.encode(views, layers)
+    return LearntActivations(encoded, segmenter(cam_model.layers(encoded), encoded.path.grid).features, 2 if mirror else 1)
+
+
+def _network_input(cam_model: CamModel, images: Images) -> Tensor:
+    return images if isinstance(images, Tensor) else cam_model.prepare(images)
+
+
+def _from_zero(cams: Tensor) -> Tensor:
+    """Each map minus its minimum, then divided by its maximum plus 1e-5, as published."""
+    above = cams - cams.amin(dim=(-2, -1), keepdim=True)
+    return above / (above.amax(dim=(-2, -1), keepdim=True) + 1e-5)
+
+
+def _every(activations: EncoderActivations, step: int) -> EncoderActivations:
+    """The activations with the attention of every `step`-th view alone; `CamModel.attention` needs nothing else of them."""
+    return replace(activations, attention=activations.attention[:, ::step])
