@@ -37,7 +37,7 @@ Files are written under a temporary name and renamed, so a reader never meets ha
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ from numpy.typing import NDArray
 
 from excel_core.errors import StoreError
 from excel_core.files import written_then_renamed
-from excel_core.text.knowledge import Knowledge
+from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 __all__ = [
-    "CamReader", "KnowledgeStore", "join_cams", "read_counts", "read_knowledge", "read_manifest", "write_cams", "write_counts",
+    "CamReader", "join_cams", "read_counts", "read_knowledge", "read_manifest", "write_cams", "write_counts",
     "write_knowledge", "write_manifest",
 ]  # fmt: skip
 
@@ -73,32 +73,22 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return manifest
 
 
-@dataclass(frozen=True)
-class KnowledgeStore:
-    """A knowledge base with its words: `knowledge` arrays, class names (C), background prompts (Z), texts (n*C)."""
-
-    knowledge: Knowledge
-    class_names: tuple[str, ...]
-    background: tuple[str, ...]
-    texts: tuple[str, ...]
-
-
-def write_knowledge(path: Path, store: KnowledgeStore) -> None:
+def write_knowledge(path: Path, base: KnowledgeBase) -> None:
     """Write `knowledge.zarr`; `path` must not exist yet (stages fill an empty folder)."""
     import zarr
 
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update(
         format=KNOWLEDGE_FORMAT,
-        class_names=list(store.class_names),
-        background=list(store.background),
-        texts=list(store.texts),
+        class_names=list(base.class_names),
+        background=list(base.background),
+        texts=list(base.texts),
     )
-    for name, array in asdict(store.knowledge).items():
+    for name, array in asdict(base.knowledge).items():
         group.create_array(name, data=array.numpy(), dimension_names=(name, "joint"))
 
 
-def read_knowledge(path: Path) -> KnowledgeStore:
+def read_knowledge(path: Path) -> KnowledgeBase:
     """Read `knowledge.zarr`, checking that its parts fit each other."""
     group = _open_zarr(path, KNOWLEDGE_FORMAT, "knowledge")
     parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "templates", "attributes", "descriptions")}
@@ -108,7 +98,7 @@ def read_knowledge(path: Path) -> KnowledgeStore:
             f"{path}: 'text' must have {len(names) + len(background)} rows and 'descriptions' {len(texts)}, got "
             f"{len(parts['text'])} and {len(parts['descriptions'])}; rerun knowledge"
         )
-    return KnowledgeStore(Knowledge(**parts), names, background, texts)
+    return KnowledgeBase(Knowledge(**parts), names, background, texts)
 
 
 def write_cams(

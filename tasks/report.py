@@ -19,8 +19,8 @@ from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import SettingError
 from excel_core.evaluation.metrics import confusion_of_counts
 from excel_core.files import read_json
-from excel_core.stores import CamReader, KnowledgeStore, read_counts
-from excel_core.text.knowledge import attribute_weights, nearest_descriptions
+from excel_core.stores import CamReader, read_counts
+from excel_core.text.knowledge import KnowledgeBase, attribute_weights, nearest_descriptions
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker
 from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
@@ -124,7 +124,7 @@ def _truth(work: Work, split: str, image: str) -> Any:
     return load_labels_png(path) if path.is_file() else None
 
 
-def _attributes(store: KnowledgeStore, run: RunSpec) -> list[AttributeRow]:
+def _attributes(store: KnowledgeBase, run: RunSpec) -> list[AttributeRow]:
     knowledge, names = store.knowledge, store.class_names
     if not len(knowledge.attributes):
         return []
@@ -155,7 +155,7 @@ def _confusion(work: Work, metrics: dict[str, Any], classes: int) -> dict[str, N
     return {key: confusion_of_counts(counts[counts["result"] == key], classes) for key in metrics["results"]}
 
 
-def _knowledge_map(store: KnowledgeStore) -> KnowledgeMap:
+def _knowledge_map(store: KnowledgeBase) -> KnowledgeMap:
     """Descriptions, attributes and T_c on the two principal axes of the descriptions."""
     knowledge, classes = store.knowledge, len(store.class_names)
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())

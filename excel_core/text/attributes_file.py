@@ -17,12 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
-from excel_core.files import first_words, is_plain, load_tensors
+from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 
-__all__ = ["load_attributes"]
+__all__ = ["load_attributes", "ready_attributes", "used_attributes_file"]
 
 FIELD = "knowledge.attributes_file"
+
+
+def used_attributes_file(spec: KnowledgeSpec) -> Path | None:
+    """The spec's file of ready attributes, where its mode uses one."""
+    return Path(spec.attributes_file) if spec.attributes_file and spec.mode == "attributes" else None
+
+
+def ready_attributes(spec: KnowledgeSpec, width: int) -> Tensor | None:
+    """Attributes (A, D) of the spec's file, D = `width`; None where k-means makes them, or there are none. SettingError for a
+    file that cannot be used."""
+    path = used_attributes_file(spec)
+    return load_attributes(path, width) if path else None
 
 
 def load_attributes(path: Path, width: int) -> Tensor:
@@ -37,9 +50,9 @@ def load_attributes(path: Path, width: int) -> Tensor:
     try:
         content = READERS[kind](path)
     except Exception as error:  # torch, NumPy and safetensors raise many kinds; all mean an unreadable file
-        why = first_words(error)
+        why = first_sentence(error)
         raise SettingError(f"{FIELD}: {path}: not readable as a {kind} file ({why}); give another file") from None
-    if not is_plain(content) or content.ndim != 2 or not content.is_floating_point():
+    if not is_dense_tensor(content) or content.ndim != 2 or not content.is_floating_point():
         raise SettingError(f"{FIELD}: {path}: expected one matrix of real numbers, got {_kind(content)}")
     if width not in content.shape or not content.numel():
         shape = " × ".join(map(str, content.shape))
@@ -75,7 +88,7 @@ READERS: dict[str, Callable[[Path], Any]] = {".pth": _torch, ".pt": _torch, ".np
 
 def _kind(content: Any) -> str:
     if isinstance(content, Tensor):
-        odd = "" if is_plain(content) else "sparse, quantised or absent numbers, "
+        odd = "" if is_dense_tensor(content) else "sparse, quantised or absent numbers, "
         return f"{odd}{str(content.dtype).removeprefix('torch.')} of shape {tuple(content.shape)}"
     if isinstance(content, dict):
         return f"{len(content)} tensors: {', '.join(sorted(map(str, content))[:3])}"

@@ -6,6 +6,7 @@ class_provenance  may be left out: class → name → text, e.g. the model that 
 classes           class → list of at least n texts (form.py), no two the same but for case
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ class Descriptions:
     texts: dict[str, tuple[str, ...]]
     provenance: dict[str, str]
     class_provenance: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def in_class_order(self, class_names: Sequence[str]) -> tuple[str, ...]:
+        """The texts of the named classes, class by class; a class without descriptions adds none."""
+        return tuple(text for name in class_names for text in self.texts.get(name, ()))
 
     def document(self) -> dict[str, Any]:
         """What the file holds, as plain data; `load_descriptions` reads it back."""

@@ -1,5 +1,6 @@
-"""Descriptions → attributes → enriched class texts T_c: text semantic enrichment (ExCEL eqs. 2-4)."""
+"""The knowledge base: descriptions → attributes → enriched class texts T_c, text semantic enrichment (ExCEL eqs. 2-4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,17 @@ from torch import Tensor
 
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
+from excel_core.models.clip import FrozenClip
+from excel_core.text.attributes_file import ready_attributes
+from excel_core.text.embeddings import TextEmbeddings
+from excel_core.text.prompts import PromptSet
 
 __all__ = [
-    "Knowledge", "attribute_weights", "build_knowledge", "class_means", "cluster_attributes", "dropped_attributes", "enrich",
-    "nearest_descriptions",
+    "Knowledge", "KnowledgeBase", "attribute_weights", "build_knowledge", "build_knowledge_base", "class_means",
+    "cluster_attributes", "dropped_attributes", "enrich", "nearest_descriptions",
 ]  # fmt: skip
 
-MOST = 112  # attributes where their number is left open
+MAX_ATTRIBUTES = 112  # where their number is left open
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,29 @@ class Knowledge:
     templates: Tensor
     attributes: Tensor
     descriptions: Tensor
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """Knowledge with its words: class names (C), background prompts (Z), and the texts of the descriptions (n*C)."""
+
+    knowledge: Knowledge
+    class_names: tuple[str, ...]
+    background: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def build_knowledge_base(
+    prompts: PromptSet, texts: Sequence[str], spec: KnowledgeSpec, clip: FrozenClip, embeddings: TextEmbeddings
+) -> KnowledgeBase:
+    """The knowledge base of a class set. `texts` are its descriptions, class by class, as many of each class where the mode
+    takes means of a class; perhaps none. SettingError where `spec` does not fit them, or names a file that cannot be used."""
+    templates = embeddings.encode(clip, prompts.templates())
+    background = embeddings.encode(clip, prompts.background_templates())
+    descriptions = embeddings.encode(clip, texts) if texts else templates[:0]
+    attributes = ready_attributes(spec, templates.shape[1])
+    knowledge = build_knowledge(templates, background, descriptions, spec, attributes)
+    return KnowledgeBase(knowledge, prompts.class_names, prompts.background, tuple(texts))
 
 
 def build_knowledge(
@@ -60,7 +88,7 @@ def class_means(descriptions: Tensor, classes: int) -> Tensor:
 def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
     """descriptions (n*C, D) unit rows → k-means centroids (A, D), deliberately not re-normalised (method 1)."""
     count = len(np.unique(descriptions.numpy(), axis=0))
-    clusters = spec.attributes or min(MOST, max(1, count // 4))
+    clusters = spec.attributes or min(MAX_ATTRIBUTES, max(1, count // 4))
     if clusters > count:
         raise SettingError(
             f"knowledge.attributes={clusters} needs at least as many distinct descriptions, got {count}; "

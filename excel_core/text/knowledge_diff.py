@@ -9,8 +9,7 @@ from torch import Tensor
 
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
-from excel_core.stores import KnowledgeStore
-from excel_core.text.knowledge import attribute_weights, nearest_descriptions
+from excel_core.text.knowledge import KnowledgeBase, attribute_weights, nearest_descriptions
 
 __all__ = ["ClassChange", "Weighed", "compare_knowledge"]
 
@@ -22,7 +21,7 @@ SAME = 0.95  # cosine from which two attributes of different bases are taken for
 class Weighed:
     """A knowledge base with the spec that weighed its attributes."""
 
-    store: KnowledgeStore
+    store: KnowledgeBase
     spec: KnowledgeSpec
 
 
@@ -83,7 +82,7 @@ def _matched(a: Tensor, b: Tensor) -> dict[int, int]:
     return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if cosine[i, j] >= SAME}
 
 
-def _texts(store: KnowledgeStore) -> dict[str, tuple[str, ...]]:
+def _texts(store: KnowledgeBase) -> dict[str, tuple[str, ...]]:
     each = len(store.texts) // len(store.class_names)
     return {name: store.texts[i * each : (i + 1) * each] for i, name in enumerate(store.class_names)}
 
@@ -97,14 +96,14 @@ def _heaviest(found: Weighed, count: int) -> dict[str, list[int]]:
     return dict(zip(found.store.class_names, index[:, :count].tolist(), strict=True))
 
 
-def _names(store: KnowledgeStore) -> list[Named]:
+def _names(store: KnowledgeBase) -> list[Named]:
     if not len(store.knowledge.attributes):
         return []
     each = len(store.texts) // len(store.class_names)
     return [(store.class_names[i // each], store.texts[i]) for i in nearest_descriptions(store.knowledge, 1)[:, 0].tolist()]
 
 
-def _cosine(a: KnowledgeStore, b: KnowledgeStore, name: str) -> float | None:
+def _cosine(a: KnowledgeBase, b: KnowledgeBase, name: str) -> float | None:
     if name not in a.class_names or name not in b.class_names:
         return None
     old, new = (store.knowledge.text[store.class_names.index(name)].double() for store in (a, b))

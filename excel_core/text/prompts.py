@@ -44,8 +44,15 @@ class PromptSet:
     classes: tuple[ClassPrompt, ...]
     background: tuple[str, ...]  # never enriched, appended after the classes
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PromptSet":
+        """The class set whose `dataclasses.asdict` is `values`, perhaps by way of JSON."""
+        classes = tuple(ClassPrompt(**entry) for entry in values["classes"])
+        return cls(values["name"], values["template"], classes, tuple(values["background"]))
+
     @property
     def class_names(self) -> tuple[str, ...]:
+        """The names, in class order."""
         return tuple(c.name for c in self.classes)
 
     def templates(self) -> list[str]:

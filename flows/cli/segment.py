@@ -36,19 +36,19 @@ def segment(
 ) -> None:
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
     segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
-    from tasks.photos.photo_sight import parse_classes
+    from excel_core.prediction.predictors import parse_classes
     from tasks.photos.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
     _check_together(weights, clip is not None, bool(method or settings), multi_scale or crf)
     found = photos_of(photos, out, force)
     if weights is None:
-        sight = _training_free(names, clip, device, method, settings or [], store)
+        predictor = _training_free(names, clip, device, method, settings or [], store)
     else:
-        sight = _trained(weights, names, clip, device, store, multi_scale, crf)
-    for note in sight.notes:
+        predictor = _trained(weights, names, clip, device, store, multi_scale, crf)
+    for note in predictor.notes:
         print(note)
-    results = segment_photos(found, sight, out, side, steps)
+    results = segment_photos(found, predictor, out, side, steps)
     _show(results, out)
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
 
@@ -77,21 +77,22 @@ def _training_free(
     from flows.local.state import store_folder
     from flows.settings import check_device, make_run
     from tasks.engine.stage import RunEnvironment
-    from tasks.photos.photo_sight import training_free_predictor
+    from tasks.photos.trained import training_free
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
     run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": DATA_CLASSES}})
-    return training_free_predictor(names, run, RunEnvironment(store=store_folder(text(store)), device=check_device(device)))
+    return training_free(names, run, RunEnvironment(store=store_folder(text(store)), device=check_device(device)))
 
 
 def _trained(
     weights: str, names: tuple[str, ...], clip: str | None, device: str, store: Path | None, multi_scale: bool, crf: bool
 ) -> Any:
+    from excel_core.prediction.predictors import trained_predictor
     from flows.local.state import store_folder
     from flows.settings import check_device
-    from tasks.photos.photo_sight import find_segmenter, trained_predictor
+    from tasks.photos.trained import find_segmenter
 
     trained = find_segmenter(weights, store_folder(text(store)), check_device(device), clip)
     return trained_predictor(trained, names, multi_scale, crf)

@@ -15,7 +15,7 @@ from excel_core.text.knowledge_diff import ClassChange, Weighed, compare_knowled
 from excel_core.text.prompts import PromptSet, load_prompts
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
-from tasks.knowledge import knowledge_base, prompt_set
+from tasks.knowledge import knowledge_base
 
 __all__ = ["PromptsDiff", "check_prompts", "diff_prompts", "is_file"]
 
@@ -75,7 +75,7 @@ def _classes_of(path: Path, classes: str | None) -> PromptSet:
     if classes is not None:
         return load_prompts(prompts_file(classes))
     if (path.parent / "prompts.json").is_file():
-        return prompt_set(read_json(path.parent / "prompts.json"))
+        return PromptSet.from_dict(read_json(path.parent / "prompts.json"))
     beside = path.with_suffix(".yaml")
     bundled = PROMPTS_FOLDER / f"{path.stem}.yaml"
     if beside.is_file() or (path.resolve().parent == (PROMPTS_FOLDER / "descriptions").resolve() and bundled.is_file()):

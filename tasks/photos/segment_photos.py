@@ -20,8 +20,8 @@ from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import ImageError, SettingError
 from excel_core.files import write_json, written_then_renamed
 from excel_core.prediction.photos import Photo, enlarge_labels, find_photos
+from excel_core.prediction.predictors import Predictor
 from tasks.engine.progress import Counter, track
-from tasks.photos.photo_sight import Predictor
 
 __all__ = ["Result", "photos_of", "segment_photos"]
 
@@ -64,7 +64,7 @@ def photos_of(places: Sequence[Path], out: Path, force: bool) -> list[Photo]:
     return photos
 
 
-def segment_photos(photos: Sequence[Photo], sight: Predictor, out: Path, side: int, steps: bool = False) -> list[Result]:
+def segment_photos(photos: Sequence[Photo], predictor: Predictor, out: Path, side: int, steps: bool = False) -> list[Result]:
     """Segment each photo, computed at no more than `side` pixels a side, and write its files and photos.json. A photo that
     cannot be read is skipped with its reason."""
     try:
@@ -72,19 +72,19 @@ def segment_photos(photos: Sequence[Photo], sight: Predictor, out: Path, side: i
     except OSError as error:
         raise SettingError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
     with Counter("segment", len(photos)):
-        results = [_segmented(photo, sight, out, side, steps) for photo in track(photos)]
-    about = {"format": PHOTOS_FORMAT, "class_names": list(sight.class_names), "notes": list(sight.notes)}
+        results = [_segmented(photo, predictor, out, side, steps) for photo in track(photos)]
+    about = {"format": PHOTOS_FORMAT, "class_names": list(predictor.class_names), "notes": list(predictor.notes)}
     write_json(out / SUMMARY, about | {"photos": [result.to_json() for result in results]})
     return results
 
 
-def _segmented(photo: Photo, sight: Predictor, out: Path, side: int, steps: bool) -> Result:
+def _segmented(photo: Photo, predictor: Predictor, out: Path, side: int, steps: bool) -> Result:
     try:
         image = DecodeOptions(upright=True).read(photo.path)
     except ImageError as error:
         return Result(photo.path, error=str(error))
-    size, names = image.shape[:2], sight.class_names
-    maps = {step: enlarge_labels(labels, size) for step, labels in sight.see(shrink_image(image, side)).items()}
+    size, names = image.shape[:2], predictor.class_names
+    maps = {step: enlarge_labels(labels, size) for step, labels in predictor.predict(shrink_image(image, side)).items()}
     labels = list(maps.values())[-1]
     mask, overlay, stepped = (out / f"{photo.name}{ending}" for ending in ENDINGS)
     save_labels_png(mask, labels)

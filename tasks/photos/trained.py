@@ -3,17 +3,49 @@
 from pathlib import Path
 
 from excel_core.cams.cam_model import CamModel
+from excel_core.config import RunSpec
 from excel_core.errors import ModelError, StoreError
 from excel_core.models.checkpoints import Architecture, load_segmenter
-from excel_core.prediction.trained_segmenter import TrainedSegmenter
+from excel_core.models.published_checkpoint import is_published, read_published
+from excel_core.prediction.predictors import Predictor, published_run, published_trained_segmenter, training_free_predictor
+from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable
 from excel_core.stores import read_knowledge
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.outputs import StageOutput, read_marker, read_output
+from tasks.engine.progress import say
 from tasks.engine.stage import RunEnvironment
-from tasks.history.run_record import RunRecord
-from tasks.inputs.cam_model import cached_clip
+from tasks.history.run_record import RunRecord, find_record
+from tasks.inputs.cam_model import cached_clip, text_embeddings
 
-__all__ = ["class_names", "run_segmenter", "sealed"]
+__all__ = ["class_names", "find_segmenter", "published_trained", "run_segmenter", "sealed", "training_free"]
+
+
+def training_free(names: tuple[str, ...], run: RunSpec, environment: RunEnvironment) -> Predictor:
+    """`training_free_predictor` with the environment's CLIP and the store's text embeddings."""
+    clip = cached_clip(run.clip.model, environment.device)
+    return training_free_predictor(names, run, clip, text_embeddings(run, environment))
+
+
+def find_segmenter(weights: str, store: Path, device: str, clip: str | None = None) -> TrainedSegmenter:
+    """`weights`: a file of `excel export --format safetensors`, a checkpoint of the published code, or else a run of the store.
+    `clip` names the CLIP of a checkpoint."""
+    path = Path(weights)
+    if is_published(path):
+        return published_trained(path, device, clip)
+    if path.suffix == ".safetensors" or path.is_file():
+        return load_portable(path, device)
+    return run_segmenter(find_record(store, weights), device)
+
+
+def published_trained(path: Path, device: str, clip_name: str | None) -> TrainedSegmenter:
+    """The segmenter of a published checkpoint. Says what it computes otherwise than the code that trained it."""
+    checkpoint = read_published(path)
+    run, names = published_run(checkpoint, clip_name)
+    clip = cached_clip(run.clip.model, device)
+    trained = published_trained_segmenter(checkpoint, names, run, clip)
+    for difference in checkpoint.differences(clip, run.cams):
+        say(f"{path.name}: trained otherwise: {difference}")
+    return trained
 
 
 def sealed(record: RunRecord, stage: str) -> StageOutput:

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from artifacts.prompts_diff import class_change_rows
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
-from excel_core.stores import KnowledgeStore
-from excel_core.text.knowledge import Knowledge, build_knowledge
+from excel_core.text.knowledge import Knowledge, KnowledgeBase, build_knowledge
 from excel_core.text.knowledge_diff import Weighed, compare_knowledge
 
 NAMES, EACH, WIDTH = ("cat", "dog", "bus"), 4, 16
@@ -27,7 +26,7 @@ def base(seed=0, names=NAMES, width=WIDTH, edit=()):
         descriptions[row] = F.normalize(torch.full((width,), 1.0) - 2 * descriptions[row], dim=0)
         texts[row] = texts[row].replace("is", "was")
     knowledge = build_knowledge(templates, background, descriptions, SPEC)
-    return Weighed(KnowledgeStore(knowledge, names, ("sky", "sea"), tuple(texts)), SPEC)
+    return Weighed(KnowledgeBase(knowledge, names, ("sky", "sea"), tuple(texts)), SPEC)
 
 
 def test_nothing_changed():

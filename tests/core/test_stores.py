@@ -8,8 +8,8 @@ import torch
 
 from excel_core.errors import StoreError
 from excel_core.files import read_json, write_json, written_then_renamed
-from excel_core.stores import CamReader, KnowledgeStore, join_cams, read_knowledge, write_cams, write_knowledge
-from excel_core.text.knowledge import Knowledge
+from excel_core.stores import CamReader, join_cams, read_knowledge, write_cams, write_knowledge
+from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 
 def test_cams_round_trip_over_several_shards(tmp_path):
@@ -50,12 +50,12 @@ def test_attention_is_kept_beside_cams(tmp_path):
 
 def test_knowledge_round_trip_and_misfit(tmp_path):
     knowledge = Knowledge(torch.rand(5, 4), torch.rand(3, 4), torch.rand(2, 4), torch.rand(6, 4))
-    store = KnowledgeStore(knowledge, ("dog", "cat", "cow"), ("sky", "sea"), tuple("abcdef"))
+    store = KnowledgeBase(knowledge, ("dog", "cat", "cow"), ("sky", "sea"), tuple("abcdef"))
     write_knowledge(tmp_path / "k.zarr", store)
     back = read_knowledge(tmp_path / "k.zarr")
     assert back.class_names == store.class_names and back.texts == store.texts
     torch.testing.assert_close(back.knowledge.text, knowledge.text)
-    write_knowledge(tmp_path / "bad.zarr", KnowledgeStore(knowledge, ("dog",), (), tuple("abcdef")))
+    write_knowledge(tmp_path / "bad.zarr", KnowledgeBase(knowledge, ("dog",), (), tuple("abcdef")))
     with pytest.raises(StoreError, match="'text' must have 1 rows .*got 5.*rerun knowledge"):
         read_knowledge(tmp_path / "bad.zarr")
     with pytest.raises(StoreError, match="rerun knowledge"):

@@ -12,13 +12,13 @@ from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import usable
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import ModelError, SettingError, StoreError
+from excel_core.prediction.predictors import parse_classes, trained_predictor
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.photos.export import Wanted, chosen_maps, export_run
-from tasks.photos.photo_sight import find_segmenter, parse_classes, trained_predictor, training_free_predictor
 from tasks.photos.segment_photos import photos_of, segment_photos
-from tasks.photos.trained import run_segmenter
+from tasks.photos.trained import find_segmenter, run_segmenter, training_free
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def photos(chain):
 def test_the_file_predicts_what_the_run_predicted(chain, portable, record, photos, variant):
     outputs, place = chain
     trained, own = find_segmenter(str(portable), place.store, "cpu"), run_segmenter(record, "cpu")
-    sight = trained_predictor(trained, (), variant != "single_scale", variant.endswith("crf"))
+    predictor = trained_predictor(trained, (), variant != "single_scale", variant.endswith("crf"))
     for name, path in photos.items():
         image = read_image(path)
         multi_scale = variant != "single_scale"
         assert torch.equal(trained.segment(image, multi_scale), own.segment(image, multi_scale))
         wanted = load_labels_png(outputs["predict"].folder / variant / "held_out_1" / f"{name}.png")
-        assert np.array_equal(list(sight.see(image).values())[-1], wanted)
+        assert np.array_equal(list(predictor.predict(image).values())[-1], wanted)
 
 
 def test_segmentation_is_exported_by_default_and_its_best_variant(chain, record, photos, tmp_path):
@@ -155,7 +155,7 @@ def test_named_classes_restrict_the_segmenter(chain, portable, photos):
     image = read_image(next(iter(photos.values())))
     logits = trained.segment(image)
     index = trained.class_names.index("fish") + 1
-    labels = trained_predictor(trained, ("Fish",), False, False).see(image)["segmenter"]
+    labels = trained_predictor(trained, ("Fish",), False, False).predict(image)["segmenter"]
     assert np.array_equal(labels, np.where((logits[index] > logits[0]).numpy(), index, 0))
     with pytest.raises(SettingError, match="know no 'unicorn'; their classes: house, tree"):
         trained_predictor(trained, ("unicorn",), False, False)
@@ -163,15 +163,15 @@ def test_named_classes_restrict_the_segmenter(chain, portable, photos):
 
 def test_without_training_each_named_class_competes(small_run, photos, tmp_path):
     place = RunEnvironment(store=tmp_path / "store")
-    with_descriptions = training_free_predictor(("dog", "unicorn"), small_run, place)
+    with_descriptions = training_free(("dog", "unicorn"), small_run, place)
     assert "no descriptions of unicorn" in with_descriptions.notes[0] and "other classes" in with_descriptions.notes[0]
-    alone = training_free_predictor(("unicorn",), small_run, place)
+    alone = training_free(("unicorn",), small_run, place)
     assert "enriched by nothing" in alone.notes[0]
-    assert training_free_predictor(("dog",), small_run, place).notes == ()
-    steps = with_descriptions.see(read_image(next(iter(photos.values()))))
+    assert training_free(("dog",), small_run, place).notes == ()
+    steps = with_descriptions.predict(read_image(next(iter(photos.values()))))
     assert list(steps) == ["raw", "affinity", "par", "crf"] and set(np.unique(steps["raw"])) == {0, 1, 2}
     texts = {path.name for path in (place.store / "texts").rglob("*.npy")}
-    training_free_predictor(("dog", "unicorn"), small_run, place)
+    training_free(("dog", "unicorn"), small_run, place)
     assert {path.name for path in (place.store / "texts").rglob("*.npy")} == texts  # kept, not encoded again
 
 
@@ -195,10 +195,10 @@ def test_photos_become_files_and_bad_ones_a_reason(chain, portable, photos, tmp_
     lying = Image.open(next(iter(photos.values()))).resize((200, 90))
     lying.save(tmp_path / "phone.jpg", exif=exif)
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
-    sight = trained_predictor(find_segmenter(str(portable), place.store, "cpu"), (), False, False)
+    predictor = trained_predictor(find_segmenter(str(portable), place.store, "cpu"), (), False, False)
     out = tmp_path / "out"
     found = photos_of([tmp_path], out, force=False)
-    bad, phone = segment_photos(found, sight, out, side=100, steps=True)
+    bad, phone = segment_photos(found, predictor, out, side=100, steps=True)
     assert bad.error.startswith("bad.jpg: ") and not bad.files
     assert phone.size == (200, 90)  # upright
     assert load_labels_png(out / "phone.png").shape == (200, 90)

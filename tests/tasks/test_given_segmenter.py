@@ -22,7 +22,7 @@ from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.inputs.given_segmenter import check_given_segmenter
 from tasks.photos.export import Wanted, export_run
-from tasks.photos.published_sight import published_trained
+from tasks.photos.trained import published_trained
 from tasks.report import build_view
 from tests.core.published_toys import published_state, seeded_segmenter
 

@@ -22,7 +22,7 @@ from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
 from tasks.inputs.cam_model import text_embeddings
-from tasks.photos.photo_sight import training_free_predictor
+from tasks.photos.trained import training_free
 from tasks.report import attributes_are
 from tests.conftest import ROOT, SHARED
 
@@ -149,9 +149,9 @@ def test_single_photos_take_both_files(files, tmp_path):
 
     def see(*settings):
         run = make_run("voc", "reference", [*few, *settings], "excel-tiny")
-        sight = training_free_predictor(("kite", "zebra"), run, files.place)
-        assert sight.see(image)["affinity"].shape == (48, 64)
-        return sight.notes
+        predictor = training_free(("kite", "zebra"), run, files.place)
+        assert predictor.predict(image)["affinity"].shape == (48, 64)
+        return predictor.notes
 
     assert see("knowledge.attributes=null", "describe.n=4") == ()
     (note,) = see(*files.from_file)

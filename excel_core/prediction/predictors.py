@@ -1,0 +1,173 @@
+"""Predictors of single photos: a frozen CLIP with class names alone, or a trained segmenter, also one of the published code."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.cams.cam_model import CamModel
+from excel_core.cams.pseudo_labels import refine_labels
+from excel_core.config import KnowledgeSpec, RunSpec
+from excel_core.config.presets import preset, with_settings
+from excel_core.errors import ModelError, SettingError
+from excel_core.models.clip import FrozenClip
+from excel_core.models.published_checkpoint import PublishedCheckpoint
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
+from excel_core.text.attributes_file import used_attributes_file
+from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, given_descriptions, known_descriptions, named_classes
+from excel_core.text.embeddings import TextEmbeddings
+from excel_core.text.knowledge import build_knowledge_base
+from excel_core.text.prompts import PromptSet
+
+__all__ = [
+    "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
+    "training_free_predictor",
+]  # fmt: skip
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+MAX_CLASSES = 254  # label 255 is ignore
+MIN_DESCRIPTIONS_PER_ATTRIBUTE = 4  # so that k-means has something to average
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """`predict(image)`: image (H, W, 3) uint8 RGB → label maps (H, W) uint8 by step, the last one the result: 0 background,
+    i + 1 class i of `class_names`. `notes`: what the user should know."""
+
+    class_names: tuple[str, ...]
+    predict: Callable[[Image], dict[str, Labels]]
+    notes: tuple[str, ...] = ()
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """`dog, potted plant` → class names in order. SettingError for no name, too many, or one that is given twice."""
+    names = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
+    if not names or len(names) > MAX_CLASSES:
+        raise SettingError(f"--classes {text!r}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
+    before: set[str] = set()
+    for name in names:
+        if name.casefold() in before:
+            raise SettingError(f"--classes {text!r}: {name!r} is given twice")
+        before.add(name.casefold())
+    odd = [name for name in names if not name.isprintable() or "{" in name or "}" in name]
+    if odd:
+        raise SettingError(f"--classes {text!r}: {odd[0]!r} is no class name")
+    return names
+
+
+def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenClip, embeddings: TextEmbeddings) -> Predictor:
+    """CAMs of all the named classes, refined as `run` says. Every photo is taken to show each of them.
+
+    SettingError where `run` needs descriptions that a class does not have, or names a file that cannot be used.
+    """
+    prompts = named_classes(names)
+    descriptions = _descriptions(prompts, run)
+    texts = [text for name in names for text in descriptions.get(name, ())]
+    missing = [name for name in names if name not in descriptions]
+    spec = _fitted_spec(run.knowledge, len(set(texts)))
+    if missing and spec.mode in ("class_means", "own_descriptions"):
+        raise SettingError(
+            f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
+        )
+    base = build_knowledge_base(prompts, texts, spec, clip, embeddings)
+    cam_model = CamModel(clip, base.knowledge.text.to(clip.device), len(names), run.cams)
+
+    @torch.inference_mode()
+    def predict(image: Image) -> dict[str, Labels]:
+        network_input = cam_model.prepare([image])
+        encoded = cam_model.encode(network_input, run.refine.affinity.layers, with_patch_tokens=False)
+        cams, attention = cam_model.cams(encoded).float(), cam_model.attention(encoded.activations, run.refine)
+        return refine_labels(image, network_input[0], range(len(names)), cams[0], attention[0], run.refine)
+
+    return Predictor(names, predict, _notes(missing, bool(texts), run))
+
+
+def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, ...]]:
+    """describe.n descriptions of each class that has any in describe.file, or else among the bundled ones."""
+    if run.describe.provider != "file":
+        return known_descriptions(prompts.class_names, run.describe.n)
+    given = given_descriptions(run.describe)
+    keys = given.keys(prompts)
+    known = replace(prompts, classes=tuple(prompt for prompt in prompts.classes if prompt.name in keys))
+    return given.described(known, run.describe.n).texts
+
+
+def _fitted_spec(spec: KnowledgeSpec, distinct_descriptions: int) -> KnowledgeSpec:
+    """`spec` with no more attributes than a quarter of the distinct descriptions; without descriptions, no enrichment. A file
+    of attributes needs no descriptions, and an open number (null) fits by itself."""
+    if spec.attributes_file is not None:
+        return spec
+    if not distinct_descriptions:
+        return spec.model_copy(update={"mode": "none"})
+    if spec.attributes is None:
+        return spec
+    max_attributes = max(1, distinct_descriptions // MIN_DESCRIPTIONS_PER_ATTRIBUTE)
+    return spec.model_copy(update={"attributes": min(spec.attributes, max_attributes)})
+
+
+def _notes(missing: Sequence[str], some_described: bool, run: RunSpec) -> tuple[str, ...]:
+    """Which classes have no descriptions, and what enriches their names instead."""
+    if not missing or run.knowledge.mode == "none":
+        return ()
+    source = f"are in {run.describe.file}" if run.describe.provider == "file" else "come with excel"
+    attributes = "the attributes of the other classes" if some_described else "nothing"
+    if used_attributes_file(run.knowledge) is not None:
+        attributes = f"the attributes of {run.knowledge.attributes_file}"
+    return (f"no descriptions of {', '.join(missing)} {source}: the name alone is used, enriched by {attributes}",)
+
+
+def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_scale: bool, crf: bool) -> Predictor:
+    """The segmenter's own prediction; with `names`, each pixel goes to background or the strongest of these classes."""
+    labels_by_name = {name.casefold(): index + 1 for index, name in enumerate(trained.class_names)}
+    unknown = [name for name in names if name.casefold() not in labels_by_name]
+    if unknown:
+        raise SettingError(f"--classes: these weights know no {unknown[0]!r}; their classes: {', '.join(trained.class_names)}")
+    if names:
+        channels = [0, *sorted(labels_by_name[name.casefold()] for name in names)]
+    else:
+        channels = list(range(len(trained.class_names) + 1))
+    label_values = np.array(channels, dtype=np.uint8)
+
+    @torch.inference_mode()
+    def predict(image: Image) -> dict[str, Labels]:
+        logits: Tensor = trained.segment(image, multi_scale)[channels]
+        steps = {"segmenter": label_values[logits.argmax(dim=0).cpu().numpy()]}
+        if crf:
+            steps["crf"] = label_values[trained.refine(image, logits).argmax(axis=0)]
+        return steps
+
+    notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
+    return Predictor(trained.class_names, predict, notes)
+
+
+def published_run(checkpoint: PublishedCheckpoint, clip_name: str | None = None) -> tuple[RunSpec, tuple[str, ...]]:
+    """A checkpoint of the published code names neither classes nor CLIP: the preset whose bundled class set has as many
+    classes, with `clip_name` (None: the preset's CLIP), and its class names. ModelError where no class set has as many."""
+    known = {name: class_set(preset(name), None).class_names for name in BUNDLED_CLASS_SETS}
+    for name, class_names in known.items():
+        if len(class_names) == checkpoint.sizes.classes:
+            settings = [f"clip.model={clip_name}"] if clip_name else []
+            return with_settings(preset(name), settings), class_names
+    counts = ", ".join(f"{len(class_names)} ({name})" for name, class_names in known.items())
+    raise ModelError(
+        f"{checkpoint.name}: knows {checkpoint.sizes.classes} classes; the bundled class sets have {counts}. For others, run "
+        "it by train.from_checkpoint with your class file, then segment by --weights RUN"
+    )
+
+
+def published_trained_segmenter(
+    checkpoint: PublishedCheckpoint, class_names: tuple[str, ...], run: RunSpec, clip: FrozenClip
+) -> TrainedSegmenter:
+    """The checkpoint's segmenter behind `clip`, on its device, with `run`'s settings. ModelError where it was trained with
+    another CLIP."""
+    sizes = checkpoint.sizes
+    spec = run.train.segmenter.model_copy(update={"width": sizes.width, "layers": sizes.layers})
+    segmenter = checkpoint.fit(clip, len(class_names), spec).to(clip.device)
+    cam_spec = run.cams.model_copy(update={"image_size": run.predict.image_size})
+    texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; only CAMs need texts
+    cam_model = CamModel(clip, texts, len(class_names), cam_spec)
+    return TrainedSegmenter(class_names, cam_model, segmenter, spec, run.predict, run.refine.crf)
