@@ -1,7 +1,7 @@
-"""From a user's settings to the runs of a table of the paper, one for each data set. Knows no Prefect."""
+"""From a request to the runs of a table of the paper, one for each data set. Knows no Prefect."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.config.presets import with_edits
@@ -9,66 +9,72 @@ from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import read_published
 from excel_core.paper.tables import limited
 from excel_core.text.class_sets import class_set
-from flows.settings import check_data, make_environment, make_run
+from flows.request import PaperRequest, ResolvedRun, RunRequest
+from flows.settings import check_data, run_environment
 from tasks.engine.stage import RunEnvironment
 from tasks.paper import table_runs
 
-__all__ = ["Paper", "paper_runs"]
+__all__ = ["paper_runs"]
 
-Paper = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 WITH_COCO = ("table-1", "table-7")
 OTHERS = {"voc": "coco.", "coco": "voc."}  # what begins a setting of the other data set
 NO_CHECKPOINT = {"table-5": "needs no training", "table-7": "measures the training itself"}
 
 
-def paper_runs(
-    table: str,
-    data: str | None,
-    coco: str | None,
-    checkpoint: str | None,
-    limit: int | None,
-    method: str,
-    store: str | None,
-    clip: str | None,
-    device: str,
-    gpus: int,
-    settings: list[str],
-) -> list[tuple[RunSpec, RunEnvironment]]:
-    """A run and its place for each data set that is named. `settings` are of all of them, but one that begins with `voc.` or
-    `coco.` is of that data set alone. Anything wrong is refused here, before work starts."""
-    if coco is not None and table not in WITH_COCO:
-        raise SettingError(f"--coco: {table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
-    if data is None and coco is None:
-        raise SettingError("name the data: --data DIR for PASCAL VOC 2012, --coco DIR for MS COCO")
-    told = [setting for setting in settings if "paper." in setting.partition("=")[0]]
-    if told:
-        raise SettingError(f"--set {told[0]}: the table and --limit are told by name; leave the setting out")
-    classes = read_published(Path(checkpoint)).sizes.classes if checkpoint else None
+def paper_runs(request: PaperRequest) -> list[ResolvedRun]:
+    """A run for each data set that is named. `settings` are of all of them, but one that begins with `voc.` or `coco.` is of
+    that data set alone. Raises for anything wrong, before work starts."""
+    _check_request(request)
+    checkpoint_classes = read_published(Path(request.checkpoint)).sizes.classes if request.checkpoint else None
     runs = []
-    for preset, folder in (("voc", data), ("coco", coco)):
-        own = _settings_of(preset, settings, folder is not None)
+    for preset, folder in (("voc", request.data), ("coco", request.coco)):
+        settings = _settings_of(preset, request.settings, folder is not None)
         if folder is not None:
-            run = make_run(preset, method, [], clip)
-            run = limited(run, limit) if limit else run
-            fits = classes == len(class_set(run, Path(folder)).class_names)
-            edited = make_run(preset, method, own, clip, _changes(run, checkpoint if fits else None))
-            _check_training(edited, table)
-            place = make_environment(edited, folder, store, device, gpus)
-            if table != "figures":
-                edited = with_edits(edited, {"paper": {"table": table, "limit": limit}})
-                _check_rows(edited, place)
-            runs.append((edited, place))
-    if classes is not None and all(run.train.from_checkpoint is None for run, _ in runs):
-        raise SettingError(f"--checkpoint {checkpoint}: is of {classes} classes, of none of the data sets that are named")
+            runs.append(_paper_run(request, preset, folder, settings, checkpoint_classes))
+    if checkpoint_classes is not None and all(run.train.from_checkpoint is None for run, _ in runs):
+        raise SettingError(
+            f"--checkpoint {request.checkpoint}: is of {checkpoint_classes} classes, of none of the data sets that are named"
+        )
     return runs
+
+
+def _check_request(request: PaperRequest) -> None:
+    """SettingError where the table does not go with the data sets that are named, or with a setting."""
+    if request.coco is not None and request.table not in WITH_COCO:
+        raise SettingError(f"--coco: {request.table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
+    if request.data is None and request.coco is None:
+        raise SettingError("name the data: --data DIR for PASCAL VOC 2012, --coco DIR for MS COCO")
+    of_the_table = [setting for setting in request.settings if "paper." in setting.partition("=")[0]]
+    if of_the_table:
+        raise SettingError(f"--set {of_the_table[0]}: the table and --limit are told by name; leave the setting out")
+
+
+def _paper_run(
+    request: PaperRequest, preset: str, folder: str, settings: list[str], checkpoint_classes: int | None
+) -> ResolvedRun:
+    """The table's run on one data set; the checkpoint is of it where the numbers of classes agree."""
+    shared = {name: getattr(request, name) for name in ("method", "store", "clip", "device", "gpus")}
+    plain = RunRequest.checked(preset=preset, data=folder, **shared)
+    run = plain.spec()
+    run = limited(run, request.limit) if request.limit else run
+    fits = checkpoint_classes == len(class_set(run, Path(folder)).class_names)
+    edits = _changes(run, request.checkpoint if fits else None)
+    edited = plain.model_copy(update={"settings": settings, "edits": edits})
+    run = edited.spec()
+    _check_training(run, request.table)
+    environment = run_environment(run, edited)
+    if request.table != "figures":
+        run = with_edits(run, {"paper": {"table": request.table, "limit": request.limit}})
+        _check_rows(run, environment)
+    return ResolvedRun(run, environment)
 
 
 def _settings_of(preset: str, settings: list[str], named: bool) -> list[str]:
     """Those of `settings` that are of a data set; SettingError where there are some for one that is not `named`."""
-    alone = [setting for setting in settings if setting.startswith(f"{preset}.")]
-    if alone and not named:
+    of_preset = [setting for setting in settings if setting.startswith(f"{preset}.")]
+    if of_preset and not named:
         raise SettingError(
-            f"--set {alone[0]!r}: no {preset.upper()} is named; add --{'data' if preset == 'voc' else preset} DIR"
+            f"--set {of_preset[0]!r}: no {preset.upper()} is named; add --{'data' if preset == 'voc' else preset} DIR"
         )
     return [setting.removeprefix(f"{preset}.") for setting in settings if not setting.startswith(OTHERS[preset])]
 
@@ -81,11 +87,11 @@ def _check_training(run: RunSpec, table: str) -> None:
         raise SettingError(f"--checkpoint: {table} {NO_CHECKPOINT[table]}; leave it out")
 
 
-def _check_rows(run: RunSpec, place: RunEnvironment) -> None:
+def _check_rows(run: RunSpec, environment: RunEnvironment) -> None:
     """DataError where the data lack what a row of the table needs: a row may add a split, or train on masks."""
-    for row in table_runs(run, place):
-        if place.data is not None:
-            check_data(row, place.data)
+    for row in table_runs(run, environment):
+        if environment.data is not None:
+            check_data(row, environment.data)
 
 
 def _changes(run: RunSpec, checkpoint: str | None) -> dict[str, Any]:

@@ -1,25 +1,74 @@
-"""What a user can ask of a chain flow: one signature for all of them, and `Edits`, a form over every field of a run.
+"""The flows' parameters: the fields of a request, flat, with `edits` as a form over every field of a run.
 
-`Edits` is made from the specs in excel_core/config/, so a field's bounds, choices and description stand there alone.
-Prefect turns both into the deployment's schema: its run form explains itself, and a wrong value is refused when the run
-is created. (No `from __future__ import annotations` here: Prefect needs the types themselves.)
+Prefect makes the deployment's schema from them: its run form explains itself, and it refuses a wrong value when the run
+is created. The form of `edits` comes from the specs in excel_core/config/, which alone hold bounds, choices and descriptions.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeVar, get_args
 
 from prefect import Flow, flow
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
+from typer.models import ParameterInfo
 
 from excel_core.config import RunSpec, Spec
-from flows.settings import MOST_GPUS, RUNNER_PATTERN, check_runner, make_environment, make_run
-from tasks.engine.stage import RunEnvironment
+from flows.request import PaperRequest, Request, RunRequest
 
-__all__ = ["Device", "Edits", "Gpus", "Method", "Runner", "Setting", "Text", "chain_flow"]
+__all__ = ["Edits", "chain_flow", "paper_flow"]
 
-Body = Callable[[RunSpec, RunEnvironment, str], str]
-SETTING_PATTERN = r"^\w+(\.\w+)+ *="
+RequestT = TypeVar("RequestT", bound=Request)
+Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
+# The order of the fields in the form.
+RUN_PARAMETERS = ("preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits")
+PAPER_PARAMETERS = (
+    "table", "data", "coco", "checkpoint", "limit", "method", "store", "clip", "device", "gpus", "runner", "settings",
+)  # fmt: skip
+
+
+def chain_flow(name: str, description: str | None = None) -> Decorator[RunRequest]:
+    """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of RunRequest."""
+    return lambda body: _request_flow(body, RunRequest, RUN_PARAMETERS, name, description)
+
+
+def paper_flow(name: str) -> Decorator[PaperRequest]:
+    """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of PaperRequest."""
+    return lambda body: _request_flow(body, PaperRequest, PAPER_PARAMETERS, name, None)
+
+
+def _request_flow(
+    body: Callable[[RequestT], str],
+    model: type[RequestT],
+    names: tuple[str, ...],
+    flow_name: str,
+    description: str | None,
+) -> Flow[..., str]:
+    """Prefect reads names, types and defaults from the signature, but descriptions from the docstring alone."""
+    parameters = [_parameter(name, model.model_fields[name]) for name in names]
+    signature = Signature(parameters, return_annotation=str)
+
+    def run(*arguments: Any, **named: Any) -> str:
+        values = signature.bind(*arguments, **named).arguments
+        if isinstance(edits := values.get("edits"), BaseModel):
+            values["edits"] = edits.model_dump(exclude_none=True)
+        return body(model.checked(**values))
+
+    run.__module__, run.__name__, run.__qualname__ = body.__module__, body.__name__, body.__qualname__
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": str}
+    lines = [f"    {name}: {model.model_fields[name].description}" for name in names]
+    run.__doc__ = "\n".join([f"{body.__doc__ or flow_name}\n\nArgs:", *lines])
+    return flow(name=flow_name, description=description or body.__doc__, persist_result=False)(run)
+
+
+def _parameter(name: str, field: FieldInfo) -> Parameter:
+    """A field as a parameter. Left out of its annotation: the command-line option, which Prefect does not know."""
+    bounds = tuple(item for item in field.metadata if not isinstance(item, ParameterInfo))
+    annotation: Any = Annotated[(field.annotation, *bounds)] if bounds else field.annotation  # type: ignore[valid-type]
+    if name == "edits":
+        annotation = Edits | None
+    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=annotation)
 
 
 def _edits_of(spec: type[BaseModel], leave_out: tuple[str, ...] = ()) -> type[BaseModel]:
@@ -31,63 +80,13 @@ def _edits_of(spec: type[BaseModel], leave_out: tuple[str, ...] = ()) -> type[Ba
 
 
 def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
-    kind: Any = field.annotation
-    if isinstance(kind, type) and issubclass(kind, Spec):
-        return _edits_of(kind) | None, Field(None, description=kind.__doc__)
+    annotation: Any = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return _edits_of(annotation) | None, Field(None, description=annotation.__doc__)
     bounds = tuple(field.metadata)
-    bounded = Annotated[(kind, *bounds)] if bounds else kind  # bounds inside the union: None passes them
-    unset = "empty: the preset's value" + ("; for None use `settings`" if type(None) in get_args(kind) else "")
+    bounded = Annotated[(annotation, *bounds)] if bounds else annotation  # bounds inside the union: None passes them
+    unset = "empty: the preset's value" + ("; for None use `settings`" if type(None) in get_args(annotation) else "")
     return bounded | None, Field(None, description=f"{field.description} ({unset})")
 
 
 Edits = _edits_of(RunSpec, leave_out=("preset", "method", "paper"))
-
-Preset = Literal["voc", "coco", "photos", "demo"]
-Method = Literal["reference", "paper", "clean"]
-Device = Literal["cpu", "cuda", "mps"]
-Text = Annotated[str, Field(min_length=1)]
-Runner = Annotated[str, Field(pattern=RUNNER_PATTERN)]
-Gpus = Annotated[int, Field(ge=1, le=MOST_GPUS)]
-Setting = Annotated[str, Field(pattern=SETTING_PATTERN)]
-
-
-def chain_flow(name: str, description: str | None = None) -> Callable[[Body], Flow[..., str]]:
-    """Decorator: `body(run, place, runner) -> path` as the Prefect flow `name` with the one signature. The run and its
-    place are made first, so that a wrong setting ends the flow before any task."""
-
-    def make(body: Body) -> Flow[..., str]:
-        def chain(
-            preset: Preset = "voc",
-            method: Method = "reference",
-            data: Text | None = None,
-            store: Text | None = None,
-            clip: Text | None = None,
-            device: Device = "cpu",
-            gpus: Gpus = 1,
-            runner: Runner = "sequential",
-            settings: list[Setting] = [],  # noqa: B006  Prefect shows it as the form's default; it is never changed
-            edits: Edits | None = None,
-        ) -> str:
-            """What follows are the descriptions in Prefect's form; it overlooks those of `Annotated`.
-
-            Args:
-                preset: Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.
-                method: How to compute: as the published code does, as the paper's equations are printed, or cleaned up.
-                data: Data folder in the preset's layout, absolute or relative to the worker's. demo needs none.
-                store: Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/.
-                clip: excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: the preset's.
-                device: Where tensors live.
-                gpus: Processes that train together, a GPU each; they share `train.batch_size`. With device cpu: CPU processes.
-                runner: sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.
-                settings: Edits as text, each stage.field=value with a YAML value; they win over `edits`.
-                edits: Edits as a form, a group a stage; whatever is empty keeps the preset's value.
-            """
-            values = {} if edits is None else edits.model_dump(exclude_none=True)
-            run = make_run(preset, method, settings, clip, values)
-            return body(run, make_environment(run, data, store, device, gpus), check_runner(runner))
-
-        for copied in ("__module__", "__name__", "__qualname__"):
-            setattr(chain, copied, getattr(body, copied))
-        return flow(name=name, description=description or body.__doc__, persist_result=False)(chain)
-
-    return make

@@ -1,8 +1,6 @@
-"""From a user's words to a run and its place; anything wrong is refused here, before work starts. Knows no Prefect."""
+"""From a request to a run and its environment. Anything wrong is refused here, before work starts. Knows no Prefect."""
 
-import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,7 +8,7 @@ from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.masks import require_masks, voc_mask_reader
-from excel_core.datasets.voc_lists import image_file, read_split
+from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError
 from excel_core.models.clip_weights import clip_sizes
@@ -25,24 +23,19 @@ from excel_core.text.class_sets import (
     written_descriptions,
 )
 from flows.local.state import store_folder
+from flows.request import Request, RunRequest
 from tasks.ask_class import instruction_of
 from tasks.dataset import check_layout
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 
-__all__ = ["MOST_GPUS", "RUNNER_PATTERN", "check_data", "check_device", "check_runner", "make_environment", "make_run"]
-
-MOST_GPUS = 64  # of one machine
-RUNNER_PATTERN = r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$"
+__all__ = ["check_data", "environment_without_data", "run_environment", "run_spec"]
 
 
-def make_run(
-    preset_name: str, method: str, settings: list[str], clip: str | None, edits: dict[str, Any] | None = None
-) -> RunSpec:
-    """The run's spec: the preset under the method, then `edits`, then `settings`, then `clip`. Anything wrong in it is
-    refused here, before work starts."""
-    run = with_edits(preset(preset_name, method), edits or {})
-    run = with_settings(run, settings + ([f"clip.model={clip}"] if clip else []))
+def run_spec(request: RunRequest) -> RunSpec:
+    """The preset under the method, then `edits`, then `settings`, then `clip`. Raises for anything wrong in it."""
+    run = with_edits(preset(request.preset, request.method), request.edits or {})
+    run = with_settings(run, request.settings + ([f"clip.model={request.clip}"] if request.clip else []))
     require_fitting(run)
     _check_supervision(run)
     check_layout(run.dataset)
@@ -52,6 +45,54 @@ def make_run(
     _check_descriptions(run)
     _check_attributes(run)
     return run
+
+
+def run_environment(run: RunSpec, request: RunRequest) -> RunEnvironment:
+    """Where `run` happens, with absolute paths. Raises for a missing or unfit data folder, for a device or GPUs that are not
+    there, and for a checkpoint of other classes or another CLIP, which it loads."""
+    environment = environment_without_data(request)
+    _check_gpus(run, request.device, request.gpus)
+    data = _data_folder(run, request.data)
+    if run.dataset.prompts == DATA_CLASSES:
+        class_set(run, data)
+        if run.describe.provider != "openai":
+            written_descriptions(run, data)
+    if data is not None:
+        check_data(run, data)
+    check_given_segmenter(run, data, request.device)
+    return environment.model_copy(update={"data": data, "processes": request.gpus})
+
+
+def environment_without_data(request: Request) -> RunEnvironment:
+    """Store and device, for work that needs no data folder. SettingError for a device that is not there."""
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("--device cuda: this PyTorch sees no CUDA device; use --device cpu")
+    if request.device == "mps" and not torch.backends.mps.is_available():
+        raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
+    return RunEnvironment(store=store_folder(request.store), device=request.device)
+
+
+def check_data(run: RunSpec, data: Path) -> None:
+    """DataError unless the folder, which is of the run's layout, has the images and labels of the run's splits; in the fully
+    supervised mode in VOC layout, the masks of the training images too. No mask is opened."""
+    names, split = class_set(run, data).class_names, run.dataset.train_split
+    LAYOUTS[run.dataset.layout].check_splits(data, run.dataset, names)
+    if run.train.supervision == "masks" and run.dataset.layout == "voc":
+        ids = [image for image in read_split(data, split, names) if image_file(data, image)]
+        require_masks(voc_mask_reader(data, split, names), split, ids[: run.dataset.max_images])
+
+
+def _data_folder(run: RunSpec, data: str | None) -> Path | None:
+    """The folder, absolute and of the run's layout; None for the built-in world, which needs none."""
+    if run.dataset.layout == "world":
+        return None
+    if data is None:
+        raise SettingError(f"preset {run.preset!r} needs a data folder: pass --data DIR")
+    if not Path(data).is_dir():
+        raise SettingError(f"data folder {data!r} does not exist")
+    folder = Path(data).resolve()
+    LAYOUTS[run.dataset.layout].check(folder)
+    return folder
 
 
 def _check_descriptions(run: RunSpec) -> None:
@@ -87,57 +128,6 @@ def _check_attributes(run: RunSpec) -> None:
         raise SettingError(f"knowledge.keep={spec.keep} exceeds the {len(attributes)} attributes of {spec.attributes_file}")
 
 
-def check_runner(runner: str) -> str:
-    """`runner` itself; SettingError with the valid ones for any other."""
-    if not re.fullmatch(RUNNER_PATTERN, runner):
-        raise SettingError(f"unknown runner {runner!r}; valid: sequential, dask, dask:tcp://HOST:PORT")
-    return runner
-
-
-def check_device(device: str) -> str:
-    """`device` itself; SettingError for an unknown one and one that is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingError("--device cuda: this PyTorch sees no CUDA device; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
-    if device not in ("cpu", "cuda", "mps"):
-        raise SettingError(f"unknown device {device!r}; valid: cpu, cuda, mps")
-    return device
-
-
-def make_environment(run: RunSpec, data: str | None, store: str | None, device: str, gpus: int = 1) -> RunEnvironment:
-    """Where the run happens, with absolute paths; refuses a missing data folder or device, GPUs that are not there, and a
-    checkpoint of other classes or another CLIP (which is loaded for that, where there is a checkpoint)."""
-    check_device(device)
-    _check_gpus(run, device, gpus)
-    if run.dataset.layout == "world":
-        data = None
-    elif data is None:
-        raise SettingError(f"preset {run.preset!r} needs a data folder: pass --data DIR")
-    elif not Path(data).is_dir():
-        raise SettingError(f"data folder {data!r} does not exist")
-    folder = Path(data).resolve() if data else None
-    layout = LAYOUTS[run.dataset.layout]
-    if folder is not None:
-        layout.check(folder)
-    if run.dataset.prompts == DATA_CLASSES:
-        _check_own_classes(run, folder)
-    if folder is not None:
-        check_data(run, folder)
-    check_given_segmenter(run, folder, device)
-    return RunEnvironment(store=store_folder(store), data=folder, device=device, processes=gpus)
-
-
-def check_data(run: RunSpec, data: Path) -> None:
-    """DataError unless the folder, which is of the run's layout, has the images and labels of the run's splits; in the fully
-    supervised mode in VOC layout, the masks of the training images too. No mask is opened."""
-    names, split = class_set(run, data).class_names, run.dataset.train_split
-    LAYOUTS[run.dataset.layout].check_splits(data, run.dataset, names)
-    if run.train.supervision == "masks" and run.dataset.layout == "voc":
-        ids = [image for image in read_split(data, split, names) if image_file(data, image)]
-        require_masks(voc_mask_reader(data, split, names), split, ids[: run.dataset.max_images])
-
-
 def _check_supervision(run: RunSpec) -> None:
     """SettingError for settings that cannot be mixed with training on true masks."""
     if run.train.supervision == "masks" and run.evaluate.ablation:
@@ -147,16 +137,7 @@ def _check_supervision(run: RunSpec) -> None:
         )
 
 
-def _check_own_classes(run: RunSpec, data: Path | None) -> None:
-    """Classes that the data folder tells, and who describes them."""
-    class_set(run, data)
-    if run.describe.provider != "openai":
-        written_descriptions(run, data)
-
-
 def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:
-    if not 1 <= gpus <= MOST_GPUS:
-        raise SettingError(f"--gpus {gpus}: expected 1 to {MOST_GPUS}")
     if gpus > 1 and device == "mps":
         raise SettingError(f"--gpus {gpus}: --device mps trains in one process; use --gpus 1")
     if device == "cuda" and gpus > torch.cuda.device_count():

@@ -7,13 +7,11 @@ from rich.console import Console
 
 from excel_core.errors import ExcelError
 from flows.cli.doctor import doctor
-from flows.cli.export import export
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
-from flows.cli.paper import paper
 from flows.cli.prompts import prompts
-from flows.cli.results import evaluate, figures, parity
-from flows.cli.run import ablation, demo, run
+from flows.cli.results import evaluate, export, figures, parity
+from flows.cli.run import ablation, demo, paper, run
 from flows.cli.segment import segment
 
 __all__ = ["app", "main"]

@@ -23,7 +23,7 @@ def doctor(
     """Look at every file of a data set: counts, missing and mismatched files, masks, and what to download. Exit 1 where a
     run could not use it."""
     from artifacts.rows import print_rows
-    from excel_core.datasets.doctor.checks import usable
+    from excel_core.datasets.doctor.checks import can_run
     from excel_core.datasets.doctor.coco import examine_coco
     from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
@@ -45,10 +45,10 @@ def doctor(
             )
     other_settings = any(check.name == PRESET_SPLITS and check.state != "ok" for check in checks)
     verdict = f"a run can use it{', with the settings that the note names' if other_settings else ''}"
-    print(f"{folder}: {verdict if usable(checks) else 'a run cannot use it as it is'}")
+    print(f"{folder}: {verdict if can_run(checks) else 'a run cannot use it as it is'}")
     if json_file is not None:
-        write_json(json_file, {"layout": layout, "usable": usable(checks), "checks": [asdict(check) for check in checks]})
-    raise typer.Exit(0 if usable(checks) else 1)
+        write_json(json_file, {"layout": layout, "usable": can_run(checks), "checks": [asdict(check) for check in checks]})
+    raise typer.Exit(0 if can_run(checks) else 1)
 
 
 def _tell(done: int) -> None:

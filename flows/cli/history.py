@@ -7,49 +7,40 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Clip, Data, Method, Preset, Sets, Store, console, text
+from flows.cli.options import FILE_COLUMNS, Store, console, takes_request
+from flows.local.state import store_folder
+from flows.request import RunRequest
 
 __all__ = ["compare", "gc", "plan", "runs", "verify"]
 
-WIDE = 160  # columns of a file or pipe, so that nothing is cut
 Run = Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")]
 
 
-def plan(
-    preset: Preset,
-    last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report",
-    data: Data = None,
-    store: Store = None,
-    clip: Clip = None,
-    method: Method = "reference",
-    settings: Sets = None,
-) -> None:
+@takes_request(RunRequest, "preset data store clip method settings")
+def plan(request: RunRequest, last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report") -> None:
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
     from artifacts.plan import print_plan
     from excel_core.errors import SettingError
-    from flows.settings import make_environment, make_run
     from tasks.chain import STAGES
     from tasks.history.plan import plan_run
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
-    run = make_run(preset, method, settings or [], clip)
-    place = make_environment(run, text(data), text(store), "cpu")
-    print_plan(plan_run(run, place, last), console(WIDE))
+    run, environment = request.resolve()
+    print_plan(plan_run(run, environment, last), console(FILE_COLUMNS))
 
 
 def runs(store: Store = None) -> None:
     """List the store's runs with their headline numbers, oldest first."""
     from artifacts.comparison import run_rows
     from artifacts.rows import print_rows
-    from flows.local.state import store_folder
     from tasks.history.run_record import read_records
 
     records = read_records(store_folder(store))
     if not records:
         print(f"{store_folder(store)} holds no runs")
         return
-    print_rows(console(WIDE), "Runs", run_rows(_listed(record) for record in records), [], ["run"])
+    print_rows(console(FILE_COLUMNS), "Runs", run_rows(_run_row(record) for record in records), [], ["run"])
 
 
 def compare(
@@ -63,21 +54,21 @@ def compare(
     from artifacts.comparison import print_comparison
     from artifacts.tables import protocol_text
     from excel_core.files import write_json
-    from flows.local.state import store_folder
     from tasks.history.compare import compare_runs
     from tasks.history.run_record import find_record
 
     folder = store_folder(store)
-    found = compare_runs(find_record(folder, a), find_record(folder, b), result)
-    miou = found["miou"]
+    comparison = compare_runs(find_record(folder, a), find_record(folder, b), result)
+    miou = comparison["miou"]
     note = (
-        f"{found['result']}: mIoU {miou['a']:.3f} → {miou['b']:.3f}, difference {miou['difference']:+.3f} "
-        f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {found['images_shared']} shared images; "
-        + protocol_text(found["protocol"])
+        f"{comparison['result']}: mIoU {miou['a']:.3f} → {miou['b']:.3f}, difference {miou['difference']:+.3f} "
+        f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {comparison['images_shared']} shared images; "
+        + protocol_text(comparison["protocol"])
     )
-    print_comparison(console(WIDE), found["a"], found["b"], found["spec"], found["classes"], found["images"], note)
+    tables = [comparison[key] for key in ("a", "b", "spec", "classes", "images")]
+    print_comparison(console(FILE_COLUMNS), *tables, note)
     if json_file is not None:
-        write_json(json_file, found)
+        write_json(json_file, comparison)
 
 
 def gc(
@@ -87,7 +78,6 @@ def gc(
 ) -> None:
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
-    from flows.local.state import store_folder
     from tasks.history.garbage import find_garbage, remove_garbage
 
     folder = store_folder(store)
@@ -96,7 +86,7 @@ def gc(
         print(f"{folder}: every output belongs to a kept run; nothing to remove")
         return
     rows = [{"what": f"{item.kind}/{item.path.name}", "size": size(item.bytes), "why": item.why} for item in garbage]
-    print_rows(console(WIDE), "To remove", rows, [], ["what"])
+    print_rows(console(FILE_COLUMNS), "To remove", rows, [], ["what"])
     print(f"{len(garbage)} outputs, {size(sum(item.bytes for item in garbage))}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing was removed; pass --yes to remove them")
@@ -107,7 +97,6 @@ def gc(
 
 def verify(store: Store = None) -> None:
     """Read every byte of every output; exit 1 if any was damaged. Damaged ones are built again by the next run."""
-    from flows.local.state import store_folder
     from tasks.history.verify import verify_store
 
     checked, damaged = verify_store(store_folder(store))
@@ -117,17 +106,19 @@ def verify(store: Store = None) -> None:
     raise typer.Exit(1 if damaged else 0)
 
 
-def _flow_words(record: Any) -> str:
-    """Which flow ran on what: `paper voc, table-3`; what learnt from true masks says so."""
-    words = [f"{record.flow} {record.spec.get('preset')}"]
-    words += [record.spec["paper"]["table"]] if record.flow == "paper" and "paper" in record.own else []
-    words += ["fully supervised"] if record.spec.get("train", {}).get("supervision") == "masks" else []
-    return ", ".join(words)
+def _flow_and_data(record: Any) -> str:
+    """Which flow ran on what, for example `paper voc, table-3`; a run that learnt from true masks says so."""
+    parts = [f"{record.flow} {record.spec.get('preset')}"]
+    if record.flow == "paper" and "paper" in record.own:
+        parts.append(record.spec["paper"]["table"])
+    if record.spec.get("train", {}).get("supervision") == "masks":
+        parts.append("fully supervised")
+    return ", ".join(parts)
 
 
-def _listed(record: Any) -> dict[str, Any]:
-    """A record as the row that `artifacts.comparison.run_rows` shows; scores are those of the last step, the mean over
-    splits. `to build` is what building its stages took, whenever that was, memory the largest of them."""
+def _run_row(record: Any) -> dict[str, Any]:
+    """A record as the row that `artifacts.comparison.run_rows` shows. Scores: of the last step, mean over splits. `to build`:
+    seconds that building its stages took, in this run or an earlier one. Memory: of the stage that took most."""
     from artifacts.costs import cost_rows
     from artifacts.rows import duration
 
@@ -135,12 +126,13 @@ def _listed(record: Any) -> dict[str, Any]:
     seconds = None
     if record.finished:
         seconds = (datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)).total_seconds()
-    last = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}  # of each family
-    segmented = [miou for family, miou in last.items() if family.startswith("segmentation.")]
-    seeds = [miou for family, miou in last.items() if family.startswith("seeds.lvc.")]
+    # Keys are step by step, `seeds.lvc.train.crf` the last of `seeds.lvc.train`: a later step replaces the one before.
+    last_steps = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}
+    segmented = [miou for family, miou in last_steps.items() if family.startswith("segmentation.")]
+    seeds = [miou for family, miou in last_steps.items() if family.startswith("seeds.lvc.")]
     return {
         "run": record.id,
-        "flow": _flow_words(record),
+        "flow": _flow_and_data(record),
         "state": "crashed" if record.dead else record.state,
         "seconds": seconds,
         "built": f"{len(record.outputs) - len(record.cached)} of {len(record.outputs)}",

@@ -1,28 +1,71 @@
-"""Options that several commands take, and what they print to."""
+"""A request's fields as a command's options, the options that several commands have, and what commands print to."""
 
 import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.console import Console
+from typer.models import ArgumentInfo, ParameterInfo
 
-__all__ = ["Clip", "Data", "Device", "Gpus", "Method", "Preset", "Runner", "Sets", "Store", "console", "text"]
+from flows.request import Request
 
-Preset = Annotated[str, typer.Argument(help="voc, coco, photos or demo")]
-Data = Annotated[Path | None, typer.Option(help="data folder in the preset's layout", show_default=False)]
+__all__ = ["FILE_COLUMNS", "Store", "console", "takes_request"]
+
+FILE_COLUMNS = 160  # of a table in a file or pipe, so that nothing is cut
+
 Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
-Clip = Annotated[str | None, typer.Option(help="excel-tiny, MODEL:TAG or MODEL:FILE", show_default=False)]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="stage.field=value, repeatable", show_default=False)]
-Method = Annotated[str, typer.Option(help="reference, paper or clean")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or mps")]
-Gpus = Annotated[int, typer.Option(help="GPUs that train together, or processes with cpu; they share the batch")]
-Runner = Annotated[str, typer.Option(help="sequential, dask or dask:tcp://HOST:PORT")]
 
 
-def text(path: Path | None) -> str | None:
-    """A path as flows take it."""
-    return None if path is None else str(path)
+def takes_request(model: type[Request], names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command with a parameter `request`: on the command line, the fields `names` of `model` stand in its
+    place. The command gets the request that they make; SettingError for a value that is not valid."""
+    parameters = [_parameter(name, model.model_fields[name]) for name in names.split()]
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        # The body's parameters before and after `request` are options of the command alone.
+        others = list(signature(body).parameters.values())
+        at = [parameter.name for parameter in others].index("request")
+        in_order = [*others[:at], *parameters, *others[at + 1 :]]
+
+        def command(**values: Any) -> None:
+            fields = {parameter.name: values.pop(parameter.name) for parameter in parameters}
+            fields = {name: value for name, value in fields.items() if value is not None}
+            body(request=model.checked(**fields), **values)
+
+        command.__name__, command.__doc__ = body.__name__, body.__doc__
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in in_order}
+        keyword_only = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in in_order]
+        command.__signature__ = Signature(keyword_only)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo) -> Parameter:
+    """A field as typer takes it: its plain type, its option, and its default unless it is a positional argument."""
+    option = next(item for item in field.metadata if isinstance(item, ParameterInfo))
+    default = Parameter.empty if isinstance(option, ArgumentInfo) else field.default or None
+    annotation = Annotated[_plain(field.annotation), option]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without bounds and choices. Typer would refuse a wrong value in its own words; the request does it in ours."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    if origin is Literal:
+        return str
+    if origin is list:
+        return list[_plain(arguments[0])] | None  # type: ignore[misc]
+    if origin in (Union, UnionType):
+        return _plain(arguments[0]) | None
+    return annotation
 
 
 def console(width: int = 100) -> Console:

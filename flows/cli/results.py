@@ -1,4 +1,4 @@
-"""`excel evaluate`, `parity`, `figures`: scores of label maps, of the core against goldens, and README's pictures."""
+"""`excel evaluate`, `parity`, `figures`, `export`: scores, comparisons, pictures and other tools' files of finished work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,13 @@ from typing import Annotated
 import typer
 
 from excel_core.errors import SettingError
-from flows.cli.options import Clip, Data, Method, Sets, Store, console, text
+from flows.cli.options import Store, console, takes_request
+from flows.request import RunRequest
 
-__all__ = ["evaluate", "figures", "parity"]
+__all__ = ["evaluate", "export", "figures", "parity"]
+
+# Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
+FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
 
 
 def parity(
@@ -68,25 +72,57 @@ def evaluate(
         write_json(json_file, scores.to_json())
 
 
+@takes_request(RunRequest, "data store clip method settings")
 def figures(
     folder: Annotated[Path, typer.Argument(help="where to write PRESET_gallery.png and PRESET_results.md")],
+    request: RunRequest,
     preset: Annotated[str, typer.Option(help="voc or demo")] = "demo",
-    data: Data = None,
-    store: Store = None,
-    clip: Clip = None,
-    method: Method = "reference",
-    settings: Sets = None,
 ) -> None:
     """Write a finished run's pictures and tables, as README shows them."""
     from artifacts.readme_figures import write_figures
-    from flows.settings import make_environment, make_run
     from tasks.chain import complete_outputs, report_work
     from tasks.report import build_view
 
-    run = make_run(preset, method, settings or [], clip)
-    place = make_environment(run, text(data), text(store), "cpu")
-    outputs = complete_outputs(run, place, "report")
+    run, environment = request.model_copy(update={"preset": preset}).resolve()
+    outputs = complete_outputs(run, environment, "report")
     if "report" not in outputs:
-        raise SettingError(f"{place.store} holds no finished run of these settings; run it first")
-    for path in write_figures(folder, build_view(report_work(run, place, outputs))):
+        raise SettingError(f"{environment.store} holds no finished run of these settings; run it first")
+    for path in write_figures(folder, build_view(report_work(run, environment, outputs))):
         print(path)
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    file_format: Annotated[str, typer.Option("--format", help=FORMATS)],
+    out: Annotated[Path, typer.Option(help="folder to write; it must be empty or not there yet")],
+    what: Annotated[
+        str | None,
+        typer.Option(help="pseudo (labels of a train or seed split) or segmentation; default segmentation", show_default=False),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="single_scale, multi_scale or multi_scale_crf; default the last the run has", show_default=False),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="needed where the run has several", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier export in --out")] = False,
+    store: Store = None,
+) -> None:
+    """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
+    from flows.local.state import store_folder
+    from tasks.history.run_record import find_record
+    from tasks.photos.export import Wanted, export_run
+
+    record = find_record(store_folder(store), run)
+    exported = export_run(record, Wanted(file_format, what, variant, split, force), out)
+    if "images" in exported:
+        which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
+        print(f"{exported['images']} label maps ({which}) of run {record.id}")
+    if "supervision" in exported:
+        print(f"learnt from {exported['supervision']}")
+    if check := exported.get("check"):
+        print(
+            f"ONNX against PyTorch on {check['images']} images: greatest difference of a logit {check['difference']:.1e} "
+            f"(tolerance {check['tolerance']:.0e}), {check['equal']:.3%} of labels equal"
+        )
+    files = exported["holds"]
+    print(out / files[0] if len(files) == 1 else out)

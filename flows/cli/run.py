@@ -1,105 +1,83 @@
-"""`excel run`, `demo`, `ablation`: the flows from a terminal, with a Prefect of the store's own where none is given."""
+"""`excel run`, `demo`, `ablation`, `paper`: the flows from a terminal, by default with a Prefect of the store's own."""
 
-import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from flows.cli.options import Clip, Data, Device, Gpus, Method, Preset, Runner, Sets, Store, console, text
-from flows.local.state import api_url
+import typer
 
-__all__ = ["ablation", "call_flow", "demo", "prefect_environment", "run"]
+from flows.cli.options import FILE_COLUMNS, console, takes_request
+from flows.local.state import api_url, store_folder
+from flows.request import PaperRequest, Request, RunRequest
+
+__all__ = ["ablation", "demo", "paper", "run"]
+
+RUN_OPTIONS = "store clip device gpus method runner settings"
 
 
-def run(
-    preset: Preset,
-    data: Data = None,
-    store: Store = None,
-    clip: Clip = None,
-    device: Device = "cpu",
-    gpus: Gpus = 1,
-    method: Method = "reference",
-    runner: Runner = "sequential",
-    settings: Sets = None,
-) -> None:
+@takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
+def run(request: RunRequest) -> None:
     """Run the whole pipeline of PRESET; stages that are complete are not run again."""
-    _show_results(*_complete("report", preset, data, store, clip, device, gpus, method, runner, settings or []))
+    _show_results(*_complete("report", request))
 
 
-def demo(
-    store: Store = None,
-    device: Device = "cpu",
-    gpus: Gpus = 1,
-    method: Method = "reference",
-    runner: Runner = "sequential",
-    settings: Sets = None,
-) -> None:
+@takes_request(RunRequest, "store device gpus method runner settings")
+def demo(request: RunRequest) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
-    outputs, ui = _complete("report", "demo", None, store, None, device, gpus, method, runner, settings or [])
+    outputs, ui = _complete("report", request.model_copy(update={"preset": "demo"}))
     _show_results(outputs, ui)
     print(f"metrics: {outputs['evaluate'].folder / 'metrics.json'}")
 
 
-def ablation(
-    preset: Preset,
-    data: Data = None,
-    store: Store = None,
-    clip: Clip = None,
-    device: Device = "cpu",
-    gpus: Gpus = 1,
-    method: Method = "reference",
-    runner: Runner = "sequential",
-    settings: Sets = None,
-) -> None:
+@takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
+def ablation(request: RunRequest) -> None:
     """Score raw CAMs of every row of the paper's tables 3, 4 and 5 and of the methods, over seeds."""
     from artifacts.tables import print_tables
+    from excel_core.files import read_json
 
-    outputs, ui = _complete("ablation", preset, data, store, clip, device, gpus, method, runner, settings or [])
+    outputs, ui = _complete("ablation", request)
     path = outputs["ablation"].folder / "ablation.json"
-    print_tables({"ablation": json.loads(path.read_text())}, console())
+    print_tables({"ablation": read_json(path)}, console())
     print(f"Prefect UI: {ui}")
     print(f"ablation: {path}")
 
 
-def _complete(
-    last: str,
-    preset: str,
-    data: Path | None,
-    store: Path | None,
-    clip: str | None,
-    device: str,
-    gpus: int,
-    method: str,
-    runner: str,
-    settings: list[str],
-) -> tuple[dict[str, Any], str]:
-    """The outputs up to `last`, by its flow unless all are complete, and how to open the UI."""
-    from flows.settings import check_runner, make_environment, make_run
+@takes_request(PaperRequest, f"table data coco checkpoint limit {RUN_OPTIONS}")
+def paper(
+    request: PaperRequest,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the table here", show_default=False)] = None,
+) -> None:
+    """Run what a table of the paper needs, and print ours beside the published figures; what is complete is not run again.
+    With two data sets, `--set voc.stage.field=value` or `coco.…` is of one of them."""
+    request.resolve()  # refuses what is wrong before a server is started for it
+    ui = _use_prefect_of(store_folder(request.store))
+    from flows.paper import paper as paper_flow  # imports Prefect, which reads its environment then
+
+    path = Path(_call(paper_flow, request))
+    _show_paper(request.table, path)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, json_file)
+    print(f"figures: {path.parent}" if request.table == "figures" else f"table: {path}")
+    print(f"Prefect UI: {ui}")
+
+
+def _complete(last: str, request: RunRequest) -> tuple[dict[str, Any], str]:
+    """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI."""
     from tasks.chain import complete_outputs
 
-    check_runner(runner)
-    spec = make_run(preset, method, settings, clip)
-    place = make_environment(spec, text(data), text(store), device, gpus)
-    ui = prefect_environment(place.store)
-    if last in complete_outputs(spec, place, last):
+    run, environment = request.resolve()
+    ui = _use_prefect_of(environment.store)
+    if last in complete_outputs(run, environment, last):
         print("every stage is complete; nothing to run")
     else:
-        arguments = (preset, method, text(place.data), str(place.store), clip, device, gpus, runner, settings)
-        call_flow(_flow_of(last), *arguments)
-    return complete_outputs(spec, place, last), ui
-
-
-def call_flow(flow: Callable[..., str], *arguments: Any) -> str:
-    """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
-    from flows.interrupts import stoppable
-
-    if "PREFECT_API_URL" not in os.environ:
-        print("starting a local Prefect server (about 20 s)", flush=True)
-    with stoppable():
-        return flow(*arguments)
+        data = str(environment.data) if environment.data else None
+        _call(_flow_of(last), request.model_copy(update={"data": data}))
+    return complete_outputs(run, environment, last), ui
 
 
 def _flow_of(last: str) -> Callable[..., str]:
@@ -109,13 +87,45 @@ def _flow_of(last: str) -> Callable[..., str]:
     return ablation_flow if last == "ablation" else excel
 
 
+def _call(flow: Callable[..., str], request: Request) -> str:
+    """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
+    from flows.interrupts import stoppable
+
+    if "PREFECT_API_URL" not in os.environ:
+        print("starting a local Prefect server (about 20 s)", flush=True)
+    with stoppable():
+        return flow(**request.model_dump() | {"store": str(store_folder(request.store))})
+
+
+def _use_prefect_of(store: Path) -> str:
+    """Quiet, patient, local Prefect whose database is in the store; returns how to open its UI."""
+    home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it
+    running = api_url(store)
+    if running:  # by `excel up`; a second server on its database would lock it
+        os.environ.setdefault("PREFECT_API_URL", running)
+    defaults = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if running:
+        return running.removesuffix("/api")
+    command = f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
+    return f"run `{command}` and open http://127.0.0.1:4200"
+
+
 def _show_results(outputs: dict[str, Any], ui: str) -> None:
     from artifacts.tables import print_tables
+    from excel_core.files import read_json
     from tasks.history.spent import spent_line
     from tasks.inputs.given_segmenter import given_words
     from tasks.refine import PSEUDO_LABELS
 
-    print_tables(json.loads((outputs["evaluate"].folder / "metrics.json").read_text()), console())
+    print_tables(read_json(outputs["evaluate"].folder / "metrics.json"), console())
     for image, reason in outputs["dataset"].summary["bad"].items():
         print(f"skipped {image}: {reason}")
     for split, count in outputs["dataset"].summary["absent"].items():
@@ -131,22 +141,12 @@ def _show_results(outputs: dict[str, Any], ui: str) -> None:
     print(f"Prefect UI: {ui}")
 
 
-def prefect_environment(store: Path) -> str:
-    """Quiet, patient, local Prefect whose database is in the store; returns how to open its UI."""
-    home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
-    Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it
-    running = api_url(store)
-    if running:  # by `excel up`; a second server on its database would lock it
-        os.environ.setdefault("PREFECT_API_URL", running)
-    quiet = {
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
-    if running:
-        return running.removesuffix("/api")
-    command = f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
-    return f"run `{command}` and open http://127.0.0.1:4200"
+def _show_paper(table: str, path: Path) -> None:
+    from artifacts.paper_table import print_paper
+    from excel_core.files import read_json
+
+    if table == "figures":
+        for picture in sorted(path.parent.glob("figure_*.png")):
+            print(picture)
+    else:
+        print_paper(read_json(path), console(FILE_COLUMNS))

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Clip, Device, Sets, Store, console, text
+from flows.cli.options import console, takes_request
+from flows.request import RunRequest
 
 __all__ = ["segment"]
 
@@ -13,26 +14,21 @@ CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken
 WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (with --clip)"
 
 
+@takes_request(RunRequest, "clip device settings store")
 def segment(
     photos: Annotated[list[Path], typer.Argument(help="photos, or folders of photos")],
+    request: RunRequest,
     classes: Annotated[
         str | None, typer.Option(help=f"{CLASSES}. With --weights: only these classes", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for masks and overlays")] = Path("segmented"),
-    clip: Clip = None,
-    device: Device = "cpu",
     method: Annotated[str | None, typer.Option(help="reference, paper or clean; default reference", show_default=False)] = None,
-    settings: Sets = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help=WEIGHTS, show_default=False),
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS, show_default=False)] = None,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="with --weights: several scales and flips")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="with --weights: then the dense CRF")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="also a picture of every step")] = False,
     side: Annotated[int, typer.Option(min=64, help="pixels of the longer side that masks are computed at, at most")] = 640,
     force: Annotated[bool, typer.Option("--force", help="replace files in --out")] = False,
-    store: Store = None,
 ) -> None:
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
     segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
@@ -40,21 +36,21 @@ def segment(
     from tasks.photos.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
-    _check_together(weights, clip is not None, bool(method or settings), multi_scale or crf)
-    found = photos_of(photos, out, force)
+    _check_together(weights, request.clip is not None, bool(method or request.settings), multi_scale or crf)
+    files = photos_of(photos, out, force)
     if weights is None:
-        predictor = _training_free(names, clip, device, method, settings or [], store)
+        predictor = _training_free(names, request.model_copy(update={"method": method or "reference"}))
     else:
-        predictor = _trained(weights, names, clip, device, store, multi_scale, crf)
+        predictor = _trained(weights, names, request, multi_scale, crf)
     for note in predictor.notes:
         print(note)
-    results = segment_photos(found, predictor, out, side, steps)
+    results = segment_photos(files, predictor, out, side, steps)
     _show(results, out)
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
 
 
 def _check_together(weights: str | None, clip: bool, settings: bool, for_weights: bool) -> None:
-    """Refuse options that the other way of seeing would ignore."""
+    """SettingError for options that would be ignored: with --weights, or without."""
     from excel_core.errors import SettingError
     from excel_core.models.published_checkpoint import is_published
 
@@ -69,32 +65,26 @@ def _check_together(weights: str | None, clip: bool, settings: bool, for_weights
         raise SettingError("--weights brings its own settings: leave out --method and --set")
 
 
-def _training_free(
-    names: tuple[str, ...], clip: str | None, device: str, method: str | None, settings: list[str], store: Path | None
-) -> Any:
+def _training_free(names: tuple[str, ...], request: RunRequest) -> Any:
     from excel_core.errors import SettingError
     from excel_core.text.class_sets import DATA_CLASSES
-    from flows.local.state import store_folder
-    from flows.settings import check_device, make_run
-    from tasks.engine.stage import RunEnvironment
+    from flows.settings import environment_without_data
     from tasks.photos.trained import training_free
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
-    run = make_run("voc", method or "reference", settings, clip, {"dataset": {"prompts": DATA_CLASSES}})
-    return training_free(names, run, RunEnvironment(store=store_folder(text(store)), device=check_device(device)))
+    run = request.model_copy(update={"edits": {"dataset": {"prompts": DATA_CLASSES}}}).spec()
+    return training_free(names, run, environment_without_data(request))
 
 
-def _trained(
-    weights: str, names: tuple[str, ...], clip: str | None, device: str, store: Path | None, multi_scale: bool, crf: bool
-) -> Any:
+def _trained(weights: str, names: tuple[str, ...], request: RunRequest, multi_scale: bool, crf: bool) -> Any:
     from excel_core.prediction.predictors import trained_predictor
-    from flows.local.state import store_folder
-    from flows.settings import check_device
+    from flows.settings import environment_without_data
     from tasks.photos.trained import find_segmenter
 
-    trained = find_segmenter(weights, store_folder(text(store)), check_device(device), clip)
+    environment = environment_without_data(request)
+    trained = find_segmenter(weights, environment.store, environment.device, request.clip)
     return trained_predictor(trained, names, multi_scale, crf)
 
 

@@ -1,0 +1,167 @@
+"""What a user can ask for, written once: the command line, Prefect's forms and Python callers share these two models.
+
+A field holds its type, bounds and choices, its description in Prefect's form, and its command-line option.
+flows/parameters.py makes the flows' parameters from the fields, flows/cli/options.py those of the commands.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, get_args
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from excel_core.errors import SettingError
+
+if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is imported where it is used
+    from excel_core.config import RunSpec
+    from tasks.engine.stage import RunEnvironment
+
+__all__ = ["PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+
+MAX_GPUS = 64  # of one machine
+Text = Annotated[str, Field(min_length=1)]
+Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=")]
+Preset = Literal["voc", "coco", "photos", "demo"]
+Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
+
+
+def _option(help: str, *names: str, metavar: str | None = None) -> Any:
+    """A command-line option without a default, or with one that its help text names."""
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+def _path(help: str) -> Any:
+    return _option(help, metavar="<path>")
+
+
+class ResolvedRun(NamedTuple):
+    """A checked request: what to compute, and where."""
+
+    run: "RunSpec"
+    environment: "RunEnvironment"
+
+
+class Request(BaseModel):
+    """The options that a run and a table of the paper share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Annotated[Literal["reference", "paper", "clean"], typer.Option(help="reference, paper or clean")] = Field(
+        "reference",
+        description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
+    )
+    store: Annotated[Text | None, _path("where outputs go; default $EXCEL_STORE or runs/")] = Field(
+        None, description="Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/."
+    )
+    clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
+        None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: the preset's."
+    )
+    device: Annotated[Literal["cpu", "cuda", "mps"], typer.Option(help="cpu, cuda or mps")] = Field(
+        "cpu", description="Where tensors live."
+    )
+    gpus: Annotated[int, typer.Option(help="GPUs that train together, or processes with cpu; they share the batch")] = Field(
+        1,
+        ge=1,
+        le=MAX_GPUS,
+        description="Processes that train together, a GPU each; they share `train.batch_size`. With device cpu: CPU processes.",
+    )
+    runner: Annotated[str, typer.Option(help="sequential, dask or dask:tcp://HOST:PORT")] = Field(
+        "sequential",
+        pattern=r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$",
+        description="sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.",
+    )
+    settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
+        [], description="Edits as text, each stage.field=value with a YAML value; they win over `edits`."
+    )
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The request with these fields; SettingError, in place of pydantic's error, for a value that is not valid."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingError(_refusal(cls, error.errors()[0])) from None
+
+
+class RunRequest(Request):
+    """A run of the whole chain, of one stage, or of the ablation."""
+
+    preset: Annotated[Preset, typer.Argument(help="voc, coco, photos or demo")] = Field(
+        "voc",
+        description="Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.",
+    )
+    data: Annotated[Text | None, _path("data folder in the preset's layout")] = Field(
+        None, description="Data folder in the preset's layout, absolute or relative to the worker's. demo needs none."
+    )
+    edits: dict[str, Any] | None = Field(
+        None, description="Edits as a form, a group a stage; whatever is empty keeps the preset's value."
+    )
+
+    def spec(self) -> "RunSpec":
+        """What to compute. Refuses what is wrong as far as it shows without the data folder."""
+        from flows.settings import run_spec
+
+        return run_spec(self)
+
+    def resolve(self) -> ResolvedRun:
+        """What to compute, and where. SettingError, DataError, ModelError or PromptError for anything wrong, before work
+        starts: settings, data folder, device, GPUs, checkpoint."""
+        from flows.settings import run_environment
+
+        run = self.spec()
+        return ResolvedRun(run, run_environment(run, self))
+
+
+class PaperRequest(Request):
+    """A table of the paper, or its figures 4 to 6."""
+
+    table: Annotated[Table, typer.Argument(help="table-1 … table-7, or figures")] = Field(
+        "table-1", description="table-1 to table-7, or figures."
+    )
+    data: Annotated[Text | None, _path("PASCAL VOC 2012, as downloaded")] = Field(
+        None, description="PASCAL VOC 2012, as downloaded."
+    )
+    coco: Annotated[Text | None, _path("MS COCO 2014, for its rows in tables 1 and 7")] = Field(
+        None, description="MS COCO 2014 as downloaded, for its rows in tables 1 and 7; empty: they are left out."
+    )
+    checkpoint: Annotated[Text | None, _path("a segmenter of the published code, instead of training")] = Field(
+        None, description="A segmenter that the published code trained, instead of training the full method."
+    )
+    limit: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        typer.Option(min=1, help="so many images a split, to try it: no reproduction", show_default=False),
+    ] = Field(None, description="Images of each split, to try a table out; the result is no reproduction.")
+    clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
+        None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: ViT-B-16:openai."
+    )
+    settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
+        [],
+        description="Edits as text, each stage.field=value with a YAML value; with voc. or coco. before it, of that data set "
+        "alone.",
+    )
+
+    @field_validator("table", mode="before")
+    @classmethod
+    def _named(cls, table: Any) -> Any:
+        """`5` is short for `table-5`."""
+        return f"table-{table}" if str(table).isdigit() else table
+
+    def resolve(self) -> list[ResolvedRun]:
+        """A run for each data set that is named, VOC first. Raises what RunRequest.resolve raises."""
+        from flows.paper_runs import paper_runs
+
+        return paper_runs(self)
+
+
+def _refusal(model: type[Request], problem: ErrorDetails) -> str:
+    """What a user reads in place of pydantic's words."""
+    name, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "literal_error":
+        valid = "valid" + {"preset": " presets", "method": " methods"}.get(name, "")
+        return f"unknown {name} {value!r}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
+    expected = {
+        "runner": f"unknown runner {value!r}; valid: sequential, dask, dask:tcp://HOST:PORT",
+        "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
+        "settings": f"--set {value!r}: expected stage.field=value, e.g. refine.par.iterations=10",
+    }
+    return expected.get(name, f"--{name} {value!r}: {problem['msg']}")
