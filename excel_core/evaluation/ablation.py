@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,15 @@ from torch import Tensor
 from excel_core.config import RunSpec
 from excel_core.config.presets import METHODS, with_method
 from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
-from excel_core.evaluation.bootstrap import mean_iou
+from excel_core.evaluation.bootstrap import confusions_by_image, resample
+from excel_core.evaluation.metrics import mean_average_precision, mean_iou
 from excel_core.models.calibration import EncoderActivations
 from excel_core.models.clip import FrozenClip
 from excel_core.training.losses import IGNORE
 
 __all__ = [
-    "BINS", "AblationRow", "ablation_rows", "best_threshold", "confusion_counts", "level_counts", "presence_scores",
+    "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "level_counts",
+    "presence_map", "presence_scores", "score_at_best_threshold",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
@@ -124,6 +127,34 @@ def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
     scores = mean_iou(confusion)
     best = int(np.argmax(scores))
     return float(scores[best]), best
+
+
+@dataclass(frozen=True)
+class ThresholdScore:
+    """`miou` at the best single `threshold` (0.00 … 0.99) over all images, and mIoU (B,) of resampled images at it."""
+
+    miou: float
+    threshold: float
+    resampled_miou: NDArray[np.float64]
+
+
+def score_at_best_threshold(
+    levels: pd.DataFrame, images: Sequence[str], classes: int, draws: NDArray[np.int64]
+) -> ThresholdScore:
+    """`levels` of the split's I images as of `level_counts`, with an image column; `classes` without background; `draws` (B, I)
+    as of `image_draws` → ThresholdScore. The threshold is not chosen anew for a resample."""
+    miou, level = best_threshold(levels, classes)
+    by_image = confusions_by_image(confusion_counts(levels, level), images, classes + 1)
+    return ThresholdScore(miou, level / BINS, mean_iou(resample(by_image, draws, classes + 1)))
+
+
+def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence[int]]) -> float:
+    """Presence scores (I, C) and the class indices of each of the I images → mean average precision of "the image has the
+    class"; DataError where no image has a class."""
+    truth = np.zeros(presence.shape, dtype=bool)
+    for row, indices in enumerate(classes):
+        truth[row, list(indices)] = True
+    return mean_average_precision(presence, truth)
 
 
 def presence_scores(clip: FrozenClip, path: EncoderActivations, templates: Tensor) -> Tensor:

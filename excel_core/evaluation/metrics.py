@@ -16,15 +16,18 @@ from excel_core.errors import DataError, SettingError
 __all__ = [
     "Scores",
     "average_precision",
+    "class_iou",
     "confusion_matrix",
     "confusion_of_counts",
     "evaluate_folders",
     "mean_average_precision",
+    "mean_iou",
     "pixel_counts",
+    "present_class_iou",
     "scores",
 ]
 
-SHOWN = 5  # how many missing files an error names
+MAX_MISSING = 5  # missing files that an error names
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,25 @@ def confusion_of_counts(counts: pd.DataFrame, num_classes: int) -> NDArray[np.in
     return confusion
 
 
+def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Confusions (…, C, C), rows truth → IoU (…, C) = TP / (TP + FP + FN), NaN for a class in neither truth nor prediction."""
+    hit = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return _ratio(hit, true + predicted - hit)
+
+
+def present_class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`class_iou`, NaN for a class that the truth does not hold, although it may be predicted: no mean counts it."""
+    return np.where(confusion.sum(axis=-1) > 0, class_iou(confusion), np.nan)
+
+
+def mean_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Confusions (…, C, C) → mIoU (…) over the classes that the truth holds; 0 where it holds none."""
+    iou = present_class_iou(confusion)
+    present = ~np.isnan(iou)
+    return np.asarray(np.where(present, iou, 0).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1))
+
+
 def scores(confusion: NDArray[np.int64], names: Sequence[str]) -> Scores:
     """Confusion (C, C), rows truth, with the C class names in index order (background first) → Scores.
 
@@ -105,12 +127,12 @@ def scores(confusion: NDArray[np.int64], names: Sequence[str]) -> Scores:
     hit = confusion.diagonal()
     true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     present = true > 0
-    iou, precision = _ratio(hit, true + predicted - hit), _ratio(hit, predicted)
+    iou, precision = class_iou(confusion), _ratio(hit, predicted)
     recall, confusion_ratio = _ratio(hit, true), _ratio(predicted - hit, hit)
-    seen = present & (predicted > 0)
+    with_precision = present & (predicted > 0)
     return Scores(
         miou=float(iou[present].mean()),
-        mean_precision=float(precision[seen].mean()) if seen.any() else None,
+        mean_precision=float(precision[with_precision].mean()) if with_precision.any() else None,
         mean_recall=float(recall[present].mean()),
         iou=_by_name(names, iou),
         precision=_by_name(names, precision),
@@ -135,7 +157,7 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
         raise DataError(f"{truth_dir}: holds no *.png to score against")
     missing = [name for name in scored if not (pred_dir / f"{name}.png").is_file()]
     if missing:
-        shown = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
+        shown = ", ".join(missing[:MAX_MISSING]) + (", …" if len(missing) > MAX_MISSING else "")
         raise DataError(f"{pred_dir}: {len(missing)} of {len(scored)} predictions are missing: {shown}")
     door = VocMaskReader(truth_dir.parent, truth_dir.name)
     total = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -150,22 +172,18 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
 
 
 def average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Presence scores (N, C) and truth (N, C) bool, N images → average precision a class (C,) in [0, 1].
+    """Presence scores (N, C) and truth (N, C) bool, N images → average precision per class (C,) in [0, 1].
 
-    The sum over thresholds of precision × gain in recall, without interpolation; equal scores share one
-    threshold. NaN for a class that no image has. Raises DataError for other shapes or non-finite scores.
+    scikit-learn's: the sum over thresholds of precision × gain in recall, without interpolation; equal scores share
+    one threshold. NaN for a class that no image has. Raises DataError for other shapes or non-finite scores.
     """
     if presence.ndim != 2 or presence.shape != truth.shape or not np.isfinite(presence).all():
         raise DataError(f"expected finite scores and truth (N, C), got {presence.shape} and {truth.shape}")
+    from sklearn.metrics import average_precision_score  # slow to import
+
     result = np.full(presence.shape[1], np.nan)
-    for index, (score, present) in enumerate(zip(presence.T, truth.T.astype(bool), strict=True)):
-        if not present.any():
-            continue
-        order = np.argsort(-score, kind="stable")
-        last = np.append(np.diff(score[order]) != 0, True)  # the last image of each run of equal scores
-        hits = np.cumsum(present[order])[last]
-        precision = hits / (np.flatnonzero(last) + 1)
-        result[index] = (precision * np.diff(hits, prepend=0)).sum() / present.sum()
+    for index in np.flatnonzero(truth.any(axis=0)):
+        result[index] = average_precision_score(truth[:, index], presence[:, index])
     return result
 
 

@@ -1,22 +1,18 @@
 """Two runs side by side: what was asked differently, and what came of it, with intervals over the images they share."""
 
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-
 from excel_core.errors import SettingError
-from excel_core.evaluation.bootstrap import class_iou, confusions_by_image, image_draws, interval, mean_iou, resampled
+from excel_core.evaluation.bootstrap import compare_scores, confusions_by_image
+from excel_core.evaluation.examples import most_changed_images
 from excel_core.files import read_json
 from excel_core.stores import read_counts
 from tasks.history.run_record import RunRecord
-from tasks.shown import image_scores
 
 __all__ = ["compare_runs", "spec_differences"]
 
-RESAMPLES = 1000
-CHANGED = 10  # images shown
+MAX_IMAGES = 10  # that are shown
 
 
 def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[str, Any]:
@@ -64,35 +60,16 @@ def spec_differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> li
 
 
 def _paired(counts: list[Any], key: str, names: list[str]) -> dict[str, Any]:
+    """Scores of both runs over the images that they share, with intervals over the same resampled images."""
     tables = [table[table["result"] == key] for table in counts]
     images = sorted(set(tables[0]["image"]) & set(tables[1]["image"]))
     if not images:
         raise SettingError(f"the runs share no image of {key}")
-    size = len(names)
-    by_image = [confusions_by_image(table, images, size) for table in tables]
-    draws = image_draws(len(images), RESAMPLES)
-    whole = [np.asarray(found.sum(axis=0)).reshape(size, size) for found in by_image]
-    drawn = [resampled(found, draws, size) for found in by_image]
-    iou, samples = [class_iou(found) for found in whole], [class_iou(found) for found in drawn]
-    means = [float(mean_iou(found)) for found in whole]
+    a, b = (confusions_by_image(table, images, len(names)) for table in tables)
+    comparison = compare_scores(a, b, names)
     return {
         "images_shared": len(images),
-        "miou": _difference(means[0], means[1], mean_iou(drawn[1]) - mean_iou(drawn[0])),
-        "classes": [
-            {"class": name} | _difference(iou[0][i], iou[1][i], samples[1][:, i] - samples[0][:, i])
-            for i, name in enumerate(names)
-            if not np.isnan(iou[0][i])
-        ],
-        "images": _most_changed(images, by_image, size),
+        "miou": asdict(comparison.miou),
+        "classes": [{"class": name} | asdict(difference) for name, difference in comparison.classes.items()],
+        "images": most_changed_images(images, a, b, len(names), MAX_IMAGES),
     }
-
-
-def _difference(a: float, b: float, samples: NDArray[np.float64]) -> dict[str, float]:
-    low, high = interval(samples)
-    return {"a": float(a), "b": float(b), "difference": float(b - a), "low": low, "high": high}
-
-
-def _most_changed(images: list[str], by_image: list[csr_matrix], size: int) -> list[dict[str, Any]]:
-    one, other = (image_scores(found, size) for found in by_image)
-    order = np.argsort(-np.abs(other - one), kind="stable")[:CHANGED]
-    return [{"id": images[i], "a": float(one[i]), "b": float(other[i]), "difference": float(other[i] - one[i])} for i in order]

@@ -6,9 +6,17 @@ import torch
 import torch.nn.functional as F
 
 from excel_core.config.presets import preset, with_edits, with_method, with_settings
-from excel_core.evaluation.ablation import BINS, ablation_rows, best_threshold, confusion_counts, level_counts
-from excel_core.evaluation.bootstrap import confusions_by_image, mean_iou
-from excel_core.evaluation.metrics import confusion_matrix
+from excel_core.evaluation.ablation import (
+    BINS,
+    ablation_rows,
+    best_threshold,
+    confusion_counts,
+    level_counts,
+    presence_map,
+    score_at_best_threshold,
+)
+from excel_core.evaluation.bootstrap import confusions_by_image
+from excel_core.evaluation.metrics import confusion_matrix, mean_iou
 
 
 @pytest.fixture
@@ -50,6 +58,25 @@ def test_the_best_threshold_is_the_best_of_all(images):
     miou, level = best_threshold(_levels(images), 4)
     every = [mean_iou(sum(_by_hand(*image[1:], t) for image in images)) for t in range(BINS)]
     assert miou == pytest.approx(max(every)) and level == int(np.argmax(every))
+
+
+def test_the_best_threshold_stays_for_resamples(images):
+    ids = [i for i, *_ in images]
+    draws = np.array([[1, 1, 1], [3, 0, 0], [0, 2, 1]])
+    score = score_at_best_threshold(_levels(images), ids, 4, draws)
+    miou, level = best_threshold(_levels(images), 4)
+    assert (score.miou, score.threshold) == (miou, level / BINS)
+    confusions = np.stack([_by_hand(*image[1:], level) for image in images])
+    expected = [mean_iou(np.tensordot(counts, confusions, axes=1)) for counts in draws]
+    np.testing.assert_allclose(score.resampled_miou, expected)
+    assert score.resampled_miou[0] == pytest.approx(miou)
+
+
+def test_presence_is_scored_against_the_images_classes():
+    presence = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.4], [0.1, 0.7, 0.6]])
+    assert presence_map(presence, [(0,), (1,), (1, 2)]) == 1
+    # Class 0 is in the second of its ranking; class 1 in its second and third; class 2 in no image.
+    assert presence_map(presence, [(1,), (0,), (1,)]) == pytest.approx((1 / 2 + (1 / 2 + 2 / 3) / 2) / 2)
 
 
 def test_rows_are_the_runs_they_name():

@@ -12,7 +12,7 @@ from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import usable
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import ModelError, SettingError, StoreError
-from excel_core.prediction.predictors import parse_classes, trained_predictor
+from excel_core.prediction.predictors import trained_predictor
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
@@ -173,19 +173,6 @@ def test_without_training_each_named_class_competes(small_run, photos, tmp_path)
     texts = {path.name for path in (place.store / "texts").rglob("*.npy")}
     training_free(("dog", "unicorn"), small_run, place)
     assert {path.name for path in (place.store / "texts").rglob("*.npy")} == texts  # kept, not encoded again
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("", "expected 1 to 254 names"), (" , ", "expected 1 to"), ("dog, Dog", "'Dog' is given twice"), ("a{}", "no class name")],
-)
-def test_class_names_are_checked(text, message):
-    with pytest.raises(SettingError, match=message):
-        parse_classes(text)
-
-
-def test_class_names_may_hold_spaces():
-    assert parse_classes(" dog,potted   plant ,") == ("dog", "potted plant")
 
 
 def test_photos_become_files_and_bad_ones_a_reason(chain, portable, photos, tmp_path):
