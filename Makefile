@@ -1,4 +1,5 @@
 # make demo · make test · make bench · make figures (README's pictures and tables) · make check (linter and types)
+# make docs (the documentation site, into site/)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +8,7 @@ STORE ?= runs
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test bench figures check install clean
+.PHONY: demo test bench figures docs check install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
@@ -30,6 +31,10 @@ figures: demo
 		--clip excel-tiny --set cams.image_size=128 --set cams.normalisation=clip --steps --out $(STORE)/segment --force
 	cp $(STORE)/segment/$(SCENE)_steps.png docs/segment.png
 
+docs: $(VENV)/.docs
+	$(BIN)/python docs/diagrams.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,6 +47,13 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The docs extra alone: the site builds without torch.
+$(VENV)/.docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > $@.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $@.txt
 	touch $@
 
 clean:

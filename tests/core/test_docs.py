@@ -1,0 +1,121 @@
+"""README, docs/ and CONTRIBUTING say what the repository has: links, commands, settings, pictures."""
+
+import re
+import runpy
+import shlex
+
+import click
+import pytest
+import typer
+import yaml
+
+from excel_core.config import RunSpec
+from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
+from flows.cli import app
+from tests.conftest import ROOT
+
+MAX_README_WORDS = 900
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:\$ )?(excel .+)$|`(excel [^`]+)`", re.MULTILINE)
+STAGES = "|".join(name for name in RunSpec.model_fields if name not in ("preset", "method"))
+SETTING = re.compile(rf"(?:--set |`|')((?:{STAGES})\.[a-z_.]+)(=[^\s`']+)?[\s`']")
+FILE_SUFFIXES = (".md", ".json", ".zarr", ".py", ".csv", ".png")
+
+
+def test_readme_is_short():
+    assert len(TEXTS["README.md"].split()) <= MAX_README_WORDS
+
+
+def _anchors(text):
+    """Headings as the site and GitHub name them."""
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in HEADING.findall(text)]
+    return set(plain)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_relative_links_resolve(page):
+    for link in LINK.findall(TEXTS[page]):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            assert anchor in _anchors(target.read_text(encoding="utf-8")), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_named_files_exist(page):
+    if page == "CHANGELOG.md":
+        return  # names what is gone
+    for path in re.findall(r"`((?:excel_core|tasks|flows|artifacts|prompts|tests|bench)/[\w/.-]*)`", TEXTS[page]):
+        assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def _commands(text):
+    """Every `excel …` line of a page, split as a shell would, without comments and what a reader has to fill in."""
+    for block, inline in COMMAND.findall(text):
+        words = shlex.split(block or inline, comments=True)
+        yield [word for word in words if word not in ("…", "·")]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_commands_exist_with_their_options(page):
+    for words in _commands(TEXTS[page]):
+        _check_command(page, words)
+
+
+def _check_command(page, words):
+    command = typer.main.get_command(app)
+    rest = words[1:]
+    while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if not rest or rest[0].startswith("-") or rest[0].isupper():
+            return
+        assert rest[0] in command.commands, f"{page}: excel has no command {rest[0]!r}: {' '.join(words)}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
+    for word in rest:
+        if word.startswith("-"):
+            assert word.partition("=")[0] in options, f"{page}: {word} is no option of {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", sorted(set(TEXTS) - {"docs/settings.md"}))
+def test_settings_exist_and_take_these_values(page):
+    for name, value in SETTING.findall(TEXTS[page]):
+        if name.endswith(FILE_SUFFIXES):
+            continue
+        spec = preset("voc")
+        for field in name.split("."):
+            assert field in type(spec).model_fields, f"{page}: there is no setting {name}"
+            spec = getattr(spec, field)
+        if value.strip("=…"):
+            with_settings(preset("voc"), [name + value])  # SettingError where it does not take the value
+
+
+def test_presets_and_methods_are_all_told():
+    commands = TEXTS["docs/commands.md"]
+    assert all(f"`{name}`" in commands for name in (*PRESETS, *METHODS))
+
+
+def test_pictures_and_settings_are_what_their_sources_say():
+    layers, flow = (runpy.run_path(str(ROOT / "docs/diagrams.py"))[name]() for name in ("layers_svg", "data_flow_svg"))
+    assert (ROOT / "docs/layers.svg").read_text(encoding="utf-8") == layers, "run: make docs"
+    assert (ROOT / "docs/data_flow.svg").read_text(encoding="utf-8") == flow, "run: make docs"
+    settings = runpy.run_path(str(ROOT / "docs/settings.py"))["settings_page"]()
+    assert TEXTS["docs/settings.md"] == settings, "run: python docs/settings.py"
+
+
+def test_site_shows_every_page():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r": ([\w]+\.md)$", nav, re.MULTILINE))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= listed
+
+
+def test_citation_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["references"] == [citation["preferred-citation"]]
+    assert citation["preferred-citation"]["title"] in " ".join(TEXTS["docs/method.md"].split())
