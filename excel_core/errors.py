@@ -13,6 +13,8 @@ ExcelError                     base: something a person can act on
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
 
+from collections.abc import Sequence
+
 __all__ = [
     "DataError",
     "DescriptionError",
@@ -25,6 +27,7 @@ __all__ = [
     "SettingError",
     "StoreError",
     "WorkerError",
+    "and_more",
 ]
 
 
@@ -70,3 +73,8 @@ class ServerError(ExcelError):
 
 class WorkerError(ExcelError):
     """Processes die over their work: a cluster's workers over a shard, again and again, or those that train together."""
+
+
+def and_more(names: Sequence[str], limit: int) -> str:
+    """Name the first `limit` things in a message and count the others: `a, b and 3 more`."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

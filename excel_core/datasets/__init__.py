@@ -1,12 +1,18 @@
-"""Data sets as one table of records; segmentation masks only through the evaluation-only door.
+"""Data sets: one table of images per data folder. Only evaluation reads segmentation masks, through mask readers.
 
-images.py     one image file → RGB pixels, or the plain reason why not
-labels.py     image-level labels from labels.csv or VOC's XML
-manifest.py   the table of records, and its checks
-voc.py        a folder in VOC layout → that table
-voc_lists.py  which images its splits list, and which are there
-published_voc.py   VOC's train_aug and image-level labels, which excel ships
-truth.py      the door to the masks, and the guard that keeps everything else out
+layouts.py        the layouts a data folder can have; to add one, start here
+manifest.py       the table of images, its checks, and how a layout's images become its rows
+images.py         one image file → RGB pixels, or the plain reason why not
+labels.py         image-level labels from labels.csv or VOC's XML
+voc.py            a folder in VOC layout → the table
+published_voc.py  VOC's train_aug list and image-level labels, which excel ships
+folder.py         a folder of one's own photos → the table
+coco.py           COCO as downloaded → the table
+coco_json.py      COCO's annotation files, every entry checked
+masks.py          the mask readers, and the guard that stops everyone else from opening a mask
+coco_masks.py     COCO's masks, painted from its annotation files
+palette.py        label maps as palette PNGs
+doctor/           is a downloaded data set complete and sound?
 """
 
 from excel_core.datasets.images import read_image

@@ -13,16 +13,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from excel_core.datasets.coco_files import annotation_file, check_coco_layout, image_folder, unlabelled_source
+from excel_core.config import DatasetSpec
 from excel_core.datasets.coco_json import Entries, Photo, read_entries
 from excel_core.datasets.labels import check_class_names
-from excel_core.datasets.listed import Listed, check_splits, read_listed
-from excel_core.datasets.manifest import Manifest, check_bad_share, check_image_id
-from excel_core.errors import DataError
+from excel_core.datasets.manifest import (
+    ListedImage,
+    Manifest,
+    build_manifest,
+    check_bad_share,
+    check_image_id,
+    check_split_names,
+)
+from excel_core.errors import DataError, and_more
 
-__all__ = ["labels_by_photo", "read_coco"]
+__all__ = [
+    "COCO_SOURCES",
+    "annotation_file",
+    "check_coco_layout",
+    "check_coco_splits",
+    "image_folder",
+    "labels_by_photo",
+    "read_coco",
+    "unlabelled_source",
+]
 
+YEARS = ("2014", "2017")
+FOLDERS = (*(f"{name}{year}" for year in YEARS for name in ("train", "val", "test")), "test2015", "unlabeled2017")
+COCO_SOURCES = ("annotations", "images", *FOLDERS)  # all that is looked at under the root
 SUFFIXES = (".jpg", ".jpeg", ".png")
+SETTING = {"train": "dataset.train_split={0} --set 'dataset.seed_splits=[{0}]'", "test": "dataset.test_splits=[{}]"}
+MAX_PROBED = 20  # files of a split by which its folder is found
+MAX_ENTRIES = 8  # of a wrong folder, that an error names
 
 
 def read_coco(
@@ -47,9 +68,9 @@ def read_coco(
     an annotation whose category is no class, an id of two images, and for too many bad images. No mask survives parsing.
     """
     check_class_names(class_names)
-    check_splits(splits)
+    check_split_names(splits)
     check_coco_layout(root)
-    listed: list[Listed] = []
+    listed: list[ListedImage] = []
     photos: dict[str, Photo] = {}  # of labelled splits, by path
     left_out: dict[str, int] = {}
     for split in splits:
@@ -61,18 +82,18 @@ def read_coco(
         photos |= labelled.photos
         left_out[split] = labelled.left_out
     _check_ids(listed)
-    manifest = _with_sizes_checked(read_listed(root, listed, max_bad=max_bad, threads=threads), photos, max_bad)
+    manifest = _with_sizes_checked(build_manifest(root, listed, max_bad=max_bad, threads=threads), photos, max_bad)
     manifest.attrs["left_out"] = left_out
     return manifest
 
 
 def labels_by_photo(entries: Entries, class_names: Sequence[str], file: str) -> dict[int, tuple[str, ...]]:
     """Number of each image that has annotations, in the file's order → names of their categories in class order."""
-    found: dict[int, set[int]] = {number: set() for number in entries.photos}
+    categories_of: dict[int, set[int]] = {number: set() for number in entries.photos}
     for entry in entries.annotations:
-        found[entry["image_id"]].add(entry["category_id"])
-    used = {entries.categories[category] for categories in found.values() for category in categories}
-    unknown = sorted(used.difference(class_names))
+        categories_of[entry["image_id"]].add(entry["category_id"])
+    used_names = {entries.categories[entry["category_id"]] for entry in entries.annotations}
+    unknown = sorted(used_names.difference(class_names))
     if unknown:
         raise DataError(
             f"{file}: annotations use the category {unknown[0]!r}, which is no class; valid: {', '.join(class_names)}; "
@@ -81,7 +102,7 @@ def labels_by_photo(entries: Entries, class_names: Sequence[str], file: str) -> 
     rank = {name: position for position, name in enumerate(class_names)}
     return {
         number: tuple(sorted((entries.categories[category] for category in categories), key=rank.__getitem__))
-        for number, categories in found.items()
+        for number, categories in categories_of.items()
         if categories
     }
 
@@ -90,7 +111,7 @@ def labels_by_photo(entries: Entries, class_names: Sequence[str], file: str) -> 
 class _Labelled:
     """A split with annotations: its images that have some, their entries by path, and how many have none."""
 
-    listed: list[Listed]
+    listed: list[ListedImage]
     photos: dict[str, Photo]
     left_out: int
 
@@ -101,32 +122,36 @@ def _labelled(root: Path, split: str, class_names: Sequence[str]) -> _Labelled:
     labels = labels_by_photo(entries, class_names, file.name)
     if not labels:
         raise DataError(f"{file}: no image has an annotation; use a split that has, or list this one in dataset.test_splits")
-    folder = image_folder(root, file.stem.partition("_")[2], [entries.photos[number].file_name for number in labels])
-    photos = {f"{folder}/{entries.photos[number].file_name}": entries.photos[number] for number in labels}
-    listed = [
-        Listed(photo.id, split, image, names) for (image, photo), names in zip(photos.items(), labels.values(), strict=True)
-    ]
+    file_names = [entries.photos[number].file_name for number in labels]
+    folder = image_folder(root, file.stem.partition("_")[2], file_names)
+    photos: dict[str, Photo] = {}
+    listed: list[ListedImage] = []
+    for number, names in labels.items():
+        photo = entries.photos[number]
+        image = f"{folder}/{photo.file_name}"
+        photos[image] = photo
+        listed.append(ListedImage(photo.id, split, image, names))
     return _Labelled(listed, photos, len(entries.photos) - len(labels))
 
 
-def _unlabelled(root: Path, split: str) -> list[Listed]:
+def _unlabelled(root: Path, split: str) -> list[ListedImage]:
     source = unlabelled_source(root, split)
     if source.is_dir():
-        folder, names = source.relative_to(root).as_posix(), sorted(path.name for path in source.iterdir())
-        names = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
+        folder, files = source.relative_to(root).as_posix(), sorted(path.name for path in source.iterdir())
+        names = [name for name in files if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
     else:
         names = [photo.file_name for photo in read_entries(source, annotated=False).photos.values()]
         folder = image_folder(root, source.stem.removeprefix("image_info_").removeprefix("instances_"), names)
     if not names:
         raise DataError(f"{source}: split {split!r} has no image")
-    return [Listed(check_image_id(Path(name).stem, f"{source.name}: {name}"), split, f"{folder}/{name}") for name in names]
+    return [ListedImage(check_image_id(Path(name).stem, f"{source.name}: {name}"), split, f"{folder}/{name}") for name in names]
 
 
-def _check_ids(listed: Sequence[Listed]) -> None:
+def _check_ids(listed: Sequence[ListedImage]) -> None:
     """Every later store knows an image by its id, which two images must not share."""
-    known: dict[str, str] = {}
+    image_of: dict[str, str] = {}
     for row in listed:
-        other = known.setdefault(row.id, row.image)
+        other = image_of.setdefault(row.id, row.image)
         if other != row.image:
             raise DataError(f"{other} and {row.image} would have the same id, {row.id}; rename one, in its JSON as well")
 
@@ -143,3 +168,94 @@ def _with_sizes_checked(manifest: Manifest, photos: dict[str, Photo], max_bad: f
             )
     check_bad_share(manifest, max_bad)
     return manifest
+
+
+def check_coco_layout(root: Path) -> None:
+    """Raise DataError, saying what was looked for, what is there and what to pass, unless root has annotations/."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; pass the folder that holds annotations/ and train2014/ or images/")
+    if (root / "annotations").is_dir():
+        return
+    below = [path.parent for depth in ("*", "*/*") for path in sorted(root.glob(f"{depth}/annotations")) if path.is_dir()]
+    above = [parent for parent in list(root.resolve().parents)[:2] if (parent / "annotations").is_dir()]
+    nearest = [*below, *above]
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    raise DataError(
+        f"{root}: not COCO as downloaded: looked for annotations/instances_*.json; "
+        f"found {and_more(names, MAX_ENTRIES) or 'an empty folder'}" + (f"; pass {nearest[0]} instead" if nearest else "")
+    )
+
+
+def check_coco_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
+    """DataError, naming the setting, for a split without its file; reads none."""
+    for split, setting in spec.settings_of_splits.items():
+        find_source = annotation_file if split in spec.labelled_splits else unlabelled_source
+        try:
+            find_source(root, split)
+        except DataError as error:
+            raise DataError(f"{setting.partition('=')[0]}: {error}") from None
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    """The file with a split's annotations: instances_SPLIT.json, or that of the only year that is there. DataError where
+    there is none, or one of each year."""
+
+    def file_of(name: str) -> Path:
+        return root / "annotations" / f"instances_{name}.json"
+
+    name = _with_year(root, split, [name for name in _names(split) if file_of(name).is_file()])
+    if name is None:
+        valid = ", ".join(sorted(path.stem.partition("_")[2] for path in (root / "annotations").glob("instances_*.json")))
+        expected = " or ".join(f"annotations/instances_{name}.json" for name in _names(split))
+        raise DataError(f"unknown split {split!r}: {root} has no {expected}; it has: {valid or 'none'}")
+    return file_of(name)
+
+
+def unlabelled_source(root: Path, split: str) -> Path:
+    """What names the images of a split without labels: image_info_SPLIT.json, else instances_SPLIT.json, else the folder of
+    the images; or those of the only year that is there. DataError as in `annotation_file`."""
+
+    def sources(name: str) -> list[Path]:
+        files = [root / "annotations" / f"{kind}_{name}.json" for kind in ("image_info", "instances")]
+        return [path for path in files if path.is_file()] + [root / folder for folder in _folders(root, name)]
+
+    name = _with_year(root, split, [name for name in _names(split) if sources(name)])
+    if name is None:
+        expected = f"annotations/image_info_{split}.json, images/{split}/"
+        raise DataError(f"unknown split {split!r}: {root} has neither of {expected}, of no year")
+    return sources(name)[0]
+
+
+def image_folder(root: Path, name: str, files: Sequence[str]) -> str:
+    """The folder under root that holds a split's `files`: NAME/ or images/NAME/, else whichever of the known ones has some
+    of the first of them. DataError where there is none."""
+    named = _folders(root, name)
+    inner = sorted(f"images/{path.name}" for path in (root / "images").glob("*/"))
+    for folder in (*named, *FOLDERS, *inner, "images"):
+        if any((root / folder / file).is_file() for file in files[:MAX_PROBED]):
+            return folder
+    if not named:
+        raise DataError(f"{root}: no folder holds the images of {name}; put them into images/{name}/")
+    return named[0]
+
+
+def _names(split: str) -> list[str]:
+    """`train` → train, train2014, train2017. DataError for what is no file's name."""
+    if Path(split).name != split:
+        raise DataError(f"unknown split {split!r}: a split is a name such as train2014")
+    return [split, *(split + year for year in YEARS)]
+
+
+def _with_year(root: Path, split: str, names: list[str]) -> str | None:
+    """Choose among the names of a split that have a file: the split's own, else the only one; None where there is none."""
+    if len(names) > 1 and split not in names:
+        setting = SETTING.get(split, "dataset.val_splits=[{}]").format(names[0])
+        raise DataError(f"{root}: split {split!r} is {' and '.join(names)}; say which one, e.g. --set {setting}")
+    return names[0] if names else None
+
+
+def _folders(root: Path, name: str) -> list[str]:
+    """Folders of images under a split's name; test-dev2017 is a part of test2017."""
+    names = dict.fromkeys((name, name.replace("-dev", "")))
+    candidates = [folder for folder in names if folder in FOLDERS] + [f"images/{folder}" for folder in names]
+    return [folder for folder in candidates if (root / folder).is_dir()]

@@ -1,8 +1,8 @@
 """A COCO annotation file → its images, categories and annotations, every entry checked.
 
-Such a file holds image-level labels and masks in one. `read_entries` therefore keeps, while it parses, the fields alone
-that its caller names: with LABEL_FIELDS no polygon outlives its own annotation, so that what is made of the rest cannot
-depend on masks, and the 450 MB of train2014 need hardly more memory than their text.
+Such a file holds image-level labels and masks together. So `read_entries` keeps only the fields that its caller names, while
+it parses. With LABEL_FIELDS no polygon outlives its own annotation: the labels cannot depend on masks, and the 450 MB of
+train2014 need hardly more memory than their text.
 """
 
 import json
@@ -17,7 +17,7 @@ from excel_core.errors import DataError
 
 __all__ = ["LABEL_FIELDS", "Entries", "Photo", "read_entries"]
 
-Fields = Mapping[str, Callable[[Any], Any]]  # field to keep -> what is made of its value, as soon as it is parsed
+Fields = Mapping[str, Callable[[Any], Any]]  # a field to keep → the function that its value goes through when it is parsed
 
 
 def as_it_is(value: Any) -> Any:
@@ -46,7 +46,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Entries:
-    """A checked file: photos and category names by their numbers there, and the annotations' kept fields, in its order."""
+    """A checked file: photos and names of categories, both by COCO's numbers; of each annotation the fields that were kept."""
 
     photos: dict[int, Photo]
     categories: dict[int, str]
@@ -71,13 +71,13 @@ def read_entries(path: Path, keep: Fields = LABEL_FIELDS, *, annotated: bool = T
 
 
 def _parsed(path: Path, keep: Fields) -> Any:
-    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def keep_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {field: keep[field](value) for field, value in pairs if field in keep}
 
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            text = str(view, "utf-8-sig")  # no second copy of the file beside the text
-        return json.loads(text, object_pairs_hook=kept)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            text = str(mapped, "utf-8-sig")  # no second copy of the file beside the text
+        return json.loads(text, object_pairs_hook=keep_fields)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except OSError as error:
@@ -87,25 +87,25 @@ def _parsed(path: Path, keep: Fields) -> Any:
 
 
 def _list_of(file: str, document: Any, field: str) -> list[Any]:
-    found = document.get(field) if isinstance(document, dict) else None
-    if not isinstance(found, list):
-        raise DataError(f"{file}: {field!r} must be a list of entries, got {_short(found)}; is it COCO's annotation file?")
-    return found
+    entries = document.get(field) if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f"{file}: {field!r} must be a list of entries, got {_short(entries)}; is it COCO's annotation file?")
+    return entries
 
 
 def _photos(file: str, entries: list[Any]) -> dict[int, Photo]:
     photos: dict[int, Photo] = {}
-    named: dict[str, int] = {}  # id in excel, where case is no difference -> index
+    index_of: dict[str, int] = {}  # of the id in excel, in lower case: two files must not differ by case alone
     for index, entry in enumerate(entries):
         where = f"{file}: images[{index}]"
-        number = _whole(entry, "id", where)
+        number = _integer(entry, "id", where)
         if number in photos:
             raise DataError(f"{where}: another image has the id {number} already")
-        height, width = (_whole(entry, field, where) for field in ("height", "width"))
+        height, width = (_integer(entry, field, where) for field in ("height", "width"))
         if min(height, width) < 1:
             raise DataError(f"{where}: 'height' and 'width' must be at least 1, got {height} and {width}")
         photo = photos[number] = Photo(_file_name(entry, where), height, width)
-        other = named.setdefault(photo.id.casefold(), index)
+        other = index_of.setdefault(photo.id.casefold(), index)
         if other != index:
             raise DataError(f"{where}: images[{other}] is called {entries[other]['file_name']!r} already")
     return photos
@@ -126,7 +126,7 @@ def _categories(file: str, entries: list[Any]) -> dict[int, str]:
     categories: dict[int, str] = {}
     for index, entry in enumerate(entries):
         where = f"{file}: categories[{index}]"
-        number, name = _whole(entry, "id", where), _text(entry, "name", where)
+        number, name = _integer(entry, "id", where), _text(entry, "name", where)
         if number in categories or name in categories.values():
             raise DataError(f"{where}: another category has the id {number} or the name {name!r} already")
         categories[number] = name
@@ -134,20 +134,20 @@ def _categories(file: str, entries: list[Any]) -> dict[int, str]:
 
 
 def _check_annotations(file: str, entries: list[Any], photos: dict[int, Photo], categories: dict[int, str]) -> None:
-    seen: set[int] = set()
+    numbers: set[int] = set()
     for index, entry in enumerate(entries):
         where = f"{file}: annotations[{index}]"
-        number, image, category = (_whole(entry, field, where) for field in ("id", "image_id", "category_id"))
-        if number in seen:
+        number, image, category = (_integer(entry, field, where) for field in ("id", "image_id", "category_id"))
+        if number in numbers:
             raise DataError(f"{where}: another annotation has the id {number} already")
-        seen.add(number)
+        numbers.add(number)
         if image not in photos:
             raise DataError(f"{where} (id {number}): 'image_id' {image} is not in 'images'; of a part of COCO, keep both alike")
         if category not in categories:
             raise DataError(f"{where} (id {number}): 'category_id' {category} is not in 'categories'")
 
 
-def _whole(entry: Any, field: str, where: str) -> int:
+def _integer(entry: Any, field: str, where: str) -> int:
     value = _value(entry, field, where)
     if not isinstance(value, int) or isinstance(value, bool):
         raise DataError(f"{where}: {field!r} must be a whole number, got {_short(value)}")
@@ -168,5 +168,7 @@ def _value(entry: Any, field: str, where: str) -> Any:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
     text = repr(value)
-    return "nothing" if value is None else text if len(text) < 40 else f"{text[:37]}…"
+    return text if len(text) < 40 else f"{text[:37]}…"

@@ -1,17 +1,43 @@
-"""COCO segmentations: kept small, checked, and painted into one semantic mask an image (method 6)."""
+"""COCO's masks, for evaluation only: the segmentations of an annotation file, painted into one semantic mask per image.
 
+A pixel of several regions is the smallest's, and crowds lie below all others (docs/method.md, section 6). An annotation file
+is parsed once; what is broken in a segmentation is left out of the masks and logged.
+"""
+
+import logging
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Packed", "Region", "Runs", "pack", "paint", "problem_of", "rle_of"]
+from excel_core.datasets.coco import annotation_file
+from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, as_it_is, read_entries
+from excel_core.datasets.masks import check_mask_access
+from excel_core.errors import DataError
 
-FAR = 1e5  # pixels; rasterising walks along edges, so that a wild coordinate would take for ever
-POINTS = 3  # of a polygon, at least
+__all__ = [
+    "CocoMaskReader",
+    "CocoMasks",
+    "PackedSegmentation",
+    "Region",
+    "Runs",
+    "coco_mask_reader",
+    "pack",
+    "paint",
+    "problem_of",
+    "read_masks",
+    "rle_of",
+]
+
+MAX_COORDINATE = 1e5  # pixels; rasterising walks along edges, so that a wild coordinate would take for ever
+MIN_POINTS = 3  # of a polygon
+MAX_BROKEN = 5  # annotations that the log names
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +50,7 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedSegmentation:
     """A segmentation as it is kept: polygons (float64 x, y, x, y … in pixels, as bytes) or runs, as far as they are sound,
     and what is wrong with the rest."""
 
@@ -39,15 +65,118 @@ class Region:
     number: int
     label: int
     crowd: bool
-    packed: Packed
+    packed: PackedSegmentation
 
 
-def pack(segmentation: Any) -> Packed:
+@dataclass(frozen=True)
+class CocoMasks:
+    """A parsed annotation file: each image's entry and regions by its id, and by annotation number what is wrong with its
+    segmentation."""
+
+    photos: dict[str, Photo]
+    regions: dict[str, tuple[Region, ...]]
+    problems: dict[int, str]
+
+
+@dataclass(frozen=True)
+class CocoMaskReader:
+    """The masks of the images in an annotation file. What is broken in an annotation is left out, and logged once."""
+
+    path: Path
+    class_names: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        return f"annotations/{self.path.name}"
+
+    def has(self, image_id: str) -> bool:
+        return self.path.is_file()  # it lists every image of its split
+
+    def version(self, image_id: str) -> Any:
+        status = self.path.stat()
+        return [status.st_size, status.st_mtime_ns]
+
+    def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
+        """Mask of image_id → (height, width) uint8: 0 where no annotation is, i + 1 for class i.
+
+        height and width are the size of what is scored against it. Raises DataError for an image that the file does not
+        list or of another size, for a category that is no class, and as `read_entries`; MaskLeakError inside
+        `forbid_mask_access`.
+        """
+        check_mask_access(self.path, "CocoMaskReader.read")
+        masks = _parsed_once(self.path, self.version(image_id), self.class_names)
+        if image_id not in masks.photos:
+            raise DataError(f"{self.path}: 'images' does not list {image_id}")
+        photo = masks.photos[image_id]
+        if (photo.height, photo.width) != (height, width):
+            raise DataError(
+                f"{self.path}: the masks of {image_id} are {photo.height} high and {photo.width} wide, "
+                f"expected {height} high and {width} wide as what is scored against them"
+            )
+        return paint(masks.regions.get(image_id, ()), height, width)
+
+
+def coco_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> CocoMaskReader:
+    """The masks of a split of the folder; of none where its annotation file is not there."""
+    try:
+        path = annotation_file(root, split)
+    except DataError:
+        path = root / "annotations" / f"instances_{split}.json"
+    return CocoMaskReader(path, class_names)
+
+
+def read_masks(path: Path, class_names: tuple[str, ...]) -> CocoMasks:
+    """Parse an annotation file with its segmentations. Raises DataError as `read_entries` does, and for an annotation whose
+    category is no class."""
+    # Packed while the file is parsed: polygons as Python lists of floats need four times the memory.
+    mask_fields = {**LABEL_FIELDS, **dict.fromkeys(("iscrowd", "size", "counts"), as_it_is), "segmentation": pack}
+    entries = read_entries(path, mask_fields)
+    label_of = {name: index + 1 for index, name in enumerate(class_names)}
+    regions: dict[int, list[Region]] = {}
+    problems: dict[int, str] = {}
+    for entry in entries.annotations:
+        number, image, name = entry["id"], entry["image_id"], entries.categories[entry["category_id"]]
+        if name not in label_of:
+            raise DataError(f"{path}: annotation {number} is of the category {name!r}; valid: {', '.join(class_names)}")
+        region = Region(number, label_of[name], bool(entry.get("iscrowd")), entry.get("segmentation", PackedSegmentation()))
+        regions.setdefault(image, []).append(region)
+        problem = problem_of(region.packed, entries.photos[image].height, entries.photos[image].width)
+        if problem:
+            problems[number] = problem
+    photos = {photo.id: photo for photo in entries.photos.values()}
+    regions_by_id = {entries.photos[image].id: tuple(of_image) for image, of_image in regions.items()}
+    return CocoMasks(photos, regions_by_id, problems)
+
+
+_parsing = Lock()
+
+
+def _parsed_once(path: Path, version: list[int], class_names: tuple[str, ...]) -> CocoMasks:
+    with _parsing:  # several threads want the same file: one parses it, the others wait
+        return _parsed(path, tuple(version), class_names)
+
+
+@lru_cache(maxsize=2)  # a training and a validation split
+def _parsed(path: Path, version: tuple[int, ...], class_names: tuple[str, ...]) -> CocoMasks:
+    """`version` is part of the cache's key alone, so that a changed file is parsed again."""
+    masks = read_masks(path, class_names)
+    if masks.problems:
+        examples = [f"annotation {number}: {problem}" for number, problem in masks.problems.items()][:MAX_BROKEN]
+        logging.getLogger(__name__).warning(
+            "%s: %d annotations are broken; what is broken is left out of the masks (%s)",
+            path.name, len(masks.problems), "; ".join(examples),
+        )  # fmt: skip
+    return masks
+
+
+def pack(segmentation: Any) -> PackedSegmentation:
     """A parsed segmentation (list of polygons, or RLE) → what is sound of it. Raises nothing."""
     if isinstance(segmentation, dict):
         return _pack_runs(segmentation)
-    if not isinstance(segmentation, list) or not segmentation:
-        return Packed(problem="no segmentation" if not segmentation else "a segmentation that is neither polygons nor RLE")
+    if not segmentation:
+        return PackedSegmentation(problem="no segmentation")
+    if not isinstance(segmentation, list):
+        return PackedSegmentation(problem="a segmentation that is neither polygons nor RLE")
     sound, problems = [], []
     for polygon in segmentation:
         problem = _polygon_problem(polygon)
@@ -55,10 +184,10 @@ def pack(segmentation: Any) -> Packed:
             problems.append(problem)
         else:
             sound.append(array("d", polygon).tobytes())
-    return Packed(tuple(sound), ", ".join(dict.fromkeys(problems)))
+    return PackedSegmentation(tuple(sound), ", ".join(dict.fromkeys(problems)))
 
 
-def problem_of(packed: Packed, height: int, width: int) -> str:
+def problem_of(packed: PackedSegmentation, height: int, width: int) -> str:
     """What is wrong with a segmentation of an image of this size; "" for nothing."""
     runs = packed.shape
     if packed.problem or not isinstance(runs, Runs):
@@ -71,7 +200,7 @@ def problem_of(packed: Packed, height: int, width: int) -> str:
     return ""
 
 
-def rle_of(packed: Packed, height: int, width: int) -> dict[str, Any] | None:
+def rle_of(packed: PackedSegmentation, height: int, width: int) -> dict[str, Any] | None:
     """A segmentation rasterised: COCO's compressed RLE; None where nothing of it is sound."""
     from pycocotools import mask as pycoco  # needed for masks alone: labels are read without
 
@@ -88,16 +217,18 @@ def paint(regions: Sequence[Region], height: int, width: int) -> NDArray[np.uint
     """Regions → their labels (height, width) uint8, 0 elsewhere; crowds lie below, and smaller regions above larger ones."""
     from pycocotools import mask as pycoco
 
-    drawn = [(region, rle) for region in regions if (rle := rle_of(region.packed, height, width)) is not None]
-    drawn.sort(key=lambda pair: (not pair[0].crowd, -int(pycoco.area(pair[1])), pair[0].number))
+    rasterised = [(region, rle_of(region.packed, height, width)) for region in regions]
+    drawable = [(region, rle) for region, rle in rasterised if rle is not None]
+    # Painted from back to front: crowds, then from large to small; of equal ones the later number lies above.
+    drawable.sort(key=lambda pair: (not pair[0].crowd, -int(pycoco.area(pair[1])), pair[0].number))
     mask = np.zeros((height, width), dtype=np.uint8)
-    for region, rle in drawn:
+    for region, rle in drawable:
         mask[_inside(rle)] = region.label
     return mask
 
 
 def _inside(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    """Where a compressed RLE of pycocotools is 1, (height, width) bool; its own decoder warns under NumPy 2."""
+    """Where a compressed RLE of pycocotools is 1, (height, width) bool. By hand, since its own decoder warns under NumPy 2."""
     height, width = rle["size"]
     counts = _counts(Runs(height, width, rle["counts"].decode("ascii")))
     assert counts is not None
@@ -109,40 +240,43 @@ def _polygon_problem(polygon: Any) -> str:
         return "a polygon that is no list of numbers"
     if len(polygon) % 2:
         return "a polygon with an x without a y"
-    if len(polygon) < 2 * POINTS:
-        return f"a polygon of fewer than {POINTS} points"
-    if not all(-FAR <= value <= FAR for value in polygon):  # NaN is not
+    if len(polygon) < 2 * MIN_POINTS:
+        return f"a polygon of fewer than {MIN_POINTS} points"
+    if not all(-MAX_COORDINATE <= value <= MAX_COORDINATE for value in polygon):  # NaN is not
         return "a polygon with a coordinate that is not finite or far outside"
     return ""
 
 
-def _pack_runs(rle: dict[str, Any]) -> Packed:
+def _pack_runs(rle: dict[str, Any]) -> PackedSegmentation:
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
-        return Packed(problem="RLE without its size")
+        return PackedSegmentation(problem="RLE without its size")
     if isinstance(counts, str):
-        return Packed(Runs(size[0], size[1], counts))
+        return PackedSegmentation(Runs(size[0], size[1], counts))
     try:
-        return Packed(Runs(size[0], size[1], array("q", counts or ())))
+        return PackedSegmentation(Runs(size[0], size[1], array("q", counts or ())))
     except (TypeError, OverflowError):
-        return Packed(problem="RLE whose counts are neither whole numbers nor text")
+        return PackedSegmentation(problem="RLE whose counts are neither whole numbers nor text")
 
 
 def _counts(runs: Runs) -> Sequence[int] | None:
-    """Run lengths as numbers; None where a text is none of COCO's. Decoded here: pycocotools trusts every text."""
+    """Run lengths as numbers; None for a text that is not COCO's. By hand, since pycocotools trusts every
+    text."""
     if not isinstance(runs.counts, str):
         return runs.counts
     counts: list[int] = []
     value = shift = 0
-    for sign in runs.counts:
-        six = ord(sign) - 48  # five bits of a number, lowest first, and whether more follow
-        if not 0 <= six < 64 or shift > 30:
+    for character in runs.counts:
+        six_bits = ord(character) - 48  # five bits of a number, lowest first, and whether more follow
+        if not 0 <= six_bits < 64 or shift > 30:
             return None
-        value |= (six & 31) << shift
+        value |= (six_bits & 31) << shift
         shift += 5
-        if not six & 32:
-            if six & 16:  # the last five bits' highest is the sign
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))  # from the fourth on, the change from two before
-            value = shift = 0
+        if six_bits & 32:
+            continue  # more of this number follows
+        if six_bits & 16:  # the last five bits' highest is the sign
+            value -= 1 << shift
+        # From the fourth count on, COCO writes the difference to the count two before.
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
     return None if shift else counts

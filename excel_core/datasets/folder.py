@@ -1,7 +1,7 @@
 """A folder of one's own photos → the manifest, with image-level labels from a table or from the folders' names.
 
-labels.csv beside the photos     image,labels[,split]      see label_table.py; split is train where it is left out
-or one folder a class            dog/*.jpg  sofa/*.jpg     a photo that is in several of them has all of their classes
+labels.csv beside the photos     image,labels[,split]      see labels.py; split is train where it is left out
+or one folder per class          dog/*.jpg  sofa/*.jpg     a photo that is in several of them has all of their classes
 
 In the table photos are named by their path inside the folder, with or without the suffix. An id is a file's name without its
 suffix, so two photos of one name are an error, but for byte-identical copies in several class folders: they are one photo.
@@ -12,10 +12,16 @@ from pathlib import Path, PurePosixPath
 
 from excel_core.config import DatasetSpec
 from excel_core.datasets.images import DecodeOptions
-from excel_core.datasets.label_table import LabelRow, LabelTable, read_label_table
-from excel_core.datasets.labels import check_class_names, in_class_order
-from excel_core.datasets.listed import NO_LABELS, Listed, check_splits, read_listed
-from excel_core.datasets.manifest import Manifest, check_image_id, image_digest
+from excel_core.datasets.labels import LabelRow, LabelTable, check_class_names, in_class_order, read_label_table
+from excel_core.datasets.manifest import (
+    NO_LABELS,
+    ListedImage,
+    Manifest,
+    build_manifest,
+    check_image_id,
+    check_split_names,
+    image_digest,
+)
 from excel_core.datasets.masks import MASK_FOLDERS
 from excel_core.errors import DataError
 
@@ -56,16 +62,16 @@ def check_folder_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str
     known = list(dict.fromkeys(row.split or DEFAULT_SPLIT for row in rows)) or [DEFAULT_SPLIT]
     for split, setting in spec.settings_of_splits.items():
         if split not in known:
-            example = setting.format(known[0])
-            raise DataError(f"{setting.partition('=')[0]}: {_unknown(root, split, known)}; set another: --set '{example}'")
+            problem, example = _unknown_split(root, split, known), setting.format(known[0])
+            raise DataError(f"{setting.partition('=')[0]}: {problem}; set another: --set '{example}'")
 
 
-def _unknown(root: Path, split: str, known: Sequence[str]) -> str:
+def _unknown_split(root: Path, split: str, known: Sequence[str]) -> str:
     return f"unknown split {split!r}; {root} has: {', '.join(known)}. {TABLE} may have a column 'split'"
 
 
 def folder_decode_options(max_side: int | None) -> DecodeOptions:
-    """How every stage sees the photos of a folder: the right way up, as their owner knows them, and not too large."""
+    """How every stage decodes the photos of a folder: turned upright, as their owner knows them, and not too large."""
     return DecodeOptions(upright=True, max_side=max_side)
 
 
@@ -87,35 +93,35 @@ def read_folder(
     max_side: int | None = None,
 ) -> Manifest:
     """Read the photos under root → Manifest, rows in the table's order or sorted by name; the parameters as `read_voc`'s.
-    Photos are seen upright, and no larger than `max_side`: the manifest's sizes are those of `folder_decode_options(max_side)`.
+    Photos are turned upright and shrunk to `max_side`, as `folder_decode_options(max_side)` says; so are the manifest's sizes.
 
     Raises DataError for a folder with neither a table nor class folders, an unknown split or label, a path that leads out of
     the folder, and two photos of one name; a photo that is missing, damaged or without labels keeps its row with the reason.
     """
     check_class_names(class_names)
-    check_splits(splits)
+    check_split_names(splits)
     listed = _from_table(root, class_names, unlabelled) if (root / TABLE).is_file() else _from_folders(root, class_names)
     _check_names(listed)
     known = list(dict.fromkeys(row.split for row in listed))
     unknown = [split for split in splits if split not in known]
     if unknown:
-        raise DataError(_unknown(root, unknown[0], known))
+        raise DataError(_unknown_split(root, unknown[0], known))
     ordered = [row for split in splits for row in listed if row.split == split]
-    return read_listed(root, ordered, max_bad=max_bad, threads=threads, view=folder_decode_options(max_side))
+    return build_manifest(root, ordered, max_bad=max_bad, threads=threads, decode=folder_decode_options(max_side))
 
 
 def _table(root: Path) -> LabelTable:
     return read_label_table(root / TABLE, ("image", "labels"), ("image", "labels", "split"))
 
 
-def _from_table(root: Path, class_names: Sequence[str], unlabelled: Sequence[str]) -> list[Listed]:
+def _from_table(root: Path, class_names: Sequence[str], unlabelled: Sequence[str]) -> list[ListedImage]:
     table = _table(root)
     listed = []
     for row in table.rows:
         labels = tuple(in_class_order(table.names(row, class_names), class_names, row.where))
         split, image = row.split or DEFAULT_SPLIT, _find(root, row)
         problem = "" if labels or split in unlabelled else NO_LABELS
-        listed.append(Listed(_id(image, row.where), split, image, labels, problem))
+        listed.append(ListedImage(_id(image, row.where), split, image, labels, problem))
     return listed
 
 
@@ -126,24 +132,24 @@ def _find(root: Path, row: LabelRow) -> str:
         raise DataError(f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}")
     if (root / path).is_file():
         return str(path)
-    spelled = (suffix for lower in SUFFIXES for suffix in (lower, lower.upper()))
-    candidates = [f"{path}{suffix}" for suffix in spelled if (root / f"{path}{suffix}").is_file()]
+    suffixes = [spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper())]
+    candidates = [f"{path}{suffix}" for suffix in suffixes if (root / f"{path}{suffix}").is_file()]
     if len(candidates) > 1:
         raise DataError(f"{row.where}: {row.image} may be any of {', '.join(candidates)}; write the suffix")
     return candidates[0] if candidates else str(path)
 
 
-def _from_folders(root: Path, class_names: Sequence[str]) -> list[Listed]:
-    """A row a photo, its copies in further class folders left out; in the order of their names."""
-    found: dict[str, dict[str, Path]] = {}  # file name -> class -> path
+def _from_folders(root: Path, class_names: Sequence[str]) -> list[ListedImage]:
+    """One row per photo in the order of their names; a photo's copies in several class folders are one row."""
+    copies_of: dict[str, dict[str, Path]] = {}  # file name → class → path
     for folder in _class_folders(root):
         if folder.name not in class_names:
             raise DataError(f"{folder}: no class is called so; valid: {', '.join(class_names)}")
         for path in _photos(folder):
-            found.setdefault(path.name, {})[folder.name] = path
+            copies_of.setdefault(path.name, {})[folder.name] = path
     listed = []
-    for name in sorted(found):
-        copies = found[name]
+    for name in sorted(copies_of):
+        copies = copies_of[name]
         first = next(iter(copies.values()))
         digest = image_digest(first)
         for other in copies.values():
@@ -151,7 +157,7 @@ def _from_folders(root: Path, class_names: Sequence[str]) -> list[Listed]:
                 raise DataError(f"{first} and {other} are different photos of one name; rename one")
         labels = tuple(of_class for of_class in class_names if of_class in copies)
         image = first.relative_to(root).as_posix()
-        listed.append(Listed(_id(image, str(first)), DEFAULT_SPLIT, image, labels))
+        listed.append(ListedImage(_id(image, str(first)), DEFAULT_SPLIT, image, labels))
     return listed
 
 
@@ -181,8 +187,8 @@ def _id(image: str, where: str) -> str:
     return check_image_id(path.stem if path.suffix.lower() in SUFFIXES else path.name, where)
 
 
-def _check_names(listed: Sequence[Listed]) -> None:
-    taken: dict[str, Listed] = {}
+def _check_names(listed: Sequence[ListedImage]) -> None:
+    taken: dict[str, ListedImage] = {}
     for row in listed:
         other = taken.setdefault(row.id, row)
         if other is not row:

@@ -6,7 +6,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from excel_core.errors import ImageError
 
@@ -15,23 +15,12 @@ __all__ = ["AS_STORED", "MIN_SIDE", "DecodeOptions", "read_image", "shrink_image
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-ORIENTATION = 0x0112  # the EXIF tag
-# Orientation -> how the stored pixels come upright.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How a file's pixels are seen. `upright`: turned as its EXIF orientation says: cameras store a portrait lying on its
-    side. `max_side`: shrunk until no side is longer, pixels; None: as large as it is."""
+    """How a file becomes pixels. `upright`: turned as its EXIF orientation says, since cameras store a portrait lying on its
+    side. `max_side`: shrunk so that no side is longer, pixels; None: not shrunk."""
 
     upright: bool = False
     max_side: int | None = None
@@ -39,9 +28,8 @@ class DecodeOptions:
     def read(self, path: Path) -> NDArray[np.uint8]:
         """`read_image`, then turned, then shrunk → (H, W, 3) uint8 RGB."""
         image = read_image(path)
-        turn = TURNS.get(_orientation(path)) if self.upright else None
-        if turn is not None:
-            image = np.array(Image.fromarray(image).transpose(turn))
+        if self.upright:
+            image = _turn_upright(image, _orientation(path))
         return image if self.max_side is None else shrink_image(image, self.max_side)
 
 
@@ -58,10 +46,19 @@ def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
+def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """image (H, W, 3) as stored → upright, for an EXIF orientation of 1 to 8; others leave it as it is."""
+    # Not exif_transpose of the file itself: it also writes the file's EXIF anew, which fails where other tags are damaged.
+    picture = Image.fromarray(image)
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.array(ImageOps.exif_transpose(picture))
+
+
 def _orientation(path: Path) -> int:
+    """The file's EXIF orientation, 1 (upright) where it has none."""
     try:
         with path.open("rb") as file, Image.open(file) as image:
-            return int(image.getexif().get(ORIENTATION, 1))
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF may raise almost anything; the pixels were read
         return 1
 

@@ -1,32 +1,86 @@
-"""Image-level labels, from labels.csv or from VOC's XML; never from a mask."""
+"""Image-level labels from labels.csv or from VOC's XML; never from a mask.
 
+image,labels[,split]     labels.csv. Names in a cell are separated by `;`, or by spaces where the file has no `;` and no class
+                         name has a space in it: `dog person`, `traffic light; dog`.
+"""
+
+import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from excel_core.datasets.label_table import read_label_table
 from excel_core.errors import DataError, ImageError, SettingError
 
-__all__ = ["check_class_names", "in_class_order", "read_labels_csv", "read_labels_xml"]
+__all__ = [
+    "LabelRow",
+    "LabelTable",
+    "check_class_names",
+    "in_class_order",
+    "read_label_table",
+    "read_labels_csv",
+    "read_labels_xml",
+]
 
 
-def check_class_names(class_names: Sequence[str]) -> None:
-    """Raise SettingError unless class_names are distinct names that a labels.csv can hold: words with single spaces between
-    them, without the `;` that separates names."""
-    if isinstance(class_names, str) or not class_names:
-        raise SettingError(f"class_names must be a non-empty list of names, got {class_names!r}")
-    odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name]
-    if odd:
-        raise SettingError(f"class_names must be words with single spaces between them and without ';', got {odd}")
-    if len(set(class_names)) != len(class_names):
-        raise SettingError(f"class_names must be distinct, got {list(class_names)}")
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of labels.csv: where it stands ("labels.csv line 3"), its image and split as written, its cell of labels."""
+
+    where: str
+    image: str
+    labels: str
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """All rows of a labels.csv, before anything is made of them; no image has two."""
+
+    rows: tuple[LabelRow, ...]
+
+    def names(self, row: LabelRow, class_names: Sequence[str] = ()) -> list[str]:
+        """The names in a row's cell. Without `class_names`, the file alone tells how names are separated."""
+        by_semicolon = any(" " in name for name in class_names) or any(";" in other.labels for other in self.rows)
+        if not by_semicolon:
+            return row.labels.split()
+        names = (" ".join(part.split()) for part in row.labels.split(";"))
+        return [name for name in names if name]
+
+
+def read_label_table(path: Path, *headers: Sequence[str]) -> LabelTable:
+    """Read a table whose first line is one of `headers`.
+
+    Raises DataError, naming the line, for a wrong header or row, and for a second row of one image.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [cell.strip() for cell in next(reader, [])]
+            if header not in [list(names) for names in headers]:
+                valid = " or ".join(repr(",".join(names)) for names in headers)
+                raise DataError(f"{path} line 1: the header must be {valid}, got {','.join(header)!r}")
+            row_of: dict[str, LabelRow] = {}
+            for cells in reader:
+                if not cells:
+                    continue  # an empty line
+                where = f"{path} line {reader.line_num}"
+                if len(cells) != len(header) or not cells[0].strip():
+                    raise DataError(f"{where}: expected {', '.join(header)}, got {','.join(cells)!r}")
+                row = LabelRow(where, *(cell.strip() for cell in cells))
+                if row.image in row_of:
+                    raise DataError(f"{where}: {row.image} has a row already; merge the two")
+                row_of[row.image] = row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    return LabelTable(tuple(row_of.values()))
 
 
 def read_labels_csv(path: Path, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """Read `image,labels` (see label_table.py) → image id: its labels in class order.
+    """Read a table `image,labels` → image id: its labels in class order.
 
     Raises DataError, naming the line, for a wrong header or row, a second row of one image, and a label
     that is not one of class_names.
@@ -56,9 +110,21 @@ def read_labels_xml(path: Path, class_names: Sequence[str]) -> list[str]:
 
 def in_class_order(names: Iterable[str], class_names: Sequence[str], where: str) -> list[str]:
     """Sort names by class, each once; DataError for a name that is no class."""
-    found = set(names)
-    unknown = sorted(found.difference(class_names))
+    present = set(names)
+    unknown = sorted(present.difference(class_names))
     if unknown:
         advice = " (names are separated by ';')" if " " in unknown[0] else ""
         raise DataError(f"{where}: unknown label {unknown[0]!r}{advice}; valid: {', '.join(class_names)}")
-    return [name for name in class_names if name in found]
+    return [name for name in class_names if name in present]
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raise SettingError unless class_names are distinct names that a labels.csv can hold: words with single spaces between
+    them, without the `;` that separates names."""
+    if isinstance(class_names, str) or not class_names:
+        raise SettingError(f"class_names must be a non-empty list of names, got {class_names!r}")
+    odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name]
+    if odd:
+        raise SettingError(f"class_names must be words with single spaces between them and without ';', got {odd}")
+    if len(set(class_names)) != len(class_names):
+        raise SettingError(f"class_names must be distinct, got {list(class_names)}")

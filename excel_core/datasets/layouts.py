@@ -1,44 +1,123 @@
-"""The layouts a data folder can have: for each, how it is read, where its masks are, and what its reading depends on."""
+"""The layouts that a data folder can have. A layout is one entry of LAYOUTS.
+
+To add the layout `mine`:
+
+1. excel_core/datasets/mine.py: a function that lists the images of each split as `ListedImage` and hands them to
+   `build_manifest` (manifest.py). folder.py is the shortest model. It must open no mask.
+2. The entry in LAYOUTS, here. Masks that are palette PNGs in SegmentationClass/ are read by `voc_mask_reader`; for others,
+   write a `MaskReader` (masks.py) whose `read` begins with `check_mask_access`, and add the files' names to MASK_FILES or
+   MASK_FOLDERS, so that the guard protects them.
+3. excel_core/config/data.py: the name in `DatasetSpec.layout`. A setting for this layout alone is a field there, and its name
+   stands in `options` here.
+4. tests/core/test_datasets_mine.py: a small folder, drawn in the test, and what is refused.
+
+A run then takes it with `--set dataset.layout=mine`; a preset (excel_core/config/presets.py) may name it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.coco import read_coco
-from excel_core.datasets.coco_files import SOURCES, check_coco_layout, check_coco_splits
-from excel_core.datasets.coco_mask_reader import coco_mask_reader
-from excel_core.datasets.folder import check_folder, check_folder_splits, folder_class_names, folder_sources, read_folder
+from excel_core.datasets.coco import COCO_SOURCES, check_coco_layout, check_coco_splits, read_coco
+from excel_core.datasets.coco_masks import coco_mask_reader
+from excel_core.datasets.folder import (
+    check_folder,
+    check_folder_splits,
+    folder_class_names,
+    folder_decode_options,
+    folder_sources,
+    read_folder,
+)
+from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.manifest import Manifest
 from excel_core.datasets.masks import MaskReader, voc_mask_reader
-from excel_core.datasets.voc import check_voc_layout, read_voc
-from excel_core.datasets.voc_lists import check_voc_splits
+from excel_core.datasets.voc import check_voc_layout, check_voc_splits, read_voc
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["LAYOUTS", "Layout", "decode_options", "read_data_set"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`read(root, splits, class_names, unlabelled=…)` → the manifest; `truth(root, split, class_names)` → the split's masks;
-    `sources(root)`: files and folders under the root that `read` looks at; `check(root)`: DataError, in
-    a moment, for a folder of another layout; `check_splits(root, spec, class_names)`: the same for a split that is not there;
-    `class_names(root)`: the classes that the data folder itself tells."""
+    """How one kind of data folder is read.
+
+    read(root, splits, class_names, unlabelled=…, max_bad=…, **options) → the manifest
+    mask_reader(root, split, class_names) → the split's masks, for evaluation
+    sources(root) → the files and folders under the root that `read` looks at; the dataset stage's cache key holds them
+    check(root): DataError, within a moment, for a folder of another layout
+    check_splits(root, spec, class_names): DataError, naming the setting, for a split that is not there
+    class_names(root) → the classes that the data folder itself names; None: it names none
+    options: the fields of DatasetSpec that `read` takes beside the common ones
+    decode(spec) → how every stage decodes the images; the manifest's sizes are of images decoded so
+    """
 
     read: Callable[..., Manifest]
-    truth: Callable[[Path, str, tuple[str, ...]], MaskReader]
+    mask_reader: Callable[[Path, str, tuple[str, ...]], MaskReader]
     sources: Callable[[Path], Sequence[str]]
     check: Callable[[Path], None]
     check_splits: Callable[[Path, DatasetSpec, Sequence[str]], None]
     class_names: Callable[[Path], tuple[str, ...]] | None = None
+    options: frozenset[str] = frozenset()
+    decode: Callable[[DatasetSpec], DecodeOptions] = lambda spec: AS_STORED  # masks fit the pixels as they are stored
 
 
-VOC = Layout(
-    read_voc,
-    voc_mask_reader,
-    lambda root: ("JPEGImages", "Annotations", "ImageSets", "labels.csv"),
-    lambda root: check_voc_layout(root, labels_needed=False),  # check_voc_splits knows which images need some
-    check_voc_splits,
-)
-COCO = Layout(read_coco, coco_mask_reader, lambda root: SOURCES, check_coco_layout, check_coco_splits)
-FOLDER = Layout(read_folder, voc_mask_reader, folder_sources, check_folder, check_folder_splits, folder_class_names)
-LAYOUTS: dict[str, Layout] = {"voc": VOC, "world": VOC, "coco": COCO, "folder": FOLDER}
+def _voc(options: frozenset[str]) -> Layout:
+    return Layout(
+        read=read_voc,
+        mask_reader=voc_mask_reader,
+        sources=lambda root: ("JPEGImages", "Annotations", "ImageSets", "labels.csv"),
+        check=lambda root: check_voc_layout(root, labels_needed=False),  # check_voc_splits knows which images need some
+        check_splits=check_voc_splits,
+        options=options,
+    )
+
+
+LAYOUTS: dict[str, Layout] = {
+    "voc": _voc(frozenset({"labels", "partial"})),
+    "world": _voc(frozenset()),  # drawn by excel_core/world, in VOC layout and complete
+    "coco": Layout(
+        read=read_coco,
+        mask_reader=coco_mask_reader,
+        sources=lambda root: COCO_SOURCES,
+        check=check_coco_layout,
+        check_splits=check_coco_splits,
+    ),
+    "folder": Layout(
+        read=read_folder,
+        mask_reader=voc_mask_reader,
+        sources=folder_sources,
+        check=check_folder,
+        check_splits=check_folder_splits,
+        class_names=folder_class_names,
+        options=frozenset({"max_side"}),
+        decode=lambda spec: folder_decode_options(spec.max_side),
+    ),
+}
+
+
+def read_data_set(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> Manifest:
+    """Read every split that `spec` names from the data folder root → Manifest; errors as of the layout's `read`.
+
+    Of each split at most `spec.max_images` rows. `attrs` may hold "left_out" and "absent": by split, how many images the
+    layout leaves out because they have no object, and because they are not in the folder.
+    """
+    layout = LAYOUTS[spec.layout]
+    manifest = layout.read(
+        root,
+        list(spec.settings_of_splits),
+        class_names,
+        unlabelled=spec.test_splits,
+        max_bad=spec.max_bad,
+        **spec.model_dump(include=set(layout.options)),
+    )
+    if spec.max_images is None:
+        return manifest
+    attrs = manifest.attrs
+    manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
+    manifest.attrs = attrs
+    return manifest
+
+
+def decode_options(spec: DatasetSpec) -> DecodeOptions:
+    """How every stage of a run decodes the images of its data set."""
+    return LAYOUTS[spec.layout].decode(spec)

@@ -1,4 +1,4 @@
-"""The table of records that every stage reads: what it holds, which rows can be used.
+"""The table of images that every stage reads: its columns, its checks, and how a layout's images become its rows.
 
 id      str        the image's name without its suffix; the key in every later store
 split   str        'train', 'val', …; an image that is in two splits has two rows
@@ -7,25 +7,34 @@ height  int32      pixels, 0 where the image could not be decoded
 width   int32      pixels, 0 where the image could not be decoded
 labels  list[str]  image-level class names in class order
 error   str        '' where the row can be used, else the reason
+digest  str        SHA-256 of the image file, hex; '' where it could not be read
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
 
-from excel_core.errors import DataError, SettingError
+from excel_core.datasets.images import AS_STORED, DecodeOptions
+from excel_core.errors import DataError, ImageError, SettingError
 
 __all__ = [
     "COLUMNS",
+    "NO_LABELS",
+    "ListedImage",
     "Manifest",
+    "build_manifest",
     "check_bad_share",
     "check_image_id",
     "check_manifest",
+    "check_split_names",
     "image_digest",
-    "most_bad",
+    "max_bad_images",
     "usable",
 ]
 
@@ -34,17 +43,62 @@ Manifest: TypeAlias = pd.DataFrame
 COLUMNS = ("id", "split", "image", "height", "width", "labels", "error", "digest")
 TEXT_COLUMNS = ("id", "split", "image", "error", "digest")
 SIZE_COLUMNS = ("height", "width")
-SHOWN = 5  # how many bad images an error names
+NO_LABELS = "no labels: the image has no object of any class"
+MAX_REASONS = 5  # bad images that an error names
 
 
-def check_image_id(image_id: str, where: str) -> str:
-    """Return image_id, or raise DataError where it is not one plain file name (no folder, no white space at its ends)."""
-    odd = any(mark in image_id for mark in '/\\:"') or image_id != image_id.strip()
-    if odd or not image_id or image_id.startswith(".") or not image_id.isprintable():
-        raise DataError(
-            f"{where}: an image id is one file name without folder and suffix, such as 2007_000032; got {image_id!r}"
-        )
-    return image_id
+@dataclass(frozen=True)
+class ListedImage:
+    """One image of one split, before it was opened: its id, its path relative to the root with '/', its labels in class
+    order, and why it cannot be used ("" for no reason so far)."""
+
+    id: str
+    split: str
+    image: str
+    labels: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def build_manifest(
+    root: Path, listed: Sequence[ListedImage], *, max_bad: float, threads: int, decode: DecodeOptions = AS_STORED
+) -> Manifest:
+    """Decode every image under root once, in `threads` threads → Manifest, rows in the order of `listed`, sizes as decoded
+    with `decode`.
+
+    An image keeps its row, with the reason in `error`, where it is missing, damaged or too small, or where a symbolic link
+    leads out of the data folder. Raises DataError where more than max_bad of the images are bad (a share in [0, 1]; one bad
+    image is always tolerated), and for ids that differ only by case.
+    """
+    _check_case(listed)
+    images = list(dict.fromkeys(row.image for row in listed))
+    with ThreadPoolExecutor(threads) as pool:
+        decoded = dict(zip(images, pool.map(lambda image: _decode(root, image, decode), images), strict=True))
+    manifest = pd.DataFrame(
+        {
+            "id": [row.id for row in listed],
+            "split": [row.split for row in listed],
+            "image": [row.image for row in listed],
+            "height": np.array([decoded[row.image].height for row in listed], dtype=np.int32),
+            "width": np.array([decoded[row.image].width for row in listed], dtype=np.int32),
+            "labels": [list(row.labels) for row in listed],
+            "error": ["; ".join(filter(None, [decoded[row.image].problem, row.problem])) for row in listed],
+            "digest": [decoded[row.image].digest for row in listed],
+        }
+    )
+    check_bad_share(manifest, max_bad)
+    return check_manifest(manifest)
+
+
+def usable(manifest: Manifest, split: str) -> Manifest:
+    """Rows of split whose error is empty, in their order, numbered from 0.
+
+    Raises DataError for a split that the manifest does not hold, naming those it does.
+    """
+    splits = list(dict.fromkeys(manifest["split"]))
+    if split not in splits:
+        raise DataError(f"split {split!r} is not in the manifest; it holds: {', '.join(splits) or 'nothing'}")
+    rows = manifest[(manifest["split"] == split) & (manifest["error"] == "")]
+    return rows.reset_index(drop=True)
 
 
 def check_manifest(manifest: Manifest) -> Manifest:
@@ -68,41 +122,43 @@ def check_manifest(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def usable(manifest: Manifest, split: str) -> Manifest:
-    """Rows of split whose error is empty, in their order, numbered from 0.
-
-    Raises DataError for a split that the manifest does not hold, naming those it does.
-    """
-    splits = list(dict.fromkeys(manifest["split"]))
-    if split not in splits:
-        raise DataError(f"split {split!r} is not in the manifest; it holds: {', '.join(splits) or 'nothing'}")
-    rows = manifest[(manifest["split"] == split) & (manifest["error"] == "")]
-    return rows.reset_index(drop=True)
-
-
-def most_bad(images: int, max_bad: float) -> float:
-    """How many of so many images may be bad: a share, and always one."""
-    return max(1.0, max_bad * images)
-
-
 def check_bad_share(manifest: Manifest, max_bad: float) -> None:
-    """Raise DataError where more than max_bad of the images are bad, or a split has no usable one.
-
-    One bad image is always tolerated: in a set of 20 it is 5 %, and no reason to stop.
-    """
+    """Raise DataError where more than max_bad of the images are bad, or a split has no usable one."""
     if not 0 <= max_bad <= 1:
         raise SettingError(f"max_bad must be a share in [0, 1], got {max_bad}")
     images = manifest.drop_duplicates("id")
     bad = images[images["error"] != ""]
-    reasons = [f"  {row.id}: {row.error}" for row in bad.head(SHOWN).itertuples()]
-    if len(bad) > SHOWN:
-        reasons.append(f"  … and {len(bad) - SHOWN} more")
-    if len(bad) > most_bad(len(images), max_bad):
+    reasons = [f"  {row.id}: {row.error}" for row in bad.head(MAX_REASONS).itertuples()]
+    if len(bad) > MAX_REASONS:
+        reasons.append(f"  … and {len(bad) - MAX_REASONS} more")
+    if len(bad) > max_bad_images(len(images), max_bad):
         head = f"{len(bad)} of {len(images)} images are bad, {max_bad:.1%} are tolerated"
         raise DataError("\n".join([f"{head}; repair or unlist them:", *reasons]))
     for split, rows in manifest.groupby("split", sort=False):
         if (rows["error"] != "").all():
             raise DataError("\n".join([f"split {split!r} has no usable image:", *reasons]))
+
+
+def max_bad_images(images: int, max_bad: float) -> float:
+    """How many of `images` images may be bad: the share max_bad, but always one. In a set of 20 images one bad image is 5 %,
+    and no reason to stop."""
+    return max(1.0, max_bad * images)
+
+
+def check_image_id(image_id: str, where: str) -> str:
+    """Return image_id, or raise DataError where it is not one plain file name (no folder, no white space at its ends)."""
+    odd = any(mark in image_id for mark in '/\\:"') or image_id != image_id.strip()
+    if odd or not image_id or image_id.startswith(".") or not image_id.isprintable():
+        raise DataError(
+            f"{where}: an image id is one file name without folder and suffix, such as 2007_000032; got {image_id!r}"
+        )
+    return image_id
+
+
+def check_split_names(splits: Sequence[str]) -> None:
+    """SettingError unless `splits` is a list of distinct names."""
+    if isinstance(splits, str) or not splits or len(set(splits)) != len(splits):
+        raise SettingError(f"splits must be a list of distinct names, got {splits!r}")
 
 
 def image_digest(path: Path) -> str:
@@ -112,3 +168,39 @@ def image_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What decoding one image file told: its size in pixels, its digest, or why it cannot be used."""
+
+    height: int = 0
+    width: int = 0
+    problem: str = ""
+    digest: str = ""
+
+
+def _decode(root: Path, image: str, decode: DecodeOptions) -> _Decoded:
+    path = root / image
+    if not _is_inside(root, path):
+        return _Decoded(problem=f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there")
+    try:
+        height, width, _ = decode.read(path).shape
+    except ImageError as error:
+        return _Decoded(problem=str(error), digest=image_digest(path))
+    return _Decoded(height, width, digest=image_digest(path))
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    """Whether a file is really where it is listed. The folder that holds images may itself be a link to a larger disk."""
+    real = path.resolve()
+    return real.is_relative_to(root.resolve()) or real.is_relative_to(path.parent.resolve())
+
+
+def _check_case(listed: Sequence[ListedImage]) -> None:
+    """On file systems that ignore case, what is written for one id would overwrite what is written for the other."""
+    first_spelling: dict[str, str] = {}
+    for row in listed:
+        other = first_spelling.setdefault(row.id.casefold(), row.id)
+        if other != row.id:
+            raise DataError(f"images {other!r} and {row.id!r} differ only by case; rename one")

@@ -1,9 +1,9 @@
-"""Segmentation masks: one door for evaluation, and a guard that fails whoever else opens one.
+"""Segmentation masks: the mask readers of evaluation, and a guard that stops everyone else from opening a mask.
 
-Evaluation runs outside the guard and reads through VocMaskReader; every other stage runs inside
-`forbid_mask_access`. There is no permission to hand around: the two never overlap in one process. One exemption is
-explicit: COCO keeps labels and masks in one file, which the stage that reads labels may open, and its reader lets
-no mask survive parsing.
+Evaluation runs outside the guard and reads masks through a `MaskReader`; every other stage runs inside
+`forbid_mask_access`. No permission is handed around: the two never overlap in one process. There is one explicit
+exemption: COCO keeps labels and masks in one file. The stage that reads labels may open that file, and its reader
+(coco_json.py) keeps no mask.
 
 What the guard sees: every file that Python opens (open, Path, os.open, Pillow, np.load, np.fromfile,
 np.memmap), in any thread and in forked workers. What it does not: C code that opens files by itself
@@ -29,13 +29,13 @@ from excel_core.datasets.published_voc import AUGMENTED
 from excel_core.errors import DataError, MaskLeakError
 
 __all__ = [
-    "LABEL_FILES",
+    "LABELS_IN_MASK_FILES",
     "MASK_FILES",
     "MASK_FOLDERS",
     "MaskReader",
     "TrueMask",
     "VocMaskReader",
-    "check_allowed",
+    "check_mask_access",
     "forbid_mask_access",
     "require_masks",
     "voc_mask_reader",
@@ -44,9 +44,8 @@ __all__ = [
 # Names under which VOC and its augmented set keep masks; protected wherever they are.
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject")
 _NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file systems ignore case
-# COCO's files of masks, and which of them image-level labels come from.
-MASK_FILES = ("instances_*.json", "person_keypoints_*.json", "panoptic_*.json", "stuff_*.json")
-LABEL_FILES = ("instances_*.json",)
+MASK_FILES = ("instances_*.json", "person_keypoints_*.json", "panoptic_*.json", "stuff_*.json")  # COCO's
+LABELS_IN_MASK_FILES = ("instances_*.json",)  # those of MASK_FILES that hold the image-level labels as well
 
 
 class MaskReader(Protocol):
@@ -54,7 +53,7 @@ class MaskReader(Protocol):
 
     @property
     def where(self) -> str:
-        """What messages call the place that masks are looked for in."""
+        """Where the masks are, in the words of a message."""
         ...
 
     def has(self, image_id: str) -> bool:
@@ -72,15 +71,15 @@ class MaskReader(Protocol):
 
 @dataclass(frozen=True)
 class VocMaskReader:
-    """The masks of a data set in VOC layout, for evaluation only; those that `folder` lacks are looked for in `spare`."""
+    """The masks of a data set in VOC layout, for evaluation only: those in `folder`, else those in `fallback`."""
 
     root: Path
     folder: str = "SegmentationClass"
-    spare: str = ""
+    fallback: str = ""
 
     @property
     def where(self) -> str:
-        return f"{self.folder} or {self.spare}" if self.spare else self.folder
+        return f"{self.folder} or {self.fallback}" if self.fallback else self.folder
 
     def has(self, image_id: str) -> bool:
         return self._path(image_id).is_file()
@@ -97,7 +96,7 @@ class VocMaskReader:
         MaskLeakError inside `forbid_mask_access`.
         """
         path = self._path(image_id)
-        check_allowed(path, "VocMaskReader.read")
+        check_mask_access(path, "VocMaskReader.read")
         if not path.is_file():
             raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
         mask = load_labels_png(path)
@@ -111,58 +110,59 @@ class VocMaskReader:
     def _path(self, image_id: str) -> Path:
         name = f"{check_image_id(image_id, 'truth')}.png"
         first = self.root / self.folder / name
-        return self.root / self.spare / name if self.spare and not first.is_file() else first
+        return self.root / self.fallback / name if self.fallback and not first.is_file() else first
 
 
 def voc_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> VocMaskReader:
-    """The masks of a split in VOC layout; those of the augmented training set are in SegmentationClassAug, but for the
-    official ones. Other splits are scored against official masks alone."""
-    return VocMaskReader(root, spare="SegmentationClassAug" if split in AUGMENTED else "")
+    """The masks of a split in VOC layout. The augmented training set has SBD's masks (SegmentationClassAug) where VOC has
+    none; other splits are scored against VOC's own masks alone."""
+    return VocMaskReader(root, fallback="SegmentationClassAug" if split in AUGMENTED else "")
 
 
 @dataclass(frozen=True)
 class TrueMask:
-    """One image's mask (height, width), to be read through its door: the target of the fully supervised mode."""
+    """One image's mask (height, width), not read yet: the target of the fully supervised mode."""
 
-    truth: MaskReader
+    reader: MaskReader
     image_id: str
     height: int
     width: int
 
     def read(self) -> NDArray[np.uint8]:
-        """(height, width) uint8: 0 background, i + 1 for class i, 255 ignore; errors as of the door."""
-        return self.truth.read(self.image_id, self.height, self.width)
+        """(height, width) uint8: 0 background, i + 1 for class i, 255 ignore; errors as of the reader."""
+        return self.reader.read(self.image_id, self.height, self.width)
 
 
-def require_masks(truth: MaskReader, split: str, ids: Sequence[str]) -> None:
+def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
     """DataError unless every image of `ids` has a mask; none is opened."""
-    missing = [image for image in ids if not truth.has(image)]
+    missing = [image for image in ids if not reader.has(image)]
     if missing:
         raise DataError(
-            f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {truth.where}, "
+            f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {reader.where}, "
             f"{missing[0]} first; add them, or train on a split that has masks: --set dataset.train_split=NAME"
         )
 
 
-def check_allowed(path: Path, how: str) -> None:
-    """Raise MaskLeakError inside `forbid_mask_access`, whatever it exempts; `how` is what wanted the masks at `path`."""
+def check_mask_access(path: Path, how: str) -> None:
+    """Raise MaskLeakError inside `forbid_mask_access`, whatever it exempts; `how` names the caller that reads `path`. A mask
+    reader calls this first: what it has in memory opens no file, so that the hook would not see it."""
     for guard in _snapshot():
         raise MaskLeakError(_message(guard, str(path), how))
 
 
 @contextmanager
 def forbid_mask_access(*mask_folders: Path, stage: str = "this stage", exempt: Collection[str] = ()) -> Iterator[None]:
-    """While active, opening a mask raises MaskLeakError; for the whole process.
+    """While active, opening a mask anywhere in the process raises MaskLeakError.
 
-    Protected are all folders named as in MASK_FOLDERS and mask_folders, and all files named as in MASK_FILES but for
-    the patterns in `exempt`, each under its name and under the place that symbolic links lead to. stage is the name
-    that the error gives. May be nested, where the strictest counts, and may be active in several threads at once.
+    Protected are the folders named in MASK_FOLDERS and mask_folders, and the files named in MASK_FILES but for the
+    patterns in `exempt`; each under its own name and under the path that its symbolic links lead to. The error names
+    `stage`. Guards may be nested, where the strictest counts, and may be active in several threads at once.
     A folder of pseudo labels needs another name.
     """
     _install()
-    folders = {form for folder in mask_folders for form in _forms(os.fspath(folder))}
-    token = object()
+    folders = {path for folder in mask_folders for path in _absolute_paths(os.fspath(folder))}
     files = tuple(pattern for pattern in MASK_FILES if pattern not in exempt)
+    token = object()  # the same guard may be entered twice
     _active[token] = _Guard(stage, tuple(sorted(folders)), files)
     try:
         yield
@@ -208,14 +208,14 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
     path = arguments[0]
     if not isinstance(path, str | bytes | os.PathLike):
         return  # a file descriptor: whoever opened it went through here
-    for form in _forms(os.fsdecode(path)):
+    for absolute in _absolute_paths(os.fsdecode(path)):
         for guard in _snapshot():
-            if guard.protects(form):
-                raise MaskLeakError(_message(guard, form, "open"))
+            if guard.protects(absolute):
+                raise MaskLeakError(_message(guard, absolute, "open"))
 
 
-def _forms(path: str) -> tuple[str, str]:
-    """Absolute path as it is written, and where its symbolic links lead."""
+def _absolute_paths(path: str) -> tuple[str, str]:
+    """The absolute path as it is written, and where its symbolic links lead."""
     return os.path.abspath(path), os.path.realpath(path)
 
 

@@ -1,7 +1,5 @@
 """The VOC colour map, and label maps as palette PNGs that any viewer shows in colour."""
 
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from excel_core.errors import DataError
+from excel_core.files import written_then_renamed
 
 __all__ = ["IGNORE", "VOC_PALETTE", "load_labels_png", "save_labels_png"]
 
@@ -35,22 +34,15 @@ VOC_PALETTE = _voc_palette()  # (256, 3) uint8 RGB, read-only; row 0 black, row 
 def save_labels_png(path: Path, labels: NDArray[np.uint8]) -> None:
     """Write labels (H, W) uint8 as a palette PNG in VOC colours, completely or not at all.
 
-    The bytes go to a temporary file in the same folder, which takes the final name last; the folder is
-    made where it is missing. Raises DataError for another shape or dtype, OSError (full disk) as it
-    comes, leaving an older file of that name as it was.
+    The folder is made where it is missing. Raises DataError for another shape or dtype, and OSError (full
+    disk) as it comes; an older file of that name then stays as it was.
     """
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"{path}: labels must be (H, W) uint8, got {labels.shape} {labels.dtype}")
     image = Image.fromarray(np.ascontiguousarray(labels))
     image.putpalette(VOC_PALETTE.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            image.save(file, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_then_renamed(path) as temporary, temporary.open("wb") as file:
+        image.save(file, format="PNG")
 
 
 def load_labels_png(path: Path) -> NDArray[np.uint8]:
@@ -79,11 +71,11 @@ def load_labels_png(path: Path) -> NDArray[np.uint8]:
 def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     """Colours (H, W, 3) uint8 RGB → the palette index of each pixel (H, W) uint8."""
     weights = np.array([1 << 16, 1 << 8, 1])
-    found, inverse = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)
+    codes, inverse = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)  # 0xRRGGBB
     index_of = {int(code): index for index, code in enumerate(VOC_PALETTE.astype(np.int64) @ weights)}
-    unknown = [code for code in found.tolist() if code not in index_of]
+    unknown = [code for code in codes.tolist() if code not in index_of]
     if unknown:
         red, green, blue = unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255
         raise DataError(f"{path}: colour ({red}, {green}, {blue}) is not in the VOC palette; save labels as a palette PNG")
-    indices = np.array([index_of[code] for code in found.tolist()], dtype=np.uint8)
+    indices = np.array([index_of[code] for code in codes.tolist()], dtype=np.uint8)
     return indices[inverse].reshape(colours.shape[:2])

@@ -12,9 +12,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as pycoco
 
 from excel_core.datasets.coco_json import read_entries
-from excel_core.datasets.coco_mask_reader import coco_mask_reader, read_masks
-from excel_core.datasets.coco_masks import Region, pack, paint, problem_of
-from excel_core.datasets.masks import LABEL_FILES, forbid_mask_access, voc_mask_reader
+from excel_core.datasets.coco_masks import Region, coco_mask_reader, pack, paint, problem_of, read_masks
+from excel_core.datasets.masks import LABELS_IN_MASK_FILES, forbid_mask_access, voc_mask_reader
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.text.prompts import load_prompts
@@ -115,50 +114,50 @@ def root(tmp_path):
 
 
 def test_a_split_reads_its_images_and_logs_what_is_broken_once(root, caplog):
-    truth = coco_mask_reader(root, "train", CLASSES)
+    reader = coco_mask_reader(root, "train", CLASSES)
     with caplog.at_level(logging.WARNING):
-        mask = truth.read("a0", *SIZE)
-        truth.read("a1", *SIZE)
+        mask = reader.read("a0", *SIZE)
+        reader.read("a1", *SIZE)
     np.testing.assert_array_equal(mask, np.where(box(4, 4, 4), 1, np.where(box(2, 3, 8), 3, 0)))  # person on dog
-    assert mask.dtype == np.uint8 and not truth.read("a3", *SIZE).any()
+    assert mask.dtype == np.uint8 and not reader.read("a3", *SIZE).any()
     assert len(caplog.records) == 1 and "annotation 99: a polygon with a coordinate" in caplog.text
-    assert truth.has("a0") and not coco_mask_reader(root, "val", CLASSES).has("a0")
+    assert reader.has("a0") and not coco_mask_reader(root, "val", CLASSES).has("a0")
 
 
 def test_a_changed_file_is_read_again(root):
-    truth = coco_mask_reader(root, "train", CLASSES)
-    before = truth.read("a0", *SIZE), truth.version("a0")
+    reader = coco_mask_reader(root, "train", CLASSES)
+    before = reader.read("a0", *SIZE), reader.version("a0")
     content = document()
     content["annotations"] = content["annotations"][:1]
     write(root, "train2014", content)
-    assert truth.version("a0") != before[1] and not np.array_equal(truth.read("a0", *SIZE), before[0])
+    assert reader.version("a0") != before[1] and not np.array_equal(reader.read("a0", *SIZE), before[0])
 
 
 def test_an_image_of_another_size_or_file_is_refused(root):
-    truth = coco_mask_reader(root, "train", CLASSES)
+    reader = coco_mask_reader(root, "train", CLASSES)
     with pytest.raises(DataError, match="24 high and 32 wide, expected 32 high and 24 wide"):
-        truth.read("a0", *SIZE[::-1])
+        reader.read("a0", *SIZE[::-1])
     with pytest.raises(DataError, match="does not list b0"):
-        truth.read("b0", *SIZE)
+        reader.read("b0", *SIZE)
     with pytest.raises(DataError, match="of the category 'dog'; valid: person, traffic light"):
         coco_mask_reader(root, "train", CLASSES[:2]).read("a0", *SIZE)
 
 
 def test_only_evaluation_sees_them(root):
-    truth = coco_mask_reader(root, "train", CLASSES)
+    reader = coco_mask_reader(root, "train", CLASSES)
     path = root / "annotations" / "instances_train2014.json"
     (root / "annotations" / "panoptic_val2014.json").touch()
-    truth.read("a0", *SIZE)  # parsed and kept: what is kept is forbidden as well
+    reader.read("a0", *SIZE)  # parsed and kept: what is kept is forbidden as well
     with forbid_mask_access(stage="train"):
         with pytest.raises(MaskLeakError, match="train: CocoMaskReader.read"):
-            truth.read("a0", *SIZE)
+            reader.read("a0", *SIZE)
         with pytest.raises(MaskLeakError, match="train: open of the segmentation mask"):
             path.read_text()
-        assert truth.has("a0") and truth.version("a0")
-    with forbid_mask_access(stage="dataset", exempt=LABEL_FILES):
+        assert reader.has("a0") and reader.version("a0")
+    with forbid_mask_access(stage="dataset", exempt=LABELS_IN_MASK_FILES):
         assert json.loads(path.read_text())["images"]
         with pytest.raises(MaskLeakError, match="dataset: CocoMaskReader.read"):
-            truth.read("a0", *SIZE)
+            reader.read("a0", *SIZE)
         with pytest.raises(MaskLeakError):
             (root / "annotations" / "panoptic_val2014.json").read_text()
 
@@ -169,14 +168,14 @@ def test_real_masks_agree_with_another_rasteriser():
     file = TINY / "annotations" / "instances_train2017.json"
     raw = json.loads(file.read_text())
     names = {category["id"]: COCO_CLASSES.index(category["name"]) + 1 for category in raw["categories"]}
-    truth = coco_mask_reader(TINY, "train2017", COCO_CLASSES)
+    reader = coco_mask_reader(TINY, "train2017", COCO_CLASSES)
     crowds = 0
     for image in raw["images"]:
         own = [entry for entry in raw["annotations"] if entry["image_id"] == image["id"]]
         crowds += sum(entry["iscrowd"] for entry in own)
         size = image["height"], image["width"]
         expected = _drawn(own, size, names)
-        mask = truth.read(image["file_name"].removesuffix(".jpg"), *size)
+        mask = reader.read(image["file_name"].removesuffix(".jpg"), *size)
         assert (mask == expected).mean() > 0.97 and set(np.unique(mask)) <= {0, *(names[e["category_id"]] for e in own)}
     assert crowds and not read_masks(file, COCO_CLASSES).problems
     assert len(read_entries(file).photos) == len(raw["images"])

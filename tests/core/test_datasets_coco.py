@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from excel_core.datasets import forbid_mask_access, usable
-from excel_core.datasets.coco import read_coco
-from excel_core.datasets.coco_files import SOURCES
+from excel_core.datasets.coco import COCO_SOURCES, read_coco
 from excel_core.datasets.coco_json import read_entries
-from excel_core.datasets.masks import LABEL_FILES
+from excel_core.datasets.masks import LABELS_IN_MASK_FILES
 from excel_core.errors import DataError, SettingError
 from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT, SHARED
@@ -138,7 +137,7 @@ def test_images_are_found_where_they_are(tmp_path: Path, folder: str) -> None:
     write(tmp_path, "train2017", document(), folder)
     manifest = read_coco(tmp_path, ["train"], CLASSES)
     assert list(manifest["image"]) == [f"{folder}/a{i}.jpg" for i in range(3)]
-    assert folder.split("/")[0] in SOURCES  # else a changed file would go unnoticed
+    assert folder.split("/")[0] in COCO_SOURCES  # else a changed file would go unnoticed
 
 
 def test_an_empty_folder_of_the_right_name_is_no_trap(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_unlabelled_splits(root: Path) -> None:
 
 
 def test_the_reader_works_under_the_guard_with_its_exemption(root: Path) -> None:
-    with forbid_mask_access(stage="dataset", exempt=LABEL_FILES):
+    with forbid_mask_access(stage="dataset", exempt=LABELS_IN_MASK_FILES):
         assert len(read_coco(root, ["train"], CLASSES)) == 3
 
 

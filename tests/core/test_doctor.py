@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from excel_core.datasets.doctor.checks import usable
+from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.coco import examine_coco
 from excel_core.datasets.doctor.voc import examine_voc
 from excel_core.datasets.palette import save_labels_png
@@ -49,7 +49,7 @@ def states(checks):
 
 def test_a_sound_one_differs_by_its_counts_alone(voc):
     checks = examine_voc(voc, CLASSES)
-    assert states(checks) == {} and usable(checks)
+    assert states(checks) == {} and can_run(checks)
     lists = {check.name: (check.state, check.found) for check in checks if check.name.startswith("list ")}
     assert lists["list train"] == ("warning", "2 images, the published data have 1,464")
     assert lists["list train_aug"][1] == "3 images, the published data have 10,582"
@@ -84,7 +84,7 @@ def test_every_fault_is_found_by_its_own_check(voc, name):
     FAULTS[name](voc)
     checks = examine_voc(voc, CLASSES)
     harmless = name in ("masks", "masks are palette PNGs")
-    assert states(checks) == {name: "warning" if harmless else "problem"} and usable(checks) == harmless
+    assert states(checks) == {name: "warning" if harmless else "problem"} and can_run(checks) == harmless
     (found,) = (check for check in checks if check.name == name)
     assert found.found.startswith("1 of ") and len(found.examples) == 1 and found.advice
     quick = states(examine_voc(voc, CLASSES, quick=True))
@@ -110,7 +110,7 @@ def coco(tmp_path):
 
 def test_coco(coco):
     checks = examine_coco(coco, COCO_CLASSES)
-    assert usable(checks) and {check.name: check.found for check in checks} == {
+    assert can_run(checks) and {check.name: check.found for check in checks} == {
         "train2014: images": "4, the published data have 82,783",
         "train2014: annotated": "3, the published data have 82,081",
         "train2014: masks": "4",
@@ -155,7 +155,7 @@ def test_the_real_voc_photos(tmp_path):
 @pytest.mark.skipif(not TINY.is_dir(), reason="the real COCO photos are not beside the repository")
 def test_the_real_coco_photos():
     checks = examine_coco(TINY, load_prompts(ROOT / "prompts" / "coco.yaml").class_names)
-    assert usable(checks) and {check.state for check in checks} == {"ok"}
+    assert can_run(checks) and {check.state for check in checks} == {"ok"}
 
 
 def test_the_command_ends_with_1_for_a_problem_and_names_it(voc):

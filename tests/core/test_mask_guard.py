@@ -184,26 +184,26 @@ def test_an_image_that_links_to_a_mask_ends_the_reading(tmp_path: Path, mask: Pa
 
 
 @needs_photos
-def test_the_door_reads_indices(mask: Path, tmp_path: Path) -> None:
+def test_the_reader_reads_indices(mask: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(VocMaskReader(tmp_path).read("x", 10, 12), MASK)
     real = VocMaskReader(VOC).read("2007_000032", 281, 500)
     assert real.dtype == np.uint8 and set(np.unique(real)) == {0, 1, 15, 255}  # aeroplane and person
 
 
-def test_the_door_decodes_colours(tmp_path: Path) -> None:
+def test_the_reader_decodes_colours(tmp_path: Path) -> None:
     (tmp_path / "gt").mkdir()
     Image.fromarray(VOC_PALETTE[MASK]).save(tmp_path / "gt" / "x.png")
     np.testing.assert_array_equal(VocMaskReader(tmp_path, "gt").read("x", 10, 12), MASK)
 
 
-def test_what_the_door_refuses(mask: Path, tmp_path: Path) -> None:
-    door = VocMaskReader(tmp_path)
+def test_what_the_reader_refuses(mask: Path, tmp_path: Path) -> None:
+    reader = VocMaskReader(tmp_path)
     with pytest.raises(DataError, match="the mask is 10 high and 12 wide, expected 12 high and 10 wide"):
-        door.read("x", 12, 10)
+        reader.read("x", 12, 10)
     with pytest.raises(DataError, match="no mask for y"):
-        door.read("y", 10, 12)
+        reader.read("y", 10, 12)
     with pytest.raises(DataError, match="an image id is one file name"):
-        door.read("../x", 10, 12)
+        reader.read("../x", 10, 12)
     other = VocMaskReader(tmp_path, "gt")  # a name that the guard does not know
     with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match=r"train: VocMaskReader\.read of the"):
         other.read("x", 10, 12)

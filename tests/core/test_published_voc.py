@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.doctor.checks import usable as can_be_used
+from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.published_voc import FILE, has_voc_classes, published_labels, published_list
 from excel_core.datasets.voc import read_voc
-from excel_core.datasets.voc_lists import read_split
+from excel_core.datasets.voc import read_split
 from excel_core.errors import DataError
 from tests.conftest import SHARED
 from tests.voc_folder import ANNOTATED, MORE, NAMES, TRAIN, VAL, write_annotation, write_list, write_voc
@@ -161,7 +161,7 @@ def test_the_doctor_counts_the_labels_that_differ(root):
 def test_the_doctor_says_what_a_run_would(root):
     """A run with the preset's splits is refused, for the reason that the note gives."""
     found = checks(root)
-    assert can_be_used(list(found.values()))
+    assert can_run(list(found.values()))
     assert (found["list train_aug"].state, found["list train_aug"].found) == (
         "note",
         "comes with excel: 10,582 images, 5 of them here",

@@ -2,6 +2,5 @@
 
 checks.py   what a check found, and what to do about it
 voc.py      PASCAL VOC 2012, with SBD's augmented masks
-voc_labels.py   the published labels beside the folder's own
 coco.py     COCO's annotation files and images
 """

@@ -1,19 +1,25 @@
-"""What a doctor found: one check each, with examples and what to do about them."""
+"""What a doctor reports: one check per thing looked at, with examples and what to do about them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-__all__ = ["Check", "Progress", "State", "counted", "faults", "usable"]
+from PIL import Image
+
+from excel_core.datasets.images import read_image
+
+__all__ = ["Check", "Progress", "State", "can_run", "check_count", "check_failures", "size_of_image"]
 
 State = Literal["ok", "note", "warning", "problem"]  # a run can start with all but problems
-Progress = Callable[[int], None]  # told how many images are behind us
-SHOWN = 5  # examples of a check
+Progress = Callable[[int], None]  # called with the number of images looked at so far
+MAX_EXAMPLES = 5  # of a check
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, its state, what was found in words, some examples, and what to do ("" for nothing)."""
+    """One check: its name, its state, what was found in words, some examples, and what to do ("" for nothing). The fields are
+    those of `excel doctor --json`."""
 
     name: str
     state: State
@@ -22,27 +28,31 @@ class Check:
     advice: str = ""
 
 
-def faults(name: str, found: Sequence[str], of: int, advice: str, state: State = "problem") -> Check:
-    """A check of `of` things, of which those named in `found` failed."""
-    if not found:
-        return Check(name, "ok", f"{of:,}")
-    return Check(name, state, f"{len(found):,} of {of:,}", tuple(sorted(found)[:SHOWN]), advice)
+def check_failures(name: str, failures: Sequence[str], total: int, advice: str, state: State = "problem") -> Check:
+    """A check of `total` things, of which those named in `failures` failed."""
+    if not failures:
+        return Check(name, "ok", f"{total:,}")
+    return Check(name, state, f"{len(failures):,} of {total:,}", tuple(sorted(failures)[:MAX_EXAMPLES]), advice)
 
 
-def counted(name: str, count: int, expected: int, what: str = "") -> Check:
-    """A check of a number that the whole data set is known to have; another one is no problem, a part is one's own choice."""
-    words = f"{count:,}{what}"
+def check_count(name: str, count: int, expected: int, unit: str = "") -> Check:
+    """A check of a number that the whole data set has. Another number is a warning, since a run may use a part of the data."""
+    words = f"{count:,}{unit}"
     if count == expected:
         return Check(name, "ok", words)
-    return Check(
-        name,
-        "warning",
-        f"{words}, the published data have {expected:,}",
-        (),
-        "right for a part of the data; else download again",
-    )
+    words = f"{words}, the published data have {expected:,}"
+    return Check(name, "warning", words, (), "right for a part of the data; else download again")
 
 
-def usable(checks: Sequence[Check]) -> bool:
+def can_run(checks: Sequence[Check]) -> bool:
     """Whether a run can start."""
     return all(check.state != "problem" for check in checks)
+
+
+def size_of_image(path: Path, quick: bool) -> tuple[int, int]:
+    """(height, width) of an image, by the file's header alone where `quick`. ImageError or OSError for a damaged one."""
+    if not quick:
+        height, width, _ = read_image(path).shape
+        return height, width
+    with path.open("rb") as file, Image.open(file) as image:
+        return image.height, image.width

@@ -5,13 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
-from excel_core.datasets.coco_files import check_coco_layout, image_folder
+from excel_core.datasets.coco import check_coco_layout, image_folder
 from excel_core.datasets.coco_json import Photo
-from excel_core.datasets.coco_mask_reader import CocoMasks, read_masks
-from excel_core.datasets.doctor.checks import Check, Progress, counted, faults
-from excel_core.datasets.images import read_image
+from excel_core.datasets.coco_masks import CocoMasks, read_masks
+from excel_core.datasets.doctor.checks import Check, Progress, check_count, check_failures, size_of_image
 from excel_core.errors import DataError, ImageError
 
 __all__ = ["examine_coco"]
@@ -31,7 +28,7 @@ def examine_coco(
     if not files:
         return [Check("annotation files", "problem", "no annotations/instances_*.json", (), FILES)]
     checks: list[Check] = []
-    before = 0
+    images_before = 0  # in the files that were looked at already
     for file in files:
         split = file.stem.partition("_")[2]
         try:
@@ -40,13 +37,14 @@ def examine_coco(
             checks.append(Check(f"{split}: annotations", "problem", str(error), (), FILES))
             continue
         checks += _annotations(split, masks)
-        checks += _images(root, split, list(masks.photos.values()), quick, threads, partial(_further, progress, before))
-        before += len(masks.photos)
+        report = partial(_report, progress, images_before)
+        checks += _images(root, split, list(masks.photos.values()), quick, threads, report)
+        images_before += len(masks.photos)
     return checks
 
 
-def _further(progress: Progress, before: int, done: int) -> None:
-    progress(before + done)
+def _report(progress: Progress, images_before: int, done: int) -> None:
+    progress(images_before + done)
 
 
 def _annotations(split: str, masks: CocoMasks) -> list[Check]:
@@ -54,14 +52,14 @@ def _annotations(split: str, masks: CocoMasks) -> list[Check]:
     regions = sum(map(len, masks.regions.values()))
     if split in COUNTS:
         counts = [
-            counted(f"{split}: images", images, COUNTS[split][0]),
-            counted(f"{split}: annotated", annotated, COUNTS[split][1]),
+            check_count(f"{split}: images", images, COUNTS[split][0]),
+            check_count(f"{split}: annotated", annotated, COUNTS[split][1]),
         ]
     else:
         counts = [Check(f"{split}: images", "ok", f"{images:,}"), Check(f"{split}: annotated", "ok", f"{annotated:,}")]
     broken = [f"annotation {number}: {problem}" for number, problem in masks.problems.items()]
     advice = "left out of the masks, their labels count; COCO's own files have none"
-    return [*counts, faults(f"{split}: masks", broken, regions, advice, "warning")]
+    return [*counts, check_failures(f"{split}: masks", broken, regions, advice, "warning")]
 
 
 def _images(root: Path, split: str, photos: Sequence[Photo], quick: bool, threads: int, progress: Progress) -> list[Check]:
@@ -70,21 +68,23 @@ def _images(root: Path, split: str, photos: Sequence[Photo], quick: bool, thread
         folder = root / image_folder(root, split, [photo.file_name for photo in photos])
     except DataError as error:
         return [Check(f"{split}: files", "problem", str(error), (), advice)]
-    missing, damaged, other = [], [], []
+    missing, damaged, misfits = [], [], []
     with ThreadPoolExecutor(threads) as pool:
         sizes = pool.map(lambda photo: _size(folder / photo.file_name, quick), photos)
-        for done, (photo, found) in enumerate(zip(photos, sizes, strict=True), start=1):
-            if found is None:
+        for done, (photo, size) in enumerate(zip(photos, sizes, strict=True), start=1):
+            if size is None:
                 missing.append(photo.file_name)
-            elif isinstance(found, str):
-                damaged.append(found)
-            elif found != (photo.height, photo.width):
-                other.append(f"{photo.file_name}: {found} for masks of {(photo.height, photo.width)}, height by width")
+            elif isinstance(size, str):
+                damaged.append(size)
+            elif size != (photo.height, photo.width):
+                misfits.append(f"{photo.file_name}: {size} for masks of {(photo.height, photo.width)}, height by width")
             progress(done)
     return [
-        faults(f"{split}: files", missing, len(photos), advice),
-        faults(f"{split}: damaged files", damaged, len(photos), "download them again"),
-        faults(f"{split}: masks fit their images", other, len(photos), "take images and annotations from the same download"),
+        check_failures(f"{split}: files", missing, len(photos), advice),
+        check_failures(f"{split}: damaged files", damaged, len(photos), "download them again"),
+        check_failures(
+            f"{split}: masks fit their images", misfits, len(photos), "take images and annotations from the same download"
+        ),
     ]
 
 
@@ -93,10 +93,6 @@ def _size(path: Path, quick: bool) -> tuple[int, int] | str | None:
     if not path.is_file():
         return None
     try:
-        if not quick:
-            height, width, _ = read_image(path).shape
-            return height, width
-        with path.open("rb") as file, Image.open(file) as image:
-            return image.size[1], image.size[0]
+        return size_of_image(path, quick)
     except (ImageError, OSError) as error:
         return str(error)

@@ -9,17 +9,25 @@ import numpy as np
 from PIL import Image
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.doctor.checks import Check, Progress, counted, faults
-from excel_core.datasets.doctor.voc_labels import compare_published
-from excel_core.datasets.images import read_image
+from excel_core.datasets.doctor.checks import Check, Progress, State, check_count, check_failures, size_of_image
 from excel_core.datasets.palette import load_labels_png
-from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_list
-from excel_core.datasets.voc import LabelReader, check_voc_layout, label_reader
-from excel_core.datasets.voc_lists import IMAGES, SPLITS, check_voc_splits, image_file, list_file, read_split
+from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
+from excel_core.datasets.voc import (
+    IMAGES,
+    SPLITS,
+    LabelReader,
+    check_voc_layout,
+    check_voc_splits,
+    image_file,
+    label_reader,
+    list_file,
+    read_split,
+)
 from excel_core.errors import DataError, ImageError
 
 __all__ = ["PRESET_SPLITS", "examine_voc"]
 
+PUBLISHED_LABELS = "published labels"  # the check that compares them with the folder's own
 PRESET_SPLITS = "splits of preset voc"  # the check whose note says that a run needs other settings
 
 COUNTS = {"train": 1464, "val": 1449, "test": 1456, "train_aug": 10_582}
@@ -42,7 +50,6 @@ ADVICE = {
     "masks are palette PNGs": "excel reads VOC's colours too; other tools do not. Save them as palette PNGs",
 }
 HARMLESS = ("masks", "masks are palette PNGs")  # a run starts all the same
-Faults = dict[str, list[str]]
 
 
 def examine_voc(
@@ -52,25 +59,23 @@ def examine_voc(
     DataError for a folder of another layout."""
     check_voc_layout(root, labels_needed=not has_voc_classes(class_names))
     shipped = _shipped(root, class_names)
-    checks, splits = _lists(root, class_names, len(shipped))
+    checks, splits = _check_lists(root, class_names, len(shipped))
     ids = list(dict.fromkeys(image for listed in (*splits.values(), shipped) for image in listed))
     labels_of = label_reader(root, class_names)
     known = {split: frozenset(listed) for split, listed in splits.items()}
-    found: Faults = {name: [] for name in ADVICE}
+    failures: dict[str, list[str]] = {name: [] for name in ADVICE}
     with ThreadPoolExecutor(threads) as pool:
         looks = pool.map(lambda image: _look(root, image, known, labels_of, len(class_names), quick), ids)
-        for done, look in enumerate(looks, start=1):
-            for name, text in look:
-                found[name].append(text)
+        for done, failures_of_image in enumerate(looks, start=1):
+            for name, failure in failures_of_image:
+                failures[name].append(failure)
             progress(done)
-    checks += [
-        faults(name, found[name], len(ids), advice, "warning" if name in HARMLESS else "problem")
-        for name, advice in ADVICE.items()
-    ]
-    checks += [_case(ids), _both(splits | ({"train_aug": shipped} if shipped else {}))]
+    for name, advice in ADVICE.items():
+        checks.append(check_failures(name, failures[name], len(ids), advice, "warning" if name in HARMLESS else "problem"))
+    checks += [_check_case(ids), _check_overlap(splits | ({"train_aug": shipped} if shipped else {}))]
     if has_voc_classes(class_names):
-        checks.append(compare_published(root, ids, class_names))
-    return [*checks, _preset_splits(root, class_names)]
+        checks.append(_compare_published(root, ids, class_names))
+    return [*checks, _check_preset_splits(root, class_names)]
 
 
 def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
@@ -80,15 +85,15 @@ def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
     return [image for image in published_list(AUGMENTED[0]) if image_file(root, image)]
 
 
-def _shipped_list(there: int) -> Check:
+def _check_shipped_list(present: int) -> Check:
+    """`present`: how many images of the shipped train_aug the folder has."""
     listed = len(published_list(AUGMENTED[0]))
-    count = f"comes with excel: {listed:,} images, {'all' if there == listed else f'{there:,}'} of them here"
-    return Check(
-        "list train_aug", "ok" if there == listed else "note", count, (), f"right for a part of the data; else {TRAINVAL}"
-    )
+    count = f"comes with excel: {listed:,} images, {'all' if present == listed else f'{present:,}'} of them here"
+    state: State = "ok" if present == listed else "note"
+    return Check("list train_aug", state, count, (), f"right for a part of the data; else {TRAINVAL}")
 
 
-def _preset_splits(root: Path, class_names: Sequence[str]) -> Check:
+def _check_preset_splits(root: Path, class_names: Sequence[str]) -> Check:
     """Whether a run starts with the splits of preset voc, by the run's own check."""
     spec = DatasetSpec()
     try:
@@ -98,23 +103,23 @@ def _preset_splits(root: Path, class_names: Sequence[str]) -> Check:
     return Check(PRESET_SPLITS, "ok", ", ".join(spec.settings_of_splits))
 
 
-def _lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[list[Check], dict[str, list[str]]]:
+def _check_lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[list[Check], dict[str, list[str]]]:
     """A check of every list file that VOC has, and the ids in those that are there."""
     checks, splits = [], {}
     for split, expected in COUNTS.items():
         if list_file(root, split) is None:
             if split in AUGMENTED and has_voc_classes(class_names):
-                checks.append(_shipped_list(shipped))
+                checks.append(_check_shipped_list(shipped))
                 continue
-            said, advice = f"no {SPLITS}/{split}.txt", ABSENT.get(split, TRAINVAL)
-            checks.append(Check(f"list {split}", "note" if split in ABSENT else "problem", said, (), advice))
+            state: State = "note" if split in ABSENT else "problem"
+            checks.append(Check(f"list {split}", state, f"no {SPLITS}/{split}.txt", (), ABSENT.get(split, TRAINVAL)))
             continue
         try:
             splits[split] = read_split(root, split, class_names)
         except DataError as error:
             checks.append(Check(f"list {split}", "problem", str(error), (), TRAINVAL))
         else:
-            checks.append(counted(f"list {split}", len(splits[split]), expected, " images"))
+            checks.append(check_count(f"list {split}", len(splits[split]), expected, " images"))
     return checks, splits
 
 
@@ -122,25 +127,26 @@ def _look(
     root: Path, image: str, splits: Mapping[str, frozenset[str]], labels_of: LabelReader, classes: int, quick: bool
 ) -> list[tuple[str, str]]:
     """(check, what is wrong) of one image and its mask."""
-    wrong: list[tuple[str, str]] = []
-    inside = [split for split, ids in splits.items() if image in ids]
+    failures: list[tuple[str, str]] = []
+    splits_of_image = [split for split, ids in splits.items() if image in ids]
     file = image_file(root, image)
     size = None
     if file is None:
-        wrong.append(("images", f"{IMAGES}/{image}.jpg"))
+        failures.append(("images", f"{IMAGES}/{image}.jpg"))
     else:
         try:
-            size = _size(root / file, quick)
+            size = size_of_image(root / file, quick)
         except (ImageError, OSError) as error:
-            wrong.append(("damaged files", str(error)))
-    if inside != ["test"]:
-        try:
-            labels_of(image)
-        except ImageError as error:
-            wrong.append(("labels", f"{image}: {error}"))
-        augmented = not inside or "train_aug" in inside  # in no list here: of the train_aug that comes with excel
-        wrong += _look_at_mask(root, image, augmented, bool(inside), size, classes, quick)
-    return wrong
+            failures.append(("damaged files", str(error)))
+    if splits_of_image == ["test"]:  # VOC's server has its labels and masks
+        return failures
+    try:
+        labels_of(image)
+    except ImageError as error:
+        failures.append(("labels", f"{image}: {error}"))
+    # An image in no list of the folder is one of the train_aug that comes with excel: no mask is needed, SBD's may be there.
+    augmented = not splits_of_image or "train_aug" in splits_of_image
+    return failures + _look_at_mask(root, image, augmented, bool(splits_of_image), size, classes, quick)
 
 
 def _look_at_mask(
@@ -148,41 +154,67 @@ def _look_at_mask(
 ) -> list[tuple[str, str]]:
     """`augmented`: the mask may be SBD's; `needed`: an image of train and val, whose scores need one."""
     folders = (MASKS, EXTRA_MASKS) if augmented else (MASKS,)
-    path = next((path for folder in folders if (path := root / folder / f"{image}.png").is_file()), None)
+    candidates = [root / folder / f"{image}.png" for folder in folders]
+    path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return [("masks", f"{folders[-1]}/{image}.png")] if needed else []
-    wrong, shown = [], path.relative_to(root).as_posix()
+    failures, name = [], path.relative_to(root).as_posix()
     try:
         with path.open("rb") as file, Image.open(file) as mask:
             if mask.mode not in ("P", "L"):
-                wrong.append(("masks are palette PNGs", f"{shown} ({mask.mode})"))
-            if size is not None and mask.size != size:
-                wrong.append(("masks fit their images", f"{shown}: {mask.size} for an image of {size}, width by height"))
+                failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
+            if size is not None and (mask.height, mask.width) != size:
+                expected = (size[1], size[0])
+                failures.append(("masks fit their images", f"{name}: {mask.size} for an image of {expected}, width by height"))
         values = np.zeros(0) if quick else np.unique(load_labels_png(path))
     except (DataError, OSError) as error:
-        return [*wrong, ("damaged files", f"{shown}: {error}")]
+        return [*failures, ("damaged files", f"{name}: {error}")]
     odd = [int(value) for value in values if classes < value < 255]
-    return [*wrong, ("mask values", f"{shown}: {odd[0]}")] if odd else wrong
+    return [*failures, ("mask values", f"{name}: {odd[0]}")] if odd else failures
 
 
-def _size(path: Path, quick: bool) -> tuple[int, int]:
-    """(width, height), by the file's header alone where `quick`."""
-    if not quick:
-        height, width, _ = read_image(path).shape
-        return width, height
-    with path.open("rb") as file, Image.open(file) as image:
-        return image.size
+def _check_case(ids: Sequence[str]) -> Check:
+    first_spelling: dict[str, str] = {}
+    clashes = []
+    for image_id in ids:
+        other = first_spelling.setdefault(image_id.casefold(), image_id)
+        if other != image_id:
+            clashes.append(f"{other} and {image_id}")
+    advice = "rename one of each: many file systems take them for one"
+    return check_failures("ids differ by more than case", clashes, len(ids), advice)
 
 
-def _case(ids: Sequence[str]) -> Check:
-    first: dict[str, str] = {}
-    clashes = [f"{first[low]} and {name}" for name in ids if first.setdefault(low := name.casefold(), name) != name]
-    return faults("ids differ by more than case", clashes, len(ids), "rename one of each: many file systems take them for one")
-
-
-def _both(splits: Mapping[str, Sequence[str]]) -> Check:
+def _check_overlap(splits: Mapping[str, Sequence[str]]) -> Check:
     train = {*splits.get("train", ()), *splits.get("train_aug", ())}
-    both = [name for name in splits.get("val", ()) if name in train]
-    return faults(
-        "val is apart from training", both, len(splits.get("val", ())), "scores on these would be too good: unlist them"
-    )
+    val = splits.get("val", ())
+    in_both = [image_id for image_id in val if image_id in train]
+    return check_failures("val is apart from training", in_both, len(val), "scores on these would be too good: unlist them")
+
+
+def _compare_published(root: Path, ids: Sequence[str], class_names: Sequence[str]) -> Check:
+    """How often the image-level labels that excel ships for VOC 2012 differ from the data folder's own (labels.csv, else
+    Annotations), for those of `ids` that both know. The check's state is ok or note, since a run takes one of them."""
+    table = (root / "labels.csv").is_file()
+    source = "labels.csv" if table else "Annotations"
+    published, labels_of = published_labels(), label_reader(root, class_names, "folder")
+    compared, different = 0, []
+    for image in ids:
+        if image not in published:
+            continue
+        try:
+            labels = labels_of(image)
+        except ImageError:
+            continue  # the check "labels" says it, where a run would read them
+        compared += 1
+        if set(labels) != set(published[image]):
+            different.append(f"{image}: published {_words(published[image])}; {source} {_words(labels)}")
+    if not compared:
+        return Check(PUBLISHED_LABELS, "ok", f"no image has labels in {source} as well")
+    taken = "labels.csv" if table else "the published ones"
+    switch = "move it away for the published ones" if table else "--set dataset.labels=folder for those of Annotations"
+    advice = f"they differ from {source}; a run takes {taken}; {switch}"
+    return check_failures(PUBLISHED_LABELS, different, compared, advice, "note")
+
+
+def _words(labels: Sequence[str]) -> str:
+    return " ".join(labels) or "none"
