@@ -1,9 +1,9 @@
 """`cvat`: a zip for CVAT's "Segmentation mask 1.1" (Upload annotations), onto a task with the same images and labels.
 
-labelmap.txt                           NAME:R,G,B:: a class, background first
+labelmap.txt                           NAME:R,G,B:: per class, background first
 ImageSets/Segmentation/default.txt     image names without suffix
 SegmentationClass/ID.png               RGB, a class's pixels in its colour
-SegmentationObject/ID.png              RGB, one object a class: label maps do not tell objects of a class apart
+SegmentationObject/ID.png              RGB, one object per class: label maps do not tell objects of a class apart
 """
 
 import io
@@ -23,7 +23,7 @@ from excel_core.exports.label_maps import LabelMap
 __all__ = ["CVAT_ZIP", "write_cvat"]
 
 CVAT_ZIP = "segmentation_mask_1.1.zip"
-WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same label maps make the same bytes
+MEMBER_TIME = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same label maps make the same bytes
 
 
 def write_cvat(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap]) -> dict[str, Any]:
@@ -34,13 +34,13 @@ def write_cvat(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap
     ids = []
     with zipfile.ZipFile(folder / CVAT_ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "labelmap.txt", _label_map(class_names).encode())
-        for found in maps:
-            labels = found.read(len(class_names))
+        for label_map in maps:
+            labels = label_map.read(len(class_names))
             # The objects of an image are counted from 1, each in the palette's colour of its number.
             objects = np.searchsorted(np.unique(np.append(labels, 0)), labels).astype(np.uint8)
-            _add(archive, f"SegmentationClass/{found.id}.png", _coloured(labels))
-            _add(archive, f"SegmentationObject/{found.id}.png", _coloured(objects))
-            ids.append(found.id)
+            _add(archive, f"SegmentationClass/{label_map.id}.png", _coloured(labels))
+            _add(archive, f"SegmentationObject/{label_map.id}.png", _coloured(objects))
+            ids.append(label_map.id)
         _add(archive, "ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in ids).encode())
     return {"labels": ["background", *class_names]}
 
@@ -60,7 +60,8 @@ def _coloured(labels: NDArray[np.uint8]) -> bytes:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    member = zipfile.ZipInfo(name, WRITTEN)
-    member.external_attr = 0o644 << 16
+    member = zipfile.ZipInfo(name, MEMBER_TIME)
+    member.external_attr = 0o644 << 16  # the upper half holds Unix permissions
+    # PNGs are compressed already.
     member.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
     archive.writestr(member, content)

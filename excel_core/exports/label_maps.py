@@ -1,20 +1,27 @@
-"""What the formats of label maps are written from, and the names they give to classes and images."""
+"""Label maps on disk, and the two formats that are plain PNGs of them.
+
+palette   ID.png          VOC's colours: 0 background, i + 1 class i, as in VOC's own masks
+binary    CLASS/ID.png    greyscale 0 or 255, where the image has any pixel of the class
+"""
 
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from excel_core.datasets.palette import IGNORE, load_labels_png
 from excel_core.errors import DataError
 
-__all__ = ["LabelMap", "folder_names"]
+__all__ = ["LabelMap", "folder_names", "write_binary", "write_palette"]
 
 # Names that Windows keeps for devices, whatever their case.
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 @dataclass(frozen=True)
@@ -34,19 +41,37 @@ class LabelMap:
         return labels
 
 
+def write_palette(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap]) -> dict[str, Any]:
+    """Copy each label map to folder/ID.png → the meaning of their values."""
+    for label_map in maps:
+        label_map.read(len(class_names))  # raises for a damaged one, which is not handed on
+        shutil.copyfile(label_map.path, folder / f"{label_map.id}.png")
+    return {"labels": ["background", *class_names]}
+
+
+def write_binary(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap]) -> dict[str, Any]:
+    """Fill folder/CLASS/ID.png; a class without any pixel has an empty folder → which folder is which class."""
+    folders = folder_names(class_names)
+    for name in folders:
+        (folder / name).mkdir()
+    for label_map in maps:
+        labels = label_map.read(len(class_names))
+        for value in np.unique(labels[labels > 0]).tolist():
+            mask = np.where(labels == value, 255, 0).astype(np.uint8)
+            Image.fromarray(mask).save(folder / folders[value - 1] / f"{label_map.id}.png")
+    return {"folders": dict(zip(folders, class_names, strict=True))}
+
+
 def folder_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """Class names as names of folders on any file system, all different there: `Potted/Plant` → `Potted_Plant`."""
-    return _distinct(re.sub(r"[^\w.+-]+", "_", name).strip("._") or "class" for name in class_names)
-
-
-def _distinct(names: Iterable[str]) -> tuple[str, ...]:
-    taken: set[str] = set()
-    found = []
-    for name in names:
-        wanted, count = name, 1
-        while wanted.casefold() in taken | RESERVED:
+    taken = set(RESERVED_NAMES)
+    names = []
+    for class_name in class_names:
+        plain = re.sub(r"[^\w.+-]+", "_", class_name).strip("._") or "class"
+        name, count = plain, 1
+        while name.casefold() in taken:
             count += 1
-            wanted = f"{name}_{count}"
-        taken.add(wanted.casefold())
-        found.append(wanted)
-    return tuple(found)
+            name = f"{plain}_{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return tuple(names)

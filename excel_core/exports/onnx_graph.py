@@ -32,7 +32,7 @@ __all__ = ["ONNX_FORMAT", "TOLERANCE", "OnnxCheck", "compare_onnx", "write_onnx"
 
 ONNX_FORMAT = "excel-segmenter-onnx/1"
 TOLERANCE = 1e-3  # greatest absolute difference of a logit; float32 in another order of summation makes about 1e-5
-RANDOM_IMAGES = 3  # of the check, beside the photos it is given; with them batches of two sizes are run
+RANDOM_IMAGES = 3  # in the check, as one batch; each photo it is given is a batch of one, so that two batch sizes run
 Image = NDArray[np.uint8]
 
 
@@ -54,7 +54,7 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
     with written_then_renamed(path) as temporary:
         _export(graph, temporary)
         model = onnx.load(temporary)
-        _forget_sources(model.graph)
+        _remove_source_locations(model.graph)
         onnx.helper.set_model_props(model, _metadata(trained))
         onnx.save(model, temporary)
         noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -73,21 +73,21 @@ def compare_onnx(path: Path, reference: nn.Module, batches: Sequence[Tensor]) ->
     """Run each batch (B, 3, S, S) through the file and `reference`, which returns (logits, labels)."""
     runtime = _required("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors alone, no warnings
     session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     differences, equal = [], []
     for batch in batches:
         with torch.inference_mode():
-            logits, labels = (wanted.numpy() for wanted in reference(batch))
-        found_logits, found_labels = session.run(["logits", "labels"], {"image": batch.numpy()})
-        differences.append(float(np.abs(found_logits - logits).max()))
-        equal.append((found_labels == labels).mean(axis=(1, 2)))
+            logits, labels = (tensor.numpy() for tensor in reference(batch))
+        onnx_logits, onnx_labels = session.run(["logits", "labels"], {"image": batch.numpy()})
+        differences.append(float(np.abs(onnx_logits - logits).max()))
+        equal.append((onnx_labels == labels).mean(axis=(1, 2)))  # by image
     shares = np.concatenate(equal)
     return OnnxCheck(len(shares), float(np.max(differences)), float(shares.mean()))
 
 
 class _Graph(nn.Module):
-    """The single-scale path of `TrainedSegmenter.segment`, by the same functions."""
+    """`TrainedSegmenter.segment` at one scale, by the same functions: image (B, 3, S, S) in [0, 1] → logits, labels."""
 
     def __init__(self, trained: TrainedSegmenter) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class _Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.cam_model.encode(normalise_pixels(image, self.cam_model.spec.normalisation))
-        logits = self.segmenter(self.cam_model.layers(encoded), encoded.path.grid).logits
+        logits = self.segmenter(self.cam_model.layers(encoded), encoded.activations.grid).logits
         full = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return logits, full.argmax(dim=1).to(torch.uint8)
 
 
 def _export(graph: _Graph, path: Path) -> None:
     _required("onnxscript")
-    example = torch.rand(2, 3, graph.size, graph.size)  # of two, so that no step takes the batch for a constant
+    example = torch.rand(2, 3, graph.size, graph.size)  # two images: the exporter takes a batch of one for a constant
     with _no_fused_attention(), torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -120,10 +120,10 @@ def _export(graph: _Graph, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def _forget_sources(graph: Any) -> None:
+def _remove_source_locations(graph: Any) -> None:
     """The exporter notes at every node which line of which file it came from: folders of the machine it ran on."""
-    for noted in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph):
-        del noted.metadata_props[:]
+    for element in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph):
+        del element.metadata_props[:]
 
 
 @contextmanager

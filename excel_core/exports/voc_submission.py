@@ -22,7 +22,7 @@ VOC_CLASSES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 VOC_ARCHIVE = "results.tgz"
-PLACE = "results/VOC2012/Segmentation/comp6_test_cls"
+ARCHIVE_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 
 def write_voc_submission(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap]) -> dict[str, Any]:
@@ -38,10 +38,10 @@ def write_voc_submission(folder: Path, class_names: Sequence[str], maps: Iterabl
         gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
-        for found in maps:
-            found.read(len(class_names))
-            content = found.path.read_bytes()
-            member = tarfile.TarInfo(f"{PLACE}/{found.id}.png")
+        for label_map in maps:
+            label_map.read(len(class_names))  # raises for a damaged one
+            content = label_map.path.read_bytes()
+            member = tarfile.TarInfo(f"{ARCHIVE_FOLDER}/{label_map.id}.png")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return {"place": PLACE}
+    return {"place": ARCHIVE_FOLDER}

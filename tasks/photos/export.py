@@ -8,20 +8,17 @@ from typing import Any
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED
-from excel_core.exports.binary import write_binary
-from excel_core.exports.coco_results import write_coco
+from excel_core.exports.coco_results import coco_numbers, write_coco
 from excel_core.exports.cvat import write_cvat
-from excel_core.exports.label_maps import LabelMap
+from excel_core.exports.folder import check_free, whole_folder
+from excel_core.exports.label_maps import LabelMap, write_binary, write_palette
 from excel_core.exports.onnx_graph import TOLERANCE, write_onnx
-from excel_core.exports.palette import write_palette
-from excel_core.exports.published import check_free, published
 from excel_core.exports.voc_submission import write_voc_submission
 from excel_core.prediction.trained_segmenter import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
 from tasks.history.run_record import RunRecord
 from tasks.inputs.records import decode_options_of
-from tasks.photos.coco_numbers import coco_numbers
 from tasks.photos.trained import class_names, run_segmenter, sealed
 from tasks.refine import PSEUDO_LABELS
 
@@ -72,16 +69,17 @@ def _export_labels(record: RunRecord, wanted: Wanted, out: Path, about: dict[str
     chosen, maps = chosen_maps(record, wanted)
     about |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
     names, write = about["class_names"], LABEL_FORMATS[wanted.format]
-    with published(out, wanted.force, about) as folder, Counter("export", len(maps)):
+    with whole_folder(out, wanted.force, about) as folder, Counter("export", len(maps)):
         if write is write_coco:
-            about |= write_coco(folder, names, track(maps), coco_numbers(record, chosen["split"]))
+            numbers = coco_numbers(Path(record.data), record.run.dataset, chosen["split"]) if record.data else None
+            about |= write_coco(folder, names, track(maps), numbers)
         else:
             about |= write(folder, names, track(maps))
 
 
 def _export_model(record: RunRecord, wanted: Wanted, out: Path, about: dict[str, Any]) -> None:
     trained = run_segmenter(record, "cpu")
-    with published(out, wanted.force, about) as folder:
+    with whole_folder(out, wanted.force, about) as folder:
         if wanted.format == "safetensors":
             save_portable(folder / "segmenter.safetensors", trained)
             return

@@ -14,12 +14,10 @@ from pycocotools.coco import COCO
 
 from excel_core.datasets.palette import VOC_PALETTE, save_labels_png
 from excel_core.errors import DataError, SettingError, StoreError
-from excel_core.exports.binary import write_binary
 from excel_core.exports.coco_results import CocoNumbers, write_coco
 from excel_core.exports.cvat import CVAT_ZIP, write_cvat
-from excel_core.exports.label_maps import LabelMap, folder_names
-from excel_core.exports.palette import write_palette
-from excel_core.exports.published import check_free, published
+from excel_core.exports.folder import check_free, whole_folder
+from excel_core.exports.label_maps import LabelMap, folder_names, write_binary, write_palette
 from excel_core.exports.voc_submission import VOC_ARCHIVE, VOC_CLASSES, write_voc_submission
 from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT
@@ -181,12 +179,12 @@ def test_plain_names_stay():
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     out = tmp_path / "deep" / "out"
-    with pytest.raises(ValueError), published(out, False, {}) as folder:
+    with pytest.raises(ValueError), whole_folder(out, False, {}) as folder:
         (folder / "half").write_text("x")
         raise ValueError
     assert not out.exists() and not any((tmp_path / "deep").iterdir())
     about = {"run": "r"}
-    with published(out, False, about) as folder:
+    with whole_folder(out, False, about) as folder:
         (folder / "a.png").write_text("1")
         assert not out.exists()
         about["images"] = 1
@@ -198,14 +196,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 def test_only_an_earlier_export_is_replaced_and_only_by_force(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with published(out, False, {}) as folder:  # an empty folder is free
+    with whole_folder(out, False, {}) as folder:  # an empty folder is free
         (folder / "old").write_text("1")
     with pytest.raises(SettingError, match="is not empty; .*--force"):
         check_free(out, False)
-    with pytest.raises(ValueError), published(out, True, {}) as folder:
+    with pytest.raises(ValueError), whole_folder(out, True, {}) as folder:
         raise ValueError
     assert (out / "old").exists()  # the earlier export outlives a failure
-    with published(out, True, {}) as folder:
+    with whole_folder(out, True, {}) as folder:
         (folder / "new").write_text("2")
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "new"]
     (out / "mine.txt").write_text("a user's own file")
@@ -226,5 +224,5 @@ def test_places_that_are_never_replaced(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="the export could not be written"), published(tmp_path / "file" / "out", False, {}):
+    with pytest.raises(StoreError, match="the export could not be written"), whole_folder(tmp_path / "file" / "out", False, {}):
         raise AssertionError("never entered")

@@ -111,7 +111,7 @@ def test_the_core_stands_without_what_exports_need(tmp_path):
         "import sys\n"
         "for name in ('onnx', 'onnxruntime', 'onnxscript', 'pycocotools'): sys.modules[name] = None\n"
         "from pathlib import Path\nfrom excel_core.errors import SettingError\n"
-        "from excel_core.exports import binary, coco_results, cvat, label_maps, onnx_graph, palette, voc_submission\n"
+        "from excel_core.exports import coco_results, cvat, folder, label_maps, onnx_graph, voc_submission\n"
         "import numpy as np\nfrom tests.core.trained_toys import toy_segmenter\n"
         "for call in (lambda: onnx_graph.write_onnx(Path(sys.argv[1]), toy_segmenter()),\n"
         "             lambda: coco_results.run_lengths(np.zeros((2, 2), bool))):\n"

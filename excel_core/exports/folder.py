@@ -13,7 +13,7 @@ from typing import Any
 from excel_core.errors import SettingError, StoreError
 from excel_core.files import read_json, write_json
 
-__all__ = ["EXPORT_FORMAT", "check_free", "published"]
+__all__ = ["EXPORT_FORMAT", "check_free", "whole_folder"]
 
 EXPORT_FORMAT = "excel-export/1"
 MARKER = "export.json"
@@ -29,7 +29,7 @@ def check_free(out: Path, force: bool) -> None:
         return
     if not force:
         raise SettingError(f"--out {out}: is not empty; name another folder, or replace an earlier export by --force")
-    foreign = {path.name for path in out.iterdir()} - _own_names(out)
+    foreign = {path.name for path in out.iterdir()} - _exported_names(out)
     if foreign:
         raise SettingError(
             f"--out {out}: holds {min(foreign)!r}, which no export wrote; --force replaces earlier exports alone: name another "
@@ -38,34 +38,34 @@ def check_free(out: Path, force: bool) -> None:
 
 
 @contextmanager
-def published(out: Path, force: bool, about: dict[str, Any]) -> Iterator[Path]:
-    """Give an empty folder to fill; at the end it gets export.json with `about` and takes the name `out`. After an error
-    nothing of it is left, and an earlier `out` is as it was. `about` may be added to meanwhile; it gets `holds`, the names in
-    the folder."""
+def whole_folder(out: Path, force: bool, description: dict[str, Any]) -> Iterator[Path]:
+    """Give an empty folder to fill. At the end it gets export.json, which holds `description`, and takes the name `out`. After
+    an error nothing of it is left, and an earlier `out` is as it was. The caller may add to `description` while it fills the
+    folder; here it gets `holds`, the names in the folder."""
     check_free(out, force)
     out = out.resolve()
     temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        about["holds"] = sorted(path.name for path in temporary.iterdir())
-        write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **about})
+        description["holds"] = sorted(path.name for path in temporary.iterdir())
+        write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **description})
         if out.exists():
-            os.replace(out, old)
+            os.replace(out, old)  # a folder cannot replace one that is not empty
         os.replace(temporary, out)
     except OSError as error:
         raise StoreError(f"--out {out}: the export could not be written ({error}); nothing of it was left") from error
     finally:
         if old.exists() and not out.exists():
             os.replace(old, out)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _own_names(out: Path) -> set[str]:
-    """What an earlier export left in `out`, by its own word."""
+def _exported_names(out: Path) -> set[str]:
+    """What an earlier export left in `out`, as its export.json says; nothing where there is none."""
     try:
-        found = read_json(out / MARKER)
-        return {MARKER, *found["holds"]} if found["format"] == EXPORT_FORMAT else set()
+        marker = read_json(out / MARKER)
+        return {MARKER, *marker["holds"]} if marker["format"] == EXPORT_FORMAT else set()
     except (StoreError, KeyError, TypeError):
         return set()
