@@ -1,6 +1,6 @@
 """The two pictures of docs/architecture.md: python docs/diagrams.py writes layers.svg and data_flow.svg beside this file.
 
-The layers are the repository's own folders. The data flow is the table STAGES below; tests/core/test_docs.py compares both
+The layers' folders are read from the repository. The data flow is the table STAGES below; tests/core/test_docs.py compares both
 pictures with the repository. Only the standard library is used, so that the site builds without the rest of excel.
 """
 
@@ -21,12 +21,12 @@ STYLE = (
 FILLS = {"flows": "#e8eefc", "tasks": "#e6f4ea", "artifacts": "#fdf1dc", "excel_core": "#f3e9f9", "source": "#f4f5f7"}
 INK, MASK_INK = "#5b6675", "#b3261e"
 
-# What stands in each layer, top to bottom; folders of excel_core are read from the disk.
+# What a layer is for; its folders are read from the disk.
 LAYERS = {
-    "flows": ("Prefect flows, command line, local server", ("cli", "local")),
-    "tasks": ("the pipeline: stages, cache, parts, history", ("engine", "inputs", "history", "photos")),
-    "artifacts": ("tables, charts, report", ()),
-    "excel_core": ("the method: arrays in, arrays out; no Prefect, no command line", ()),
+    "flows": "Prefect flows, command line, local server",
+    "tasks": "the pipeline: stages, cache, parts, history",
+    "artifacts": "tables, charts, report",
+    "excel_core": "the method: arrays in, arrays out; no Prefect, no command line",
 }
 
 
@@ -96,18 +96,16 @@ def data_flow_svg() -> str:
 
 def layers_svg(root: Path = ROOT) -> str:
     """The four layers and their folders; arrows are imports, which go down alone."""
-    rooms = tuple(sorted(path.parent.name for path in (root / "excel_core").glob("*/__init__.py")))
-    layers = LAYERS | {"excel_core": (LAYERS["excel_core"][0], rooms)}
     places = {"flows": (20, 20, 860), "tasks": (20, 150, 560), "artifacts": (620, 150, 260), "excel_core": (20, 280, 860)}
     arrows = [(300, 110, 150), (750, 110, 150), (300, 240, 280), (750, 240, 280)]
     parts = [_line([(x, y), (x, end)], INK) for x, y, end in arrows]
     parts.append(_line([(580, 195), (620, 195)], INK))
     for name, (x, y, width) in places.items():
-        what, folders = layers[name]
+        folders = tuple(sorted(path.parent.name for path in (root / name).glob("*/__init__.py")))
         height = 90 if name != "excel_core" else 130
         parts.append(_rectangle(x, y, width, height, FILLS[name]))
         parts.append(_text(x + 14, y + 25, f"{name}/", "name"))
-        parts.append(_text(x + 14 + 9 * len(name) + 22, y + 25, what, "note"))
+        parts.append(_text(x + 14 + 9 * len(name) + 22, y + 25, LAYERS[name], "note"))
         parts += _chips(folders, x + 14, y + 42, width - 28)
     return _svg(900, 430, "Layers and imports", parts)
 
