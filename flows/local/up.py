@@ -47,7 +47,7 @@ def bring_up(wanted: Wanted, say: Say) -> Installation:
     if not (ROOT / "prefect.yaml").is_file():
         raise SettingError(f"{ROOT} holds no prefect.yaml: install from the repository, pip install --editable .")
     if not Path("/proc/self/stat").is_file():
-        raise SettingError("`excel up` needs Linux, where /proc tells processes apart; docs/prefect.md has the commands by hand")
+        raise SettingError("`excel up` needs Linux, where /proc tells processes apart; see docs/prefect.md for the commands")
     home = wanted.store / "prefect"
     _check(wanted, read_state(wanted.store))  # refuses before even a folder is made
     (home / "logs").mkdir(parents=True, exist_ok=True)
