@@ -14,32 +14,33 @@ from torch import Tensor
 
 from excel_core.errors import StoreError
 
-__all__ = ["first_words", "is_plain", "load_tensors", "read_json", "write_json", "written_then_renamed"]
+__all__ = ["first_sentence", "is_dense_tensor", "load_tensors", "read_json", "write_json", "written_then_renamed"]
 
 
 def load_tensors(path: Path) -> Any:
-    """What the file holds, on the CPU; whatever torch, zip and pickle raise for one that is damaged or holds more than tensors,
-    lists, dicts and numbers. Its name may end in anything."""
+    """Load a torch file of tensors, lists, dicts and numbers onto the CPU, whatever its suffix. Raises whatever torch, zip and
+    pickle raise for a file that is damaged or holds anything else."""
     with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch would look at the suffix
         warnings.simplefilter("ignore")
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def is_plain(value: Any) -> bool:
-    """Whether it is a tensor with its numbers in ordinary memory: not sparse, nested or quantised, nor a shape alone (meta)."""
+def is_dense_tensor(value: Any) -> bool:
+    """Whether `value` is a tensor with its numbers in ordinary memory: not sparse, nested, quantised, nor on the meta
+    device."""
     if not isinstance(value, Tensor) or value.is_nested or value.is_quantized or value.is_meta:
         return False
     return value.layout is torch.strided
 
 
-def first_words(error: Exception) -> str:
-    """The first sentence of what torch, zip, NumPy or safetensors says, which may go on for many lines; or the error's kind."""
+def first_sentence(error: Exception) -> str:
+    """The first sentence of an error's message, or its type. Messages of torch and safetensors may have many lines."""
     return re.split(r"\. |\n", str(error))[0] or type(error).__name__
 
 
 @contextmanager
 def written_then_renamed(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` on success, remove it on failure."""
+    """Give a temporary path beside `path`; rename it to `path` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Class-aware attention affinity: CAMs spread along the frozen attention (method 4), static and dynamic."""
+"""Class-aware attention affinity: CAMs spread along the frozen encoder's attention (method 4), static or dynamic."""
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ __all__ = [
 def scale_attention(attention: Tensor, heads: int, calibration: CalibrationSpec, spec: AffinitySpec) -> Tensor:
     """attention (A, B, N, N) head means of the last A blocks → patches only (A, B, M, M), in the spec's scale.
 
-    'published': the calibrated (last `depth`) blocks count as the sum over heads, earlier ones as the mean.
+    'mean': the mean over heads everywhere. 'published': the sum over heads in the last `depth` blocks, which are calibrated.
     """
     patches = attention[:, :, 1:, 1:]
     if spec.scale == "mean" or calibration.attention != "svc":
         return patches
+    # The published code averages heads in plain blocks and sums them in calibrated ones, which so count H times.
     weights = patches.new_ones(len(patches), 1, 1, 1)
     weights[-calibration.depth :] = heads
     return patches * weights
@@ -34,20 +35,22 @@ def mean_attention(scaled: Tensor, spec: AffinitySpec) -> Tensor:
 
 
 def dynamic_attention(scaled: Tensor, probability: Tensor, spec: AffinitySpec) -> Tensor:
-    """scaled (A, B, M, M), probability R̂ (B, M, M) → (B, M, M): chosen layers' mean times R̂ (method 5).
+    """scaled (A, B, M, M), probability R̂ (B, M, M) → (B, M, M): the mean of chosen blocks times R̂ (method 5).
 
-    Of the last `spec.layers` blocks an image keeps those whose sum of (R̂ - A_l) is at most the mean of that sum.
+    Of the last `spec.layers` blocks, those are chosen for an image whose sum of (R̂ - A_l) is at most the mean of that sum.
     """
     layers = scaled[-spec.layers :]
     excess = (probability - layers).sum(dim=(-1, -2))
+    # A mask instead of a list, so that images which choose different blocks stay one batch.
     chosen = (excess <= excess.mean(dim=0)).to(layers.dtype)
     mean = torch.einsum("lb,lbmn->bmn", chosen, layers) / (chosen.sum(dim=0) + 1e-5)[:, None, None]
     return mean * probability
 
 
 def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
-    """attention (..., M, M) positive → symmetric two-step affinity M <- ((M + M^T)/2)^2 after Sinkhorn steps."""
+    """attention (..., M, M) positive → symmetric affinity: Sinkhorn steps, then ((M + M^T) / 2)^2."""
     matrix = attention
+    # Each Sinkhorn step scales columns, then rows, to sum to 1, so that no patch attracts all others.
     for _ in range(spec.sinkhorn_steps):
         matrix = matrix / matrix.sum(dim=-2, keepdim=True)
         matrix = matrix / matrix.sum(dim=-1, keepdim=True)
@@ -56,21 +59,20 @@ def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
 
 
 def box_masks(cams: Tensor, threshold: float) -> Tensor:
-    """cams (..., h, w) in [0, 1] → bool, a map each: the union of the bounding boxes of its connected regions above
-    threshold x maximum.
+    """cams (..., h, w) in [0, 1] → bool (..., h, w): bounding boxes of each map's connected regions above threshold x maximum.
 
-    In 8 bits, as published; a box's exclusive ends are clipped to h-1 and w-1, so the last row and column stay out. On a CPU
-    by scipy; elsewhere on the device itself, without waiting for it.
+    On a CPU by scipy; elsewhere on the device itself, without waiting for it.
     """
     maps = cams.reshape(-1, *cams.shape[-2:])
+    # As published: truncated to 8 bits, and a box's exclusive ends clipped to h-1 and w-1, so the last row and column stay out.
     grey = (maps.float() * 255).to(torch.uint8)
     above = grey > (threshold * grey.amax(dim=(1, 2), keepdim=True).double()).floor()
-    boxes = _boxes_by_region(above) if cams.device.type == "cpu" else _boxes_by_reach(above)
+    boxes = _boxes_by_region(above) if cams.device.type == "cpu" else _boxes_by_reachability(above)
     return boxes.reshape(cams.shape)
 
 
 def _boxes_by_region(above: Tensor) -> Tensor:
-    """above (K, h, w) bool → boxes, region by region."""
+    """above (K, h, w) bool → boxes (K, h, w) bool on the CPU, region by region."""
     _, h, w = above.shape
     boxes = np.zeros(above.shape, dtype=bool)
     for mask, box in zip(above.numpy(), boxes, strict=True):
@@ -80,41 +82,38 @@ def _boxes_by_region(above: Tensor) -> Tensor:
     return torch.from_numpy(boxes)
 
 
-def _boxes_by_reach(above: Tensor) -> Tensor:
-    """The same in a fixed number of steps: which patches reach which, by repeated squaring of who touches whom (M = h*w
-    patches; log2 M products of M x M)."""
+def _boxes_by_reachability(above: Tensor) -> Tensor:
+    """The same in a fixed number of steps, log2 M products of M x M matrices, M = h*w."""
     K, h, w = above.shape
-    rows, columns = (
-        place.flatten().to(above.device) for place in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    )
+    grid = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    rows, columns = (coordinate.flatten().to(above.device) for coordinate in grid)
     inside = above.flatten(1)
-    near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
-    reach = near & inside[:, :, None] & inside[:, None]
-    number = torch.float16 if above.is_cuda and h * w < 2048 else torch.float32  # counts paths: up to M
+    touching = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    reachable = touching & inside[:, :, None] & inside[:, None]
+    # Squaring doubles the length of the paths. The product counts paths, up to M, which float16 holds exactly below 2048.
+    dtype = torch.float16 if above.is_cuda and h * w < 2048 else torch.float32
     for _ in range((h * w - 1).bit_length()):
-        reach = (reach.to(number) @ reach.to(number)) > 0
-    boxes = inside[:, :, None].expand_as(reach).clone()  # [k, i, j]: whether j is in the box of the region of i
-    for place, end in ((rows, h - 1), (columns, w - 1)):
-        first = torch.where(reach, place, max(h, w)).amin(dim=2, keepdim=True)
-        last = torch.where(reach, place, -1).amax(dim=2, keepdim=True)
-        boxes &= (place >= first) & (place <= last) & (place < end)
+        reachable = (reachable.to(dtype) @ reachable.to(dtype)) > 0
+    boxes = inside[:, :, None].expand_as(reachable).clone()  # [k, i, j]: whether j is in the box of the region of i
+    for coordinate, end in ((rows, h - 1), (columns, w - 1)):
+        first = torch.where(reachable, coordinate, max(h, w)).amin(dim=2, keepdim=True)
+        last = torch.where(reachable, coordinate, -1).amax(dim=2, keepdim=True)
+        boxes &= (coordinate >= first) & (coordinate <= last) & (coordinate < end)
     return boxes.any(dim=1).reshape(K, h, w)
 
 
 def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
-    """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before
-    min-max.
-
-    Each class multiplies by the affinity whose columns outside its boxes are zero.
-    """
+    """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before min-max:
+    each class' CAM times the affinity whose columns outside the class' boxes are zero."""
     matrix = affinity_matrix(attention, spec)
-    kept = (box_masks(cams, spec.threshold) * cams).flatten(-2)
-    return (kept @ matrix.mT).reshape(cams.shape)
+    # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
+    masked = (box_masks(cams, spec.threshold) * cams).flatten(-2)
+    return (masked @ matrix.mT).reshape(cams.shape)
 
 
 def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True) -> Tensor:
-    """cams (..., K, h, w) → (..., K+1, H, W): min-max each (when `rescale`), resize bilinearly, background (1 - max)^power
-    first."""
+    """cams (..., K, h, w) → maps (..., K+1, H, W) of `size`: background (1 - max)^power first, then the CAMs, scaled by min-max
+    (with `rescale`) and resized bilinearly."""
     if rescale:
         cams = minmax(cams.flatten(-2), dim=-1).reshape(cams.shape)
     full = F.interpolate(cams.reshape(-1, 1, *cams.shape[-2:]), size=size, mode="bilinear", align_corners=False)

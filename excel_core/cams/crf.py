@@ -1,4 +1,4 @@
-"""Dense CRF over label probabilities (method 4): by excel's own compiled lattice, or by pydensecrf."""
+"""Dense CRF over label probabilities (method 4), computed by the compiled lattice in kernels/ or by pydensecrf."""
 
 from functools import lru_cache
 from typing import Any
@@ -11,25 +11,26 @@ from excel_core.config import CrfSpec
 __all__ = ["dense_crf"]
 
 Floats = NDArray[np.float32]
-LEAST = 1e-5  # probability below which all labels are equally unlikely
+MIN_PROBABILITY = 1e-5  # of the unary, as published: below it all labels are equally unlikely
 
 
 def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) -> Floats:
     """image (H, W, 3) uint8 RGB; probabilities (K, H, W), each pixel's labels summing to 1 → refined (K, H, W).
 
-    The unary is -log p. Labels that nowhere exceed `spec.least_probability` take no part and are refined to 0; a label left
-    alone is returned unchanged, since nothing competes with it. Both engines compute the same up to the last bits; the
-    compiled one runs without Python's lock, so that several threads refine an image each.
+    The unary is -log p. Labels that nowhere exceed `spec.least_probability` are not active: they are refined to 0. A single
+    active label is returned unchanged, since nothing competes with it. Both engines give the same but for the last bits; the
+    lattice runs without Python's lock, so that several threads refine an image each.
     """
     labels, height, width = probabilities.shape
     highest = probabilities.reshape(labels, -1).max(axis=1, initial=0)
-    likely = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
-    if len(likely) < 2:
+    # Time goes with the number of labels, and most of a segmentation's are nowhere (docs/bench/active_labels.json).
+    active = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
+    if len(active) < 2:
         return probabilities
-    unary = -np.log(np.clip(probabilities[likely], LEAST, 1.0)).reshape(len(likely), -1)
+    unary = -np.log(np.clip(probabilities[active], MIN_PROBABILITY, 1.0)).reshape(len(active), -1)
     infer = _by_lattice if spec.engine == "lattice" else _by_pydensecrf
     refined = np.zeros_like(probabilities)
-    refined[likely] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
+    refined[active] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
     return refined
 
 
@@ -48,7 +49,7 @@ def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Float
 
 @lru_cache(maxsize=16)
 def _position_lattice(height: int, width: int, sigma: float) -> Any:
-    """Shared by images of one size, of which a data set has a few that are common; some 50 bytes a pixel."""
+    """The lattice of positions, shared by images of one size: a data set has a few common sizes. About 50 bytes per pixel."""
     from excel_core.kernels.lattice import build_lattice
 
     y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
@@ -64,7 +65,7 @@ def _by_pydensecrf(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Fl
     crf.addPairwiseBilateral(
         sxy=spec.bilateral_sigma,
         srgb=spec.bilateral_colour_sigma,
-        rgbim=np.array(image, order="C"),  # it refuses what is read-only
+        rgbim=np.array(image, order="C"),  # a copy, for pydensecrf refuses read-only arrays
         compat=spec.bilateral_weight,
     )
     return np.asarray(crf.inference(spec.iterations), dtype=np.float32)

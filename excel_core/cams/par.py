@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: label maps diffuse among pixels of like colour (method 4)."""
+"""Pixel-adaptive refinement (PAR): label maps diffuse among pixels of similar colour (method 4)."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,8 @@ from excel_core.config import ParSpec
 __all__ = ["pixel_adaptive_refinement"]
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-COLOUR_WIDTH = 0.3  # of the local standard deviation, for colours and for positions
-POSITION_WEIGHT = 0.01
+KERNEL_WIDTH = 0.3  # in local standard deviations, for colours and for positions, as published
+POSITION_WEIGHT = 0.01  # as published
 
 
 def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
@@ -26,59 +26,57 @@ def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Ten
 
     maps <- sum_n aff_n maps_n, `iterations` times, over 8 neighbours at each dilation with replicated borders, where
     aff = softmax_n(mean_ch -(|I_n - I| / (std_n I + 1e-8) / 0.3)^2) + 0.01 softmax_n(-(pos_n / (std pos + 1e-8) / 0.3)^2).
-    The colours' scale does not matter, up to the 1e-8: differences are measured in local standard deviations.
-    Memory: an affinity a pixel and neighbour; neighbours themselves are only looked at, never gathered.
-    float32 on a CPU goes through compiled loops (kernels/par.py), an image at a time on torch's number of threads, which meet
-    once an iteration: a thousand small torch operations would meet a thousand times, and wait for each other beside any
-    other busy process. Anything else goes through torch, the whole batch at once.
+    The scale of the colours does not matter, but for the 1e-8: differences are in local standard deviations. Memory: one
+    affinity per pixel and neighbour; the neighbours' values are read in place and never gathered.
+
+    float32 on a CPU goes through compiled loops (kernels/par.py), image by image; anything else through torch, the whole batch
+    at once.
     """
+    # Compiled threads wait for each other once per iteration. Torch's would wait at each of a thousand small operations, and
+    # lose much time beside any other busy process.
     if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32 and find_spec("numba"):
-        return torch.stack([_refine_by_rows(one, its, spec) for one, its in zip(image, maps, strict=True)])
+        pairs = zip(image, maps, strict=True)
+        return torch.stack([_refine_by_rows(image_pixels, image_maps, spec) for image_pixels, image_maps in pairs])
     return _refine_by_planes(image, maps, spec)
 
 
 def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """One image (3, H, W), maps (K, H, W), by compiled loops over rows."""
+    """One image (3, H, W) and maps (K, H, W), by compiled loops over rows, on torch's number of threads."""
     from excel_core.kernels.par import affinities, diffuse  # numba: where a GPU computes, it need not be installed
 
     offsets, dilations = np.array(_offsets(spec)), np.array(spec.dilations)
     (H, W), reach, threads = maps.shape[-2:], max(spec.dilations), torch.get_num_threads()
     weights = np.empty((H, len(offsets), W), np.float32)
-    about = (
-        _pad(image[None], reach)[0].numpy(),
-        offsets,
-        reach,
-        COLOUR_WIDTH,
-        _position_affinity(spec, image).numpy(),
-        weights,
-    )
-    now = _pad(maps[None], reach)[0].contiguous().numpy()
-    then = np.empty_like(now)
     edges = [H * i // threads for i in range(threads + 1)]
 
-    def on_all_rows(work: Callable[..., None], *arguments: Any) -> None:
-        for done in [_threads(threads).submit(work, *arguments, *rows) for rows in pairwise(edges)]:
-            done.result()
+    def on_all_rows(kernel: Callable[..., None], *arguments: Any) -> None:
+        """Call `kernel` on each thread's share of the rows, and wait for all."""
+        futures = [_thread_pool(threads).submit(kernel, *arguments, *rows) for rows in pairwise(edges)]
+        for future in futures:
+            future.result()
 
-    on_all_rows(affinities, *about)
+    pixels, position = _pad(image[None], reach)[0].numpy(), _position_affinity(spec, image).numpy()
+    on_all_rows(affinities, pixels, offsets, reach, KERNEL_WIDTH, position, weights)
+    current = _pad(maps[None], reach)[0].contiguous().numpy()
+    refined = np.empty_like(current)
     for _ in range(spec.iterations):
-        on_all_rows(diffuse, now, weights, dilations, reach, then)
-        now, then = then, now
-    return torch.from_numpy(now[:, reach : reach + H, reach : reach + W].copy())
+        on_all_rows(diffuse, current, weights, dilations, reach, refined)
+        current, refined = refined, current
+    return torch.from_numpy(current[:, reach : reach + H, reach : reach + W].copy())
 
 
 @lru_cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """The same threads for all images."""
-    return ThreadPoolExecutor(count)
+def _thread_pool(threads: int) -> ThreadPoolExecutor:
+    """One pool for all images, so that threads are not started anew for each."""
+    return ThreadPoolExecutor(threads)
 
 
 def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
-    """image (B, 3, H, W), maps (B, K, H, W), by torch operations on whole planes."""
+    """image (B, 3, H, W) and maps (B, K, H, W), by torch operations on whole planes."""
     offsets, reach = _offsets(spec), max(spec.dilations)
     H, W = maps.shape[-2:]
-    # In the padded picture laid out flat, a neighbour is a constant step away, so each of the many products runs over one
-    # contiguous stretch from the first pixel to the last; what it computes in the padding between rows has weight 0.
+    # In the flattened padded picture, a neighbour is a constant step away. So each product runs over one contiguous stretch,
+    # from the first pixel to the last. The padding between rows is computed, too, with weight 0.
     width = W + 2 * reach
     first, length = reach * width + reach, (H - 1) * width + W
     steps = [dy * width + dx for dy, dx in offsets]
@@ -93,7 +91,7 @@ def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
 
 
 def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
-    """(B, 48, H, W) weights of each pixel's neighbours; they sum to 1.01."""
+    """Weights (B, 48, H, W) of each pixel's neighbours; they sum to 1.01."""
     offsets, reach = _offsets(spec), max(spec.dilations)
     padded, (H, W), count = _pad(image, reach), image.shape[-2:], len(offsets)
     neighbours = [padded[..., reach + dy : reach + dy + H, reach + dx : reach + dx + W] for dy, dx in offsets]  # views
@@ -101,8 +99,8 @@ def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
     for neighbour in neighbours:
         mean += neighbour / count
     for neighbour in neighbours:
-        variance += (neighbour - mean).square_() / (count - 1)  # unbiased
-    scale = (variance.sqrt_() + 1e-8) * COLOUR_WIDTH
+        variance += (neighbour - mean).square_() / (count - 1)  # unbiased, as torch.std
+    scale = (variance.sqrt_() + 1e-8) * KERNEL_WIDTH
     colour = image.new_empty(len(image), count, H, W)
     for n, neighbour in enumerate(neighbours):
         colour[:, n] = ((neighbour - image) / scale).square_().mean(dim=1).neg_()
@@ -110,13 +108,14 @@ def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
 
 
 def _position_affinity(spec: ParSpec, like: Tensor) -> Tensor:
-    """(48,) what a neighbour's distance alone adds to its weight."""
-    lengths = like.new_tensor([max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)])
-    return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / COLOUR_WIDTH).square(), dim=0)
+    """The part (48,) of the weights that comes from the neighbours' distances."""
+    distances = [max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)]
+    lengths = like.new_tensor(distances)
+    return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / KERNEL_WIDTH).square(), dim=0)
 
 
 def _offsets(spec: ParSpec) -> list[tuple[int, int]]:
-    """(dy, dx) of each neighbour: 8 a dilation."""
+    """(dy, dx) of each neighbour: 8 per dilation."""
     return [(dy * d, dx * d) for d in spec.dilations for dy, dx in NEIGHBOURS]
 
 

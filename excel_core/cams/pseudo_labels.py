@@ -21,23 +21,23 @@ Image = NDArray[np.uint8]
 def step_names(spec: RefineSpec) -> list[str]:
     """The steps of `refine_labels` that are enabled, in order."""
     enabled = {"affinity": spec.affinity.enabled, "par": spec.par.enabled, "crf": spec.crf.enabled}
-    return ["raw", *(step for step, wanted in enabled.items() if wanted)]
+    return ["raw", *(step for step, is_enabled in enabled.items() if is_enabled)]
 
 
 def refine_labels(
     image: Image, network_input: Tensor, classes: Sequence[int], cams: Tensor, attention: Tensor, spec: RefineSpec
 ) -> dict[str, NDArray[np.uint8]]:
-    """One image (H, W, 3) and its network input (3, S, S), its K class indices, cams (K, h, w), attention (M, M) → label maps
-    (H, W) a step.
+    """Image (H, W, 3), network input (3, S, S), K class indices, cams (K, h, w), attention (M, M) → label maps (H, W) by step.
 
-    Steps in order: 'raw', then 'affinity', 'par', 'crf' as enabled; 0 background, c+1 class c. The last is the pseudo label.
+    Steps in order: 'raw', then 'affinity', 'par', 'crf' as enabled. 0 is background, c+1 class c. The last is the pseudo label.
     """
     return label_steps(image, classes, refine_maps(image, network_input, cams, attention, spec), spec)
 
 
 def refine_maps(image: Image, network_input: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> dict[str, Tensor]:
-    """The part of `refine_labels` that runs on the model's device: maps (K+1, H, W), background first, a step."""
+    """The steps of `refine_labels` on the model's device → maps (K+1, H, W) by step, background first."""
     size = image.shape[:2]
+    # Raw CAMs are in [0, 1] by the min-max over all tokens; a second one over patches alone would move their background.
     maps = upsample_with_background(cams, size, spec.background_power, rescale=False)
     steps = {"raw": maps}
     if spec.affinity.enabled:
@@ -49,9 +49,9 @@ def refine_maps(image: Image, network_input: Tensor, cams: Tensor, attention: Te
 
 
 def par_colours(image: Image, network_input: Tensor, spec: ParSpec) -> Tensor:
-    """What guides PAR on a whole photo: image (H, W, 3) uint8, its network input (3, S, S) → (1, 3, H, W) float32.
+    """The colours that guide PAR on a whole photo: image (H, W, 3) uint8, network input (3, S, S) → (1, 3, H, W) float32.
 
-    Published: the network input, enlarged with corners aligned; or the photo's own pixels.
+    Published: the network input, enlarged with corners aligned, which moves 0.7 % of the labels against the photo's own pixels.
     """
     if spec.image == "photo":
         return torch.from_numpy(image).to(network_input.device).permute(2, 0, 1)[None].float()
@@ -61,7 +61,7 @@ def par_colours(image: Image, network_input: Tensor, spec: ParSpec) -> Tensor:
 def label_steps(
     image: Image, classes: Sequence[int], steps: dict[str, Tensor], spec: RefineSpec
 ) -> dict[str, NDArray[np.uint8]]:
-    """The part of `refine_labels` that runs on one core, the CRF: `steps` as `refine_maps` gives them → label maps (H, W)."""
+    """The steps of `refine_labels` on one CPU core, labels and CRF: maps of `refine_maps` → label maps (H, W) uint8 by step."""
     names = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
     labels = {step: names[scores.argmax(dim=0).cpu().numpy()] for step, scores in steps.items()}
     if spec.crf.enabled:
@@ -74,23 +74,27 @@ def label_steps(
 
 def crf_source(spec: RefineSpec) -> str:
     """The step whose maps the CRF of CAM seeds refines: the last one, or the last before PAR (published)."""
-    return [step for step in step_names(spec) if step != "crf" and (step != "par" or spec.crf.of == "par")][-1]
+    skipped = {"crf"} if spec.crf.of == "par" else {"crf", "par"}
+    return [step for step in step_names(spec) if step not in skipped][-1]
 
 
 def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), classes a list an image, cams (B, C, h, w), attention (B, M, M)
+    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, cams (B, C, h, w), attention (B, M, M)
     → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once; nothing waits for the device."""
     size = (pixels.shape[-2], pixels.shape[-1])
-    slots = max(1, *(len(kept) for kept in classes))
-    table = torch.tensor([[*kept, *[-1] * (slots - len(kept))] for kept in classes]).to(pixels.device, non_blocking=True)
-    empty = (table < 0)[..., None, None]  # a slot that no class fills
-    own = cams.gather(1, table.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])).masked_fill(empty, 0)
+    # Images have different numbers of classes. Each gets as many slots as the most has, so that they go through as one batch.
+    slots = max(1, *(len(image_classes) for image_classes in classes))
+    padded = [[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes]
+    class_of_slot = torch.tensor(padded).to(pixels.device, non_blocking=True)  # (B, slots)
+    empty = (class_of_slot < 0)[..., None, None]
+    index = class_of_slot.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])
+    slot_cams = cams.gather(1, index).masked_fill(empty, 0)
     if spec.affinity.enabled:
-        own = affinity_cams(own, attention, spec.affinity)
-    maps = upsample_with_background(own, size, spec.background_power, rescale=spec.affinity.enabled)
-    maps[:, 1:].masked_fill_(empty, -1)  # never wins
+        slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
+    maps = upsample_with_background(slot_cams, size, spec.background_power, rescale=spec.affinity.enabled)
+    maps[:, 1:].masked_fill_(empty, -1)  # below any score, so an empty slot never wins
     if spec.par.enabled:
         maps = pixel_adaptive_refinement(pixels, maps, spec.par)
-    names = F.pad(table + 1, (1, 0))
+    label_of_slot = F.pad(class_of_slot + 1, (1, 0))  # slot 0 is background, label 0
     winner = maps.argmax(dim=1)
-    return names.gather(1, winner.flatten(1)).reshape(winner.shape)
+    return label_of_slot.gather(1, winner.flatten(1)).reshape(winner.shape)

@@ -50,22 +50,22 @@ class CamBatch:
 
 @dataclass(frozen=True)
 class LearntActivations:
-    """Views of photos: encoded, and the neck's features F_d (B', D_d, h, w). `together` is the number of views of a photo;
-    where it is 2, each photo is followed by its mirror."""
+    """B' views of photos, encoded, and the neck's features F_d (B', D_d, h, w). With 2 `views_per_image`, each photo is
+    followed by its mirror."""
 
     encoded: Encoded
     features: Tensor
-    together: int
+    views_per_image: int
 
 
 def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None = None) -> CamBatch:
     """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6). Attention is there with `refine` alone."""
     network_input = _network_input(cam_model, images)
     layers = 0 if refine is None else refine.affinity.layers
-    encoded = cam_model.encode(network_input, layers, whole=False)
+    encoded = cam_model.encode(network_input, layers, with_patch_tokens=False)
     cams = cam_model.cams(encoded).float()
-    attention = None if refine is None else cam_model.attention(encoded.path, refine)
-    return CamBatch(network_input, cams, attention, encoded.path)
+    attention = None if refine is None else cam_model.attention(encoded.activations, refine)
+    return CamBatch(network_input, cams, attention, encoded.activations)
 
 
 def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refine: RefineSpec, mirror: bool) -> CamBatch:
@@ -77,16 +77,16 @@ def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refin
     """
     network_input = _network_input(cam_model, images)
     views = learnt_activations(cam_model, segmenter, network_input, refine.affinity.layers, mirror)
-    encoded, features, together = views.encoded, views.features, views.together
+    encoded, features, views_per_image = views.encoded, views.features, views.views_per_image
     calibration = cam_model.spec.calibration
-    cams = cam_model.cams(encoded, relation_of(features, calibration, together)).float()
+    cams = cam_model.cams(encoded, relation_of(features, calibration, views_per_image)).float()
     if mirror:
         pair = cams.unflatten(0, (-1, 2))
         cams = _from_zero(torch.maximum(pair[:, 0], pair[:, 1].flip(-1)))
     # As published: the affinity looks at the photo alone, so the mean of its relation is over that photo, not over the pair.
-    relation = relation_of(features[::together], calibration, together=1)
-    attention = cam_model.attention(_every(encoded.path, together), refine, relation)
-    return CamBatch(network_input, cams, attention, encoded.path)
+    relation = relation_of(features[::views_per_image], calibration, images_per_mean=1)
+    attention = cam_model.attention(_every(encoded.activations, views_per_image), refine, relation)
+    return CamBatch(network_input, cams, attention, encoded.activations)
 
 
 def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSpec) -> Tensor:
@@ -101,7 +101,8 @@ def learnt_activations(
     are kept."""
     views = torch.stack([network_input, network_input.flip(-1)], dim=1).flatten(0, 1) if mirror else network_input
     encoded = cam_model.encode(views, layers)
-    return LearntActivations(encoded, segmenter(cam_model.layers(encoded), encoded.path.grid).features, 2 if mirror else 1)
+    features = segmenter(cam_model.layers(encoded), encoded.activations.grid).features
+    return LearntActivations(encoded, features, views_per_image=2 if mirror else 1)
 
 
 def _network_input(cam_model: CamModel, images: Images) -> Tensor:
@@ -109,9 +110,9 @@ def _network_input(cam_model: CamModel, images: Images) -> Tensor:
 
 
 def _from_zero(cams: Tensor) -> Tensor:
-    """Each map minus its minimum, then divided by its maximum plus 1e-5, as published."""
-    above = cams - cams.amin(dim=(-2, -1), keepdim=True)
-    return above / (above.amax(dim=(-2, -1), keepdim=True) + 1e-5)
+    """Each map minus its minimum, then divided by its maximum plus 1e-5, as published: the maximum is just below 1."""
+    shifted = cams - cams.amin(dim=(-2, -1), keepdim=True)
+    return shifted / (shifted.amax(dim=(-2, -1), keepdim=True) + 1e-5)
 
 
 def _every(activations: EncoderActivations, step: int) -> EncoderActivations:

@@ -29,7 +29,7 @@ from excel_core.config import KnowledgeSpec
 from excel_core.config.presets import preset
 from excel_core.errors import StoreError
 from excel_core.evaluation.metrics import confusion_matrix, scores
-from excel_core.files import first_words
+from excel_core.files import first_sentence
 from excel_core.models.calibration import calibrated_features, encoder_activations, layer_features, relation_of
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_weights import clip_from_openai_state
@@ -229,7 +229,7 @@ def load_goldens(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # TypeError: of one array, an .npy file
-        why = first_words(error)
+        why = first_sentence(error)
         raise StoreError(f"{path}: not readable as an .npz file ({why}); give the file of golden arrays") from None
     if not arrays:
         raise StoreError(f"{path}: holds no arrays; give the file of golden arrays")

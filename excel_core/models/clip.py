@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from excel_core.errors import ModelError
 
 __all__ = [
-    "FrozenClip", "VisionOnly", "as_pixels", "check_plain_vit", "crop_as_published", "normalise_pixels", "resize_pixels",
+    "FrozenClip",
+    "VisionOnly",
+    "as_pixels",
+    "check_plain_vit",
+    "normalise_pixels",
+    "quantised_pixels",
+    "resize_pixels",
 ]  # fmt: skip
 
 # Mean and standard deviation of R, G, B in [0, 1].
@@ -170,7 +176,7 @@ def resize_pixels(pixels: Tensor, side: int, antialias: bool = False) -> Tensor:
     return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def crop_as_published(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+def quantised_pixels(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     """pixels (B, 3, H, W) float32 in 0…255 → the same, normalised, de-normalised and truncated to whole numbers: about one
     value in a hundred is one less. The published training guides PAR by these colours (method 4)."""
     statistics = PIXEL_STATISTICS[normalisation]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from excel_core.errors import ModelError
-from excel_core.files import first_words, is_plain, load_tensors
+from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.models.token_rows import expand_token_rows
 
@@ -72,10 +72,10 @@ def clip_sizes(name: str) -> ClipSizes:
     """Sizes of the CLIP `name`, by its description: no weights are read. ModelError where its tower is no plain ViT."""
     model = parse_clip_name(name).model
     config = _config(model)
-    cam_model = config["vision_cfg"]
-    if not isinstance(cam_model["layers"], int):
+    tower = config["vision_cfg"]
+    if not isinstance(tower["layers"], int):
         raise ModelError(f"{model} is not a plain CLIP: its vision tower is a ResNet; choose ViT-B-16 or ViT-L-14")
-    return ClipSizes(config["embed_dim"], cam_model["patch_size"], cam_model["layers"])
+    return ClipSizes(config["embed_dim"], tower["patch_size"], tower["layers"])
 
 
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:
@@ -96,9 +96,9 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     model = _build(config, quick_gelu)
     _fill(model, state, name)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    cam_model = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
+    vision_config = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
     check_plain_vit(model, name)
-    return FrozenClip(model.to(device), tokenizer, name, cam_model)
+    return FrozenClip(model.to(device), tokenizer, name, vision_config)
 
 
 def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
@@ -181,9 +181,11 @@ def _read_state(file: Path) -> tuple[State, bool]:
     except FileNotFoundError:
         raise ModelError(f"CLIP weights {str(file)!r} do not exist") from None
     except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
-        raise ModelError(f"{file}: not readable as weights ({first_words(error)}); give a .pt or .safetensors file") from None
+        raise ModelError(
+            f"{file}: not readable as weights ({first_sentence(error)}); give a .pt or .safetensors file"
+        ) from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not all(is_plain(value) for value in state.values()):
+    if not isinstance(state, dict) or not all(is_dense_tensor(value) for value in state.values()):
         raise ModelError(f"{file}: holds no state dict of tensors; give an open_clip or OpenAI checkpoint")
     return {key.removeprefix("module."): value for key, value in state.items()}, False
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from excel_core.config import CamSpec, SegmenterSpec
 from excel_core.errors import ModelError
-from excel_core.files import is_plain, load_tensors
+from excel_core.files import is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_names import (
     CALIBRATED,
@@ -31,11 +31,11 @@ from excel_core.models.published_names import (
     SegmenterSizes,
     State,
     clip_name,
+    list_names,
     published_clip_name,
     published_segmenter,
     require_names,
     segmenter_sizes,
-    some_names,
 )
 from excel_core.models.segmenter import Segmenter
 
@@ -115,11 +115,11 @@ def read_published(path: Path) -> PublishedCheckpoint:
         raise ModelError(f"{path}: has some weights twice, with and without `module.` before their names; save one of them")
     segmenter = {key: value for key, value in state.items() if key.startswith((NECK, HEAD))}
     if not any(key.startswith(NECK) for key in segmenter):
-        raise ModelError(f"{path}: no segmenter of the published code: it has no {NECK}* but {some_names(state)}")
+        raise ModelError(f"{path}: no segmenter of the published code: it has no {NECK}* but {list_names(state)}")
     encoder = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
     unknown = [key for key in state if not key.startswith((NECK, HEAD, ENCODER))]
     if unknown or not encoder:
-        wrong = f"unknown {some_names(unknown)}" if unknown else f"no {ENCODER}*"
+        wrong = f"unknown {list_names(unknown)}" if unknown else f"no {ENCODER}*"
         raise ModelError(f"{path}: no whole checkpoint of the published code: {wrong}")
     renamed = {clip_name(key): value for key, value in encoder.items()}
     if len(renamed) < len(encoder):
@@ -195,9 +195,9 @@ def _tensors(path: Path) -> State:
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not loaded:
         raise ModelError(f"{path}: holds no state dict; give a checkpoint of the published code")
-    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not is_plain(value)]
+    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not is_dense_tensor(value)]
     if odd:
         raise ModelError(
-            f"{path}: holds no state dict of dense tensors alone: {some_names(odd)}; give a checkpoint of the published code"
+            f"{path}: holds no state dict of dense tensors alone: {list_names(odd)}; give a checkpoint of the published code"
         )
     return loaded

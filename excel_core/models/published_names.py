@@ -17,8 +17,19 @@ from excel_core.errors import ModelError
 from excel_core.models.segmenter import Segmenter
 
 __all__ = [
-    "CALIBRATED", "HEAD", "NECK", "PUBLISHED_DEPTH", "PUBLISHED_HEADS", "SegmenterSizes", "State", "clip_name",
-    "published_clip_name", "published_segmenter", "require_names", "segmenter_sizes", "some_names",
+    "CALIBRATED",
+    "HEAD",
+    "NECK",
+    "PUBLISHED_DEPTH",
+    "PUBLISHED_HEADS",
+    "SegmenterSizes",
+    "State",
+    "clip_name",
+    "list_names",
+    "published_clip_name",
+    "published_segmenter",
+    "require_names",
+    "segmenter_sizes",
 ]  # fmt: skip
 
 State = dict[str, Tensor]
@@ -72,7 +83,7 @@ def segmenter_sizes(state: State, name: str) -> SegmenterSizes:
     needed = (f"{NECK}linear_fuse.weight", f"{NECK}linears_modulelist.0.proj.weight", f"{HEAD}linear_pred.weight")
     missing = [key for key in needed if key not in state or state[key].ndim < 2]
     if missing:
-        raise ModelError(f"{name}: incomplete: {some_names(missing)} missing or of no such shape")
+        raise ModelError(f"{name}: incomplete: {list_names(missing)} missing or of no such shape")
     fuse, adapter, classifier = (state[key].shape for key in needed)
     layers = {key.split(".")[3] for key in state if key.startswith(f"{HEAD}transformer.resblocks.")}
     return SegmenterSizes(classifier[0] - 1, fuse[1] // max(1, fuse[0]), adapter[1], fuse[0], len(layers))
@@ -105,7 +116,7 @@ def require_names(expected: list[str], present: list[str], name: str) -> None:
     """ModelError naming what is missing and what is unknown."""
     here, there = set(expected), set(present)
     missing, unknown = [key for key in expected if key not in there], [key for key in present if key not in here]
-    words = [f"{what} {some_names(keys)}" for what, keys in (("missing", missing), ("unknown", unknown)) if keys]
+    words = [f"{what} {list_names(keys)}" for what, keys in (("missing", missing), ("unknown", unknown)) if keys]
     if words:
         raise ModelError(f"{name}: other names than a checkpoint of the published code has: {'; '.join(words)}")
 
@@ -126,7 +137,7 @@ def published_clip_name(key: str, blocks: int) -> str:
     return f"{match[1]}.{'qkv' if match[3] == 'in_proj_' else 'proj'}.{match[4]}"
 
 
-def some_names(names: Iterable[object]) -> str:
+def list_names(names: Iterable[object]) -> str:
     """The first few of some names, and how many more there are."""
     listed = sorted(map(str, names))
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""

@@ -29,8 +29,8 @@ class QuickGELU(nn.Module):
 
 
 class ChannelDropout(nn.Module):
-    """torch's Dropout2d, but drawn for the batch of the whole team: an image loses the same channels, however many
-    processes share the batch."""
+    """torch's Dropout2d, but drawn for the batch of the whole process group: an image loses the same channels, however many
+    ranks share the batch."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -39,15 +39,15 @@ class ChannelDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        us, (B, C) = process_group(), x.shape[:2]
-        kept = x.new_empty(us.world * B, C, 1, 1).bernoulli_(1 - self.p)
+        group, (B, C) = process_group(), x.shape[:2]
+        mask = x.new_empty(group.world_size * B, C, 1, 1).bernoulli_(1 - self.p)
         if self.p < 1:
-            kept /= 1 - self.p
-        return x * kept[us.share(len(kept))]
+            mask /= 1 - self.p
+        return x * mask[group.share(len(mask))]
 
 
 class Neck(nn.Module):
-    """layers (L, B, 1+M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP a block, concatenated, fused by a 1x1 convolution."""
+    """layers (L, B, 1+M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP per block, concatenated, fused by a 1x1 convolution."""
 
     def __init__(self, blocks: int, token_width: int, spec: SegmenterSpec) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ def segment_multi_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArra
     pixels = as_pixels(image, cam_model.clip.device)
     by_scale = []
     for side, flips in scale_plan(cam_model.spec.image_size, cam_model.clip.patch, spec):
-        view = cam_model.resized(pixels, side)
+        view = cam_model.prepare_pixels(pixels, side)
         logits = _logits(cam_model, segmenter, torch.cat([view, view.flip(-1)]) if flips else view)
         if flips:
             logits = torch.stack([logits[0], logits[1].flip(-1)])
@@ -55,7 +55,7 @@ def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, 
 def _logits(cam_model: CamModel, segmenter: Segmenter, views: Tensor) -> Tensor:
     """views (V, 3, s, s) network input → logits (V, C+1, h, w)."""
     encoded = cam_model.encode(views)
-    return segmenter(cam_model.layers(encoded), encoded.path.grid).logits.float()  # type: ignore[no-any-return]
+    return segmenter(cam_model.layers(encoded), encoded.activations.grid).logits.float()  # type: ignore[no-any-return]
 
 
 def _enlarged(logits: Tensor, size: Size) -> Tensor:

@@ -1,8 +1,8 @@
-"""Train neck and head with learnable visual calibration on pseudo labels made on the way (method 5).
+"""Train neck and head with learnable visual calibration, on pseudo labels made in each step (method 5).
 
-Nothing here is hidden state: the samples, augmentations and dropout of iteration t follow from (seed, t) alone, so a run
-that resumes at a checkpoint computes the very same losses as one that was never interrupted. A team of processes takes
-the same samples, shared out, to the same losses and weights but for the last bits (distributed.py).
+Samples, augmentations and dropout of iteration t follow from (seed, t) alone. So a run that resumes at a checkpoint computes
+the very same losses as one without interruption. A process group shares out the same samples, and gets the same losses and
+weights but for the last bits (distributed.py).
 """
 
 import os
@@ -26,10 +26,11 @@ from excel_core.models.segmenter import Segmenter
 from excel_core.training.samples import Batches, Sample, TrainingImage
 from excel_core.training.step import learning_rate, make_optimiser, training_step
 
-__all__ = ["KeepSegmenter", "LossRow", "train"]
+__all__ = ["LossRow", "SnapshotCallback", "train"]
 
-KeepSegmenter = Callable[[int, Segmenter], None]  # number of iterations done, the segmenter as it is then
-LOOK_EVERY = 50  # iterations whose losses are fetched from the device together
+SnapshotCallback = Callable[[int, Segmenter], None]  # number of iterations done, the segmenter after them
+FETCH_EVERY = 50  # iterations whose losses are fetched together: each fetch waits for the device
+MAX_LOADER_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,26 @@ def train(
     architecture: Architecture,
     checkpoint: Path,
     progress: Callable[[int], None] = lambda done: None,
-    keep: KeepSegmenter | None = None,
+    on_snapshot: SnapshotCallback | None = None,
 ) -> tuple[Segmenter, list[LossRow]]:
-    """Train on `images`; returns the segmenter in evaluation mode and one LossRow an iteration.
+    """Train on `images`; returns the segmenter in evaluation mode and one LossRow per iteration.
 
-    Resumes from `checkpoint` when it exists (StoreError if it belongs to another architecture) and writes it every
-    `spec.checkpoint_every` iterations. Gradients reach neck and head only. In a team every process calls this with the
-    same arguments but for the device and gets the same; its first one writes the checkpoints. `progress` hears how many
-    iterations were begun: a GPU may still be at the last few, for nothing waits for it but a checkpoint and every 50th step.
-    `keep` gets the segmenter every `spec.keep_every` iterations, in the first process.
+    Every rank of a process group calls this with the same arguments, but for the device, and gets the same result. Gradients
+    reach neck and head only.
+
+    Arguments:
+        checkpoint: file to resume from, if it exists, and that rank 0 writes every `spec.checkpoint_every` iterations.
+        progress: called with the number of iterations that were begun. A GPU may be some steps behind: nothing waits for it but
+            checkpoints and every 50th step.
+        on_snapshot: called on rank 0 with the segmenter every `spec.keep_every` iterations.
+
+    StoreError without images, and for a checkpoint of another architecture; SettingError for a batch that the ranks cannot
+    share.
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
-    device, us = cam_model.clip.device, process_group()
-    batches = Batches(images, spec, us.share(spec.batch_size))
+    device, group = cam_model.clip.device, process_group()
+    batches = Batches(images, spec, group.share(spec.batch_size))
     with _seeded(spec.seed, 0):
         segmenter = architecture.build().to(device).train()
     optimiser = make_optimiser(segmenter, spec)
@@ -74,20 +81,20 @@ def train(
         segmenter.load_state_dict(state["segmenter"])
         optimiser.load_state_dict(state["optimiser"])
         start, rows = state["iteration"], [LossRow(*row) for row in state["losses"]]
-    network = segmenter if us.world == 1 else DistributedDataParallel(segmenter)
+    network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
     pending: list[Tensor] = []  # losses of the last iterations, still on the device
     for iteration, batch in _loaded(batches, start, device):
         with _seeded(spec.seed, iteration + 1):
             pending.append(training_step(cam_model, network, optimiser, batch, iteration, spec, refine).losses)
-        # Before the checkpoint: a run that is killed between the two goes on from an earlier one, and keeps it again.
-        if keep is not None and spec.keep_every and (iteration + 1) % spec.keep_every == 0 and us.rank == 0:
-            keep(iteration + 1, segmenter)
+        # Before the checkpoint: a run that is killed between the two resumes earlier and takes the snapshot again.
+        if on_snapshot is not None and spec.keep_every and (iteration + 1) % spec.keep_every == 0 and group.rank == 0:
+            on_snapshot(iteration + 1, segmenter)
         last = iteration + 1 == spec.iterations
         due = (iteration + 1) % spec.checkpoint_every == 0 and not last
-        if due or last or len(pending) == LOOK_EVERY:
+        if due or last or len(pending) == FETCH_EVERY:
             rows += _loss_rows(len(rows), torch.stack(pending), spec)
             pending.clear()
-        if due and us.rank == 0:
+        if due and group.rank == 0:
             state = {
                 "iteration": iteration + 1,
                 "segmenter": segmenter.state_dict(),
@@ -100,15 +107,16 @@ def train(
 
 
 def _loss_rows(first: int, losses: Tensor, spec: TrainSpec) -> list[LossRow]:
-    """losses (n, 3) of the iterations from `first` on, fetched from the device."""
-    found: list[list[float]] = losses.tolist()
-    return [LossRow(t, loss, seg, div, learning_rate(t, spec)) for t, (loss, seg, div) in enumerate(found, first)]
+    """Fetch losses (n, 3) of the iterations from `first` on from the device."""
+    fetched: list[list[float]] = losses.tolist()
+    return [LossRow(t, loss, seg, div, learning_rate(t, spec)) for t, (loss, seg, div) in enumerate(fetched, first)]
 
 
 def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tuple[int, list[Sample]]]:
-    """(iteration, batch) from `start` on. What is wrong with a photo or label map is one line, whichever process reads it."""
+    """(iteration, batch) from `start` on. An unreadable photo or label map is an error of one line, whichever process reads
+    it."""
     spec = batches.spec
-    workers = spec.workers if spec.workers is not None else _workers_that_keep_up(device)
+    workers = spec.workers if spec.workers is not None else _default_workers(device)
     loader: Any = DataLoader(
         batches,
         batch_size=None,
@@ -119,18 +127,19 @@ def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tupl
     )
     try:
         yield from enumerate(loader, start)
-    except ExcelError as error:  # of a worker process, it comes with that process' whole traceback as its message
+    except ExcelError as error:
+        # From a worker process, the message is that process' whole traceback; its last line is the error's own message.
         raise type(error)(str(error).strip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
-def _workers_that_keep_up(device: torch.device) -> int:
-    """Decoding and cropping four photos takes a core about 50 ms: nothing beside a step on a CPU, much beside one on a GPU."""
+def _default_workers(device: torch.device) -> int:
+    """Decoding and cropping four photos takes a core about 50 ms: little beside a step on a CPU, much beside one on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cores - 1) if device.type == "cuda" else 0
+    return min(MAX_LOADER_WORKERS, cores - 1) if device.type == "cuda" else 0
 
 
 class _seeded:
-    """Run a block under torch's generator seeded by (seed, part), leaving the global state as it was."""
+    """Run a block with torch's generators seeded by (seed, part), and restore the global state after it."""
 
     def __init__(self, seed: int, part: int) -> None:
         self.value = int(np.random.SeedSequence([seed, 2, part]).generate_state(1, np.uint64)[0] >> np.uint64(1))

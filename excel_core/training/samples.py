@@ -1,6 +1,6 @@
-"""Training samples: random crops of photos, with labels where a rule chooses crops by them (method 5).
+"""Training samples: random crops of photos, with their labels where a rule chooses crops by them (method 5).
 
-A sample depends on its position in the run and the seed alone: photo, scale, flip, padding and crop.
+A sample follows from its position in the run and the seed alone: photo, scale, flip, padding and crop.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from excel_core.datasets.palette import IGNORE, load_labels_png
 
 __all__ = ["Batches", "LabelFile", "LabelMap", "Sample", "TrainingImage", "augment", "plain_sample"]
 
-CROP_DRAWS = 10  # at most; the last is taken as it is
-LARGEST_SHARE = 0.75  # of a crop's labelled pixels: where one label covers as much, the crop is drawn again
+MAX_CROP_DRAWS = 10  # as published; the last is taken as it is
+MAX_LABEL_SHARE = 0.75  # of a crop's labelled pixels, as published: a crop of which one label covers as much is drawn again
 Labels = NDArray[np.uint8]
 
 
@@ -36,7 +36,7 @@ class LabelMap(Protocol):
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A pseudo label's palette PNG."""
+    """Labels in a palette PNG."""
 
     path: Path
 
@@ -47,19 +47,19 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """A training image: its file, the indices of its image-level classes, and how its pixels are seen. `labels`: the run's own
-    pseudo labels for the crop rule, or in the fully supervised mode alone its true mask."""
+    """A training image: its file, the indices of its image-level classes, and how its pixels are decoded. `labels`: the run's
+    own pseudo labels, for the crop rule; its true mask in the fully supervised mode alone."""
 
     path: Path
     classes: tuple[int, ...]
-    view: DecodeOptions = AS_STORED
+    decode: DecodeOptions = AS_STORED
     labels: LabelMap | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop: pixels (3, crop, crop) uint8 RGB, valid (crop, crop) bool, False in padding, the whole photo's classes, and
-    labels (crop, crop) uint8, 255 in padding; all 255 for an image without labels."""
+    """A crop: pixels (3, crop, crop) uint8 RGB; valid (crop, crop) bool, False in padding; the classes of the whole photo;
+    labels (crop, crop) uint8, 255 in padding, all 255 for an image without labels."""
 
     pixels: Tensor
     valid: Tensor
@@ -67,12 +67,12 @@ class Sample:
     labels: Tensor
 
     def pin_memory(self) -> "Sample":
-        """The same in page-locked memory, as DataLoader asks for it: copied to a GPU while that computes."""
+        """The same in page-locked memory, which is copied to a GPU while that computes. DataLoader calls this."""
         return Sample(self.pixels.pin_memory(), self.valid.pin_memory(), self.classes, self.labels.pin_memory())
 
 
 def plain_sample(pixels: Tensor, classes: Sequence[int]) -> Sample:
-    """pixels (3, S, S) uint8 that are no crop of anything → the Sample: all of them valid, none labelled."""
+    """pixels (3, S, S) uint8 without padding → a Sample: all pixels valid, none labelled."""
     valid = torch.ones(pixels.shape[-2:], dtype=torch.bool)
     return Sample(pixels, valid, tuple(classes), torch.full(pixels.shape[-2:], IGNORE, dtype=torch.uint8))
 
@@ -80,64 +80,73 @@ def plain_sample(pixels: Tensor, classes: Sequence[int]) -> Sample:
 def augment(
     image: NDArray[np.uint8], classes: tuple[int, ...], labels: Labels | None, spec: TrainSpec, draw: np.random.Generator
 ) -> Sample:
-    """image (H, W, 3) uint8, its labels (H, W) uint8 or None → a Sample.
+    """image (H, W, 3) uint8, its labels (H, W) uint8 or None → a Sample, of draws from the generator `draw`.
 
-    In this order: scale U(spec.scale) with sides int(scale * side), flip with probability 1/2, pad with 0 at a random offset up
-    to the crop's size, crop at random. With `crop_rule="pseudo"` the crop is drawn again until no label covers 75 % of its
-    labelled pixels, ten times at most. The published rule looks at true masks; here `labels` are the run's own.
+    In this order: scale U(spec.scale) with sides int(scale * side), flip with probability 1/2, pad with 0 at a random offset to
+    the crop's size at least, crop at random. With `crop_rule="pseudo"` the crop is drawn again until no label covers 75 % of
+    its labelled pixels, ten times at most.
     """
     scale = draw.uniform(*spec.scale)
     height, width = (max(1, int(scale * side)) for side in image.shape[:2])
-    canvas = np.zeros((max(height, spec.crop), max(width, spec.crop), 3), dtype=np.uint8)
-    valid = np.zeros(canvas.shape[:2], dtype=bool)
-    marks = np.full(canvas.shape[:2], IGNORE, dtype=np.uint8)
     mirrored = draw.random() < 0.5
-    top, left = (int(draw.integers(0, big - side + 1)) for big, side in zip(canvas.shape, (height, width), strict=False))
+    canvas_height, canvas_width = max(height, spec.crop), max(width, spec.crop)
+    top = int(draw.integers(0, canvas_height - height + 1))
+    left = int(draw.integers(0, canvas_width - width + 1))
     inside = (slice(top, top + height), slice(left, left + width))
-    canvas[inside] = _scaled(image, (width, height), mirrored, Image.Resampling.BILINEAR)
+
+    # Padding is 0 before normalising, as published.
+    canvas = np.zeros((canvas_height, canvas_width, 3), dtype=np.uint8)
+    canvas[inside] = _resized(image, (width, height), mirrored, Image.Resampling.BILINEAR)
+    valid = np.zeros((canvas_height, canvas_width), dtype=bool)
     valid[inside] = True
+    label_canvas = np.full((canvas_height, canvas_width), IGNORE, dtype=np.uint8)
     if labels is not None:
-        marks[inside] = _scaled(labels, (width, height), mirrored, Image.Resampling.NEAREST)
-    window = _window(marks, spec, draw, ruled=labels is not None and spec.crop_rule == "pseudo")
+        label_canvas[inside] = _resized(labels, (width, height), mirrored, Image.Resampling.NEAREST)
+
+    # The published rule looks at ground-truth masks. Here `labels` are the run's own pseudo labels.
+    by_rule = labels is not None and spec.crop_rule == "pseudo"
+    window = _crop_window(label_canvas, spec.crop, draw, by_rule)
     pixels = torch.from_numpy(canvas[window].transpose(2, 0, 1).copy())
-    return Sample(pixels, torch.from_numpy(valid[window].copy()), classes, torch.from_numpy(marks[window].copy()))
+    return Sample(pixels, torch.from_numpy(valid[window].copy()), classes, torch.from_numpy(label_canvas[window].copy()))
 
 
-def _scaled(values: NDArray[np.uint8], size: tuple[int, int], mirrored: bool, how: Image.Resampling) -> NDArray[np.uint8]:
-    """values (H, W, ...) → of `size` (width, height), and mirrored or not."""
-    resized = np.asarray(Image.fromarray(values).resize(size, how))
+def _resized(
+    values: NDArray[np.uint8], size: tuple[int, int], mirrored: bool, resampling: Image.Resampling
+) -> NDArray[np.uint8]:
+    """values (H, W, ...) → `size` (width, height), mirrored or not."""
+    resized = np.asarray(Image.fromarray(values).resize(size, resampling))
     return resized[:, ::-1] if mirrored else resized
 
 
-def _window(marks: Labels, spec: TrainSpec, draw: np.random.Generator, ruled: bool) -> tuple[slice, slice]:
-    """Where to crop the padded picture whose labels are `marks` (H, W); `ruled`: until the crop is varied, see `augment`."""
-    for attempt in range(CROP_DRAWS):
-        y, x = (int(draw.integers(0, big - spec.crop + 1)) for big in marks.shape)
-        window = (slice(y, y + spec.crop), slice(x, x + spec.crop))
-        if not ruled or attempt == CROP_DRAWS - 1 or is_varied(marks[window]):
+def _crop_window(labels: Labels, side: int, draw: np.random.Generator, by_rule: bool) -> tuple[slice, slice]:
+    """Rows and columns of a crop of the padded picture with labels (H, W); `by_rule`: drawn again until it is varied."""
+    for attempt in range(MAX_CROP_DRAWS):
+        y, x = (int(draw.integers(0, length - side + 1)) for length in labels.shape)
+        window = (slice(y, y + side), slice(x, x + side))
+        if not by_rule or attempt == MAX_CROP_DRAWS - 1 or is_varied(labels[window]):
             break
     return window
 
 
 def is_varied(labels: Labels) -> bool:
-    """Whether no label of labels (H, W) covers LARGEST_SHARE of the pixels that are not ignored."""
+    """Whether every label of labels (H, W) covers less than MAX_LABEL_SHARE of the pixels that are not ignored."""
     counts = np.bincount(labels.ravel(), minlength=256)
     counts[IGNORE] = 0
-    return bool(counts.max() < LARGEST_SHARE * counts.sum())
+    return bool(counts.max() < MAX_LABEL_SHARE * counts.sum())
 
 
 class Batches(Dataset[list[Sample]]):
-    """Item t is one process' share of the batch of iteration t.
+    """Item t is one rank's share of the batch of iteration t.
 
-    As published, every epoch has the same order of the images, and their last incomplete batch is dropped; of fewer images than
-    a batch, the order is repeated.
+    As published, one shuffled order of the images is repeated each epoch, without its last incomplete batch. Where there are
+    fewer images than a batch has, the order is repeated within it.
     """
 
     def __init__(self, images: Sequence[TrainingImage], spec: TrainSpec, share: slice) -> None:
         self.images, self.spec, self.share = images, spec, share
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(spec.order_seed)).tolist()
-        whole = len(order) // spec.batch_size * spec.batch_size
-        self.order: list[int] = order[:whole] or order
+        in_full_batches = len(order) // spec.batch_size * spec.batch_size
+        self.order: list[int] = order[:in_full_batches] or order
 
     def __len__(self) -> int:
         return self.spec.iterations
@@ -151,4 +160,4 @@ class Batches(Dataset[list[Sample]]):
         image = self.images[self.order[position % len(self.order)]]
         draw = np.random.default_rng([self.spec.seed, 1, position])
         labels = image.labels.read() if image.labels is not None else None
-        return augment(image.view.read(image.path), image.classes, labels, self.spec, draw)
+        return augment(image.decode.read(image.path), image.classes, labels, self.spec, draw)

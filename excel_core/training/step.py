@@ -11,7 +11,7 @@ from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.pseudo_labels import refine_batch
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.models.calibration import Relation, relation_of
-from excel_core.models.clip import crop_as_published, normalise_pixels
+from excel_core.models.clip import normalise_pixels, quantised_pixels
 from excel_core.models.segmenter import Segmentation, Segmenter
 from excel_core.training.losses import IGNORE, diversity_loss, pair_labels, segmentation_loss
 from excel_core.training.samples import Sample
@@ -29,7 +29,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Crops:
-    """A batch on the device: pixels (B, 3, S, S) in 0…255, valid (B, S, S), labels (B, S, S) int64, classes by image."""
+    """A batch on the device: pixels (B, 3, S, S) float32 in 0…255, valid (B, S, S) bool, labels (B, S, S) int64, and class
+    indices of each image."""
 
     pixels: Tensor
     valid: Tensor
@@ -38,12 +39,12 @@ class _Crops:
 
 
 def make_optimiser(segmenter: Segmenter, spec: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW over every trained parameter, with weight decay on all of them."""
+    """AdamW over every trained parameter, with weight decay on all of them, biases and norms too (published)."""
     return torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay)
 
 
 def learning_rate(iteration: int, spec: TrainSpec) -> float:
-    """Linear warm-up from 1e-6 of the rate, then polynomial decay (1 - t/T)^power."""
+    """Rate of step `iteration`, set before it: linear warm-up from 1e-6 of the rate, then (1 - t/T)^power (published)."""
     if iteration < spec.warmup:
         return spec.learning_rate * (1 - (1 - iteration / spec.warmup) * (1 - 1e-6))
     return spec.learning_rate * (1 - iteration / spec.iterations) ** spec.power  # type: ignore[no-any-return]
@@ -60,26 +61,30 @@ def training_step(
 ) -> StepResult:
     """One optimiser step on this process' share of a batch; `network` is the segmenter, bare or in DDP."""
     crops = _on_device(batch, cam_model.clip.device)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(iteration, spec)
+    for parameters in optimiser.param_groups:
+        parameters["lr"] = learning_rate(iteration, spec)
     bf16 = spec.precision == "bf16"
+    # 1. The frozen encoder, once; then neck and head, with gradients.
     with torch.autocast(cam_model.clip.device.type, dtype=torch.bfloat16, enabled=bf16):
         with torch.inference_mode():
             network_input = normalise_pixels(crops.pixels / 255, cam_model.spec.normalisation)
             encoded = cam_model.encode(network_input, refine.affinity.layers)
-        with torch.no_grad():  # no tensor of the inference mode, which autograd would refuse
+        with torch.no_grad():  # a copy outside inference mode, whose tensors autograd refuses
             layers = cam_model.layers(encoded)
-        output: Segmentation = network(layers, encoded.path.grid)
+        output: Segmentation = network(layers, encoded.activations.grid)
+    # 2. Targets. The relation comes from the one forward pass with dropout (published); only L_div sends gradients through it.
     relation = relation_of(output.features.float(), cam_model.spec.calibration)
     with torch.no_grad():
         targets = _Targets(cam_model, encoded, crops, relation.detach(), spec, refine)
         dynamic = spec.dynamic_from is not None and iteration >= spec.dynamic_from
         labels = targets.labels(dynamic)
+        # Eq. 11 as printed compares with static labels; the published code with the labels of L_seg.
         pair_source = targets.labels(dynamic=False) if dynamic and spec.pair_targets == "static" else labels
+    # 3. Losses.
     logits = F.interpolate(output.logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if spec.own_argmax_from is not None and iteration >= spec.own_argmax_from and spec.supervision == "labels":
-        pair_source = logits.argmax(dim=1)
-    pairs = pair_labels(pair_source, encoded.path.grid, spec.radius)
+        pair_source = logits.argmax(dim=1)  # published for VOC's last iterations; not in the paper
+    pairs = pair_labels(pair_source, encoded.activations.grid, spec.radius)
     loss_seg = segmentation_loss(logits, labels, spec.segmentation_loss)
     loss_div = diversity_loss(relation.probability, pairs, spec.diversity_loss)
     loss = loss_seg + spec.diversity_weight * loss_div
@@ -91,7 +96,7 @@ def training_step(
 
 @dataclass(frozen=True)
 class _Targets:
-    """Labels of a batch, static or dynamic; or, in the fully supervised mode, the true ones."""
+    """Makes the labels of a batch: static or dynamic pseudo labels, or the true ones in the fully supervised mode."""
 
     cam_model: CamModel
     encoded: Encoded
@@ -101,18 +106,20 @@ class _Targets:
     refine: RefineSpec
 
     def labels(self, dynamic: bool) -> Tensor:
-        """(B, S, S) int64."""
+        """Labels (B, S, S) int64: of static CAMs, or of CAMs and attention under the relation (`dynamic`)."""
         if self.spec.supervision == "masks":
             return self.crops.labels
         cam_model, relation = self.cam_model, self.relation if dynamic else None
         device = cam_model.clip.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.spec.precision == "bf16"):
             cams = cam_model.cams(self.encoded, relation).float()
-            attention = cam_model.attention(self.encoded.path, self.refine, relation).float()
+            attention = cam_model.attention(self.encoded.activations, self.refine, relation).float()
         colours = self.crops.pixels
+        # Published: PAR sees the crop normalised, de-normalised and truncated to 8 bits.
         if self.refine.par.image == "network_input":
-            colours = crop_as_published(colours, cam_model.spec.normalisation)
+            colours = quantised_pixels(colours, cam_model.spec.normalisation)
         labels = refine_batch(colours, self.crops.classes, cams, attention, self.refine)
+        # Published, by accident: padding is labelled like any other pixel.
         return labels.masked_fill(~self.crops.valid, IGNORE) if self.spec.padding == "ignored" else labels
 
 

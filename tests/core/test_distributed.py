@@ -126,7 +126,7 @@ def _gradients(share):
     global_sum((relation.probability * weights).sum()).square().backward()
     terms = torch.tensor([2.0], requires_grad=True)
     global_sum(terms).square().sum().backward()
-    return {"features": features.grad / process_group().world, "terms": terms.grad / process_group().world}
+    return {"features": features.grad / process_group().world_size, "terms": terms.grad / process_group().world_size}
 
 
 def _dropped(share):

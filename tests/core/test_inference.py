@@ -74,7 +74,7 @@ def test_flips_are_averaged_before_scales(cam_model, segmenter, image):
 @torch.inference_mode()
 def test_logits_are_averaged_small_as_for_coco(cam_model, segmenter, image):
     spec = PredictSpec(scales=(1.0,), flip="not_at_1", average_at=0.2)
-    grid = segmenter(cam_model.layers(encoded := cam_model.encode(cam_model.prepare([image]))), encoded.path.grid).logits
+    grid = segmenter(cam_model.layers(encoded := cam_model.encode(cam_model.prepare([image]))), encoded.activations.grid).logits
     small = F.interpolate(grid, size=(8, 11), mode="bilinear")  # int(0.2 * 40), int(0.2 * 56)
     expected = F.interpolate(small, size=(40, 56), mode="bilinear")[0]
     torch.testing.assert_close(segment_multi_scale(cam_model, segmenter, image, spec), expected)

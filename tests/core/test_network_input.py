@@ -9,7 +9,7 @@ from excel_core.cams.cam_model import CamModel
 from excel_core.cams.pseudo_labels import par_colours
 from excel_core.config import CamSpec, ParSpec
 from excel_core.config.presets import preset
-from excel_core.models.clip import as_pixels, crop_as_published, normalise_pixels, resize_pixels
+from excel_core.models.clip import as_pixels, normalise_pixels, quantised_pixels, resize_pixels
 
 
 def test_resizing_neither_smooths_nor_rounds():
@@ -48,7 +48,7 @@ def test_par_sees_the_network_input_or_the_photo():
 
 def test_a_training_crop_comes_back_truncated():
     pixels = torch.arange(256.0).repeat(3, 1).view(1, 3, 16, 16)
-    back = crop_as_published(pixels, "imagenet")
+    back = quantised_pixels(pixels, "imagenet")
     assert set((pixels - back).unique().tolist()) == {0.0, 1.0}
     assert 0 < (pixels != back).float().mean() < 0.1
     again = normalise_pixels(as_pixels(np.zeros((8, 8, 3), np.uint8), torch.device("cpu")), "imagenet")

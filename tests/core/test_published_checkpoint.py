@@ -48,7 +48,7 @@ def _logits(clip, segmenter):
     image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     cam_model = CamModel(clip, torch.empty(0, clip.joint_width), 20, CamSpec())
     encoded = cam_model.encode(image)
-    return segmenter(cam_model.layers(encoded), encoded.path.grid).logits
+    return segmenter(cam_model.layers(encoded), encoded.activations.grid).logits
 
 
 def _as_safetensors(state, path):

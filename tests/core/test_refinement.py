@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from excel_core.cams.affinity import (
-    _boxes_by_reach,
+    _boxes_by_reachability,
     _boxes_by_region,
     affinity_cams,
     affinity_matrix,
@@ -70,7 +70,7 @@ def test_box_mask_covers_what_exceeds_the_threshold(seed, threshold):
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(7, 9), (1, 5), (12, 3)]))
 def test_boxes_on_a_device_are_those_of_the_regions(seed, share, shape):
     above = torch.rand(3, *shape, generator=torch.Generator().manual_seed(seed)) < share
-    assert torch.equal(_boxes_by_reach(above), _boxes_by_region(above))
+    assert torch.equal(_boxes_by_reachability(above), _boxes_by_region(above))
 
 
 def test_boxes_on_a_device_follow_a_region_to_its_end():
@@ -80,7 +80,7 @@ def test_boxes_on_a_device_follow_a_region_to_its_end():
     lone = snake.clone()
     lone[0, 3, 0] = False  # cut in two
     for above in (snake, lone):
-        assert torch.equal(_boxes_by_reach(above), _boxes_by_region(above))
+        assert torch.equal(_boxes_by_reachability(above), _boxes_by_region(above))
 
 
 def test_published_scale_sums_heads_in_calibrated_blocks_only():

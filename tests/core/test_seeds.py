@@ -20,7 +20,7 @@ def test_the_greater_of_photo_and_mirror(cam_model, segmenter, image_batch):
     seeds = learnt_cams(cam_model, segmenter, one, REFINE, mirror=True)
     pair = torch.cat([one, one.flip(-1)])
     encoded = cam_model.encode(pair, 2)
-    features = segmenter(cam_model.layers(encoded), encoded.path.grid).features
+    features = segmenter(cam_model.layers(encoded), encoded.activations.grid).features
     both = cam_model.cams(encoded, relation_of(features, cam_model.spec.calibration))  # one mean over the pair
     greater = torch.maximum(both[0], both[1].flip(-1))
     low = greater.amin(dim=(1, 2), keepdim=True)
@@ -28,7 +28,7 @@ def test_the_greater_of_photo_and_mirror(cam_model, segmenter, image_batch):
     assert seeds.cams.max() < 1  # the 1e-5
     alone = cam_model.encode(one, 2)
     own = relation_of(features[:1], cam_model.spec.calibration)  # the affinity's relation is the photo's own
-    torch.testing.assert_close(seeds.attention, cam_model.attention(alone.path, REFINE, own))
+    torch.testing.assert_close(seeds.attention, cam_model.attention(alone.activations, REFINE, own))
 
 
 @torch.inference_mode()
@@ -50,11 +50,11 @@ def test_mirrored_photos_have_mirrored_seeds(cam_model, segmenter, image_batch):
 def test_relations_seen_together_share_a_mean(cam_model):
     features = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(0))
     published = cam_model.spec.calibration
-    pairs = relation_of(features, published, together=2)
+    pairs = relation_of(features, published, images_per_mean=2)
     for i in (0, 2):
         torch.testing.assert_close(pairs.raw[i : i + 2], relation_of(features[i : i + 2], published).raw)
     image = published.model_copy(update={"relation_mean": "image"})
-    torch.testing.assert_close(relation_of(features, image).raw, relation_of(features, published, together=1).raw)
+    torch.testing.assert_close(relation_of(features, image).raw, relation_of(features, published, images_per_mean=1).raw)
 
 
 def test_the_probability_may_be_of_the_cosine_alone(cam_model):
@@ -70,7 +70,7 @@ def test_static_cams_are_one_pass_and_keep_attention_for_refinement_alone(cam_mo
     seeds = static_cams(cam_model, image_batch, REFINE)
     encoded = cam_model.encode(image_batch, 2)
     torch.testing.assert_close(seeds.cams, cam_model.cams(encoded))
-    torch.testing.assert_close(seeds.attention, cam_model.attention(encoded.path, REFINE))
+    torch.testing.assert_close(seeds.attention, cam_model.attention(encoded.activations, REFINE))
     torch.testing.assert_close(seeds.attention, patch_attention(cam_model, image_batch, REFINE))
     plain = static_cams(cam_model, image_batch)
     torch.testing.assert_close(plain.cams, seeds.cams)

@@ -187,7 +187,7 @@ def test_segmenters_are_kept_on_the_way(cam_model, images, tmp_path):
     seen = {}
     spec = SPEC.model_copy(update={"keep_every": 4})
     keep = lambda t, segmenter: seen.update({t: segmenter.classifier.bias.detach().clone()})  # noqa: E731
-    last, _ = train(cam_model, images, spec, REFINE, _architecture(cam_model), tmp_path / "a.pt", keep=keep)
+    last, _ = train(cam_model, images, spec, REFINE, _architecture(cam_model), tmp_path / "a.pt", on_snapshot=keep)
     assert list(seen) == [4, 8]
     assert torch.equal(seen[8], last.classifier.bias) and not torch.equal(seen[4], seen[8])
 
@@ -244,7 +244,7 @@ def test_resume_is_exact_where_labels_choose_the_crops(cam_model, images, tmp_pa
 def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(cam_model, images, tmp_path, monkeypatch):
     spec, shape = SPEC.model_copy(update={"keep_every": 3}), _architecture(cam_model)
     whole, killed = {}, {}
-    train(cam_model, images, spec, REFINE, shape, tmp_path / "a.pt", keep=_into(whole))
+    train(cam_model, images, spec, REFINE, shape, tmp_path / "a.pt", on_snapshot=_into(whole))
 
     def save_and_die(*arguments):
         save_checkpoint(*arguments)
@@ -253,8 +253,8 @@ def test_a_kill_right_after_a_checkpoint_costs_no_kept_segmenter(cam_model, imag
     with monkeypatch.context() as patched:
         patched.setattr("excel_core.training.loop.save_checkpoint", save_and_die)
         with pytest.raises(_Killed):
-            train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
-    train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", keep=_into(killed))
+            train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", on_snapshot=_into(killed))
+    train(cam_model, images, spec, REFINE, shape, tmp_path / "b.pt", on_snapshot=_into(killed))
     assert list(killed) == list(whole) == [3, 6]
     for iteration, state in whole.items():
         assert all(torch.equal(a, b) for a, b in zip(state.values(), killed[iteration].values(), strict=True))
