@@ -24,8 +24,8 @@ CLASS_TEMPLATES = (TEMPLATE, "a photo of a {}.", "{}", "a picture with a {}.", "
 _GROUND_TEMPLATES = (TEMPLATE, "{}", "a photo of the {}.", "a picture with {} behind.")
 _COLOUR_TEMPLATES = ("something {}", "a clean origami {} thing.")
 
-# A fact is seen from this share of the view on; a class or ground needs more of it than a part does.
-_SEEN = {"owner": 0.012, "ground": 0.05, "part": 0.003}
+# A fact counts as visible from this share of the view's pixels on. A part is smaller than its class or a ground.
+_MIN_SHARE = {"owner": 0.012, "ground": 0.05, "part": 0.003}
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,22 @@ def facts_of_piece(piece: Piece) -> tuple[str, ...]:
     if not piece.owner:
         return (f"ground/{piece.part}",)
     part = f"{piece.owner}/{piece.part}"
-    tinted = [f"{part}/{colour}" for colour in piece.colours]
-    return (piece.owner, part, *tinted, *(f"colour/{c}" for c in piece.colours if len(piece.colours) == 1))
+    coloured_parts = [f"{part}/{colour}" for colour in piece.colours]
+    # Pixels are counted by part: of a part in several colours they do not tell how much each colour has.
+    plain_colours = [f"colour/{colour}" for colour in piece.colours] if len(piece.colours) == 1 else []
+    return (piece.owner, part, *coloured_parts, *plain_colours)
 
 
 def _statement_facts(owner: str, needs: str) -> tuple[str, ...]:
     """The facts of one entry of STATEMENTS: 'round crown apples' names two parts, one of which has two words."""
-    parts: list[str] = []
+    facts: list[str] = []
     words = needs.split(" ")
     while words:
-        joined = " ".join(words[:2])
-        step = 2 if len(words) > 1 and joined.split("/")[0] in _TWO_WORD_PARTS else 1
-        parts.append(f"{owner}/{' '.join(words[:step])}")
-        words = words[step:]
-    return tuple(parts)
+        first_two = " ".join(words[:2])  # "bright panels/yellow" is a part in a colour
+        length = 2 if len(words) > 1 and first_two.split("/")[0] in _TWO_WORD_PARTS else 1
+        facts.append(f"{owner}/{' '.join(words[:length])}")
+        words = words[length:]
+    return tuple(facts)
 
 
 _TWO_WORD_PARTS = ("round crown", "pointed crown", "front sail", "bright panels", "side fins")
@@ -114,11 +116,12 @@ class Captions:
 
     def truth(self, shares: NDArray[np.float64]) -> NDArray[np.int8]:
         """shares (B, F) of the view's pixels that show each fact → (B, P) int8: 1 true, 0 false, -1 hard to tell."""
-        seen = (shares >= self.thresholds).astype(np.float32)
-        gone = (shares == 0).astype(np.float32)
+        visible = (shares >= self.thresholds).astype(np.float32)  # (B, F)
+        absent = (shares == 0).astype(np.float32)
         needs = self.needs.astype(np.float32)
-        true = seen @ needs.T >= needs.sum(axis=1) - 0.5
-        false = gone @ needs.T > 0.5
+        # As matrix products: a phrase is true where all facts it needs are visible, false where one of them is absent.
+        true = visible @ needs.T >= needs.sum(axis=1) - 0.5
+        false = absent @ needs.T > 0.5
         return np.where(true, 1, np.where(false, 0, -1)).astype(np.int8)
 
     def scene_truth(self, scene: Scene) -> NDArray[np.int8]:
@@ -131,8 +134,8 @@ class Captions:
 
 def _threshold(fact: str) -> float:
     if fact in CLASSES:
-        return _SEEN["owner"]
-    return _SEEN["ground" if fact.removeprefix("ground/") in BACKGROUNDS else "part"]
+        return _MIN_SHARE["owner"]
+    return _MIN_SHARE["ground" if fact.removeprefix("ground/") in BACKGROUNDS else "part"]
 
 
 def sample_captions(captions: Captions, scene: Scene, rng: np.random.Generator, count: int = 36) -> list[tuple[Phrase, bool]]:

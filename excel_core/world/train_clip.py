@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import BUILT_IN
 from excel_core.models.token_rows import prune_token_rows
 from excel_core.world.captions import Captions, build_phrases
@@ -61,7 +62,7 @@ class TrainSpec:
         Stage(steps=1900, batch=96, size=64, keep=0.5, zoom=(0.4, 1.0)),
         Stage(steps=200, batch=32, size=128, keep=0.75, zoom=(0.75, 1.0)),
     )
-    phrases: int = 160  # a step, the same for all its images; about 26 of them are true of an image
+    phrases: int = 160  # per step, the same for all its images; about 26 of them are true of an image
     rate: float = 1.0e-3
     weight_decay: float = 0.1
     warmup: int = 100
@@ -74,16 +75,17 @@ def build_model() -> Any:
     return open_clip.CLIP(**config)
 
 
-def encode_views(model: Any, images: Tensor, kept: Tensor) -> Tensor:
-    """images (B, 3, V, V) normalised; kept (B, K) patch numbers → unit embeddings (B, D) from those patches alone."""
+def encode_views(model: Any, images: Tensor, patches: Tensor) -> Tensor:
+    """images (B, 3, V, V) normalised; patches (B, K) their numbers → unit embeddings (B, D) from those patches alone."""
     visual = model.visual
     tokens = visual.conv1(images).flatten(2).mT
     stored, cells = visual.positional_embedding, math.isqrt(tokens.shape[1])
+    # The stored positions are of one grid; a larger view needs them resized, as in the frozen encoder.
     grid = stored[1:].reshape(1, *visual.grid_size, -1).permute(0, 3, 1, 2)
     if cells != grid.shape[-1]:
         grid = F.interpolate(grid, size=(cells, cells), mode="bilinear", align_corners=False)
     tokens = tokens + grid.flatten(2).mT
-    tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+    tokens = tokens.gather(1, patches[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + stored[0]).expand(len(tokens), 1, -1)
     tokens = visual.transformer(visual.ln_pre(torch.cat([first, tokens], dim=1)))
     return F.normalize(visual.ln_post(tokens[:, 0]) @ visual.proj, dim=1)
@@ -108,17 +110,21 @@ def phrase_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 def _parameter_groups(model: Any, extra: Sequence[torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices alone: not on norms, biases, embeddings."""
-    plain = ("embedding", "ln_", "bias")
-    named = [(n, p) for n, p in model.named_parameters() if n != "logit_scale"]
-    small = [p for n, p in named if p.ndim < 2 or any(key in n for key in plain)]
-    taken = {id(p) for p in small}
-    return [
-        {"params": [p for _, p in named if id(p) not in taken], "weight_decay": decay},
-        {"params": [*small, *extra], "weight_decay": 0.0},
-    ]
+    without_decay = ("embedding", "ln_", "bias")
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if name == "logit_scale":
+            continue  # the sigmoid loss has a scale of its own, in `extra`
+        if parameter.ndim < 2 or any(word in name for word in without_decay):
+            plain.append(parameter)
+        else:
+            decayed.append(parameter)
+    return [{"params": decayed, "weight_decay": decay}, {"params": [*plain, *extra], "weight_decay": 0.0}]
 
 
 def _rate_at(step: int, total: int, spec: TrainSpec) -> float:
+    """Learning rate: a linear warm-up, then half a cosine down to 2 % of `spec.rate`."""
     if step < spec.warmup:
         return spec.rate * (step + 1) / spec.warmup
     return spec.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - spec.warmup) / (total - spec.warmup))))
@@ -171,22 +177,20 @@ def _step_loss(
     views = draw_views(bank, rng, stage.batch, stage.size, patch, stage.keep, stage.zoom)
     chosen = rng.permutation(len(tokens))[: spec.phrases]
     truth = torch.from_numpy(captions.truth(views.shares)[:, chosen])
-    seen = encode_views(model, normalise_views(views.images), torch.from_numpy(views.kept))
-    said = encode_phrases(model, tokens[torch.from_numpy(chosen)])
-    return phrase_loss(scale.exp() * seen @ said.T + bias, truth)
+    image_embeddings = encode_views(model, normalise_views(views.images), torch.from_numpy(views.patches))
+    text_embeddings = encode_phrases(model, tokens[torch.from_numpy(chosen)])
+    return phrase_loss(scale.exp() * image_embeddings @ text_embeddings.T + bias, truth)
 
 
 def save_model(model: Any, scale: Tensor, tokens: Tensor, spec: TrainSpec, step: int, path: Path) -> None:
-    """Write float16 weights under open_clip's names, with the token rows that were trained. Temporary name, rename."""
+    """Write float16 weights under open_clip's names, with the token rows that were trained."""
     state = {name: value.detach() for name, value in model.state_dict().items() if name != "attn_mask"}
     state["logit_scale"] = scale.detach()
     state = prune_token_rows(state, tokens.unique())
     state = {k: v.contiguous() if v.dtype == torch.int32 else v.half().contiguous() for k, v in state.items()}
     metadata = {"format": FORMAT, "model": "excel-tiny", "steps": str(step), "training": json.dumps(asdict(spec))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(state, temporary, metadata=metadata)
-    temporary.replace(path)
+    with written_then_renamed(path) as temporary:
+        save_file(state, temporary, metadata=metadata)
 
 
 def main() -> None:

@@ -31,10 +31,11 @@ class SceneBank:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """images (B, V, V, 3) uint8; kept (B, K) int64, sorted patch numbers; shares (B, F) float64 in [0, 1]."""
+    """images (B, V, V, 3) uint8; patches (B, K) int64, the sorted numbers of those shown; shares (B, F) float64 in [0, 1] of
+    the shown pixels, by fact."""
 
     images: NDArray[np.uint8]
-    kept: NDArray[np.int64]
+    patches: NDArray[np.int64]
     shares: NDArray[np.float64]
 
 
@@ -54,24 +55,25 @@ def draw_views(
     bank: SceneBank, rng: np.random.Generator, count: int, size: int, patch: int, keep: float, zoom: tuple[float, float]
 ) -> Views:
     """`count` views of size × size pixels; crop sides are `zoom` shares of a scene; `keep` is the share of patches."""
-    full, cells = bank.images.shape[1], size // patch
-    kept_count = max(1, round(keep * cells * cells))
+    scene_size, cells = bank.images.shape[1], size // patch
+    patches_shown = max(1, round(keep * cells * cells))
     images = np.empty((count, size, size, 3), dtype=np.uint8)
-    kept = np.empty((count, kept_count), dtype=np.int64)
+    patches = np.empty((count, patches_shown), dtype=np.int64)
     shares = np.empty((count, bank.facts.shape[2]))
     for row, scene in enumerate(rng.integers(len(bank.images), size=count)):
-        side = rng.uniform(*zoom) * full
-        left, top = rng.uniform(0.0, full - side, size=2)
+        side = rng.uniform(*zoom) * scene_size
+        left, top = rng.uniform(0.0, scene_size - side, size=2)
         box = (left, top, left + side, top + side)
-        view = Image.fromarray(bank.images[scene]).resize((size, size), Image.Resampling.BILINEAR, box=box)
-        pieces = Image.fromarray(bank.piece_maps[scene]).resize((size, size), Image.Resampling.NEAREST, box=box)
-        pixels, labels = np.asarray(view), np.asarray(pieces)
+        picture = Image.fromarray(bank.images[scene]).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        piece_map = Image.fromarray(bank.piece_maps[scene]).resize((size, size), Image.Resampling.NEAREST, box=box)
+        pixels, pieces = np.asarray(picture), np.asarray(piece_map)
         if rng.random() < 0.5:
-            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+            pixels, pieces = pixels[:, ::-1], pieces[:, ::-1]
         gain, shift = rng.uniform(0.85, 1.15), rng.uniform(-15.0, 15.0)
         images[row] = np.clip(pixels * gain + shift, 0, 255)
-        kept[row] = np.sort(rng.permutation(cells * cells)[:kept_count])
-        patches = labels.reshape(cells, patch, cells, patch).transpose(0, 2, 1, 3).reshape(cells * cells, -1)
-        counts = np.bincount(patches[kept[row]].ravel(), minlength=_MAX_PIECES)
+        patches[row] = np.sort(rng.permutation(cells * cells)[:patches_shown])
+        # (V, V) → (patches, pixels of a patch), so that the facts are counted on the shown patches alone
+        by_patch = pieces.reshape(cells, patch, cells, patch).transpose(0, 2, 1, 3).reshape(cells * cells, -1)
+        counts = np.bincount(by_patch[patches[row]].ravel(), minlength=_MAX_PIECES)
         shares[row] = (counts / counts.sum()) @ bank.facts[scene]
-    return Views(images, kept, shares)
+    return Views(images, patches, shares)

@@ -1,8 +1,8 @@
 """Scenes written as a data set in VOC layout, which the pipeline then reads like any other.
 
 JPEGImages/<id>.jpg · SegmentationClass/<id>.png (palette PNG, VOC's colours) · Annotations/<id>.xml (class names and
-boxes) · ImageSets/Segmentation/<split>.txt. Every file is written to a temporary name and renamed; the split lists
-are written last, so a list never names a picture that is not there.
+boxes) · ImageSets/Segmentation/<split>.txt. Every file is written to a temporary name and renamed. The split lists
+are written last, so that a list never names a picture that is not there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from excel_core.datasets.palette import save_labels_png
+from excel_core.files import written_then_renamed
 from excel_core.world.scenes import CLASSES, Scene, render_scene
 
 __all__ = ["scene_id", "write_world"]
@@ -30,7 +31,8 @@ def write_world(root: Path, splits: Mapping[str, Sequence[int]], size: int) -> N
     lists = root / "ImageSets" / "Segmentation"
     for folder in (*folders.values(), lists):
         folder.mkdir(parents=True, exist_ok=True)
-    for seed in sorted({seed for seeds in splits.values() for seed in seeds}):
+    all_seeds = {seed for seeds in splits.values() for seed in seeds}
+    for seed in sorted(all_seeds):
         name, scene = scene_id(seed), render_scene(seed, size)
         _write_jpeg(folders["JPEGImages"] / f"{name}.jpg", scene.image)
         save_labels_png(folders["SegmentationClass"] / f"{name}.png", scene.mask)
@@ -40,7 +42,7 @@ def write_world(root: Path, splits: Mapping[str, Sequence[int]], size: int) -> N
 
 
 def _annotation(name: str, scene: Scene) -> str:
-    """VOC's XML: one object a class, boxed by all its pixels (1-based, inclusive, as VOC's are)."""
+    """VOC's XML: one object per class, boxed by all its pixels (1-based, inclusive, as VOC's are)."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = f"{name}.jpg"
     size = ElementTree.SubElement(root, "size")
@@ -50,9 +52,9 @@ def _annotation(name: str, scene: Scene) -> str:
     ElementTree.SubElement(root, "segmented").text = "1"
     for label in scene.labels:
         rows, columns = np.nonzero(scene.mask == CLASSES.index(label) + 1)
-        thing = ElementTree.SubElement(root, "object")
-        ElementTree.SubElement(thing, "name").text = label
-        box = ElementTree.SubElement(thing, "bndbox")
+        item = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(item, "name").text = label
+        box = ElementTree.SubElement(item, "bndbox")
         edges = {"xmin": columns.min(), "ymin": rows.min(), "xmax": columns.max(), "ymax": rows.max()}
         for key, edge in edges.items():
             ElementTree.SubElement(box, key).text = str(int(edge) + 1)
@@ -61,12 +63,11 @@ def _annotation(name: str, scene: Scene) -> str:
 
 
 def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    Image.fromarray(image).save(temporary, format="JPEG", quality=95, subsampling=0)  # 4:4:4: edges keep their colour
-    temporary.replace(path)
+    with written_then_renamed(path) as temporary:
+        # 4:4:4, so that edges keep their colour
+        Image.fromarray(image).save(temporary, format="JPEG", quality=95, subsampling=0)
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with written_then_renamed(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -123,8 +123,8 @@ def test_views_count_only_the_patches_that_are_shown(captions: Captions) -> None
     bank = fill_bank(range(3), 64, captions)
     whole = draw_views(bank, np.random.default_rng(0), 4, 64, 8, 1.0, (1.0, 1.0))
     part = draw_views(bank, np.random.default_rng(0), 4, 64, 8, 0.25, (0.4, 1.0))
-    assert whole.kept.shape == (4, 64) and part.kept.shape == (4, 16)
-    assert all((np.diff(row) > 0).all() and row.min() >= 0 and row.max() < 64 for row in part.kept)
+    assert whole.patches.shape == (4, 64) and part.patches.shape == (4, 16)
+    assert all((np.diff(row) > 0).all() and row.min() >= 0 and row.max() < 64 for row in part.patches)
     truths = {captions.scene_truth(render_scene(seed, 64)).tobytes() for seed in range(3)}
     assert all(row.tobytes() in truths for row in captions.truth(whole.shares))
     grounds = [i for i, fact in enumerate(captions.facts) if fact.startswith("ground/")]
