@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -55,6 +56,30 @@ def test_named_files_exist(page):
     for path in re.findall(r"`((?:excel_core|tasks|flows|artifacts|prompts|tests|bench)/[\w/.-]*)`", TEXTS[page]):
         if "mine" not in path:  # what a contributor would add
             assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_named_functions_are_in_their_files():
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| `(\w+)` \|", TEXTS["docs/architecture.md"], re.MULTILINE)
+    assert len(rows) > 10
+    for path, name in rows:
+        assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), f"{path}: {name}"
+
+
+def test_stages_are_told_and_drawn_as_the_pipeline_has_them():
+    from tasks.engine.stage import RunEnvironment
+    from tasks.pipeline import STAGES
+
+    rows = re.findall(r"^\| ([a-z_, ]+) \| .+ \|$", TEXTS["docs/store.md"], re.MULTILINE)
+    told = {name for row in rows for name in row.split(", ")} - {"stage"}
+    assert told == set(STAGES)
+    diagrams = runpy.run_path(str(ROOT / "docs/diagrams.py"))
+    environment = RunEnvironment(store=Path("store"))
+    reads = {name: set(STAGES[name].dependencies(preset("demo"), environment)) for name in diagrams["STAGES"]}
+    drawn = {(start, end) for end in reads for start in reads[end] if (start, end) in diagrams["EDGES"]}
+    assert drawn == set(diagrams["EDGES"])
+    everywhere = {"world", "dataset", "knowledge", "ablation"}  # in words, or for some runs alone
+    left_out = {(start, end) for end in reads if end != "report" for start in reads[end] - everywhere} - drawn
+    assert not left_out
 
 
 def _commands(text):
