@@ -65,7 +65,7 @@ def _request_flow(
 def _parameter(name: str, field: FieldInfo) -> Parameter:
     """A field as a parameter. Left out of its annotation: the command-line option, which Prefect does not know."""
     bounds = tuple(item for item in field.metadata if not isinstance(item, ParameterInfo))
-    annotation: Any = Annotated[(field.annotation, *bounds)] if bounds else field.annotation  # type: ignore[valid-type]
+    annotation: Any = Annotated[(field.annotation, *bounds)] if bounds else field.annotation
     if name == "edits":
         annotation = Edits | None
     return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=annotation)
@@ -79,7 +79,7 @@ def _edits_of(spec: type[BaseModel], leave_out: tuple[str, ...] = ()) -> type[Ba
     return create_model(name, __config__=config, __doc__=spec.__doc__, **fields)  # type: ignore[call-overload, no-any-return]
 
 
-def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
     annotation: Any = field.annotation
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         return _edits_of(annotation) | None, Field(None, description=annotation.__doc__)

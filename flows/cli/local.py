@@ -27,24 +27,28 @@ def up(
 ) -> None:
     """Start Prefect for a store: server, work pool, GPU limit, deployments and a worker. Again: repair what is missing."""
     from flows.local.state import store_folder
-    from flows.local.up import Wanted, bring_up, setup_commands
+    from flows.local.up import UpRequest, bring_up, setup_commands
 
     folder = store_folder(store)
-    now = bring_up(Wanted(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
+    installation = bring_up(UpRequest(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
     logs = folder / "prefect" / "logs"
     print(f"logs: {logs}")
     print("\nThe same by hand, in the repository's folder:")
-    for name, value in (("EXCEL_STORE", folder), ("PREFECT_HOME", folder / "prefect"), ("PREFECT_API_URL", f"{now.ui}/api")):
+    for name, value in (
+        ("EXCEL_STORE", folder),
+        ("PREFECT_HOME", folder / "prefect"),
+        ("PREFECT_API_URL", f"{installation.ui}/api"),
+    ):
         print(f"  export {name}={shlex.quote(str(value))}")
-    if now.database != "SQLite":
+    if installation.database != "SQLite":
         print("  export PREFECT_API_DATABASE_CONNECTION_URL=...  # the server alone needs it")
     print("  export PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30")
-    print(f"  prefect server start --port {now.port} &")
+    print(f"  prefect server start --port {installation.port} &")
     for command in setup_commands(gpus):
         print(f"  prefect {shlex.join(command)}")
     print("  prefect worker start --pool excel &")
-    print(f"\nPrefect UI: {now.ui}")
-    print(f"a run:      PREFECT_API_URL={now.ui}/api prefect deployment run excel/demo --watch")
+    print(f"\nPrefect UI: {installation.ui}")
+    print(f"a run:      PREFECT_API_URL={installation.ui}/api prefect deployment run excel/demo --watch")
     print(f"the end:    excel down --store {shlex.quote(str(folder))}")
 
 

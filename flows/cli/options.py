@@ -50,7 +50,7 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
     """A field as typer takes it: its plain type, its option, and its default unless it is a positional argument."""
     option = next(item for item in field.metadata if isinstance(item, ParameterInfo))
     default = Parameter.empty if isinstance(option, ArgumentInfo) else field.default or None
-    annotation = Annotated[_plain(field.annotation), option]
+    annotation: Any = Annotated[(_plain(field.annotation), option)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -1,12 +1,9 @@
 """Processes that outlive the command that started them, and how to end exactly those.
 
-A pid alone may have been given to another program meanwhile, so a process is named by its pid and its start time. What
-they start in turn (flow runs, also those whose worker is dead) is found by a mark in the environment, which children
-inherit. Linux only: both are read from /proc.
+What they start in turn, flow runs also when their worker is dead, has a mark in its environment, which children inherit.
 """
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterable
@@ -14,75 +11,67 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from tasks.engine.processes import start_ticks
+
 __all__ = ["MARK", "Process", "end", "is_running", "marked", "start_detached"]
 
 MARK = "EXCEL_UP"
-PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process for ever: its pid, and its start in clock ticks since boot."""
+    """One process for ever: its pid, and its start as `start_ticks` gives it."""
 
     pid: int
     start: int
 
 
 def start_detached(command: list[str], env: dict[str, str], cwd: Path, log: Path) -> Process:
-    """Start `command` in a session of its own, so that no terminal ends it; output is appended to `log`."""
-    with log.open("ab") as out:
+    """Start `command` in a session of its own, so that no terminal ends it. Its output is appended to `log`."""
+    with log.open("ab") as output:
         started = subprocess.Popen(
-            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     started.returncode = 0  # nobody waits for it here; without this, Popen warns when it is forgotten
-    return Process(started.pid, _start(started.pid) or 0)
+    return Process(started.pid, start_ticks(started.pid) or 0)
 
 
 def is_running(process: Process) -> bool:
-    """Whether that very process lives; a dead one that nobody has waited for (a zombie) does not."""
-    return _start(process.pid) == process.start
+    """Whether that very process lives. A zombie does not."""
+    return start_ticks(process.pid) == process.start
 
 
 def end(processes: Iterable[Process], seconds: float) -> None:
-    """Ask all of them to end (SIGTERM); kill what is left after `seconds`."""
-    waiting = [process for process in processes if is_running(process)]
-    for process in waiting:
-        _send(process, signal.SIGTERM)
-    until = time.monotonic() + seconds
-    while waiting and time.monotonic() < until:
-        time.sleep(0.1)
-        waiting = [process for process in waiting if is_running(process)]
-    for process in waiting:
-        _send(process, signal.SIGKILL)
-    while any(is_running(process) for process in waiting):
-        time.sleep(0.05)
+    """Ask all of them to end (SIGTERM); after `seconds`, kill those that have not."""
+    running = [process for process in processes if is_running(process)]
+    for process in running:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(process.pid).terminate()
+    # psutil.wait_procs would wait for ever for a zombie of a parent that never waits for it.
+    running = _still_running(running, seconds)
+    for process in running:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(process.pid).kill()
+    _still_running(running, float("inf"))
 
 
 def marked(mark: str) -> dict[Process, dict[str, str]]:
     """Every other process of this user whose environment carries `mark` → that environment."""
-    found = {}
-    for folder in PROC.glob("[0-9]*"):
-        start = _start(int(folder.name))
-        try:
-            lines = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # another user's, or gone by now
-            continue
-        environment = dict(line.partition("=")[::2] for line in lines)
-        if environment.get(MARK) == mark and start is not None and int(folder.name) != os.getpid():
-            found[Process(int(folder.name), start)] = environment
-    return found
+    environments = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or gone by now
+            environment = process.environ()
+            start = start_ticks(process.pid)
+            if environment.get(MARK) == mark and start is not None and process.pid != os.getpid():
+                environments[Process(process.pid, start)] = environment
+    return environments
 
 
-def _start(pid: int) -> int | None:
-    """Start time of a living process: field 22 of /proc/PID/stat, counted after the name, which may hold spaces."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _send(process: Process, sign: signal.Signals) -> None:
-    if is_running(process):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, sign)
+def _still_running(processes: list[Process], seconds: float) -> list[Process]:
+    """Wait up to `seconds` for all of them to end → those that have not."""
+    deadline = time.monotonic() + seconds
+    while (running := [process for process in processes if is_running(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return running

@@ -1,6 +1,5 @@
-"""What `excel up` runs in a store: STORE/prefect/up.json, and the server it names, asked through Prefect's REST API."""
+"""What `excel up` runs in a store: STORE/prefect/up.json, and the server that it names, asked through Prefect's REST API."""
 
-import fcntl
 import json
 import os
 import time
@@ -12,18 +11,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from excel_core.errors import ServerError
 from flows.local.processes import Process, is_running
 
-__all__ = ["Installation", "alone", "api_url", "call", "read_state", "store_folder", "write_state"]
+__all__ = ["Installation", "alone", "api_url", "call_api", "read_state", "store_folder", "write_state"]
 
 FILE = "up.json"
+MAX_TRIES = 60  # while the server's database is locked
 
 
 @dataclass(frozen=True)
 class Installation:
-    """What runs, as up.json holds it. `database` is shown, never used: its password is left out. `mark` is in the
-    environment of all its processes; `deployed` is a digest of what the deployments were made from."""
+    """What runs, as up.json holds it.
+
+    `database` is shown, never used: its password is left out. `mark` is in the environment of all its processes.
+    `deployed` is a digest of the files that the deployments were made from.
+    """
 
     mark: str
     port: int
@@ -38,36 +43,43 @@ class Installation:
 
 
 def store_folder(store: str | Path | None) -> Path:
-    """The store that is meant, absolute: `store`, else $EXCEL_STORE, else runs/."""
+    """The store, absolute: `store`, else $EXCEL_STORE, else runs/."""
     return Path(store or os.environ.get("EXCEL_STORE") or "runs").resolve()
 
 
 def read_state(store: Path) -> Installation | None:
-    """What up.json says, without the processes that are gone."""
+    """What up.json says, without the processes that are gone. None where it is missing or damaged."""
     try:
         record = json.loads((store / "prefect" / FILE).read_text())
-        found = {name: Process(**record[name]) if record[name] else None for name in ("server", "worker")}
-        alive = {name: process if process and is_running(process) else None for name, process in found.items()}
-        return Installation(record["mark"], record["port"], record["database"], **alive, deployed=record["deployed"])
+        processes = {name: Process(**record[name]) if record[name] else None for name in ("server", "worker")}
+        running = {name: process if process and is_running(process) else None for name, process in processes.items()}
+        return Installation(record["mark"], record["port"], record["database"], **running, deployed=record["deployed"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def write_state(home: Path, installation: Installation) -> None:
+    """Write up.json in `home`, STORE/prefect."""
+    from excel_core.files import write_json  # imports torch, which would slow down every `excel --help`
+
+    write_json(home / FILE, {"format": "excel-up/1", **asdict(installation)})
+
+
 def api_url(store: Path) -> str | None:
-    """The API of the server that `excel up` runs for this store, if it does."""
-    now = read_state(store)
-    return f"{now.ui}/api" if now and now.server else None
+    """The API of the server that `excel up` runs for this store; None where it runs none."""
+    installation = read_state(store)
+    return f"{installation.ui}/api" if installation and installation.server else None
 
 
-def call(now: Installation, path: str, body: Any = None) -> Any:
-    """Prefect's REST API; None where it does not answer or knows no such thing."""
+def call_api(installation: Installation, path: str, body: Any = None) -> Any:
+    """Ask Prefect's REST API: GET, or POST where there is a body. None where it does not answer or knows no such thing."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{now.ui}/api/{path}", data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{installation.ui}/api/{path}", data, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
-    for _ in range(60):
+    for _ in range(MAX_TRIES):
         try:
-            with opener.open(request, timeout=30) as answer:
-                return json.load(answer)
+            with opener.open(request, timeout=30) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code != 503:  # SQLite was locked by another request: Prefect's own client tries again too
                 return None
@@ -79,16 +91,10 @@ def call(now: Installation, path: str, body: Any = None) -> Any:
 
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """One `excel up` or `excel down` at a time."""
-    with (home / "up.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(f"another `excel up` or `excel down` is at work in {home}; wait for it") from None
+    """One `excel up` or `excel down` at a time; ServerError while another is at work."""
+    try:
+        lock = FileLock(home / "up.lock").acquire(timeout=0)
+    except Timeout:
+        raise ServerError(f"another `excel up` or `excel down` is at work in {home}; wait for it") from None
+    with lock:
         yield
-
-
-def write_state(home: Path, now: Installation) -> None:
-    new = home / f"{FILE}.new"
-    new.write_text(json.dumps({"format": "excel-up/1", **asdict(now)}, indent=1) + "\n")
-    os.replace(new, home / FILE)

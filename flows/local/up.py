@@ -1,6 +1,6 @@
 """A local Prefect installation in a store: server, pool, GPU limit, deployments, zombie watch and worker.
 
-`bring_up` and `take_down` are what `excel up` and `excel down` do (flows/local_cli.py prints it). Server and worker are
+`bring_up` and `take_down` are what `excel up` and `excel down` do (flows/cli/local.py prints it). Server and worker are
 detached; STORE/prefect/up.json names them. A database's password goes to the server's environment and nowhere else.
 """
 
@@ -15,25 +15,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from excel_core.errors import ServerError, SettingError
 from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
-from flows.local.state import Installation, alone, call, read_state, write_state
+from flows.local.state import Installation, alone, call_api, read_state, write_state
 
-__all__ = ["Wanted", "bring_up", "setup_commands", "take_down"]
+__all__ = ["UpRequest", "bring_up", "setup_commands", "take_down"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 POOL = "excel"
-WATCH = "excel-zombies"
+ZOMBIE_WATCH = "excel-zombies"
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # which Prefect puts into the environment of a run's process
-Say = Callable[[str], None]
+MAX_START_SECONDS = 180
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What `excel up` was asked for; None: as it runs, else the default."""
+class UpRequest:
+    """What `excel up` is asked for. None: as it runs already, else the default."""
 
     store: Path
     port: int | None = None
@@ -41,161 +43,55 @@ class Wanted:
     gpus: int | None = None
     worker: bool = True
 
+    @property
+    def home(self) -> Path:
+        return self.store / "prefect"
 
-def bring_up(wanted: Wanted, say: Say) -> Installation:
+
+def bring_up(request: UpRequest, notify: Notify) -> Installation:
     """Start what does not run and repair what is missing; a second call changes nothing."""
     if not (ROOT / "prefect.yaml").is_file():
         raise SettingError(f"{ROOT} holds no prefect.yaml: install from the repository, pip install --editable .")
-    if not Path("/proc/self/stat").is_file():
-        raise SettingError("`excel up` needs Linux, where /proc tells processes apart; see docs/prefect.md for the commands")
-    home = wanted.store / "prefect"
-    _check(wanted, read_state(wanted.store))  # refuses before even a folder is made
-    (home / "logs").mkdir(parents=True, exist_ok=True)
-    with alone(home):
-        now = _check(wanted, read_state(wanted.store))
-        write_state(home, now)
-        if now.server is None:
-            now = _start_server(wanted, now, say)
+    _check(request, read_state(request.store))  # refuses before even a folder is made
+    (request.home / "logs").mkdir(parents=True, exist_ok=True)
+    with alone(request.home):
+        installation = _check(request, read_state(request.store))
+        write_state(request.home, installation)
+        if installation.server is None:
+            installation = _start_server(request, installation, notify)
         else:
-            say(f"server: runs already on {now.ui} (pid {now.server.pid}, {now.database})")
-        now = _prepare(wanted, now, say)
-        if now.worker is not None:
-            say(f"worker: runs already (pid {now.worker.pid})")
-        elif wanted.worker:
-            now = _start_worker(wanted, now, say)
-    return now
+            server = f"pid {installation.server.pid}, {installation.database}"
+            notify(f"server: runs already on {installation.ui} ({server})")
+        installation = _set_up(request, installation, notify)
+        if installation.worker is not None:
+            notify(f"worker: runs already (pid {installation.worker.pid})")
+        elif request.worker:
+            installation = _start_worker(request, installation, notify)
+    return installation
 
 
-def take_down(store: Path, say: Say, seconds: float = 30) -> None:
+def take_down(store: Path, notify: Notify, seconds: float = 30) -> None:
     """End the worker, then its runs, then the server, and forget them; what is gone already is no error."""
     home = store / "prefect"
     if not (home / "up.json").is_file():
-        say(f"nothing of `excel up` runs in {store}")
+        notify(f"nothing of `excel up` runs in {store}")
         return
     with alone(home):
-        now = read_state(store)
-        if now is None:
+        installation = read_state(store)
+        if installation is None:
             raise ServerError(f"{home / 'up.json'} cannot be read: end Prefect's server and worker by hand, then delete it")
-        runs = _runs(now)
-        end([now.worker] if now.worker else [], seconds)
-        runs |= _runs(now)
-        end(marked(f"{now.mark}/worker"), seconds)  # flow runs, even where their worker died before them
-        for run in sorted(runs):
-            _crash(now, run, say)
-        say(f"worker: ended (pid {now.worker.pid})" if now.worker else "worker: none")
-        end([now.server] if now.server else [], seconds)
-        end(marked(f"{now.mark}/server"), seconds)
-        say(f"server: ended (pid {now.server.pid})" if now.server else "server: was gone already")
+        server, worker = installation.server, installation.worker
+        flow_runs = _running_flow_runs(installation)
+        end([worker] if worker else [], seconds)
+        flow_runs |= _running_flow_runs(installation)  # the worker may have started one meanwhile
+        end(marked(f"{installation.mark}/worker"), seconds)  # flow runs, even where their worker died before them
+        for flow_run in sorted(flow_runs):
+            _report_ended(installation, flow_run, notify)
+        notify(f"worker: ended (pid {worker.pid})" if worker else "worker: none")
+        end([server] if server else [], seconds)
+        end(marked(f"{installation.mark}/server"), seconds)
+        notify(f"server: ended (pid {server.pid})" if server else "server: was gone already")
         (home / "up.json").unlink()
-
-
-def _runs(now: Installation) -> set[str]:
-    """Ids of the flow runs that the worker's processes are running."""
-    return {env[RUN_ID] for env in marked(f"{now.mark}/worker").values() if RUN_ID in env}
-
-
-def _crash(now: Installation, run: str, say: Say) -> None:
-    """Tell the server that a run was ended: without its worker nobody else does, and it would stay Running for ever."""
-    found = call(now, f"flow_runs/{run}")
-    if not found or found["state_type"] in ("COMPLETED", "FAILED", "CANCELLED"):
-        return
-    if found["state_type"] != "CRASHED":  # it may have said so itself as it ended
-        state = {"type": "CRASHED", "name": "Crashed", "message": "ended by `excel down`; run it again to go on"}
-        call(now, f"flow_runs/{run}/set_state", {"state": state, "force": True})
-    say(f"run {found['name']}: ended; finished stages are kept, run it again to go on")
-
-
-def _check(wanted: Wanted, now: Installation | None) -> Installation:
-    """The installation to bring up, with what lives already; refuses before anything starts."""
-    shown = _shown(wanted.database)
-    if now is not None and (now.server or now.worker) and wanted.port not in (None, now.port):
-        raise SettingError(f"--port {wanted.port}: this store's server or worker uses port {now.port}; first `excel down`")
-    if now is not None and now.server is not None:
-        if wanted.database is not None and shown != now.database:
-            raise SettingError(f"--database: this store's server runs with {now.database}; first `excel down`")
-        return now
-    if now is not None and wanted.database is None and now.database != shown:
-        raise SettingError(f"the server ran with {now.database}: give --database or EXCEL_DATABASE_URL again, or `excel down`")
-    port = wanted.port or (now.port if now else 4200)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: not held by closed connections
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingError(f"--port {port}: {error.strerror}; nothing was started, choose another --port") from None
-    return Installation(now.mark if now else secrets.token_hex(8), port, shown, None, now.worker if now else None)
-
-
-def _shown(database: str | None) -> str:
-    """The database without its password; a form that Prefect has no driver for is refused, unshown."""
-    if database is None:
-        return "SQLite"
-    if not re.match(r"postgresql\+asyncpg://.|sqlite\+aiosqlite:///.", database):
-        raise SettingError("--database: expected postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME")
-    return re.sub(r"//.*@", lambda found: found[0].partition(":")[0].rstrip("@") + "@", database).partition("?")[0]
-
-
-def _environment(wanted: Wanted, now: Installation, role: str) -> dict[str, str]:
-    """A user's environment without their Prefect's connection, and with ours; the database for the server alone."""
-    dropped = ("PREFECT_API_", "PREFECT_SERVER_DATABASE", "PREFECT_PROFILE", "EXCEL_DATABASE_URL")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    env |= {
-        MARK: f"{now.mark}/{role}",
-        "EXCEL_STORE": str(wanted.store),
-        "PREFECT_HOME": str(wanted.store / "prefect"),
-        "PREFECT_API_URL": f"{now.ui}/api",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PWD": str(ROOT),  # what prefect.yaml's pull step names
-    }
-    if role == "server" and wanted.database is not None:
-        env["PREFECT_API_DATABASE_CONNECTION_URL"] = wanted.database
-    return env
-
-
-def _start_server(wanted: Wanted, now: Installation, say: Say) -> Installation:
-    command = ["server", "start", "--host", "127.0.0.1", "--port", str(now.port)]
-    log = wanted.store / "prefect" / "logs" / "server.log"
-    now = replace(now, server=start_detached(_prefect(*command), _environment(wanted, now, "server"), ROOT, log))
-    write_state(wanted.store / "prefect", now)
-    _wait("server", now.server, log, lambda: call(now, "health") is True)
-    say(f"server: started on {now.ui} (pid {now.server.pid}, {now.database})")
-    return now
-
-
-def _start_worker(wanted: Wanted, now: Installation, say: Say) -> Installation:
-    log = wanted.store / "prefect" / "logs" / "worker.log"
-    known = _heartbeats(now)
-    command = _prefect("worker", "start", "--pool", POOL, "--name", POOL, "--install-policy", "never")
-    now = replace(now, worker=start_detached(command, _environment(wanted, now, "worker"), ROOT, log))
-    write_state(wanted.store / "prefect", now)
-    _wait("worker", now.worker, log, lambda: _heartbeats(now) != known)
-    say(f"worker: started (pid {now.worker.pid})")
-    return now
-
-
-def _prepare(wanted: Wanted, now: Installation, say: Say) -> Installation:
-    """Pool, GPU limit, zombie watch and deployments: what is missing or made from other files; a user's changes stay."""
-    digest = _sources_digest()
-    pool, limit, watch, deploy = setup_commands(wanted.gpus)
-    watches = [found for found in call(now, "automations/filter", {}) or [] if found["name"] == WATCH]
-    if watches:  # a second `create` would make a second one
-        watch = ["automation", "update", "--id", watches[0]["id"], *watch[2:]]
-    changed = digest != now.deployed
-    missing = {
-        "pool": [] if call(now, f"work_pools/{POOL}") else pool,
-        "gpu limit": [] if wanted.gpus is None and call(now, "concurrency_limits/tag/gpu") else limit,
-        "zombie watch": [] if watches and not changed else watch,
-        "deployments": [] if not changed and _deployed(now) >= _deployments() else deploy,
-    }
-    for name, command in missing.items():
-        if command:
-            _run(command, _environment(wanted, now, "setup"))
-        say(f"{name}: {'made' if command else 'is there already'}")
-    now = replace(now, deployed=digest)
-    write_state(wanted.store / "prefect", now)
-    return now
 
 
 def setup_commands(gpus: int | None) -> list[list[str]]:
@@ -208,43 +104,170 @@ def setup_commands(gpus: int | None) -> list[list[str]]:
     ]
 
 
-def _deployments() -> set[tuple[str, str]]:
+def _check(request: UpRequest, current: Installation | None) -> Installation:
+    """The installation to bring up, with what runs of it already. SettingError before anything starts."""
+    database = _without_password(request.database)
+    if current and (current.server or current.worker) and request.port not in (None, current.port):
+        raise SettingError(f"--port {request.port}: this store's server or worker uses port {current.port}; first `excel down`")
+    if current and current.server:
+        if request.database is not None and database != current.database:
+            raise SettingError(f"--database: this store's server runs with {current.database}; first `excel down`")
+        return current
+    if current and request.database is None and current.database != database:
+        raise SettingError(
+            f"the server ran with {current.database}: give --database or EXCEL_DATABASE_URL again, or `excel down`"
+        )
+    port = request.port or (current.port if current else 4200)
+    _check_port(port)
+    mark = current.mark if current else secrets.token_hex(8)
+    return Installation(mark, port, database, worker=current.worker if current else None)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: not held by closed connections
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SettingError(f"--port {port}: {error.strerror}; nothing was started, choose another --port") from None
+
+
+def _without_password(database: str | None) -> str:
+    """The database as it may be shown. SettingError, which does not show it, for a form that Prefect has no driver for."""
+    if database is None:
+        return "SQLite"
+    if not re.match(r"postgresql\+asyncpg://.|sqlite\+aiosqlite:///.", database):
+        raise SettingError("--database: expected postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME")
+    return re.sub(r"//.*@", lambda login: login[0].partition(":")[0].rstrip("@") + "@", database).partition("?")[0]
+
+
+def _environment(request: UpRequest, installation: Installation, role: str) -> dict[str, str]:
+    """A user's environment without their Prefect's connection, and with ours; the database for the server alone."""
+    dropped = ("PREFECT_API_", "PREFECT_SERVER_DATABASE", "PREFECT_PROFILE", "EXCEL_DATABASE_URL")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    env |= {
+        MARK: f"{installation.mark}/{role}",
+        "EXCEL_STORE": str(request.store),
+        "PREFECT_HOME": str(request.home),
+        "PREFECT_API_URL": f"{installation.ui}/api",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PWD": str(ROOT),  # what prefect.yaml's pull step names
+    }
+    if role == "server" and request.database is not None:
+        env["PREFECT_API_DATABASE_CONNECTION_URL"] = request.database
+    return env
+
+
+def _start_server(request: UpRequest, installation: Installation, notify: Notify) -> Installation:
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(installation.port)]
+    installation, process = _start(request, installation, "server", command, lambda: call_api(installation, "health") is True)
+    notify(f"server: started on {installation.ui} (pid {process.pid}, {installation.database})")
+    return installation
+
+
+def _start_worker(request: UpRequest, installation: Installation, notify: Notify) -> Installation:
+    earlier = _heartbeats(installation)
+    command = ["worker", "start", "--pool", POOL, "--name", POOL, "--install-policy", "never"]
+    installation, process = _start(request, installation, "worker", command, lambda: _heartbeats(installation) != earlier)
+    notify(f"worker: started (pid {process.pid})")
+    return installation
+
+
+def _start(
+    request: UpRequest,
+    installation: Installation,
+    role: Literal["server", "worker"],
+    command: list[str],
+    is_ready: Callable[[], bool],
+) -> tuple[Installation, Process]:
+    """Start Prefect's `command`, note its process at once, and wait until it is ready. ServerError where it does not get so."""
+    log = request.home / "logs" / f"{role}.log"
+    process = start_detached(_prefect(*command), _environment(request, installation, role), ROOT, log)
+    installation = replace(installation, server=process) if role == "server" else replace(installation, worker=process)
+    write_state(request.home, installation)
+    deadline = time.monotonic() + MAX_START_SECONDS
+    while not is_ready():
+        if not is_running(process):
+            raise ServerError(f"the {role} ended as it started; its log: {log}")
+        if time.monotonic() > deadline:
+            raise ServerError(f"the {role} is not ready after {MAX_START_SECONDS} s; its log: {log}; `excel down` ends it")
+        time.sleep(0.3)
+    return installation, process
+
+
+def _heartbeats(installation: Installation) -> list[str]:
+    workers = call_api(installation, f"work_pools/{POOL}/workers/filter", {}) or []
+    return [worker["last_heartbeat_time"] for worker in workers]
+
+
+def _set_up(request: UpRequest, installation: Installation, notify: Notify) -> Installation:
+    """Make pool, GPU limit, zombie watch and deployments where they are missing or come from other files. What the user
+    changed about the others stays."""
+    digest = _sources_digest()
+    changed = digest != installation.deployed
+    pool, limit, watch, deploy = setup_commands(request.gpus)
+    watches = [one for one in call_api(installation, "automations/filter", {}) or [] if one["name"] == ZOMBIE_WATCH]
+    if watches:  # a second `create` would make a second one
+        watch = ["automation", "update", "--id", watches[0]["id"], *watch[2:]]
+    has_pool = call_api(installation, f"work_pools/{POOL}")
+    has_limit = request.gpus is None and call_api(installation, "concurrency_limits/tag/gpu")
+    has_deployments = not changed and _declared_deployments() <= _existing_deployments(installation)
+    steps = {
+        "pool": (has_pool, pool),
+        "gpu limit": (has_limit, limit),
+        "zombie watch": (watches and not changed, watch),
+        "deployments": (has_deployments, deploy),
+    }
+    for name, (is_there, command) in steps.items():
+        if not is_there:
+            _run_prefect(command, _environment(request, installation, "setup"))
+        notify(f"{name}: {'is there already' if is_there else 'made'}")
+    installation = replace(installation, deployed=digest)
+    write_state(request.home, installation)
+    return installation
+
+
+def _declared_deployments() -> set[tuple[str, str]]:
     """(entrypoint, name) of every deployment in prefect.yaml."""
-    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    return {(found["entrypoint"], found["name"]) for found in wanted}
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
 
 
-def _deployed(now: Installation) -> set[tuple[str, str]]:
-    return {(found["entrypoint"], found["name"]) for found in call(now, "deployments/filter", {}) or []}
+def _existing_deployments(installation: Installation) -> set[tuple[str, str]]:
+    deployments = call_api(installation, "deployments/filter", {}) or []
+    return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
 
 
 def _sources_digest() -> str:
     """Of the files that deployments and their forms are made from."""
-    rooms = (ROOT / "excel_core" / "config", ROOT / "flows")
-    files = [ROOT / "prefect.yaml", *(file for room in rooms for file in sorted(room.glob("[!.]*.*")))]
+    folders = (ROOT / "excel_core" / "config", ROOT / "flows")
+    files = [ROOT / "prefect.yaml", *(file for folder in folders for file in sorted(folder.glob("[!.]*.*")))]
     return hashlib.sha256(str(ROOT).encode() + b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _run(command: list[str], env: dict[str, str]) -> None:
-    ran = subprocess.run(_prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if ran.returncode:
-        raise ServerError(f"`prefect {' '.join(command)}` failed: {(ran.stderr or ran.stdout).strip()[-2000:]}")
+def _run_prefect(command: list[str], env: dict[str, str]) -> None:
+    ended = subprocess.run(_prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if ended.returncode:
+        raise ServerError(f"`prefect {' '.join(command)}` failed: {(ended.stderr or ended.stdout).strip()[-2000:]}")
 
 
 def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", *arguments]
 
 
-def _heartbeats(now: Installation) -> list[str]:
-    workers = call(now, f"work_pools/{POOL}/workers/filter", {}) or []
-    return [worker["last_heartbeat_time"] for worker in workers]
+def _running_flow_runs(installation: Installation) -> set[str]:
+    """Ids of the flow runs that the worker's processes are running."""
+    return {env[RUN_ID] for env in marked(f"{installation.mark}/worker").values() if RUN_ID in env}
 
 
-def _wait(name: str, process: Process | None, log: Path, ready: Callable[[], bool], seconds: float = 180) -> None:
-    until = time.monotonic() + seconds
-    while not ready():
-        if process is None or not is_running(process):
-            raise ServerError(f"the {name} ended as it started; its log: {log}")
-        if time.monotonic() > until:
-            raise ServerError(f"the {name} is not ready after {seconds:.0f} s; its log: {log}; `excel down` ends it")
-        time.sleep(0.3)
+def _report_ended(installation: Installation, flow_run: str, notify: Notify) -> None:
+    """Tell the server that a run was ended: without its worker nobody else does, and it would stay Running for ever."""
+    known = call_api(installation, f"flow_runs/{flow_run}")
+    if not known or known["state_type"] in ("COMPLETED", "FAILED", "CANCELLED"):
+        return
+    if known["state_type"] != "CRASHED":  # it may have said so itself as it ended
+        state = {"type": "CRASHED", "name": "Crashed", "message": "ended by `excel down`; run it again to go on"}
+        call_api(installation, f"flow_runs/{flow_run}/set_state", {"state": state, "force": True})
+    notify(f"run {known['name']}: ended; finished stages are kept, run it again to go on")

@@ -15,10 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from excel_core.config import RunSpec
-from excel_core.config.earlier import run_as_then
+from excel_core.config.base import upgrade_run_fields
 from excel_core.errors import SettingError, StoreError
 from excel_core.files import read_json, write_json
 from tasks.engine.outputs import StageOutput
+from tasks.engine.processes import start_ticks
 from tasks.engine.stage import RunEnvironment
 
 __all__ = ["RunRecord", "StageCost", "find_record", "read_records", "start_record"]
@@ -27,7 +28,7 @@ State = Literal["running", "complete", "failed", "stopped", "crashed"]
 
 
 class Process(BaseModel):
-    """Which process runs it; `started` (clock ticks since boot) tells it from a later one with the same number."""
+    """The process that runs it. `started`, as `start_ticks` gives it, tells it from a later one with the same pid."""
 
     host: str
     pid: int
@@ -36,11 +37,11 @@ class Process(BaseModel):
     @classmethod
     def current(cls) -> "Process":
         """This process."""
-        return cls(host=socket.gethostname(), pid=os.getpid(), started=_started(os.getpid()) or 0)
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=start_ticks(os.getpid()) or 0)
 
     def alive(self) -> bool:
-        """Whether it still runs; one on another host is taken to."""
-        return self.host != socket.gethostname() or _started(self.pid) == self.started
+        """Whether it still runs. A process on another host is taken to."""
+        return self.host != socket.gethostname() or start_ticks(self.pid) == self.started
 
 
 class StageCost(BaseModel):
@@ -87,7 +88,7 @@ class RunRecord(BaseModel):
     def run(self) -> RunSpec:
         """What was asked, as the version of excel that ran it meant it; StoreError where this one cannot tell."""
         try:
-            return RunSpec.model_validate(run_as_then(self.spec, self.device))
+            return RunSpec.model_validate(upgrade_run_fields(self.spec, self.device))
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
@@ -176,12 +177,3 @@ def find_record(store: Path, name: str) -> RunRecord:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")  # two runs may begin within a millisecond
-
-
-def _started(pid: int) -> int | None:
-    """When a process of this machine started, None where there is none (or it is a zombie that nobody waited for)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

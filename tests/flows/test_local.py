@@ -15,8 +15,8 @@ from excel_core.errors import ServerError, SettingError
 from flows.cli import app
 from flows.local import up as local
 from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
-from flows.local.state import Installation, alone, api_url, call, read_state, write_state
-from flows.local.up import Wanted, bring_up, take_down
+from flows.local.state import Installation, alone, api_url, call_api, read_state, write_state
+from flows.local.up import UpRequest, bring_up, take_down
 
 PASSWORD = "s3/cr@t:?"
 DATABASE = f"postgresql+asyncpg://excel:{PASSWORD}@127.0.0.1:5432/prefect?ssl=require"
@@ -46,9 +46,9 @@ def test_a_recycled_pid_is_left_alone(sleeper, tmp_path):
     end([stranger], 0)
     assert is_running(sleeper)
     _home(tmp_path, Installation("other", 4200, "SQLite", server=stranger, worker=stranger))
-    said = []
-    take_down(tmp_path, said.append)
-    assert said == ["worker: none", "server: was gone already"] and is_running(sleeper)
+    messages = []
+    take_down(tmp_path, messages.append)
+    assert messages == ["worker: none", "server: was gone already"] and is_running(sleeper)
     assert not (tmp_path / "prefect" / "up.json").exists()
 
 
@@ -66,27 +66,27 @@ def test_a_port_in_use_is_refused_before_anything_is_made(tmp_path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(SettingError, match="in use; nothing was started, choose another --port"):
-            bring_up(Wanted(tmp_path / "s", port=other.getsockname()[1]), print)
+            bring_up(UpRequest(tmp_path / "s", port=other.getsockname()[1]), print)
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("changes", "message"),
     [
         ({"port": 4322}, "uses port 4321; first `excel down`"),
         ({"database": DATABASE}, "runs with SQLite; first `excel down`"),
     ],
 )
-def test_a_running_server_is_not_moved(wanted, message, sleeper, tmp_path):
+def test_a_running_server_is_not_moved(changes, message, sleeper, tmp_path):
     _home(tmp_path, Installation("m", 4321, "SQLite", server=sleeper))
     with pytest.raises(SettingError, match=message):
-        bring_up(Wanted(tmp_path, **wanted), print)
+        bring_up(UpRequest(tmp_path, **changes), print)
 
 
 def test_a_lost_database_is_asked_for_again(tmp_path):
     _home(tmp_path, Installation("m", 4321, "postgresql+asyncpg://excel@db/prefect"))
     with pytest.raises(SettingError, match="give --database or EXCEL_DATABASE_URL again"):
-        bring_up(Wanted(tmp_path), print)
+        bring_up(UpRequest(tmp_path), print)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_a_lost_database_is_asked_for_again(tmp_path):
     ],
 )
 def test_databases_are_shown_without_password(database, shown):
-    assert local._shown(database) == shown
+    assert local._without_password(database) == shown
 
 
 def test_a_wrong_database_is_refused_unshown(tmp_path):
     ran = CliRunner().invoke(app, ["up", "--store", str(tmp_path / "s")], env={"EXCEL_DATABASE_URL": f"mysql://u:{PASSWORD}@h"})
     assert isinstance(ran.exception, SettingError) and "postgresql+asyncpg://USER" in str(ran.exception)
-    assert PASSWORD not in ran.output + str(ran.exception) + repr(Wanted(tmp_path, database=DATABASE))
+    assert PASSWORD not in ran.output + str(ran.exception) + repr(UpRequest(tmp_path, database=DATABASE))
 
 
 def test_only_the_server_gets_the_password(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_only_the_server_gets_the_password(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_API_KEY", "another server's")
     now = Installation("m", 4321, "shown")
     for role in ("server", "worker", "setup"):
-        env = local._environment(Wanted(tmp_path, database=DATABASE), now, role)
+        env = local._environment(UpRequest(tmp_path, database=DATABASE), now, role)
         assert [name for name, value in env.items() if PASSWORD in value] == (
             ["PREFECT_API_DATABASE_CONNECTION_URL"] if role == "server" else []
         )
@@ -142,7 +142,7 @@ def test_a_server_that_ends_as_it_starts_names_its_log(tmp_path, monkeypatch):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with pytest.raises(ServerError, match="ended as it started; its log: .*server.log"):
-        bring_up(Wanted(tmp_path, port=port), print)
+        bring_up(UpRequest(tmp_path, port=port), print)
     assert (tmp_path / "prefect" / "logs" / "server.log").read_text() == "why\n"
 
 
@@ -161,9 +161,9 @@ def test_a_locked_database_is_asked_again():
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         now = Installation("m", server.server_port, "SQLite")
-        assert call(now, "x") == [1] and call(now, "x") is None and not answers
+        assert call_api(now, "x") == [1] and call_api(now, "x") is None and not answers
         server.shutdown()
-    assert call(now, "x") is None
+    assert call_api(now, "x") is None
 
 
 def test_the_command_line_is_light():
