@@ -1,7 +1,7 @@
-"""Pixel-adaptive refinement of one image on the CPU: how like its neighbours a pixel is, and one step of diffusion.
+"""Pixel-adaptive refinement of one image on the CPU (method 4): affinities of pixels to their neighbours, and a diffusion step.
 
-Pictures and maps are padded by `reach` on all four sides, so that a neighbour is always there. Rows are worked on one by
-one, neighbour by neighbour, along x: what one row needs stays in the cache, and the inner loops are vector code.
+Images and maps are padded by `reach` (R) pixels on all four sides, so that every neighbour exists. Rows are computed one by
+one, neighbour by neighbour, along x. So the values of a row stay in the cache, and the inner loops are vector code.
 """
 
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import compiled
-from excel_core.kernels.exponential import exponential
+from excel_core.kernels import compiled, exponential
 
 __all__ = ["affinities", "diffuse"]
 
@@ -21,12 +20,13 @@ Array = NDArray[np.float32]
 def affinities(
     padded: Array, offsets: Any, reach: int, width: float, position: Array, result: Array, first: int, last: int
 ) -> None:
-    """padded image (3, H+2R, W+2R), offsets (n, 2) int64 as dy, dx, position (n,) → rows first…last of `result` (H, n, W):
-    softmax_n(-mean_ch (|I_n - I| / (std_n I + 1e-8) / width)^2) + position, std the unbiased one over the n neighbours."""
+    """padded image (3, H+2R, W+2R), offsets (n, 2) int64 as dy, dx, position (n,) → rows first to last-1 of `result` (H, n, W):
+    softmax_n(-mean_ch (|I_n - I| / (std_n I + 1e-8) / width)^2) + position, with the unbiased std over the n neighbours."""
     channels = padded.shape[0]
     n, W = result.shape[1:]
     mean, factor = np.empty(W, np.float32), np.empty(W, np.float32)
     share, unbiased = np.float32(1 / n), np.float32(1 / (n - 1))
+    # The root of the number of channels turns the sum over channels into their mean.
     unit, tiny = np.float32(width * np.sqrt(channels)), np.float32(1e-8)
     for y in range(first, last):
         result[y] = 0
@@ -56,7 +56,7 @@ def affinities(
 
 @compiled
 def _softmax(logits: Array, offset: Array, highest: Array, total: Array) -> None:
-    """logits (n, W) → their softmax over n, plus offset (n,), in place; highest and total (W,) to work in."""
+    """logits (n, W) → their softmax over n, plus offset (n,), in place; highest and total (W,) are work space."""
     n, W = logits.shape
     for x in range(W):
         highest[x], total[x] = logits[0, x], 0
@@ -74,8 +74,8 @@ def _softmax(logits: Array, offset: Array, highest: Array, total: Array) -> None
 
 @compiled
 def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Array, first: int, last: int) -> None:
-    """maps (K, H+2R, W+2R), affinity (H, 8·dilations, W) in the order of par.NEIGHBOURS → rows first…last of `result`, as
-    padded as `maps`: each pixel the sum of its neighbours by affinity."""
+    """maps (K, H+2R, W+2R), affinity (H, 8·dilations, W) in the order of cams/par.py's NEIGHBOURS → rows first to last-1 of
+    `result`, padded as `maps` is: each pixel is the sum of its neighbours, weighted by affinity."""
     K = maps.shape[0]
     H, _, W = affinity.shape
     total = np.empty((K, W), np.float32)
@@ -97,9 +97,10 @@ def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Ar
                         p, q, r = affinity[y, n], affinity[y, n + 1], affinity[y, n + 2]
                         for x in range(W):
                             row[x] += p[x] * left[x] + q[x] * middle[x] + r[x] * right[x]
-        above = y + reach
+        # Write the row with its padding. The first and last row are repeated as the padding above and below.
+        padded_y = y + reach
         for k in range(K):
-            row, padded = total[k], result[k, above]
+            row, padded = total[k], result[k, padded_y]
             for x in range(W):
                 padded[reach + x] = row[x]
             padded[:reach] = row[0]
@@ -107,7 +108,7 @@ def diffuse(maps: Array, affinity: Array, dilations: Any, reach: int, result: Ar
             for beside in range(reach * (y == 0)):
                 _copy(padded, result[k, beside])
             for beside in range(reach * (y == H - 1)):
-                _copy(padded, result[k, above + 1 + beside])
+                _copy(padded, result[k, padded_y + 1 + beside])
 
 
 @compiled
