@@ -4,8 +4,8 @@ Specs refuse unknown fields and values out of bounds. Equation numbers are the p
 """
 
 from excel_core.config.base import Spec
+from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, ParSpec, RefineSpec
 from excel_core.config.data import DatasetSpec, ShardSpec
-from excel_core.config.refinement import AffinitySpec, CrfSpec, ParSpec, RefineSpec
 from excel_core.config.results import (
     AblationSpec,
     CurveSpec,
@@ -18,7 +18,6 @@ from excel_core.config.results import (
 )
 from excel_core.config.texts import DescribeSpec, KnowledgeSpec
 from excel_core.config.training import SegmenterSpec, TrainSpec
-from excel_core.config.vision import CalibrationSpec, CamSpec, ClipSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",

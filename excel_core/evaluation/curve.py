@@ -14,14 +14,14 @@ from excel_core.config import RefineSpec
 from excel_core.models.calibration import relation_of
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["PointLabels", "labels_on_the_way"]
+__all__ = ["CurveLabels", "labels_by_iteration"]
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class PointLabels:
+class CurveLabels:
     """Label maps (H, W) of one image at one iteration: 0 background, c+1 class c."""
 
     pseudo_labels: Labels
@@ -29,9 +29,9 @@ class PointLabels:
 
 
 @torch.inference_mode()
-def labels_on_the_way(
+def labels_by_iteration(
     cam_model: CamModel, segmenters: Mapping[int, Segmenter], image: Image, classes: Sequence[int], refine: RefineSpec
-) -> dict[int, PointLabels]:
+) -> dict[int, CurveLabels]:
     """image (H, W, 3), its image-level classes, segmenters by iteration → label maps by iteration. The tower runs once.
 
     Pseudo labels: static CAMs, without mirror and second pass, whose affinity is refined with each segmenter's own R̂, then PAR.
@@ -44,11 +44,11 @@ def labels_on_the_way(
     values = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
     points = {}
     for iteration, segmenter in segmenters.items():
-        output = segmenter(layers, encoded.path.grid)
-        relation = relation_of(output.features.float(), cam_model.spec.calibration, together=1)
-        attention = cam_model.attention(encoded.path, refine, relation)[0]
+        output = segmenter(layers, encoded.activations.grid)
+        relation = relation_of(output.features.float(), cam_model.spec.calibration, images_per_mean=1)
+        attention = cam_model.attention(encoded.activations, refine, relation)[0]
         maps = refine_maps(image, network_input[0], cams, attention, refine)
         full = F.interpolate(output.logits.float(), size=size, mode="bilinear", align_corners=False)[0]
         pseudo = values[maps[list(maps)[-1]].argmax(dim=0).cpu().numpy()]
-        points[iteration] = PointLabels(pseudo, full.argmax(dim=0).cpu().numpy().astype(np.uint8))
+        points[iteration] = CurveLabels(pseudo, full.argmax(dim=0).cpu().numpy().astype(np.uint8))
     return points

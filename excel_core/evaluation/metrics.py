@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from excel_core.datasets.masks import VocMaskReader
 from excel_core.datasets.palette import IGNORE, load_labels_png
-from excel_core.errors import DataError, SettingError
+from excel_core.errors import DataError, SettingError, and_more
 
 __all__ = [
     "Scores",
@@ -157,13 +157,13 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
         raise DataError(f"{truth_dir}: holds no *.png to score against")
     missing = [name for name in scored if not (pred_dir / f"{name}.png").is_file()]
     if missing:
-        shown = ", ".join(missing[:MAX_MISSING]) + (", …" if len(missing) > MAX_MISSING else "")
-        raise DataError(f"{pred_dir}: {len(missing)} of {len(scored)} predictions are missing: {shown}")
-    door = VocMaskReader(truth_dir.parent, truth_dir.name)
+        names_of_missing = and_more(missing, MAX_MISSING)
+        raise DataError(f"{pred_dir}: {len(missing)} of {len(scored)} predictions are missing: {names_of_missing}")
+    reader = VocMaskReader(truth_dir.parent, truth_dir.name)
     total = np.zeros((len(names), len(names)), dtype=np.int64)
     for name in scored:
         prediction = load_labels_png(pred_dir / f"{name}.png")
-        truth = door.read(name, *prediction.shape)
+        truth = reader.read(name, *prediction.shape)
         try:
             total += confusion_matrix(truth, prediction, len(names))
         except DataError as error:

@@ -19,7 +19,7 @@ from excel_core.config.variants import (
 )
 from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
 
-__all__ = ["TITLES", "Number", "limited", "paper_numbers"]
+__all__ = ["TITLES", "Number", "limited", "paper_table_rows"]
 
 TITLES = {
     "table-1": "Table 1: segmentation",
@@ -48,7 +48,7 @@ class Number:
     archive: str = ""
 
 
-def paper_numbers(run: RunSpec, table: str, has_test: bool = False) -> list[Number]:
+def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[Number]:
     """The numbers of a table of `run`, in order. `has_test`: whether the data have the images of the split test."""
     tables: dict[str, Callable[[RunSpec], list[Number]]] = {
         "table-1": lambda run: _segmentation(run, has_test),

@@ -17,7 +17,7 @@ from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.text.attributes_file import used_attributes_file
-from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, given_descriptions, known_descriptions, named_classes
+from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, known_descriptions, named_classes, user_descriptions
 from excel_core.text.embeddings import TextEmbeddings
 from excel_core.text.knowledge import build_knowledge_base
 from excel_core.text.prompts import PromptSet
@@ -90,10 +90,10 @@ def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, .
     """describe.n descriptions of each class that has any in describe.file, or else among the bundled ones."""
     if run.describe.provider != "file":
         return known_descriptions(prompts.class_names, run.describe.n)
-    given = given_descriptions(run.describe)
-    keys = given.keys(prompts)
+    from_file = user_descriptions(run.describe)
+    keys = from_file.keys(prompts)
     known = replace(prompts, classes=tuple(prompt for prompt in prompts.classes if prompt.name in keys))
-    return given.described(known, run.describe.n).texts
+    return from_file.select(known, run.describe.n).texts
 
 
 def _fitted_spec(spec: KnowledgeSpec, distinct_descriptions: int) -> KnowledgeSpec:

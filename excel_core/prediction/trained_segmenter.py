@@ -27,7 +27,7 @@ from torch import Tensor
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf import dense_crf
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, SegmenterSpec
-from excel_core.config.earlier import input_as_then
+from excel_core.config.base import upgrade_cam_fields
 from excel_core.errors import ModelError
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
@@ -99,7 +99,7 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
     try:
         about = {key: json.loads(text) for key, text in metadata.items() if key not in ("format", "digest")}
         spec, names = SegmenterSpec.model_validate(about["segmenter"]), tuple(about["class_names"])
-        view = input_as_then({key: value for key, value in about["input"].items() if key not in ("patch", "grid")})
+        view = upgrade_cam_fields({key: value for key, value in about["input"].items() if key not in ("patch", "grid")})
         encoder = {key: about["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
         clip = vision_clip(encoder, _part(tensors, "encoder"), about["encoder"]["name"])
         clip.model.to(device)

@@ -1,9 +1,14 @@
-"""Class descriptions: what one must look like, the file that holds them, the instruction that asks for them, and a language
-model that answers it.
+"""Class texts: prompts, descriptions and where they come from, text embeddings, and the knowledge base made of them.
 
-    form.py         one description: its beginning, its case, its length
-    files.py        excel-descriptions/1, read strictly
-    instruction.py  prompts/describe.md or a user's own: a template with checked placeholders
-    chat.py         an OpenAI-compatible server: one request, its retries, its errors, the key kept out of both
-    asking.py       n descriptions of a class: the request, what is wrong with the reply, one round of repair
+prompts.py            a class set: names, synonyms, template, background prompts
+class_sets.py         a run's class set and its descriptions that exist already, by name or file
+descriptions.py       excel-descriptions/1, read strictly, and the form of a description
+user_descriptions.py  descriptions of other authors, in either form of JSON
+llm_descriptions.py   n descriptions of a class from a language model: instruction, checks, one round of repair
+chat.py               an OpenAI-compatible server: requests, retries, errors; the key is kept out of messages
+embeddings.py         text embeddings, each encoded once
+attributes_file.py    ready attributes instead of k-means
+knowledge.py          descriptions → attributes → T_c (ExCEL eqs. 2-4)
+knowledge_diff.py     two knowledge bases compared
+checked_yaml.py       YAML and JSON whose errors name file, line and field
 """

@@ -12,7 +12,9 @@ import yaml  # type: ignore[import-untyped, unused-ignore]  # typed only where t
 
 from excel_core.errors import PromptError
 
-__all__ = ["compose_json", "compose_yaml", "error_at", "fields", "items", "line_of", "mapping", "new_text", "read_text", "text"]
+__all__ = [
+    "compose_json", "compose_yaml", "error_at", "fields", "items", "line_of", "mapping", "read_text", "text", "unique_text",
+]  # fmt: skip
 
 
 def read_text(path: Path) -> str:
@@ -52,26 +54,26 @@ def mapping(path: Path, node: Any, field: str) -> dict[str, Any]:
     """The value nodes of a mapping by key; no key twice."""
     if not isinstance(node, yaml.MappingNode):
         raise error_at(path, node, field, f"must be a mapping, got {_kind(node)}", "write key-value pairs")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key_node, value in node.value:
         key = text(path, key_node, f"a key of {field}")
-        if key in found:
+        if key in values:
             raise error_at(path, key_node, field, f"key {key!r} is given twice", "merge the two")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def fields(path: Path, node: Any, field: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     """The value nodes of a mapping that must have `keys`, may have those of `optional`, and no others."""
-    found = mapping(path, node, field)
+    values = mapping(path, node, field)
     step = f"the keys are: {', '.join([*keys, *optional])}"
     for key_node, _ in node.value:
         if key_node.value not in keys and key_node.value not in optional:
             raise error_at(path, key_node, field, f"unknown key {key_node.value!r}", step)
     for key in keys:
-        if key not in found:
+        if key not in values:
             raise error_at(path, node, field, f"key {key!r} is missing", step)
-    return found
+    return values
 
 
 def items(path: Path, node: Any, field: str) -> list[Any]:
@@ -85,21 +87,21 @@ def text(path: Path, node: Any, field: str) -> str:
     """One line of text. The tag tells text from what YAML takes for a number, a boolean or null."""
     if _kind(node) != "str":
         raise error_at(path, node, field, f"must be text, got {_kind(node)}", "write a text, in quotes")
-    found = str(node.value)
-    if not found or found != found.strip() or not found.isprintable():
-        problem = f"must be one line of printable text without space at its ends, got {found!r}"
+    value = str(node.value)
+    if not value or value != value.strip() or not value.isprintable():
+        problem = f"must be one line of printable text without space at its ends, got {value!r}"
         raise error_at(path, node, field, problem, "rewrite it")
-    return found
+    return value
 
 
-def new_text(path: Path, node: Any, field: str, taken: dict[str, int]) -> str:
-    """A text that, but for case, is not in `taken` (text → line) yet; adds it."""
-    found = text(path, node, field)
-    if found.casefold() in taken:
-        problem = f"{found!r} is already on line {taken[found.casefold()]}"
+def unique_text(path: Path, node: Any, field: str, taken: dict[str, int]) -> str:
+    """A text that is not in `taken` (text → line), case apart; adds it."""
+    value = text(path, node, field)
+    if value.casefold() in taken:
+        problem = f"{value!r} is already on line {taken[value.casefold()]}"
         raise error_at(path, node, field, problem, "replace one of the two")
-    taken[found.casefold()] = line_of(node)
-    return found
+    taken[value.casefold()] = line_of(node)
+    return value
 
 
 def line_of(node: Any) -> int:

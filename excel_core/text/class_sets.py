@@ -1,5 +1,5 @@
-"""A run's class set and the descriptions that are written already: from the repository's `prompts/`, from files of the
-user's, or put together by class name for a data folder that brings no class file."""
+"""A run's class set and the descriptions of it that exist already: from the repository's `prompts/`, from the user's files, or
+by class name, for a data folder without a class file."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,25 +10,16 @@ from excel_core.config import DescribeSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.errors import PromptError, SettingError
 from excel_core.text.descriptions import Descriptions, load_descriptions
-from excel_core.text.given_descriptions import GivenDescriptions, load_given
 from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
+from excel_core.text.user_descriptions import UserDescriptions, load_user_descriptions
 
 __all__ = [
-    "BUNDLED_CLASS_SETS",
-    "DATA_CLASSES",
-    "PROMPTS_FOLDER",
-    "bundled_descriptions",
-    "class_set",
-    "descriptions_file",
-    "given_descriptions",
-    "known_descriptions",
-    "named_classes",
-    "prompts_file",
-    "written_descriptions",
-]
+    "BUNDLED_CLASS_SETS", "DATA_CLASSES", "PROMPTS_FOLDER", "bundled_descriptions", "class_set", "descriptions_file",
+    "known_descriptions", "named_classes", "prompts_file", "user_descriptions", "written_descriptions",
+]  # fmt: skip
 
 DATA_CLASSES = "data"  # dataset.prompts: the classes of the data folder itself
-BUNDLED_CLASS_SETS = ("voc", "coco")  # class files whose classes are known by name, the first first
+BUNDLED_CLASS_SETS = ("voc", "coco")  # class files whose classes are known by name; the first that knows a name wins
 PROMPTS_FOLDER = Path(str(files("prompts")))
 
 
@@ -52,55 +43,59 @@ def written_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
     """The run's first describe.n descriptions of every class, of provider `file` or `bundled`. PromptError names the classes
     that have none, or too few."""
     if run.describe.provider == "file":
-        return given_descriptions(run.describe).described(class_set(run, data), run.describe.n)
+        return user_descriptions(run.describe).select(class_set(run, data), run.describe.n)
     return bundled_descriptions(run, data)
 
 
-def given_descriptions(spec: DescribeSpec) -> GivenDescriptions:
-    """What describe.file holds, of all classes there. SettingError where there is no such file, PromptError for its content."""
+def user_descriptions(spec: DescribeSpec) -> UserDescriptions:
+    """All descriptions in describe.file. SettingError where there is no such file, PromptError for its content."""
     if spec.file is None:
         raise SettingError("describe.provider=file: no file is named; add --set describe.file=FILE.json")
     path = Path(spec.file)
     if not path.is_file():
         raise SettingError(f"describe.file: {spec.file!r} does not exist; give the path of a .json file with descriptions")
-    return _read_given(path, _file_version(path))
+    return _read_user_descriptions(path, _file_version(path))
 
 
 def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
     """The run's first describe.n descriptions of every class: of the file that goes with its class file; for classes known
     by name alone, the bundled ones. PromptError names the classes that have none."""
     prompts, n, name = class_set(run, data), run.describe.n, run.dataset.prompts
-    own = data / "classes.json" if name == DATA_CLASSES and data is not None else None
-    if name != DATA_CLASSES or (own is not None and own.is_file()):
-        return _descriptions(own or descriptions_file(name), prompts, n)
-    found = known_descriptions(prompts.class_names, n)
-    missing = [name for name in prompts.class_names if name not in found]
+    if name != DATA_CLASSES:
+        return _descriptions(descriptions_file(name), prompts, n)
+    if data is not None and (data / "classes.json").is_file():
+        return _descriptions(data / "classes.json", prompts, n)
+    texts = known_descriptions(prompts.class_names, n)
+    missing = [name for name in prompts.class_names if name not in texts]
     if missing:
         raise PromptError(
             f"no bundled descriptions of {', '.join(missing)}; write {data}/classes.json, give a file: --set "
             "describe.provider=file --set describe.file=FILE, or let a model write them: --set describe.provider=openai"
         )
-    return Descriptions(found, {"provider": "bundled", "file": "by class name"})
+    return Descriptions(texts, {"provider": "bundled", "file": "by class name"})
 
 
 def named_classes(names: Sequence[str]) -> PromptSet:
     """A class set from names alone: plain synonyms of classes that the bundled files know, VOC's template and background."""
     voc, known = _prompts(prompts_file(BUNDLED_CLASS_SETS[0])), _known_classes()
-    texts = {key: entry.plain_synonyms for key, (_, entry) in known.items()}
-    classes = tuple(ClassPrompt(name, texts.get(_key(name), _key(name))) for name in names)
+    synonyms = {key: prompt.plain_synonyms for key, (_, prompt) in known.items()}
+    classes = tuple(ClassPrompt(name, synonyms.get(_key(name), _key(name))) for name in names)
+    # A background prompt that is also a class would compete for its pixels.
     taken = {_key(name) for name in names}
-    return PromptSet("named", voc.template, classes, tuple(text for text in voc.background if text not in taken))
+    background = tuple(text for text in voc.background if text not in taken)
+    return PromptSet("named", voc.template, classes, background)
 
 
 def known_descriptions(names: Sequence[str], n: int) -> dict[str, tuple[str, ...]]:
     """n bundled descriptions of each of the named classes that the bundled files know."""
     known = _known_classes()
-    found = {}
+    texts = {}
     for name in names:
         if _key(name) in known:
-            source, entry = known[_key(name)]
-            found[name] = _descriptions(descriptions_file(source), _prompts(prompts_file(source)), n).texts[entry.name]
-    return found
+            class_file, prompt = known[_key(name)]
+            described = _descriptions(descriptions_file(class_file), _prompts(prompts_file(class_file)), n)
+            texts[name] = described.texts[prompt.name]
+    return texts
 
 
 def prompts_file(name: str) -> Path:
@@ -118,9 +113,9 @@ def descriptions_file(name: str) -> Path:
 def _known_classes() -> dict[str, tuple[str, ClassPrompt]]:
     """Class file and class by name, as `_key` writes it."""
     known: dict[str, tuple[str, ClassPrompt]] = {}
-    for source in BUNDLED_CLASS_SETS:
-        for entry in _prompts(prompts_file(source)).classes:
-            known.setdefault(_key(entry.name), (source, entry))
+    for class_file in BUNDLED_CLASS_SETS:
+        for prompt in _prompts(prompts_file(class_file)).classes:
+            known.setdefault(_key(prompt.name), (class_file, prompt))
     return known
 
 
@@ -154,13 +149,13 @@ def _read_descriptions(path: Path, prompts: PromptSet, n: int, version: tuple[in
 
 
 @lru_cache(maxsize=4)
-def _read_given(path: Path, version: tuple[int, int]) -> GivenDescriptions:
-    return load_given(path)
+def _read_user_descriptions(path: Path, version: tuple[int, int]) -> UserDescriptions:
+    return load_user_descriptions(path)
 
 
 def _find(name: str, folder: Path, suffix: str, field: str) -> Path:
     path = Path(name) if name.endswith(suffix) else folder / f"{name}{suffix}"
     if not path.is_file():
-        valid = sorted(found.stem for found in folder.glob(f"*{suffix}"))
+        valid = sorted(file.stem for file in folder.glob(f"*{suffix}"))
         raise SettingError(f"{field}: there is no {name!r}; valid: {', '.join(valid)}, or the path of a {suffix} file")
     return path

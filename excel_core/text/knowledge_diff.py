@@ -11,14 +11,14 @@ from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
 from excel_core.text.knowledge import KnowledgeBase, attribute_weights, nearest_descriptions
 
-__all__ = ["ClassChange", "Weighed", "compare_knowledge"]
+__all__ = ["ClassChange", "WeightedKnowledge", "compare_knowledge"]
 
 Named = tuple[str, str]  # class, description
 SAME = 0.95  # cosine from which two attributes of different bases are taken for one
 
 
 @dataclass(frozen=True)
-class Weighed:
+class WeightedKnowledge:
     """A knowledge base with the spec that weighed its attributes."""
 
     store: KnowledgeBase
@@ -43,7 +43,7 @@ class ClassChange:
         return bool(self.added or self.removed or self.cosine is None or self.cosine < 1 - 1e-6)
 
 
-def compare_knowledge(a: Weighed, b: Weighed, heaviest: int = 5) -> list[ClassChange]:
+def compare_knowledge(a: WeightedKnowledge, b: WeightedKnowledge, heaviest: int = 5) -> list[ClassChange]:
     """A class of A or B a row, A's order first. `heaviest`: attributes that count as a class's own, by their weight in eq. 4.
 
     Attributes are matched one to one by cosine; what is less than 0.95 alike is another attribute. SettingError for bases of
@@ -87,7 +87,7 @@ def _texts(store: KnowledgeBase) -> dict[str, tuple[str, ...]]:
     return {name: store.texts[i * each : (i + 1) * each] for i, name in enumerate(store.class_names)}
 
 
-def _heaviest(found: Weighed, count: int) -> dict[str, list[int]]:
+def _heaviest(found: WeightedKnowledge, count: int) -> dict[str, list[int]]:
     """Attributes of each class, the heaviest first."""
     knowledge = found.store.knowledge
     if not len(knowledge.attributes):

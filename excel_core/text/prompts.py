@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from excel_core.text.checked_yaml import compose_yaml, error_at, fields, items, new_text, read_text, text
+from excel_core.text.checked_yaml import compose_yaml, error_at, fields, items, read_text, text, unique_text
 
 __all__ = ["ClassPrompt", "PromptSet", "load_prompts"]
 
-Check = Callable[[str], str | None]
+Check = Callable[[str], str | None]  # filled template → what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class PromptSet:
         return tuple(c.name for c in self.classes)
 
     def templates(self) -> list[str]:
-        """C texts, one a class, filled with its synonyms."""
+        """C texts: the template filled with the synonyms of each class."""
         return [self.template.format(c.synonyms) for c in self.classes]
 
     def background_templates(self) -> list[str]:
-        """One text a background prompt."""
+        """Z texts: the template filled with each background prompt."""
         return [self.template.format(text) for text in self.background]
 
     def description_prefix(self, class_name: str) -> str:
@@ -74,30 +74,30 @@ def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
     `problem` may say what is wrong with a filled template. PromptError for the first thing that is.
     """
     root = compose_yaml(path, read_text(path))
-    found = fields(path, root, "file", ("name", "template", "classes", "background"))
-    template = text(path, found["template"], "template")
+    parts = fields(path, root, "file", ("name", "template", "classes", "background"))
+    template = text(path, parts["template"], "template")
     if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
         wrong = f"must hold '{{}}' exactly once and no other brace, got {template!r}"
-        raise error_at(path, found["template"], "template", wrong, "put '{}' where the class goes")
+        raise error_at(path, parts["template"], "template", wrong, "put '{}' where the class goes")
     taken: dict[str, int] = {}
     classes: list[ClassPrompt] = []
-    for i, node in enumerate(items(path, found["classes"], "classes")):
+    for i, node in enumerate(items(path, parts["classes"], "classes")):
         classes.append(_class_prompt(path, node, f"classes[{i}]", taken))
         for words in {classes[-1].synonyms, classes[-1].plain_synonyms}:
             _check_filled(path, node, f"classes[{i}]", problem(template.format(words)))
     # Background shares `taken`: a background prompt that is also a class would compete for its pixels.
     background: list[str] = []
-    for i, node in enumerate(items(path, found["background"], "background")):
-        background.append(new_text(path, node, f"background[{i}]", taken))
+    for i, node in enumerate(items(path, parts["background"], "background")):
+        background.append(unique_text(path, node, f"background[{i}]", taken))
         _check_filled(path, node, f"background[{i}]", problem(template.format(background[-1])))
-    return PromptSet(text(path, found["name"], "name"), template, tuple(classes), tuple(background))
+    return PromptSet(text(path, parts["name"], "name"), template, tuple(classes), tuple(background))
 
 
 def _class_prompt(path: Path, node: Any, field: str, taken: dict[str, int]) -> ClassPrompt:
     parts = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
-    name = new_text(path, parts["name"], f"{field}.name", taken)
-    more = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
-    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), **more)
+    name = unique_text(path, parts["name"], f"{field}.name", taken)
+    optional = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
+    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), **optional)
 
 
 def _check_filled(path: Path, node: Any, field: str, wrong: str | None) -> None:

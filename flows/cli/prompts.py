@@ -29,7 +29,7 @@ def diff(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the comparison here")] = None,
 ) -> None:
     """Show which classes' descriptions changed from A to B, how far each T_c moved, and which attributes came and went."""
-    from artifacts.prompts_diff import print_prompts_diff
+    from artifacts.history import print_prompts_diff
     from excel_core.files import write_json
     from flows.settings import environment_without_data
     from tasks.history.prompts_diff import diff_prompts
@@ -49,13 +49,13 @@ def check(
 ) -> None:
     """Read class and description files strictly, CLIP's text length included; exit 1 where one is not in order."""
     from excel_core.errors import PromptError
-    from excel_core.text.description_form import length_problem, whole_problem
+    from excel_core.text.descriptions import description_problem, length_problem
     from tasks.history.prompts_diff import check_prompts
 
     problems = 0
     for path in files:
         try:
-            problem = whole_problem if path.suffix == ".json" else lambda filled, prefix: length_problem(filled)
+            problem = description_problem if path.suffix == ".json" else lambda filled, prefix: length_problem(filled)
             print(f"{path}: {check_prompts(path, classes, problem)}")
         except PromptError as error:
             print(error)

@@ -8,14 +8,13 @@ from excel_core.errors import SettingError
 from excel_core.files import read_json
 from excel_core.stores import read_knowledge
 from excel_core.text.class_sets import PROMPTS_FOLDER, prompts_file
-from excel_core.text.description_form import FormCheck
-from excel_core.text.descriptions import load_descriptions
-from excel_core.text.given_descriptions import load_given
-from excel_core.text.knowledge_diff import ClassChange, Weighed, compare_knowledge
+from excel_core.text.descriptions import FormCheck, load_descriptions
+from excel_core.text.knowledge_diff import ClassChange, WeightedKnowledge, compare_knowledge
 from excel_core.text.prompts import PromptSet, load_prompts
+from excel_core.text.user_descriptions import load_user_descriptions
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import find_record
-from tasks.knowledge import knowledge_base
+from tasks.stages.knowledge import knowledge_base
 
 __all__ = ["PromptsDiff", "check_prompts", "diff_prompts", "is_file"]
 
@@ -35,21 +34,21 @@ def is_file(name: str) -> bool:
     return name.endswith(".json") or Path(name).is_file()
 
 
-def diff_prompts(a: str, b: str, run: RunSpec, place: RunEnvironment, classes: str | None) -> PromptsDiff:
+def diff_prompts(a: str, b: str, run: RunSpec, environment: RunEnvironment, classes: str | None) -> PromptsDiff:
     """A and B, both files or both runs. Files go through `run`'s CLIP and knowledge spec; `classes` names their class set where
     the files do not tell it. SettingError for a file beside a run, and for runs of two CLIPs."""
     if is_file(a) != is_file(b):
         raise SettingError(f"{a} and {b}: one is a file, the other a run; name two of one kind")
     if is_file(a):
-        clip, sides = run.clip.model, [_of_file(Path(name), classes, run, place) for name in (a, b)]
+        clip, sides = run.clip.model, [_of_file(Path(name), classes, run, environment) for name in (a, b)]
     else:
-        records = [find_record(place.store, name) for name in (a, b)]
+        records = [find_record(environment.store, name) for name in (a, b)]
         a, b = (record.id for record in records)
         clips = [record.run.clip.model for record in records]
         if clips[0] != clips[1]:
             raise SettingError(f"run {a} looks through {clips[0]}, run {b} through {clips[1]}: their T_c cannot be compared")
         clip = clips[0]
-        sides = [Weighed(read_knowledge(r.output("knowledge") / "knowledge.zarr"), r.run.knowledge) for r in records]
+        sides = [WeightedKnowledge(read_knowledge(r.output("knowledge") / "knowledge.zarr"), r.run.knowledge) for r in records]
     return PromptsDiff(a, b, clip, compare_knowledge(*sides))
 
 
@@ -63,10 +62,10 @@ def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:
     return f"{len(described.texts)} classes, {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} descriptions each"
 
 
-def _of_file(path: Path, classes: str | None, run: RunSpec, place: RunEnvironment) -> Weighed:
+def _of_file(path: Path, classes: str | None, run: RunSpec, environment: RunEnvironment) -> WeightedKnowledge:
     prompts = _classes_of(path, classes)
-    described = load_given(path).described(prompts)  # as many of each class
-    return Weighed(knowledge_base(prompts, described, run, place), run.knowledge)
+    described = load_user_descriptions(path).select(prompts)  # as many of each class
+    return WeightedKnowledge(knowledge_base(prompts, described, run, environment), run.knowledge)
 
 
 def _classes_of(path: Path, classes: str | None) -> PromptSet:

@@ -18,8 +18,8 @@ from excel_core.config import RunSpec
 from excel_core.config.base import upgrade_run_fields
 from excel_core.errors import SettingError, StoreError
 from excel_core.files import read_json, write_json
-from tasks.engine.outputs import StageOutput
-from tasks.engine.processes import start_ticks
+from tasks.engine.output import StageOutput
+from tasks.engine.process_start import start_ticks
 from tasks.engine.stage import RunEnvironment
 
 __all__ = ["RunRecord", "StageCost", "find_record", "read_records", "start_record"]
@@ -104,21 +104,21 @@ class RunRecord(BaseModel):
 
     def use(self, output: StageOutput, cached: bool) -> None:
         """Note an output that the run was led to."""
-        self.outputs.append(f"{output.stage}/{output.identity}")
+        self.outputs.append(f"{output.stage}/{output.key}")
         if cached:
-            self.cached.append(f"{output.stage}/{output.identity}")
+            self.cached.append(f"{output.stage}/{output.key}")
         self.save()
 
     def note_own(self, outputs: dict[str, StageOutput]) -> None:
         """Note the outputs of its own stages by name, all of which it was led to by `use`."""
-        self.own = {name: output.identity for name, output in outputs.items()}
+        self.own = {name: output.key for name, output in outputs.items()}
         self.costs = [
             StageCost(
                 stage=name,
                 seconds=output.seconds,
                 peak_host_bytes=output.peak_host_bytes,
                 peak_gpu_bytes=output.peak_gpu_bytes,
-                cached=f"{output.stage}/{output.identity}" in self.cached,
+                cached=f"{output.stage}/{output.key}" in self.cached,
             )
             for name, output in outputs.items()
         ]

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from artifacts.chart_pictures import curve_picture
-from artifacts.curve_chart import curve_png, draw_curve
-from artifacts.curve_rows import curve_note, curve_rows
+from artifacts.charts import curve_png, draw_curve
+from artifacts.gallery import curve_picture
+from artifacts.tables import curve_note, curve_rows
 from excel_core.cams.affinity import affinity_cams, scale_attention, upsample_with_background
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.cams.pseudo_labels import refine_labels
 from excel_core.config import RefineSpec, SegmenterSpec
-from excel_core.evaluation.curve import labels_on_the_way
+from excel_core.evaluation.curve import labels_by_iteration
 from excel_core.models.calibration import calibrated_features, encoder_activations, layer_features
 from excel_core.models.clip import FrozenClip
 from excel_core.models.segmenter import Segmenter
@@ -53,7 +53,7 @@ def _attention_with(probability, path, spec):
 
 @torch.inference_mode()
 def test_labels_are_those_of_the_pieces_one_by_one(cam_model, segmenters, image):
-    points = labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
+    points = labels_by_iteration(cam_model, segmenters, image, CLASSES, REFINE)
     assert list(points) == [10, 20]
     spec, network_input = cam_model.spec.calibration, cam_model.prepare([image])
     path = encoder_activations(cam_model.clip, network_input, spec, 3)
@@ -78,21 +78,21 @@ def test_labels_are_those_of_the_pieces_one_by_one(cam_model, segmenters, image)
 @torch.inference_mode()
 def test_every_segmenter_has_a_say_in_the_affinity_and_none_in_the_cams(cam_model, segmenters, image):
     """Without affinity, nothing of a segmenter is in its pseudo labels; with it, they are not those of training-free seeds."""
-    points = labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
+    points = labels_by_iteration(cam_model, segmenters, image, CLASSES, REFINE)
     assert not np.array_equal(points[10].pseudo_labels, points[20].pseudo_labels)
     encoded = cam_model.encode(cam_model.prepare([image]), 3)
-    attention, cams = cam_model.attention(encoded.path, REFINE)[0], cam_model.cams(encoded)[0, list(CLASSES)]
+    attention, cams = cam_model.attention(encoded.activations, REFINE)[0], cam_model.cams(encoded)[0, list(CLASSES)]
     free = refine_labels(image, cam_model.prepare([image])[0], CLASSES, cams, attention, REFINE)["par"]
     assert not np.array_equal(points[10].pseudo_labels, free)
     plain = REFINE.model_copy(update={"affinity": REFINE.affinity.model_copy(update={"enabled": False})})
-    without = labels_on_the_way(cam_model, segmenters, image, CLASSES, plain)
+    without = labels_by_iteration(cam_model, segmenters, image, CLASSES, plain)
     assert np.array_equal(without[10].pseudo_labels, without[20].pseudo_labels)
 
 
 def test_the_tower_runs_once_for_all_segmenters(cam_model, segmenters, image, monkeypatch):
     calls, tokens = [], FrozenClip.tokens
     monkeypatch.setattr(FrozenClip, "tokens", lambda self, batch: (calls.append(len(batch)), tokens(self, batch))[1])
-    labels_on_the_way(cam_model, segmenters, image, CLASSES, REFINE)
+    labels_by_iteration(cam_model, segmenters, image, CLASSES, REFINE)
     assert calls == [1]
 
 

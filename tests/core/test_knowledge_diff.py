@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from artifacts.prompts_diff import class_change_rows
+from artifacts.history import class_change_rows
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import SettingError
 from excel_core.text.knowledge import Knowledge, KnowledgeBase, build_knowledge
-from excel_core.text.knowledge_diff import Weighed, compare_knowledge
+from excel_core.text.knowledge_diff import WeightedKnowledge, compare_knowledge
 
 NAMES, EACH, WIDTH = ("cat", "dog", "bus"), 4, 16
 SPEC = KnowledgeSpec(attributes=6, keep=6)
@@ -26,7 +26,7 @@ def base(seed=0, names=NAMES, width=WIDTH, edit=()):
         descriptions[row] = F.normalize(torch.full((width,), 1.0) - 2 * descriptions[row], dim=0)
         texts[row] = texts[row].replace("is", "was")
     knowledge = build_knowledge(templates, background, descriptions, SPEC)
-    return Weighed(KnowledgeBase(knowledge, names, ("sky", "sea"), tuple(texts)), SPEC)
+    return WeightedKnowledge(KnowledgeBase(knowledge, names, ("sky", "sea"), tuple(texts)), SPEC)
 
 
 def test_nothing_changed():
@@ -40,7 +40,7 @@ def test_attributes_have_no_order():
     a = base()
     knowledge = a.store.knowledge
     turned = Knowledge(knowledge.text, knowledge.templates, knowledge.attributes.flip(0), knowledge.descriptions)
-    b = Weighed(dataclasses.replace(a.store, knowledge=turned), SPEC)
+    b = WeightedKnowledge(dataclasses.replace(a.store, knowledge=turned), SPEC)
     assert not any(change.moved_in or change.moved_out for change in compare_knowledge(a, b))
 
 
@@ -76,7 +76,7 @@ def test_classes_that_came_and_went():
 def test_bases_without_attributes_and_of_two_clips():
     plain = base()
     bare = dataclasses.replace(plain.store.knowledge, attributes=plain.store.knowledge.attributes[:0])
-    without = Weighed(dataclasses.replace(plain.store, knowledge=bare), SPEC)
+    without = WeightedKnowledge(dataclasses.replace(plain.store, knowledge=bare), SPEC)
     assert all(not change.moved_in for change in compare_knowledge(plain, without))
     with pytest.raises(SettingError, match="T_c of 16 and 8 dimensions"):
         compare_knowledge(plain, base(width=8))

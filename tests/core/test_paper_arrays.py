@@ -13,9 +13,7 @@ from excel_core.cams.seeds import learnt_cams
 from excel_core.config import CamSpec, KnowledgeSpec, RefineSpec
 from excel_core.errors import SettingError
 from excel_core.models.calibration import calibrated_features, relation_of
-from excel_core.paper.attribute_responses import attribute_responses
-from excel_core.paper.cam_columns import cam_columns
-from excel_core.paper.query_patch import query_maps, strongest_patch
+from excel_core.paper.figures import attribute_responses, cam_columns, query_maps, strongest_patch
 from excel_core.text.knowledge import build_knowledge
 
 REFINE = RefineSpec.model_validate({"affinity": {"layers": 2}})
@@ -131,10 +129,10 @@ def test_the_sum_is_what_the_second_pass_mixes(small_clip, segmenter, image_batc
     pair = torch.cat([one, one.flip(-1)])
     encoded = cam_model.encode(pair)
     relation = relation_of(segmenter(cam_model.layers(encoded), (6, 6)).features, cam_model.spec.calibration)
-    expected = calibrated_features(small_clip, encoded.path, cam_model.spec.calibration, relation)[0, 1 + patch]
+    expected = calibrated_features(small_clip, encoded.activations, cam_model.spec.calibration, relation)[0, 1 + patch]
     row = torch.cat([torch.tensor([1 - maps.calibrated.sum()]), torch.from_numpy(maps.learnt).flatten()])
-    mixed = small_clip.heads * row @ encoded.path.intra[-1].values[0]
-    last = encoded.path.inputs[-1][0, 1 + patch]
+    mixed = small_clip.heads * row @ encoded.activations.intra_correlations[-1].values[0]
+    last = encoded.activations.inputs[-1][0, 1 + patch]
     torch.testing.assert_close(last + small_clip.attention_output(3, mixed), expected, atol=1e-5, rtol=1e-4)
 
 

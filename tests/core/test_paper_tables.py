@@ -4,7 +4,7 @@ import pytest
 
 from excel_core.config.presets import preset, with_settings
 from excel_core.paper.published import COSTS, CURVE
-from excel_core.paper.tables import TITLES, limited, paper_numbers
+from excel_core.paper.tables import TITLES, limited, paper_table_rows
 
 VOC = preset("voc")
 TABLES = [f"table-{number}" for number in range(1, 7)]
@@ -46,7 +46,7 @@ TRAINED = ("table-3", "table-4")
 
 
 def _rows(run, table, **options):
-    return {number.row: number for number in paper_numbers(run, table, **options)}
+    return {number.row: number for number in paper_table_rows(run, table, **options)}
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -133,7 +133,7 @@ def test_table_6_trains_its_counterpart_on_masks_and_nothing_else():
     taught = {name: number.run.train.supervision for name, number in _rows(VOC, "table-6").items()}
     assert list(taught.values()) == ["labels", "labels", "masks", "masks"]
     assert all(("fully supervised" in name) == (how == "masks") for name, how in taught.items())
-    others = [n.run for table in TABLES[:5] for n in paper_numbers(VOC, table, True) if n.run is not None]
+    others = [n.run for table in TABLES[:5] for n in paper_table_rows(VOC, table, True) if n.run is not None]
     assert {run.train.supervision for run in others} == {"labels"}
 
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_goes_to_rows_of_the_full_method_alone(table, full):
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", ["demo", "photos"])
 def test_other_data_have_no_published_number(name, table):
-    assert all(number.published is None for number in paper_numbers(preset(name), table))
+    assert all(number.published is None for number in paper_table_rows(preset(name), table))
 
 
 def test_a_limit_shortens_the_training_in_proportion():

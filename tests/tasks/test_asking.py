@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError, SettingError
-from excel_core.text.asking import Asked, ask_for_descriptions
+from excel_core.text.llm_descriptions import LlmDescriptions, request_descriptions
 from excel_core.text.chat import Chat, Usage
 from tests.conftest import ROOT
 from tests.tasks.chat_server import (
@@ -32,10 +32,10 @@ REQUEST = f'Write 4 visual descriptions of the object class "dog". Form: `{PREFI
 GOOD = good_texts(PREFIX, 4)
 
 
-def _ask(server: ChatServer, key: str | None = KEY, **spec) -> Asked:
+def _ask(server: ChatServer, key: str | None = KEY, **spec) -> LlmDescriptions:
     chosen = DescribeSpec(provider="openai", base_url=server.url, **{"retries": 1, "timeout": 20, "n": 4} | spec)
     with Chat(chosen, SecretStr(key) if key else None) as chat:
-        return ask_for_descriptions(chat, REQUEST, PREFIX, 4)
+        return request_descriptions(chat, REQUEST, PREFIX, 4)
 
 
 def _error(*deeds, requests: int = 1, **spec) -> str:
@@ -48,7 +48,7 @@ def _error(*deeds, requests: int = 1, **spec) -> str:
     return str(caught.value)
 
 
-def _repaired(first, kept: list[str]) -> tuple[Asked, str]:
+def _repaired(first, kept: list[str]) -> tuple[LlmDescriptions, str]:
     """The answer and the repair's words when the server does `first` and then behaves; `kept` comes first in it."""
     with chat_server({"dog": [first]}) as server:
         asked = _ask(server)
@@ -65,7 +65,7 @@ def _repaired(first, kept: list[str]) -> tuple[Asked, str]:
 
 def test_what_is_sent_and_what_comes_back():
     with chat_server({"dog": [says(GOOD)]}) as server:
-        assert _ask(server, model="some-model") == Asked(tuple(GOOD), MODEL, Usage(1, 100, 40))
+        assert _ask(server, model="some-model") == LlmDescriptions(tuple(GOOD), MODEL, Usage(1, 100, 40))
     (seen,) = server.requests
     assert seen.headers["authorization"] == f"Bearer {KEY}"
     assert set(seen.body) == {"model", "messages", "response_format"} and seen.body["model"] == "some-model"

@@ -14,7 +14,7 @@ from excel_core.config.presets import with_settings
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import DataError, MaskLeakError, SettingError
 from excel_core.files import read_json
-from excel_core.paper.cam_columns import cam_columns
+from excel_core.paper.figures import cam_columns
 from excel_core.stores import read_knowledge
 from tasks.chain import STAGES, follow, graph, work_of
 from tasks.engine.build import complete_output, run_stage

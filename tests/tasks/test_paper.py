@@ -9,7 +9,7 @@ from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.datasets.palette import load_labels_png
 from excel_core.exports.voc_submission import VOC_ARCHIVE
 from excel_core.files import read_json
-from excel_core.paper.tables import paper_numbers
+from excel_core.paper.tables import paper_table_rows
 from tasks.chain import complete_outputs, follow, graph
 from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
@@ -65,7 +65,7 @@ def test_ours_is_what_the_rows_runs_say(table_3, small_run, chain):
     document, *_ = table_3
     assert (document["format"], document["table"], document["limit"]) == ("excel-paper/1", "table-3", None)
     assert [row["row"] for row in document["rows"]] == ["baseline", "SVC", "SVC + TSE", "SVC + LVC", "SVC + TSE + LVC"]
-    for number, row in zip(paper_numbers(small_run, "table-3"), document["rows"], strict=True):
+    for number, row in zip(paper_table_rows(small_run, "table-3"), document["rows"], strict=True):
         outputs = complete_outputs(number.run, chain[1], "evaluate")
         result = read_json(outputs["evaluate"].folder / "metrics.json")["results"][number.result]
         assert row["ours"] == result["miou"] and [row["low"], row["high"]] == result["miou_interval"]

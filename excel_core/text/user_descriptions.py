@@ -1,32 +1,30 @@
-"""Descriptions as someone else wrote them: the authors' JSON, {class: [text, …]}, or excel's own excel-descriptions/1.
+"""Descriptions that a user brings: the authors' JSON, {class: [text, …]}, or excel's own excel-descriptions/1.
 
-Texts are lower-cased, as the published code does before it encodes them. They may have any form, as long as each is text that
-CLIP reads whole. A class of the file stands for one of the class set by its name, or by the prompt of that class: the authors
-write `tvmonitor` where COCO has `tv`.
+Texts are lower-cased, as the published code does before it encodes them. They may have any form, as long as CLIP reads each
+of them whole. A key of the file belongs to a class by the class's name or by its prompt: the authors write `tvmonitor` where
+COCO has `tv`.
 """
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from excel_core.errors import PromptError
+from excel_core.errors import PromptError, and_more
 from excel_core.text.checked_yaml import error_at, read_text
-from excel_core.text.description_form import CLIP_SIGNS, length_problem
-from excel_core.text.descriptions import FORMAT, Descriptions
+from excel_core.text.descriptions import CLIP_SPECIAL_TOKENS, DESCRIPTIONS_FORMAT, Descriptions, length_problem
 from excel_core.text.prompts import ClassPrompt, PromptSet
 
-__all__ = ["GivenDescriptions", "load_given"]
+__all__ = ["UserDescriptions", "load_user_descriptions"]
 
 Object = dict[str, Any]
-NAMED = 5  # classes that an error names
+MAX_NAMES = 5  # of classes, in an error
 
 
 @dataclass(frozen=True)
-class GivenDescriptions:
-    """A whole file: class as the file spells it → its texts, lower-cased; and where they come from, as far as it says."""
+class UserDescriptions:
+    """A whole file: class as the file spells it → its texts, lower-cased; and where they come from, where the file says it."""
 
     path: Path
     texts: dict[str, tuple[str, ...]]
@@ -34,11 +32,14 @@ class GivenDescriptions:
     class_provenance: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def keys(self, prompts: PromptSet) -> dict[str, str]:
-        """Class name → the file's key for it, of the classes that it has; PromptError where two keys fit one class alike."""
+        """Class name → the file's key for it, of the classes that the file has. PromptError where two keys match a class
+        equally well."""
         key_of: dict[str, str] = {}
-        for fits in (_same_name, _same_letters, _same_prompt):
-            for prompt in (prompt for prompt in prompts.classes if prompt.name not in key_of):
-                keys = [key for key in self.texts if key not in key_of.values() and fits(key, prompt)]
+        for matches in (_same_name, _same_letters, _same_prompt):
+            for prompt in prompts.classes:
+                if prompt.name in key_of:
+                    continue
+                keys = [key for key in self.texts if key not in key_of.values() and matches(key, prompt)]
                 if len(keys) > 1:
                     raise PromptError(
                         f"{self.path}: {' and '.join(map(repr, keys))} both fit class {prompt.name!r}; leave one out"
@@ -47,15 +48,16 @@ class GivenDescriptions:
                     key_of[prompt.name] = keys[0]
         return key_of
 
-    def described(self, prompts: PromptSet, n: int | None = None) -> Descriptions:
+    def select(self, prompts: PromptSet, n: int | None = None) -> Descriptions:
         """The first n texts of every class of `prompts`; None: as many of each as the class with fewest has. PromptError names
-        a class that is lacking or has fewer."""
+        a class that is missing or has fewer."""
         keys = self.keys(prompts)
-        lacking = [name for name in prompts.class_names if name not in keys]
-        if lacking:
+        missing = [name for name in prompts.class_names if name not in keys]
+        if missing:
             unused = [repr(key) for key in self.texts if key not in keys.values()]
-            spelt = f"; its other classes: {_some(unused)}" if unused else ""
-            raise PromptError(f"{self.path}: no descriptions of {_some(map(repr, lacking))}{spelt}; add them under that name")
+            others = f"; its other classes: {and_more(unused, MAX_NAMES)}" if unused else ""
+            names = and_more([repr(name) for name in missing], MAX_NAMES)
+            raise PromptError(f"{self.path}: no descriptions of {names}{others}; add them under that name")
         count = min(len(self.texts[key]) for key in keys.values()) if n is None else n
         for key in keys.values():
             if len(self.texts[key]) < count:
@@ -68,13 +70,14 @@ class GivenDescriptions:
         )
 
 
-def load_given(path: Path) -> GivenDescriptions:
+def load_user_descriptions(path: Path) -> UserDescriptions:
     """Read a file of either form, every text of it. PromptError names the file, and class and index (from 0) of a bad text."""
     root = _parsed(path)
     provenance, by_class, classes = {"provider": "file"}, {}, root
     if isinstance(root.get("format"), str):
-        if root["format"] != FORMAT:
-            raise PromptError(f"{path}: format: must be {FORMAT!r}, got {root['format']!r}; give a file of this format")
+        if root["format"] != DESCRIPTIONS_FORMAT:
+            wrong = f"must be {DESCRIPTIONS_FORMAT!r}, got {root['format']!r}"
+            raise PromptError(f"{path}: format: {wrong}; give a file of this format")
         provenance |= _texts(path, "provenance", root.get("provenance", {}))
         sources = _object(path, "class_provenance", root.get("class_provenance", {}))
         by_class = {name: _texts(path, f"class_provenance.{name}", value) for name, value in sources.items()}
@@ -82,7 +85,7 @@ def load_given(path: Path) -> GivenDescriptions:
     if not classes:
         raise PromptError(f"{path}: holds no class; write {{class: [text, …]}}")
     texts = {name: _class_texts(path, name, value) for name, value in classes.items()}
-    return GivenDescriptions(path, texts, provenance | {"file": path.name}, by_class)
+    return UserDescriptions(path, texts, provenance | {"file": path.name}, by_class)
 
 
 def _parsed(path: Path) -> Object:
@@ -138,8 +141,8 @@ def _problem(text: Any) -> str | None:
         return f"must be text, got {type(text).__name__}"
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         return "holds half of a character"  # JSON can write it, no file can hold it
-    if any(sign in text.lower() for sign in CLIP_SIGNS):
-        return f"holds {' or '.join(CLIP_SIGNS)}, at which CLIP stops to read"
+    if any(sign in text.lower() for sign in CLIP_SPECIAL_TOKENS):
+        return f"holds {' or '.join(CLIP_SPECIAL_TOKENS)}, at which CLIP stops to read"
     return length_problem(text.lower()) if text.strip() else "is empty"
 
 
@@ -169,8 +172,3 @@ def _same_prompt(key: str, prompt: ClassPrompt) -> bool:
 def _words(text: str) -> str:
     """Words with a space between each: backpack,Bag → backpack bag."""
     return re.sub(r"[\s,_-]+", " ", text).casefold()
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:NAMED]) + (f" and {len(listed) - NAMED} more" if len(listed) > NAMED else "")

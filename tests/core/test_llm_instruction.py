@@ -3,7 +3,7 @@
 import pytest
 
 from excel_core.errors import PromptError
-from excel_core.text.instruction import load_instruction
+from excel_core.text.llm_descriptions import load_instruction
 from excel_core.text.prompts import ClassPrompt, PromptSet
 from tests.conftest import ROOT
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from excel_core.errors import PromptError
-from excel_core.text.given_descriptions import load_given
 from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
+from excel_core.text.user_descriptions import load_user_descriptions
 from tests.conftest import ROOT, SHARED
 
 PUBLISHED = SHARED / "data" / "published"
@@ -41,7 +41,7 @@ def authors(names=("cat", "dog"), count=3):
 
 def test_the_authors_form(write):
     path = write(authors() | {"dog": ["A dog\nbarks. ", "A dog\nbarks. ", "Dogs, especially OLD ones, sleep."]})
-    found = load_given(path).described(PETS, 2)
+    found = load_user_descriptions(path).select(PETS, 2)
     assert found.texts["cat"] == ("a clean origami cat. it's number 0.", "a clean origami cat. it's number 1.")
     assert found.texts["dog"] == ("a dog\nbarks. ", "a dog\nbarks. ")  # lower-cased, of any form, twice
     assert found.provenance == {"provider": "file", "file": "given.json"}
@@ -49,13 +49,13 @@ def test_the_authors_form(write):
 
 def test_excels_own_form_keeps_where_the_texts_come_from(write):
     whole = {"format": "excel-descriptions/1", "provenance": {"provider": "openai", "server": "here"}, "classes": authors()}
-    found = load_given(write(whole | {"class_provenance": {"dog": {"model": "m"}}})).described(PETS, 3)
+    found = load_user_descriptions(write(whole | {"class_provenance": {"dog": {"model": "m"}}})).select(PETS, 3)
     assert found.provenance == {"provider": "openai", "server": "here", "file": "given.json"}
     assert found.class_provenance == {"dog": {"model": "m"}} and found.texts["dog"][2] == "a clean origami dog. it's number 2."
 
 
 def test_as_many_of_each_class_where_no_number_is_asked_for(write):
-    found = load_given(write(authors() | authors(["dog"], 2))).described(PETS)
+    found = load_user_descriptions(write(authors() | authors(["dog"], 2))).select(PETS)
     assert {name: len(texts) for name, texts in found.texts.items()} == {"cat": 2, "dog": 2}
 
 
@@ -71,20 +71,20 @@ def test_as_many_of_each_class_where_no_number_is_asked_for(write):
 )
 def test_a_class_by_another_spelling_or_by_its_prompt(write, key, name, synonyms):
     prompts = class_set(**{name: synonyms, "dog": "dog"})
-    assert load_given(write(authors([key, "dog"]))).keys(prompts) == {name: key, "dog": "dog"}
+    assert load_user_descriptions(write(authors([key, "dog"]))).keys(prompts) == {name: key, "dog": "dog"}
 
 
 @pytest.mark.parametrize(("key", "name", "synonyms"), [("hot", "hot dog", "hot dog"), ("bird", "hawk", "hawk bird")])
 def test_a_part_of_a_name_is_another_class(write, key, name, synonyms):
-    assert load_given(write(authors([key]))).keys(class_set(**{name: synonyms})) == {}
+    assert load_user_descriptions(write(authors([key]))).keys(class_set(**{name: synonyms})) == {}
 
 
 def test_a_name_goes_before_a_prompt(write):
     """`sofa` is class sofa's, not that of the couch whose prompt it is."""
     prompts = class_set(couch="sofa", sofa="sofa settee")
-    assert load_given(write(authors(["sofa", "couch"]))).keys(prompts) == {"couch": "couch", "sofa": "sofa"}
+    assert load_user_descriptions(write(authors(["sofa", "couch"]))).keys(prompts) == {"couch": "couch", "sofa": "sofa"}
     with pytest.raises(PromptError, match=r"no descriptions of 'couch'; add"):
-        load_given(write(authors(["sofa"]))).described(prompts, 1)
+        load_user_descriptions(write(authors(["sofa"]))).select(prompts, 1)
 
 
 LONG = "a clean origami dog. it has " + "very " * 80 + "long ears." + " and a tail" * 4000
@@ -116,23 +116,23 @@ LONG = "a clean origami dog. it has " + "very " * 80 + "long ears." + " and a ta
 )  # fmt: skip
 def test_a_bad_file_is_refused_in_one_line(write, value, says):
     with pytest.raises(PromptError) as caught:
-        load_given(write(value)).described(PETS, 3)
+        load_user_descriptions(write(value)).select(PETS, 3)
     message = str(caught.value)
     assert says in message and "given.json" in message and "\n" not in message and len(message) < 500
 
 
 def test_a_file_may_begin_as_windows_editors_have_it(tmp_path):
     (tmp_path / "given.json").write_text(json.dumps(authors()), encoding="utf-8-sig")
-    assert load_given(tmp_path / "given.json").keys(PETS) == {"cat": "cat", "dog": "dog"}
+    assert load_user_descriptions(tmp_path / "given.json").keys(PETS) == {"cat": "cat", "dog": "dog"}
 
 
 def test_classes_that_differ_between_coco_and_the_authors(write):
     """What the authors call COCO's classes, without their file."""
     coco = load_prompts(ROOT / "prompts" / "coco.yaml")
     names = [RENAMED.get(name, name) for name in coco.class_names]
-    found = load_given(write(authors(names, 1)))
+    found = load_user_descriptions(write(authors(names, 1)))
     assert found.keys(coco) == dict(zip(coco.class_names, names, strict=True))
-    assert found.described(coco, 1).texts["tv"] == ("a clean origami tvmonitor. it's number 0.",)
+    assert found.select(coco, 1).texts["tv"] == ("a clean origami tvmonitor. it's number 0.",)
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
@@ -140,7 +140,7 @@ def test_classes_that_differ_between_coco_and_the_authors(write):
 def test_the_authors_own_files(name, file):
     path = PUBLISHED / f"descriptors_{file}_gpt4.0_cluster_a_photo_of4.json"
     prompts, given = load_prompts(ROOT / "prompts" / f"{name}.yaml"), json.loads(path.read_text())
-    found = load_given(path).described(prompts, 20)
+    found = load_user_descriptions(path).select(prompts, 20)
     assert list(found.texts) == list(prompts.class_names)
     for (of_class, texts), (key, theirs) in zip(found.texts.items(), given.items(), strict=True):
         assert key == (RENAMED if name == "coco" else {}).get(of_class, of_class)  # both are in COCO's or VOC's order
