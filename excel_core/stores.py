@@ -30,7 +30,7 @@ Outside the store, for others:
 
     *.safetensors        excel-segmenter/1     the trained segmenter with its vision tower, to run alone (portable.py)
     *.onnx               excel-segmenter-onnx/1  the same as a graph (exports/onnx_graph.py)
-    export.json          excel-export/1        what an exported folder holds and from which run (exports/published.py)
+    export.json          excel-export/1        what an exported folder holds and from which run (exports/folder.py)
     photos.json          excel-photos/1        what became of single photos (tasks/photos/segment_photos.py)
 
 Files are written under a temporary name and renamed, so a reader never meets half a file.

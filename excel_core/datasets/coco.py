@@ -58,14 +58,13 @@ def read_coco(
     """Read the data set under root → Manifest, rows in the order of splits and of their files; an image's id is its file's
     name without suffix. `manifest.attrs["left_out"]` counts, by split, the images without any annotation.
 
-    class_names are the C foreground classes in class order, to which categories belong by name: their numbers have gaps.
-    The images of `unlabelled` splits need no labels: they are those of image_info_NAME.json or instances_NAME.json, or
-    without either those of the folder. An image that is missing or damaged, or of another size than the JSON says, which its
-    masks would not fit, keeps its row with the reason in `error`; more than max_bad of them (a share in [0, 1], but always at
-    least one image) end the reading.
+    class_names are the C foreground classes in class order; categories belong to them by name. The images of `unlabelled`
+    splits need no labels: they are those of image_info_NAME.json or instances_NAME.json, else those of the folder. An image
+    that is missing, damaged, or of another size than the JSON says keeps its row with the reason in `error`; more than max_bad
+    of them (a share in [0, 1], but always at least one image) end the reading.
 
     Raises DataError for a root of another layout, an unknown split or one of two years, a file that `read_entries` refuses,
-    an annotation whose category is no class, an id of two images, and for too many bad images. No mask survives parsing.
+    an annotation whose category is no class, an id of two images, and for too many bad images. Keeps no mask.
     """
     check_class_names(class_names)
     check_split_names(splits)
@@ -89,6 +88,7 @@ def read_coco(
 
 def labels_by_photo(entries: Entries, class_names: Sequence[str], file: str) -> dict[int, tuple[str, ...]]:
     """Number of each image that has annotations, in the file's order → names of their categories in class order."""
+    # Classes are matched by name: COCO's category numbers have gaps, 90 is the last of 80.
     categories_of: dict[int, set[int]] = {number: set() for number in entries.photos}
     for entry in entries.annotations:
         categories_of[entry["image_id"]].add(entry["category_id"])
@@ -138,6 +138,7 @@ def _unlabelled(root: Path, split: str) -> list[ListedImage]:
     source = unlabelled_source(root, split)
     if source.is_dir():
         folder, files = source.relative_to(root).as_posix(), sorted(path.name for path in source.iterdir())
+        # macOS leaves ._FILE.jpg beside FILE.jpg on other file systems.
         names = [name for name in files if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
     else:
         names = [photo.file_name for photo in read_entries(source, annotated=False).photos.values()]
@@ -157,7 +158,7 @@ def _check_ids(listed: Sequence[ListedImage]) -> None:
 
 
 def _with_sizes_checked(manifest: Manifest, photos: dict[str, Photo], max_bad: float) -> Manifest:
-    """The manifest with the images whose masks would not fit as bad ones."""
+    """Mark images of another size than their JSON entry says as bad: their masks would not fit."""
     sizes = zip(manifest["image"], manifest["height"], manifest["width"], strict=True)
     for position, (image, height, width) in enumerate(sizes):
         photo = photos.get(image)
@@ -227,10 +228,11 @@ def unlabelled_source(root: Path, split: str) -> Path:
 
 
 def image_folder(root: Path, name: str, files: Sequence[str]) -> str:
-    """The folder under root that holds a split's `files`: NAME/ or images/NAME/, else whichever of the known ones has some
-    of the first of them. DataError where there is none."""
+    """The folder under root that holds a split's `files`: NAME/ or images/NAME/, else any other known folder that has some of
+    the first files. DataError where there is none."""
     named = _folders(root, name)
     inner = sorted(f"images/{path.name}" for path in (root / "images").glob("*/"))
+    # A folder of the right name may be empty, so each candidate is asked for files. A part of COCO may lack any single one.
     for folder in (*named, *FOLDERS, *inner, "images"):
         if any((root / folder / file).is_file() for file in files[:MAX_PROBED]):
             return folder

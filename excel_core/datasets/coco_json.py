@@ -71,6 +71,7 @@ def read_entries(path: Path, keep: Fields = LABEL_FIELDS, *, annotated: bool = T
 
 
 def _parsed(path: Path, keep: Fields) -> Any:
+    # Called for every JSON object as soon as it is parsed, the innermost first: what is left out here is freed at once.
     def keep_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {field: keep[field](value) for field, value in pairs if field in keep}
 

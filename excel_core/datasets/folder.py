@@ -48,6 +48,7 @@ def folder_class_names(root: Path) -> tuple[str, ...]:
             raise DataError(f"{root / TABLE}: no row has a label; write class names into the column 'labels'")
     else:
         names = {folder.name for folder in _class_folders(root)}
+    # The order is part of the result, since label maps count classes in it: the same on every file system.
     return tuple(sorted(names, key=lambda name: (name.casefold(), name)))
 
 
@@ -132,6 +133,7 @@ def _find(root: Path, row: LabelRow) -> str:
         raise DataError(f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}")
     if (root / path).is_file():
         return str(path)
+    # Cameras write .JPG as well as .jpg.
     suffixes = [spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper())]
     candidates = [f"{path}{suffix}" for suffix in suffixes if (root / f"{path}{suffix}").is_file()]
     if len(candidates) > 1:
@@ -151,11 +153,12 @@ def _from_folders(root: Path, class_names: Sequence[str]) -> list[ListedImage]:
     for name in sorted(copies_of):
         copies = copies_of[name]
         first = next(iter(copies.values()))
+        # One photo in several class folders has several classes; two photos of one name would share an id.
         digest = image_digest(first)
         for other in copies.values():
             if image_digest(other) != digest:
                 raise DataError(f"{first} and {other} are different photos of one name; rename one")
-        labels = tuple(of_class for of_class in class_names if of_class in copies)
+        labels = tuple(class_name for class_name in class_names if class_name in copies)
         image = first.relative_to(root).as_posix()
         listed.append(ListedImage(_id(image, str(first)), DEFAULT_SPLIT, image, labels))
     return listed
@@ -165,21 +168,23 @@ def _class_folders(root: Path) -> list[Path]:
     """Folders with photos; DataError, saying what was looked for, where there is none."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; pass the folder that holds the photos")
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and _holds_classes(path.name) and any(_photos(path))]
+    subfolders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _is_hidden_or_masks(path.name)]
+    folders = [path for path in subfolders if any(_photos(path))]
     if not folders:
         photos = sum(1 for _ in _photos(root))
         raise DataError(
-            f"{root}: looked for {TABLE} (image,labels) or one folder of photos a class; found {photos} photos and neither"
+            f"{root}: looked for {TABLE} (image,labels) or one folder of photos per class; found {photos} photos and neither"
         )
     return folders
 
 
-def _holds_classes(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in {folder.casefold() for folder in MASK_FOLDERS}
+def _is_hidden_or_masks(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in {folder.casefold() for folder in MASK_FOLDERS}
 
 
 def _photos(folder: Path) -> Iterable[Path]:
-    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = sorted(folder.iterdir())
+    return (path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def _id(image: str, where: str) -> str:
@@ -188,8 +193,8 @@ def _id(image: str, where: str) -> str:
 
 
 def _check_names(listed: Sequence[ListedImage]) -> None:
-    taken: dict[str, ListedImage] = {}
+    row_of: dict[str, ListedImage] = {}
     for row in listed:
-        other = taken.setdefault(row.id, row)
+        other = row_of.setdefault(row.id, row)
         if other is not row:
             raise DataError(f"{other.image} and {row.image} would both be called {row.id!r}; rename one")

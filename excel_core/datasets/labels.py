@@ -57,7 +57,7 @@ def read_label_table(path: Path, *headers: Sequence[str]) -> LabelTable:
     Raises DataError, naming the line, for a wrong header or row, and for a second row of one image.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte order mark
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
             if header not in [list(names) for names in headers]:
@@ -96,6 +96,7 @@ def read_labels_xml(path: Path, class_names: Sequence[str]) -> list[str]:
     Raises ImageError where the file is missing, malformed, or names an unknown class.
     """
     try:
+        # defusedxml, since Annotations are downloaded files: plain XML may expand entities without end.
         with path.open("rb") as file:
             names = [(node.text or "").strip() for node in parse(file).iterfind("object/name")]
     except FileNotFoundError as error:

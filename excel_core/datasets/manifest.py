@@ -71,7 +71,7 @@ def build_manifest(
     """
     _check_case(listed)
     images = list(dict.fromkeys(row.image for row in listed))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:  # threads, since Pillow decodes without the interpreter's lock
         decoded = dict(zip(images, pool.map(lambda image: _decode(root, image, decode), images), strict=True))
     manifest = pd.DataFrame(
         {

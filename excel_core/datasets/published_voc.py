@@ -2,8 +2,8 @@
 
 voc2012.csv.gz     image,labels,split     10,582 images of train_aug in the published order, then the 1,449 of val
 
-They are facts: no photos and no masks. VOC as downloaded has no `train_aug` list, for it came with SBD's masks, which training
-does not need. The labels are the published ones; VOC's own Annotations differ from them for some images.
+They are facts: no photos and no masks. VOC as downloaded has no `train_aug` list: the list came with SBD's masks, which
+training does not need. The labels are the published ones; VOC's own Annotations differ from them for some images.
 """
 
 import csv
@@ -19,7 +19,7 @@ from types import MappingProxyType
 __all__ = ["AUGMENTED", "has_voc_classes", "published_digest", "published_labels", "published_list"]
 
 FILE = Path(__file__).with_name("voc2012.csv.gz")
-AUGMENTED = ("train_aug", "trainaug")  # names of the one list
+AUGMENTED = ("train_aug", "trainaug")  # two names of one list
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def published_digest() -> str:
     return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
-@cache
+@cache  # 12,031 rows, parsed once per process
 def _table() -> _Published:
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(FILE.read_bytes()).decode())))
     labels = {row["image"]: tuple(row["labels"].split()) for row in rows}

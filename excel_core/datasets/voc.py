@@ -44,6 +44,7 @@ __all__ = [
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
 SUFFIXES = (".jpg", ".jpeg", ".png")
+# A line of the lists that come with SBD's augmented masks.
 SBD_LINE = re.compile(r"/?JPEGImages/([^/\s]+)\.(?:jpg|jpeg|png)\s+/?SegmentationClass(?:Aug)?/\1\.png")
 MAX_ENTRIES = 8  # of a wrong folder, that an error names
 MAX_MISSING = 3  # images that an error names
@@ -84,6 +85,7 @@ def read_voc(
     absent: dict[str, int] = {}
     for split in splits:
         ids = read_split(root, split, class_names)
+        # Looked for on the disk only with `partial`: else a missing image keeps its row, with the reason.
         present = [image_id for image_id in ids if image_file(root, image_id)] if partial else ids
         absent[split] = len(ids) - len(present)
         if not present:
@@ -111,6 +113,7 @@ def label_reader(root: Path, class_names: Sequence[str], labels: LabelSource = "
     table = root / "labels.csv"
     if table.is_file():
         return _from_table(read_labels_csv(table, class_names))
+    # VOC's own Annotations differ from the published labels for some images, so the published program's numbers need these.
     published = published_labels() if labels == "published" and has_voc_classes(class_names) else {}
 
     def look_up(image_id: str) -> list[str]:

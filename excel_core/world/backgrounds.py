@@ -34,7 +34,7 @@ def _tint(rng: np.random.Generator, colour: tuple[int, int, int]) -> NDArray[np.
 
 
 def _meadow(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    tone = 9.0 * _noise(rng, size, 6, 6) + 13.0 * _noise(rng, size, 18, 56)
+    tone = 9.0 * _noise(rng, size, 6, 6) + 13.0 * _noise(rng, size, 18, 56)  # patches, and upright blades
     meadow: NDArray[np.float64] = _tint(rng, (134, 184, 92)) + tone[..., None] * np.array([1.0, 1.0, 0.6])
     return meadow
 
@@ -42,6 +42,7 @@ def _meadow(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 def _sea(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     row, column = _axes(size)
     waves, phase = rng.uniform(7.0, 11.0), rng.uniform(0.0, 6.28)
+    # Wave crests across the picture, bent by a slower wave along them.
     crest = np.sin(6.28 * (waves * row + 0.25 * np.sin(6.28 * 3.0 * column + phase)))
     tone = 24.0 * np.maximum(crest, 0.0) ** 2 + 8.0 * _noise(rng, size, 12, 6)
     sea: NDArray[np.float64] = _tint(rng, (36, 116, 158)) + tone[..., None] * np.array([1.0, 1.0, 0.9])
@@ -73,7 +74,7 @@ def _wall(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     row, column = _axes(size)
     courses = int(rng.integers(9, 14))
     course = np.floor(row * courses).astype(int)
-    across = column * courses * 0.5 + 0.5 * (course % 2)
+    across = column * courses * 0.5 + 0.5 * (course % 2)  # every second course is shifted by half a brick
     brick = np.floor(across).astype(int)
     joint = (row * courses - course < 0.16) | (across - brick < 0.09)
     shade = rng.normal(0.0, 11.0, size=(16, 16))[course % 16, brick % 16]
@@ -111,6 +112,7 @@ def paint_background(rng: np.random.Generator, size: int) -> tuple[NDArray[np.fl
     upper = _UPPER[int(rng.integers(len(_UPPER)))]
     lower = _LOWER[int(rng.integers(len(_LOWER)))]
     row, column = _axes(size)
+    # The horizon: a tilted line with a small hill.
     height, slope, hill = rng.uniform(0.35, 0.7), rng.uniform(-0.1, 0.1), rng.uniform(0.0, 0.04)
     edge = height + slope * (column - 0.5) + hill * np.sin(6.28 * column + rng.uniform(0.0, 6.28))
     below = row > edge

@@ -40,7 +40,7 @@ class Stroke:
 
 
 class _Pen:
-    """Collects the strokes of one object. A colour is jittered once an object, so that its parts match."""
+    """Collects the strokes of one object. A colour is jittered once per object, so that its parts match."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -72,11 +72,16 @@ class _Pen:
 
     def band(self, part: str, colour: str, path: Sequence[Sequence[float]] | NDArray[np.float64], width: float) -> None:
         """A line of the given width along `path` (P, 2), as one polygon."""
+        # Half the width to each side along the normals: there on one side, back on the other.
         centre = np.asarray(path, dtype=np.float64)
         along = np.gradient(centre, axis=0)
         normal = np.stack([-along[:, 1], along[:, 0]], 1)
         normal *= 0.5 * width / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
         self.polygon(part, colour, np.concatenate([centre + normal, (centre - normal)[::-1]]))
+
+
+# One function per class. Strokes are painted in order, so that what comes later hides what it covers; chance decides on the
+# parts that not every object of the class has, which the statements of phrases.py are about.
 
 
 def _house(pen: _Pen) -> None:
@@ -93,7 +98,7 @@ def _house(pen: _Pen) -> None:
     pen.box("door", pen.pick("brown", "green"), door - 0.17, 0.35, door + 0.17, 0.95)
     glass = pen.pick("yellow", "blue")
     for x in (-0.45, 0.45):
-        if abs(x - door) > 0.35:
+        if abs(x - door) > 0.35:  # no window behind the door
             pen.box("window", glass, x - 0.17, 0.2, x + 0.17, 0.55)
 
 
@@ -150,7 +155,7 @@ def _fish(pen: _Pen) -> None:
     pen.oval("body", skin, -0.2, 0.0, 0.76, tall)
     if pen.chance(0.55):
         for x in (-0.18, 0.2):
-            half = tall * np.sqrt(1.0 - ((x + 0.2) / 0.76) ** 2) * 0.96
+            half = tall * np.sqrt(1.0 - ((x + 0.2) / 0.76) ** 2) * 0.96  # as high as the oval body is there
             pen.box("stripes", "white", x - 0.085, -half, x + 0.085, half)
     pen.oval("eye", "white", -0.6, -0.1, 0.14, 0.14)
     pen.oval("eye", "black", -0.62, -0.1, 0.07, 0.07)

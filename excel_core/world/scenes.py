@@ -67,6 +67,7 @@ def _place_objects(rng: np.random.Generator) -> list[_Placed]:
         radius = rng.uniform(0.17, 0.37) if count < 3 else rng.uniform(0.16, 0.27)
         for _ in range(30):
             x, y = rng.uniform(0.8 * radius, 1.0 - 0.8 * radius, size=2)
+            # Far enough from what stands there already; after 30 misses the object is left out.
             if all(np.hypot(x - p.x, y - p.y) > 0.5 * (radius + p.radius) + 0.45 * p.radius for p in placed):
                 placed.append(_Placed(name, float(x), float(y), float(radius)))
                 break
@@ -88,9 +89,9 @@ def _pieces_of(name: str, strokes: tuple[Stroke, ...]) -> list[Piece]:
     """The parts of one object, in drawing order, each with every colour it has."""
     colours: dict[str, list[str]] = {}
     for stroke in strokes:
-        seen = colours.setdefault(stroke.part, [])
-        if stroke.colour not in seen:
-            seen.append(stroke.colour)
+        of_part = colours.setdefault(stroke.part, [])
+        if stroke.colour not in of_part:
+            of_part.append(stroke.colour)
     return [Piece(name, part, tuple(names)) for part, names in colours.items()]
 
 
@@ -110,11 +111,14 @@ def render_scene(seed: int, size: int) -> Scene:
         pieces += _pieces_of(placed.name, strokes)
         index = {piece.part: first + i for i, piece in enumerate(pieces[first:])}
         for stroke, points in zip(strokes, _pose(object_rng, placed, strokes), strict=True):
+            # Pillow's coordinates are of pixel centres, hence the half.
             path = [(float(x), float(y)) for x, y in points * size * _SUPERSAMPLE - 0.5]
             draw.polygon(path, fill=stroke.rgb)
             draw_layer.polygon(path, fill=index[stroke.part])
+    # The middle sample of each pixel's 3 x 3: labels are never averaged.
     piece_map = np.asarray(layer)[_SUPERSAMPLE // 2 :: _SUPERSAMPLE, _SUPERSAMPLE // 2 :: _SUPERSAMPLE].copy()
     image = np.asarray(picture.reduce(_SUPERSAMPLE), dtype=np.float64)
+    # Light that changes from top to bottom, and grain over everything.
     light = 1.0 + ground_rng.uniform(-0.1, 0.1) * np.linspace(-1.0, 1.0, size)[:, None, None]
     image = image * light + grain_rng.normal(0.0, 5.0, size=(size, size, 1))
     class_of_piece = np.array([CLASSES.index(p.owner) + 1 if p.owner else 0 for p in pieces], dtype=np.uint8)

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from excel_core.files import written_then_renamed
-from excel_core.models.clip_weights import BUILT_IN
-from excel_core.models.token_rows import prune_token_rows
+from excel_core.models.clip_names import BUILT_IN
+from excel_core.models.clip_weights import prune_token_rows
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import TRAIN_SEEDS
 from excel_core.world.views import SceneBank, draw_views, fill_bank

@@ -69,6 +69,7 @@ def draw_views(
         pixels, pieces = np.asarray(picture), np.asarray(piece_map)
         if rng.random() < 0.5:
             pixels, pieces = pixels[:, ::-1], pieces[:, ::-1]
+        # Contrast and brightness change, the facts do not.
         gain, shift = rng.uniform(0.85, 1.15), rng.uniform(-15.0, 15.0)
         images[row] = np.clip(pixels * gain + shift, 0, 255)
         patches[row] = np.sort(rng.permutation(cells * cells)[:patches_shown])

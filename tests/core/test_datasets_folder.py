@@ -143,7 +143,7 @@ def test_photos_are_seen_upright_and_not_too_large(root):
 
 def test_a_folder_without_labels_says_what_was_looked_for(tmp_path):
     photo(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=r"looked for labels\.csv .* or one folder of photos a class; found 1 photos"):
+    with pytest.raises(DataError, match=r"looked for labels\.csv .* or one folder of photos per class; found 1 photos"):
         folder_class_names(tmp_path)
     table(tmp_path, "a,")
     with pytest.raises(DataError, match="no row has a label"):

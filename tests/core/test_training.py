@@ -269,7 +269,7 @@ def _into(found):
 
 @pytest.mark.parametrize("supervision", ["labels", "masks"])
 def test_labels_that_are_masks_fail_behind_the_guard(cam_model, images, tmp_path, supervision):
-    """Weak supervision that reads a mask as its pseudo label, and the door itself, inside the guard."""
+    """Weak supervision that reads a mask as its pseudo label, and the reader itself, inside the guard."""
     spec, root = SPEC.model_copy(update={"supervision": supervision}), tmp_path / "data"
     mask = root / "SegmentationClass" / "0.png"
     save_labels_png(mask, np.ones((40, 60), np.uint8))

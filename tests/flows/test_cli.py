@@ -98,7 +98,7 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.segmenter"),
         (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
         (["run", "voc", "--data", "."], "not a data set in VOC layout: looked for JPEGImages/"),
-        (["run", "photos", "--data", "docs"], "looked for labels.csv (image,labels) or one folder of photos a class"),
+        (["run", "photos", "--data", "docs"], "looked for labels.csv (image,labels) or one folder of photos per class"),
         (["run", "coco", "--data", "."], "not COCO as downloaded: looked for annotations/instances_*.json; found"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),
         (["plan", "demo", "--stage", "cam"], "--stage 'cam': valid stages: world, dataset"),

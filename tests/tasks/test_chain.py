@@ -97,11 +97,11 @@ def test_metrics_are_what_the_files_say(chain):
     outputs, _ = chain
     metrics = json.loads((outputs["evaluate"].folder / "metrics.json").read_text())
     names = ("background", *read_knowledge(outputs["knowledge"].folder / "knowledge.zarr").class_names)
-    door = VocMaskReader(outputs["world"].folder)
+    reader = VocMaskReader(outputs["world"].folder)
     listed = (outputs["refine"].folder / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
     matrix = sum(
         confusion_matrix(
-            door.read(image, 128, 128),
+            reader.read(image, 128, 128),
             load_labels_png(outputs["refine"].folder / "SegmentationClassPseudo" / f"{image}.png"),
             len(names),
         )

@@ -1,4 +1,4 @@
-"""`train.supervision=masks`: masks are read through the door by training and scores alone, every number says so, and nothing
+"""`train.supervision=masks`: masks are read through mask readers by training and scores alone, every number says so, and nothing
 weakly supervised is mixed with it."""
 
 import os
@@ -15,7 +15,7 @@ from excel_core.datasets.masks import VocMaskReader
 from excel_core.errors import DataError, SettingError
 from excel_core.files import read_json
 from excel_core.prediction.trained_segmenter import load_portable
-from flows.settings import make_environment, make_run
+from flows.request import RunRequest
 from tasks.chain import follow, graph
 from tasks.engine.build import complete_output, run_stage
 from tasks.engine.stage import RunEnvironment
@@ -39,11 +39,11 @@ def run(small_run):
 
 @pytest.fixture(scope="module")
 def masked(run, chain):
-    """(outputs, by stage: masks opened, and images that the door was asked for) of the small run, taught by masks."""
+    """(outputs, by stage: masks opened, and images that the mask reader was asked for) of the small run, taught by masks."""
     opened, asked = {}, {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            VocMaskReader, "read", lambda door, image, *size: (asked[stage].add(image), _read(door, image, *size))[1]
+            VocMaskReader, "read", lambda reader, image, *size: (asked[stage].add(image), _read(reader, image, *size))[1]
         )
 
         def build(work):
@@ -124,8 +124,8 @@ def test_it_is_not_compared_with_a_weak_run(records, order):
 
 def test_there_is_no_ablation_beside_it(run, chain):
     with pytest.raises(SettingError, match="train.supervision=masks: the ablation .*--set evaluate.ablation=false"):
-        make_run("demo", "reference", [MASKS], None)
-    make_run("demo", "reference", [MASKS, "evaluate.ablation=false"], None)
+        RunRequest(preset="demo", settings=[MASKS]).spec()
+    RunRequest(preset="demo", settings=[MASKS, "evaluate.ablation=false"]).spec()
     with pytest.raises(SettingError, match="train.supervision=masks: the ablation is about image-level labels"):
         graph(run, chain[1], "ablation")
 
@@ -153,7 +153,7 @@ def voc(tmp_path):
 
 
 def _voc_run(*settings):
-    return make_run("voc", "reference", [*SMALL_VOC, *settings], None)
+    return _voc_request(None, *settings).spec()
 
 
 def test_missing_masks_are_refused_before_work_starts(voc, tmp_path):
@@ -181,7 +181,7 @@ def test_where_no_list_tells_the_stage_refuses(voc, tmp_path):
     (photos / "labels.csv").write_text(f"image,labels\n{TRAIN[0]}.jpg,person\n{TRAIN[1]}.jpg,dog\n")
     shutil.copy(voc / "SegmentationClass" / "2007_000032.png", photos / "SegmentationClass")
     small = [setting for setting in SMALL_VOC if "partial" not in setting]
-    run = make_run("photos", "reference", [*small, MASKS, "knowledge.mode=none"], None)
+    run = RunRequest(preset="photos", settings=[*small, MASKS, "knowledge.mode=none"]).spec()
     place = make_environment(run, str(photos), str(tmp_path / "store"), "cpu")
     with pytest.raises(DataError, match="1 of 2 images of 'train' have no mask in SegmentationClass, 2007_000039 first"):
         follow(run, place, "train", run_stage)

@@ -86,8 +86,8 @@ def test_seeds_are_scored_on_train_alone(first, place):
     results = _metrics(outputs)["results"]
     assert {key.rpartition(".")[0] for key in results} == {"seeds.static.train", "seeds.lvc.train", "segmentation.val"}
     assert {"evaluate static-train-in-train_aug-1of1", "evaluate lvc-train-in-train_aug-1of1"} < set(built)
-    door, folder = VocMaskReader(place.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
-    matrix = sum(confusion_matrix(door.read(i, 48, 48), load_labels_png(folder / f"{i}.png"), 21) for i in TRAIN)
+    reader, folder = VocMaskReader(place.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
+    matrix = sum(confusion_matrix(reader.read(i, 48, 48), load_labels_png(folder / f"{i}.png"), 21) for i in TRAIN)
     result = results["seeds.lvc.train.par"]
     assert (result["protocol"]["split"], result["protocol"]["images"]) == ("train", 3)
     assert result["miou"] == pytest.approx(scores(matrix, ("background", *NAMES)).miou)

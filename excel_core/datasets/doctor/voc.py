@@ -61,7 +61,7 @@ def examine_voc(
     shipped = _shipped(root, class_names)
     checks, splits = _check_lists(root, class_names, len(shipped))
     ids = list(dict.fromkeys(image for listed in (*splits.values(), shipped) for image in listed))
-    labels_of = label_reader(root, class_names)
+    labels_of = label_reader(root, class_names)  # as a run reads them
     known = {split: frozenset(listed) for split, listed in splits.items()}
     failures: dict[str, list[str]] = {name: [] for name in ADVICE}
     with ThreadPoolExecutor(threads) as pool:
@@ -86,7 +86,7 @@ def _shipped(root: Path, class_names: Sequence[str]) -> list[str]:
 
 
 def _check_shipped_list(present: int) -> Check:
-    """`present`: how many images of the shipped train_aug the folder has."""
+    """The check of train_aug where the folder has no such list: `present` images of the shipped one are there."""
     listed = len(published_list(AUGMENTED[0]))
     count = f"comes with excel: {listed:,} images, {'all' if present == listed else f'{present:,}'} of them here"
     state: State = "ok" if present == listed else "note"
@@ -104,7 +104,8 @@ def _check_preset_splits(root: Path, class_names: Sequence[str]) -> Check:
 
 
 def _check_lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[list[Check], dict[str, list[str]]]:
-    """A check of every list file that VOC has, and the ids in those that are there."""
+    """A check of every list file that VOC has, and the ids of each list that is there. `shipped`: so many images of the shipped
+    train_aug are in the folder."""
     checks, splits = [], {}
     for split, expected in COUNTS.items():
         if list_file(root, split) is None:
@@ -126,7 +127,7 @@ def _check_lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[
 def _look(
     root: Path, image: str, splits: Mapping[str, frozenset[str]], labels_of: LabelReader, classes: int, quick: bool
 ) -> list[tuple[str, str]]:
-    """(check, what is wrong) of one image and its mask."""
+    """(name of the check, what is wrong), for everything that is wrong with one image and its mask."""
     failures: list[tuple[str, str]] = []
     splits_of_image = [split for split, ids in splits.items() if image in ids]
     file = image_file(root, image)
@@ -152,7 +153,8 @@ def _look(
 def _look_at_mask(
     root: Path, image: str, augmented: bool, needed: bool, size: tuple[int, int] | None, classes: int, quick: bool
 ) -> list[tuple[str, str]]:
-    """`augmented`: the mask may be SBD's; `needed`: an image of train and val, whose scores need one."""
+    """As `_look`, of the mask. `augmented`: it may be SBD's; `needed`: without it the image cannot be scored; `size`: (height,
+    width) of the image, None where that is not known."""
     folders = (MASKS, EXTRA_MASKS) if augmented else (MASKS,)
     candidates = [root / folder / f"{image}.png" for folder in folders]
     path = next((path for path in candidates if path.is_file()), None)
