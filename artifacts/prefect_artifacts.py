@@ -1,4 +1,4 @@
-"""The results as Prefect artifacts: tables, and Markdown pages with small pictures. Prefect is imported on use.
+"""The results as Prefect artifacts: tables, and Markdown pages with small pictures. Prefect is imported when they are created.
 
 Keys are stable, so that the UI shows an artifact's history from run to run:
 
@@ -13,45 +13,50 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-curve-<preset>              scores of the segmenters kept during training, with the published log's
     excel-curve-chart-<preset>        the same, drawn
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
-    excel-stages-<preset>             what this run built or found, by which run it was built, and where it lies
+    excel-stages-<preset>             which stages this run built, which runs built the others, and where outputs lie
     excel-figure-<number>-<preset>    the paper's figures 4 to 6 of the run's own images
 
 What a run has nothing for is left out.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from artifacts.chart_pictures import ablation_picture, curve_picture, knowledge_picture, loss_picture
-from artifacts.curve_rows import curve_note, curve_rows
-from artifacts.gallery import Picture
+from artifacts.drawing import bounded_data_uri
+from artifacts.gallery import (
+    Picture,
+    ablation_picture,
+    curve_picture,
+    gallery_markdown,
+    knowledge_picture,
+    loss_picture,
+)
 from artifacts.paper_table import paper_markdown
-from artifacts.pictures import bounded_data_uri
-from artifacts.prefect_gallery import gallery_markdown
-from artifacts.provenance import stages_markdown
 from artifacts.rows import Row, markdown_text
+from artifacts.stages import stages_markdown
 from artifacts.tables import (
     ablation_note,
     ablation_rows,
     common_protocol,
+    curve_note,
+    curve_rows,
     families,
     family_rows,
     protocol_text,
+    result_words,
     results_rows,
-    words,
 )
-from artifacts.view import AttributeRow, ReportView
+from artifacts.view import AttributeRow, Metrics, ReportView
 from excel_core.files import read_json
 
 __all__ = [
-    "MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "figure_bodies", "publish", "publish_ablation",
-    "publish_figures", "publish_paper",
+    "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "figure_bodies", "publish",
+    "publish_ablation", "publish_figures", "publish_paper",
 ]  # fmt: skip
 
-MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
+MAX_MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class TableBody:
 
 @dataclass(frozen=True)
 class MarkdownBody:
-    """A Markdown artifact of at most MARKDOWN_BYTES."""
+    """A Markdown artifact of at most MAX_MARKDOWN_BYTES."""
 
     key: str
     description: str
@@ -77,13 +82,13 @@ def publish(view: ReportView, report: Path) -> list[str]:
     return _create(bodies(view, report))
 
 
-def publish_ablation(metrics: Mapping[str, Any], preset: str) -> list[str]:
+def publish_ablation(metrics: Metrics, preset: str) -> list[str]:
     """The same for the ablation alone; of metrics.json's content only `ablation` is read."""
     return _create(ablation_bodies(metrics, preset))
 
 
 def publish_paper(table: str, path: Path) -> list[str]:
-    """A table of the paper by its JSON, as a Markdown page → its key."""
+    """A table of the paper, read from its JSON file, as a Markdown page → its key."""
     document = read_json(path)
     description = f"{document['title']}, preset {document['preset']}"
     return _create([MarkdownBody(_key("paper", table), description, paper_markdown(document))])
@@ -96,65 +101,66 @@ def publish_figures(folder: Path) -> list[str]:
 
 def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
     """What `publish` creates, in order; `report` is the page's path."""
-    about = f"preset {view.preset}, {view.method} method with {view.clip}"
-    results = TableBody(_key("results", view.preset), f"Results of {about}", results_rows(view.metrics))
-    gallery = gallery_markdown(view, report, MARKDOWN_BYTES)
+    run = f"preset {view.preset}, {view.method} method with {view.clip}"
+    results = TableBody(_key("results", view.preset), f"Results of {run}", results_rows(view.metrics))
+    gallery = gallery_markdown(view, report, MAX_MARKDOWN_BYTES)
     attributes = TableBody(
         _key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
     pages = [
-        MarkdownBody(_key("gallery", view.preset), f"Gallery of {about}", gallery),
+        MarkdownBody(_key("gallery", view.preset), f"Gallery of {run}", gallery),
         *_chart("losses", view.preset, "Training", loss_picture(view)),
         *_chart("curve-chart", view.preset, "Scores on the way", curve_picture(view.curve)),
         *_chart("knowledge", view.preset, "Knowledge base", knowledge_picture(view)),
     ]
     if view.stages:
-        pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {about}", stages_markdown(view.stages)))
+        pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {run}", stages_markdown(view.stages)))
     curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
     tables = [results, *_class_tables(view), curve]
-    return [*_with_rows(tables), *ablation_bodies(view.metrics, view.preset), *_with_rows([attributes]), *pages]
+    return [*_non_empty(tables), *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes]), *pages]
 
 
-def ablation_bodies(metrics: Mapping[str, Any], preset: str) -> list[TableBody | MarkdownBody]:
+def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownBody]:
     """What `publish_ablation` creates: the table and the chart, or nothing."""
     table = TableBody(_key("ablation", preset), ablation_note(metrics), ablation_rows(metrics))
-    return [*_with_rows([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
+    return [*_non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
 def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
-    """What `publish_figures` creates: a page a figure, its picture as PNG where that fits, else as JPEG."""
-    about = read_json(folder / "figures.json")
-    shown = ", ".join(f"{image['class']} in {image['id']}" for image in about["images"])
+    """What `publish_figures` creates: a page per figure, its picture as PNG where that fits, else as JPEG."""
+    document = read_json(folder / "figures.json")
+    content = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
     pages: list[TableBody | MarkdownBody] = []
-    for number, title in about["figures"].items():
-        alt = markdown_text(f"figure {number}, {title}: {shown}")
-        room = MARKDOWN_BYTES - len(alt.encode()) - 10
-        picture = bounded_data_uri((folder / f"figure_{number}.png").read_bytes(), room)
-        description = f"Figure {number}: {title}; preset {about['preset']}, {about['method']} method with {about['clip']}"
-        pages.append(MarkdownBody(_key("figure", number, about["preset"]), description, f"![{alt}]({picture})\n"))
+    for number, title in document["figures"].items():
+        alt = markdown_text(f"figure {number}, {title}: {content}")
+        max_length = MAX_MARKDOWN_BYTES - len(alt.encode()) - 10  # 10: the signs around text and picture
+        picture = bounded_data_uri((folder / f"figure_{number}.png").read_bytes(), max_length)
+        run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
+        key = _key("figure", number, document["preset"])
+        pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", f"![{alt}]({picture})\n"))
     return pages
 
 
-def _create(made: Sequence[TableBody | MarkdownBody]) -> list[str]:
+def _create(artifacts: Sequence[TableBody | MarkdownBody]) -> list[str]:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    for body in made:
+    for body in artifacts:
         # `_sync`: inside an async flow these functions would otherwise return coroutines that nobody awaits.
         if isinstance(body, TableBody):
             create_table_artifact(table=body.rows, key=body.key, description=body.description, _sync=True)  # type: ignore[call-arg]
         else:
             create_markdown_artifact(markdown=body.markdown, key=body.key, description=body.description, _sync=True)  # type: ignore[call-arg]
-    return [body.key for body in made]
+    return [body.key for body in artifacts]
 
 
 def _class_tables(view: ReportView) -> list[TableBody]:
-    """One a family: a row a class, the IoU of each step, precision and recall of the last."""
+    """A table per family of results: a row per class, the IoU of each step, precision and recall of the last."""
     tables = []
     for family, keys in families(view.metrics).items():
         protocol = protocol_text(common_protocol(view.metrics, keys))
-        description = f"{family}: {protocol}; precision and recall of {words(keys[-1])}"
+        description = f"{family}: {protocol}; precision and recall of {result_words(keys[-1])}"
         tables.append(TableBody(_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
     return tables
 
@@ -166,16 +172,16 @@ def _attribute_row(row: AttributeRow) -> Row:
 
 
 def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[TableBody | MarkdownBody]:
-    """A page of one picture, described by its words; none, no page."""
+    """A page of one picture, described by its caption; no picture, no page."""
     if picture is None:
         return []
     page = f"![{markdown_text(picture.alt)}]({picture.uri})\n"
-    if len(page.encode()) > MARKDOWN_BYTES:
+    if len(page.encode()) > MAX_MARKDOWN_BYTES:
         page = "The picture is too large for an artifact; it is in the report.\n"
     return [MarkdownBody(_key(name, preset), f"{title}: {picture.caption}", page)]
 
 
-def _with_rows(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
+def _non_empty(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
     return [table for table in tables if table.rows]
 
 

@@ -1,12 +1,11 @@
-"""The figures and tables of README: made from a finished run, never by hand."""
+"""README's gallery and tables, made from a finished run."""
 
 from pathlib import Path
 
 import numpy as np
 
 from artifacts.charts import empty_figure, png_bytes
-from artifacts.gallery import STEP_NAMES
-from artifacts.pictures import overlay_cam, overlay_labels
+from artifacts.drawing import STEP_NAMES, overlay_cam, overlay_labels
 from artifacts.rows import markdown_table, markdown_text
 from artifacts.tables import ablation_note, ablation_rows, results_rows
 from artifacts.view import GalleryItem, Pixels, ReportView
@@ -14,7 +13,7 @@ from excel_core.files import written_then_renamed
 
 __all__ = ["write_figures"]
 
-ROWS = 4  # images in the gallery
+MAX_GALLERY_IMAGES = 4
 
 
 def write_figures(folder: Path, view: ReportView) -> list[Path]:
@@ -40,8 +39,8 @@ def _results_markdown(view: ReportView) -> str:
 
 
 def _gallery_png(view: ReportView) -> bytes:
-    """One row an image: the photo, its first class's CAM, the label map after each step, and the truth."""
-    rows = [_row(item) for item in view.gallery[:ROWS]]
+    """One row per image: the photo, its first class's CAM, the label map after each step, and the truth."""
+    rows = [_captioned_pictures(item) for item in view.gallery[:MAX_GALLERY_IMAGES]]
     width = max(len(row) for row in rows)
     figure = empty_figure(1.75 * width, 1.9 * len(rows))
     axes = np.atleast_2d(figure.subplots(len(rows), width, squeeze=False))
@@ -54,7 +53,7 @@ def _gallery_png(view: ReportView) -> bytes:
     return png_bytes(figure)
 
 
-def _row(item: GalleryItem) -> list[tuple[str, Pixels]]:
+def _captioned_pictures(item: GalleryItem) -> list[tuple[str, Pixels]]:
     row = [(", ".join(item.labels), item.image)]
     row += [(f"CAM: {name}", overlay_cam(item.image, cam)) for name, cam in list(item.cams.items())[:1]]
     row += [(STEP_NAMES.get(step, step), overlay_labels(item.image, labels)) for step, labels in item.steps.items()]

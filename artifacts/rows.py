@@ -1,10 +1,10 @@
-"""Rows of text, one dict a row, and how a person sees them: numbers as words, Markdown, the terminal."""
+"""Rows of text, one dict a row, and how a person reads them: numbers as words, Markdown, the terminal."""
 
 import html
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich import box
 from rich.console import Console
@@ -16,11 +16,11 @@ __all__ = [
     "size",
 ]  # fmt: skip
 
-Row = dict[str, str]
+Row = dict[str, str]  # column -> cell
 ABSENT = "–"  # a value that is undefined or was not measured
 
 
-def defined(value: Any) -> bool:
+def defined(value: Any) -> TypeGuard[float]:
     """A finite number: neither None nor NaN, nor True, which is an int to Python."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -30,19 +30,19 @@ def number(value: Any, digits: int = 3, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}" if defined(value) else ABSENT
 
 
-def interval(found: Mapping[str, Any], value: str, sign: str = "") -> str:
-    """`0.432 ± 0.010 [0.41, 0.45]`: found[value], its `std` and `low`, `high`, as far as they are there."""
-    text = number(found.get(value), sign=sign)
-    if defined(found.get("std")):
-        text += f" ± {number(found['std'])}"
-    if defined(found.get("low")) and defined(found.get("high")):
-        text += f" [{number(found['low'], 2, sign)}, {number(found['high'], 2, sign)}]"
+def interval(scores: Mapping[str, Any], name: str, sign: str = "") -> str:
+    """`0.432 ± 0.010 [0.41, 0.45]`: scores[name], then `std`, then `low` and `high`; each only where it is defined."""
+    text = number(scores.get(name), sign=sign)
+    if defined(scores.get("std")):
+        text += f" ± {number(scores['std'])}"
+    if defined(scores.get("low")) and defined(scores.get("high")):
+        text += f" [{number(scores['low'], 2, sign)}, {number(scores['high'], 2, sign)}]"
     return text
 
 
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 05 s, 2 h 03 min."""
-    if seconds < 59.95:
+    if seconds < 59.95:  # from here on, one digit would read 60.0 s
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
@@ -80,17 +80,19 @@ def markdown_text(text: str) -> str:
 
 
 def print_rows(
-    console: Console, title: str, rows: Sequence[Row], notes: Sequence[str] = (), words: Collection[str] = ()
+    console: Console, title: str, rows: Sequence[Row], notes: Sequence[str] = (), text_columns: Collection[str] = ()
 ) -> None:
-    """Print rows as a table with notes below; no rows, no table. Figures stand right, but columns in `words` left."""
+    """Print rows as a table with notes below; no rows, no table. Columns of numbers are aligned right, unless they are among
+    `text_columns`."""
     if not rows:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title), title_justify="left", title_style="bold")
     for column in columns(rows):
         cells = [row.get(column, ABSENT) for row in rows]
-        figures = column not in words and all(re.match(r"[+-]?[\d.–]", cell) for cell in cells)
+        numeric = column not in text_columns and all(re.match(r"[+-]?[\d.–]", cell) for cell in cells)
+        # Without a least width, rich breaks long words in narrow terminals.
         longest = max((len(word) for cell in cells for word in cell.split()), default=0)
-        table.add_column(Text(column), justify="right" if figures else "left", no_wrap=figures, min_width=longest)
+        table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=numeric, min_width=longest)
     for row in rows:
         table.add_row(*(Text(row.get(column, ABSENT)) for column in columns(rows)))
     console.print(table)

@@ -1,8 +1,9 @@
-"""What the report is made from: plain frozen records that a task fills from finished stages.
+"""What a report shows: frozen records that the stage `report` fills from the outputs of the other stages.
 
 Label maps are (H, W) uint8 of the image's size: 0 background, c+1 class c of `class_names`, 255 ignore.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = [
-    "AttributeRow", "Cam", "GalleryItem", "KnowledgeMap", "Labels", "Pixels", "ReportView", "SegmentedItem", "StageRow",
+    "AttributeRow", "Cam", "Counts", "Curve", "GalleryItem", "KnowledgeMap", "Labels", "Metrics", "Pixels", "ReportView",
+    "SegmentedItem", "StageRow",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
 Labels = NDArray[np.uint8]  # HW
 Cam = NDArray[np.floating[Any]]  # hw of the patch grid, in [0, 1]
+Counts = NDArray[np.int64]  # (C+1, C+1) pixels, rows truth, columns prediction, background first
+Metrics = Mapping[str, Any]  # the content of metrics.json (excel-metrics/1), or a part of it
+Curve = Mapping[str, Any]  # the content of curve.json (excel-curve/1)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
@@ -35,7 +40,7 @@ class GalleryItem:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedItem:
-    """One image of a validation split as the trained segmenter sees it."""
+    """One image of a validation split with the trained segmenter's prediction."""
 
     id: str
     image: Pixels
@@ -46,8 +51,8 @@ class SegmentedItem:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage's output: its identity (hex digits), seconds and peak memory it took, what it says of itself, bytes on disk,
-    and where it comes from."""
+    """One stage's output: its identity (hex digits), what building it took, its summary, bytes on disk, and where it comes
+    from."""
 
     stage: str
     identity: str
@@ -94,16 +99,16 @@ class ReportView:
     preset: str
     method: str
     clip: str
-    metrics: dict[str, Any]  # the content of metrics.json (excel-metrics/1)
+    metrics: Metrics
     stages: tuple[StageRow, ...]
     gallery: tuple[GalleryItem, ...]
     segmented: tuple[SegmentedItem, ...]
-    losses: pd.DataFrame | None  # see charts.draw_losses; without a row where nothing was trained
+    losses: pd.DataFrame | None  # see charts.losses_png; without a row where nothing was trained
     attributes: tuple[AttributeRow, ...]
     spec: dict[str, Any]
     class_names: tuple[str, ...]  # (C), without background
-    confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # result key -> (C+1, C+1), rows truth
+    confusion: dict[str, Counts] = field(default_factory=dict)  # by result key
     knowledge_map: KnowledgeMap | None = None
-    curve: dict[str, Any] = field(default_factory=dict)  # the content of curve.json (excel-curve/1); {} where none was made
+    curve: Curve = field(default_factory=dict)  # {} where none was made
     attributes_are: str = "clusters of descriptions"  # what the attributes are, in words
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

@@ -90,7 +90,7 @@ def _trained(weights: str, names: tuple[str, ...], request: RunRequest, multi_sc
 
 def _show(results: list[Any], out: Path) -> None:
     """A table of what was found, the photos that were skipped, and where the files are."""
-    from artifacts.photo_overlay import share_text
+    from artifacts.overlay import share_text
     from artifacts.rows import print_rows
 
     rows = []

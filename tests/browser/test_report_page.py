@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.html_report import write_report
+from artifacts.report import write_report
 from tests.browser.conftest import console_errors, requested_addresses, set_width
 from tests.report_view import example_view
 

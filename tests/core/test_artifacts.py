@@ -13,14 +13,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from artifacts.ablation_chart import ablation_png
-from artifacts.charts import draw_losses, losses_png
-from artifacts.costs import cost_rows
-from artifacts.knowledge_chart import knowledge_png
-from artifacts.pictures import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
-from artifacts.prefect_artifacts import MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
-from artifacts.provenance import stages_markdown
+from artifacts.charts import ablation_png, draw_losses, knowledge_png, losses_png
+from artifacts.drawing import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
+from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
 from artifacts.rows import number
+from artifacts.stages import cost_rows, stages_markdown
 from artifacts.tables import (
     ablation_rows,
     headline_key,
@@ -73,7 +70,7 @@ def test_the_artifacts_of_a_run(view: ReportView) -> None:
         if isinstance(body, TableBody):
             assert all(isinstance(value, str) for row in body.rows for value in row.values())
         else:
-            assert len(body.markdown.encode()) <= MARKDOWN_BYTES
+            assert len(body.markdown.encode()) <= MAX_MARKDOWN_BYTES
     family = made["excel-classes-de-mo-segmentation-val"]
     assert isinstance(family, TableBody) and "labels: none" in family.description
     assert "CRF" not in family.description and "recall of multi scale crf" in family.description
@@ -147,7 +144,7 @@ def test_the_headline_is_the_last_of_its_family(view: ReportView) -> None:
 def test_the_markdown_artifact_stays_small_and_says_what_it_leaves_out(view: ReportView) -> None:
     many = replace(view, gallery=tuple(gallery_item(f"image{i}", (140, 176)) for i in range(24)))
     (body,) = [body for body in bodies(many, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
-    assert isinstance(body, MarkdownBody) and len(body.markdown.encode()) <= MARKDOWN_BYTES
+    assert isinstance(body, MarkdownBody) and len(body.markdown.encode()) <= MAX_MARKDOWN_BYTES
     shown = body.markdown.count("\n## ")
     assert 3 < shown < 24 and f"{26 - shown} more images are in the report." in body.markdown
     assert "`runs/index.html`" in body.markdown
@@ -208,7 +205,7 @@ def test_pictures_and_labels_are_fitted_alike(shape: tuple[int, int]) -> None:
 
 def test_nothing_but_excel_core_is_imported_until_published() -> None:
     code = (
-        "import sys, artifacts.comparison, artifacts.html_report, artifacts.prefect_artifacts\n"
+        "import sys, artifacts.history, artifacts.report, artifacts.prefect_artifacts\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'dask', 'tasks', 'flows') or 'pyplot' in m])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifacts.lettering import _font, _lines, paragraph
-from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses
-from artifacts.paper_sheet import mark_patch
-from artifacts.pictures import bounded_data_uri
-from artifacts.prefect_artifacts import MARKDOWN_BYTES, MarkdownBody, figure_bodies
-from excel_core.paper.attribute_responses import AttributeResponses
-from excel_core.paper.cam_columns import CamColumns
-from excel_core.paper.query_patch import QueryMaps
+from artifacts.drawing import bounded_data_uri, draw_paragraph, load_font, wrapped_lines
+from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses, mark_patch
+from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, figure_bodies
+from excel_core.paper.figures import AttributeResponses, CamColumns, QueryMaps
 from tests.report_view import HOSTILE, decoded
 
 FORMULA = "$x_{ \\frac 1"  # matplotlib would fail to read it
@@ -89,16 +85,16 @@ def test_the_frame_is_around_its_patch() -> None:
 
 
 def test_a_paragraph_stays_in_its_width() -> None:
-    font = _font(13)
+    font = load_font(13)
     for text in ("unbreakable" * 20, "W" * 50 + " i" * 100, "x"):
-        lines = _lines(text, 100, font)
+        lines = wrapped_lines(text, 100, font)
         assert max(map(font.getlength, lines)) <= 100 and "".join(lines).replace(" ", "") == text.replace(" ", "")
-    long = paragraph("unbreakable" * 20, 200, 13)
+    long = draw_paragraph("unbreakable" * 20, 200, 13)
     assert long.shape[1] == 200 and len(long) > 5 * 13
-    assert paragraph("  ", 200, 13).shape == (0, 200, 3)
-    cut = paragraph("one two three " * 100, 200, 13, most=3)
-    assert len(cut) == len(paragraph("one two three " * 6, 200, 13)[: len(cut)]) < len(long)
-    assert np.array_equal(paragraph("a\nb\tc", 200, 13), paragraph("a b c", 200, 13))
+    assert draw_paragraph("  ", 200, 13).shape == (0, 200, 3)
+    cut = draw_paragraph("one two three " * 100, 200, 13, max_lines=3)
+    assert len(cut) == len(draw_paragraph("one two three " * 6, 200, 13)[: len(cut)]) < len(long)
+    assert np.array_equal(draw_paragraph("a\nb\tc", 200, 13), draw_paragraph("a b c", 200, 13))
 
 
 def test_pictures_are_made_to_fit(image: PaperImage) -> None:
@@ -126,6 +122,6 @@ def test_a_page_a_figure(image: PaperImage, tmp_path) -> None:
     pages = figure_bodies(tmp_path)
     assert [page.key for page in pages] == ["excel-figure-4-de-mo", "excel-figure-5-de-mo", "excel-figure-6-de-mo"]
     for page in pages:
-        assert isinstance(page, MarkdownBody) and len(page.markdown.encode()) <= MARKDOWN_BYTES
+        assert isinstance(page, MarkdownBody) and len(page.markdown.encode()) <= MAX_MARKDOWN_BYTES
         assert HOSTILE not in page.markdown and "](data:image/png;base64," in page.markdown
         assert "reference method with excel-tiny" in page.description

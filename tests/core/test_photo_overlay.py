@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from artifacts.lettering import INK, PAPER, Entry, draw_legend, draw_tag
-from artifacts.photo_overlay import class_shares, draw_overlay, draw_steps, share_text
+from artifacts.drawing import INK, PAPER, LegendEntry, draw_legend, draw_tag
+from artifacts.overlay import class_shares, draw_overlay, draw_steps, share_text
 from excel_core.datasets.palette import VOC_PALETTE
 
 NAMES = tuple(f"class {n}" for n in range(1, 21))
@@ -65,7 +65,9 @@ def test_words_stand_out_on_every_colour(value):
 
 @pytest.mark.parametrize("width", [200, 400, 900, 2000])
 def test_a_legend_keeps_entries_apart_and_inside(width):
-    entries = [Entry(str(n), tuple(VOC_PALETTE[n].tolist()), f"a class of rather long name {n}", "12 %") for n in range(1, 21)]
+    entries = [
+        LegendEntry(str(n), tuple(VOC_PALETTE[n].tolist()), f"a class of rather long name {n}", "12 %") for n in range(1, 21)
+    ]
     sheet = draw_legend(entries, width, 18)
     assert sheet.shape[1] == width
     assert (sheet[:, :10] == PAPER).all() and (sheet[:, -10:] == PAPER).all()

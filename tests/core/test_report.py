@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.confusion import confusion_png, confusion_table, largest_confusions
-from artifacts.html_report import write_report
+from artifacts.charts import confusion_png
 from artifacts.prefect_artifacts import MarkdownBody, bodies
+from artifacts.report import write_report
+from artifacts.tables import confusion_table, largest_confusions
 from artifacts.view import ReportView, StageRow
 from tests.report_view import CONFUSION, HOSTILE, NAMES, decoded, example_view
 

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from artifacts.comparison import (
+from artifacts.history import (
     class_difference_rows,
     image_difference_rows,
     print_comparison,

@@ -1,0 +1,178 @@
+"""A store's runs as tables in the terminal: the plan of a run, the list of runs, two runs or two knowledge bases compared."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+
+from artifacts.rows import ABSENT, Row, defined, duration, interval, number, print_rows, size
+
+if TYPE_CHECKING:  # at run time it would load torch, for which `excel runs` need not wait
+    from excel_core.text.knowledge_diff import ClassChange, Named
+
+__all__ = [
+    "PlanStep", "class_change_rows", "class_difference_rows", "image_difference_rows", "plan_rows", "print_comparison",
+    "print_plan", "print_prompts_diff", "run_rows", "spec_difference_rows",
+]  # fmt: skip
+
+MAX_NAMED_PARTS = 3  # up to so many missing parts are named
+MAX_CHANGED_IMAGES = 10
+
+Records = Iterable[Mapping[str, Any]]
+
+
+class PlanStep(Protocol):
+    """One stage of a plan (tasks/history/plan.py). `parts` and `missing` are 0 for a stage in one piece, None where they
+    depend on an input that is not built yet; `seconds` and `bytes` are expected, None where no earlier run tells."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def runs(self) -> bool: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def parts(self) -> int | None: ...
+    @property
+    def missing(self) -> int | None: ...
+    @property
+    def missing_names(self) -> tuple[str, ...]: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def bytes(self) -> int | None: ...
+
+
+def plan_rows(steps: Sequence[PlanStep]) -> list[Row]:
+    """One row per stage: whether it runs, its missing parts, expected time and disk, and the reason."""
+    return [
+        {
+            "stage": step.name,
+            "runs": "yes" if step.runs else "no",
+            "parts": _parts_text(step),
+            "expected": (ABSENT if step.seconds is None else duration(step.seconds)) if step.runs else "",
+            "disk": (ABSENT if step.bytes is None else size(step.bytes)) if step.runs else "",
+            "why": step.why,
+        }
+        for step in steps
+    ]
+
+
+def print_plan(steps: Sequence[PlanStep], console: Console) -> None:
+    """Print the plan and its total."""
+    print_rows(console, "Plan", plan_rows(steps), [], ["stage", "runs", "why"])
+    pending = [step for step in steps if step.runs]
+    if not pending:
+        console.print("nothing to run: every stage is complete")
+        return
+    timed = [step for step in pending if step.seconds is not None]
+    text = f"{len(pending)} of {len(steps)} stages run"
+    if timed:
+        text += f"; at most about {duration(sum(step.seconds or 0 for step in timed))} and "
+        text += size(sum(step.bytes or 0 for step in timed))
+    if len(timed) < len(pending):
+        text += f"; {len(pending) - len(timed)} of them were never run here, so that nothing is expected of them"
+    console.print(text)
+
+
+def _parts_text(step: PlanStep) -> str:
+    if step.parts is None or step.missing is None:
+        return "?"
+    if not step.runs:
+        return str(step.parts) if step.parts else ""
+    if not step.parts:
+        return ""
+    few = 0 < step.missing <= MAX_NAMED_PARTS and step.missing < step.parts
+    return f"{step.missing} of {step.parts}" + (f": {', '.join(step.missing_names)}" if few else "")
+
+
+def run_rows(runs: Records) -> list[Row]:
+    """{run, preset, method, clip, state, started, seconds, headline numbers…} → one row per run, in the order given."""
+    rows = []
+    for run in runs:
+        row = {key: number(value) if isinstance(value, float) else _plain(value) for key, value in run.items()}
+        if defined(run.get("seconds")):
+            row["seconds"] = duration(run["seconds"])
+        rows.append({"took" if key == "seconds" else key: value for key, value in row.items()})
+    return rows
+
+
+def spec_difference_rows(differences: Records) -> list[Row]:
+    """{field, a, b} → one row per field in which two runs' specs differ."""
+    return [{"field": str(entry["field"]), "a": _plain(entry["a"]), "b": _plain(entry["b"])} for entry in differences]
+
+
+def class_difference_rows(differences: Records) -> list[Row]:
+    """{class, a, b, difference, low, high}, IoU and the 95 % interval of b - a → one row per class, largest gain first."""
+    ranked = _ranked(differences, lambda difference: -difference)
+    return [{"class": str(entry["class"])} | _score_cells(entry) for entry in ranked]
+
+
+def image_difference_rows(differences: Records, max_images: int = MAX_CHANGED_IMAGES) -> list[Row]:
+    """{id, a, b, difference} → the `max_images` images that changed most, in either direction, largest change first."""
+    ranked = _ranked(differences, lambda difference: -abs(difference))[:max_images]
+    return [{"image": str(entry["id"])} | _score_cells(entry) for entry in ranked]
+
+
+def print_comparison(
+    console: Console, a: str, b: str, spec: Records, classes: Records, images: Records, note: str = ""
+) -> None:
+    """Print what differs between the runs named `a` and `b`; `note` is the protocol of the scores."""
+    runs = f"a: {a}, b: {b}"
+    print_rows(console, "Spec", spec_difference_rows(spec), [runs], ["field", "a", "b"])
+    class_note = "; ".join(filter(None, [runs, note]))
+    print_rows(console, "IoU by class", class_difference_rows(classes), [class_note], ["class"])
+    print_rows(console, "Images that changed most", image_difference_rows(images), [runs], ["image"])
+
+
+def _ranked(differences: Records, key: Callable[[float], float]) -> list[Mapping[str, Any]]:
+    """Sorted by `key` of their difference; those without one last."""
+    return sorted(differences, key=lambda entry: (not defined(entry.get("difference")), key(entry.get("difference") or 0.0)))
+
+
+def _score_cells(entry: Mapping[str, Any]) -> Row:
+    difference = interval(entry, "difference", sign="+")
+    return {"a": number(entry.get("a")), "b": number(entry.get("b")), "b - a": difference}
+
+
+def _plain(value: Any) -> str:
+    return ABSENT if value is None else ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def class_change_rows(changes: Sequence["ClassChange"]) -> list[Row]:
+    """One row per class that changed: those with other texts first, then by how far T_c moved."""
+    return [
+        {
+            "class": change.name,
+            "texts": f"+{len(change.added)} −{len(change.removed)}",
+            "cosine of T_c": ABSENT if change.cosine is None else number(change.cosine, 4),
+            "attributes in": "\n".join(map(_attribute_text, change.moved_in)) or ABSENT,
+            "attributes out": "\n".join(map(_attribute_text, change.moved_out)) or ABSENT,
+        }
+        for change in sorted((change for change in changes if change.changed), key=_change_order)
+    ]
+
+
+def print_prompts_diff(console: Console, a: str, b: str, clip: str, changes: Sequence["ClassChange"], texts: bool) -> None:
+    """Print what an edit of descriptions moved; with `texts`, also the texts of each changed class."""
+    rows = class_change_rows(changes)
+    same = len(changes) - len(rows)
+    heading = f"a: {a}, b: {b}, through {clip}; {same} of {len(changes)} classes are the same"
+    if not rows:
+        console.print(heading, markup=False, highlight=False, soft_wrap=True)
+    note = "attributes: the heaviest of a class, named by their nearest description"
+    print_rows(console, "What moved", rows, [heading, note], ["class", "attributes in", "attributes out"])
+    for change in changes if texts else ():
+        for mark, changed_texts in (("−", change.removed), ("+", change.added)):
+            for text in changed_texts:
+                console.print(f"{mark} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _change_order(change: "ClassChange") -> tuple[bool, float]:
+    return not (change.added or change.removed), -2.0 if change.cosine is None else change.cosine
+
+
+def _attribute_text(attribute: "Named") -> str:
+    """("cat", "a clean origami cat. it has whiskers.") → "cat: has whiskers"."""
+    class_name, description = attribute
+    return f"{class_name}: {description.partition('. it ')[2].rstrip('.') or description}"

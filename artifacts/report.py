@@ -1,0 +1,203 @@
+"""The report of a run: one self-contained index.html that needs no network, from a ReportView."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from artifacts.gallery import (
+    Picture,
+    PictureGroup,
+    PictureSize,
+    ablation_picture,
+    confusion_picture,
+    curve_picture,
+    gallery_groups,
+    knowledge_picture,
+    loss_picture,
+    segmented_pictures,
+)
+from artifacts.rows import Row, duration, number, size
+from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
+from artifacts.tables import (
+    ConfusionCell,
+    ablation_note,
+    ablation_rows,
+    confusion_table,
+    curve_note,
+    curve_rows,
+    headline_key,
+    headline_keys,
+    largest_confusions,
+    mean_score,
+    per_class_rows,
+    protocol_text,
+    results_rows,
+)
+from artifacts.view import GalleryItem, Metrics, ReportView, SegmentedItem
+from excel_core.datasets.palette import VOC_PALETTE
+from excel_core.files import written_then_renamed
+
+__all__ = ["TEMPLATES", "write_report"]
+
+TEMPLATES = Path(__file__).parent  # report.html.j2, report.css and report.js
+MAX_TABLE_CLASSES = 25  # a matrix of more classes is a picture and a list: nobody reads 6,561 numbers
+MAX_LARGE_ITEMS, SMALL = 12, PictureSize(side=192, quality=72)  # of more images, small pictures are shown
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A headline mIoU with its interval, mean precision and recall, and its protocol."""
+
+    miou: str
+    interval: str
+    means: str
+    note: str
+
+
+@dataclass(frozen=True)
+class _ClassTable:
+    """Result `key` by class, and its protocol."""
+
+    key: str
+    note: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class _Confusion:
+    """The confusion matrix of result `key`: rows of cells, or a picture and the largest confusions in words."""
+
+    key: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[ConfusionCell]] = ()
+    picture: Picture | None = None
+    largest: Sequence[tuple[str, str, str]] = ()
+
+
+@dataclass(frozen=True)
+class _GalleryEntry:
+    """An image with the groups of its first row, image beside refinement, and those of its second."""
+
+    item: GalleryItem
+    first: list[PictureGroup]
+    second: list[PictureGroup]
+
+
+@dataclass(frozen=True)
+class _SegmentedEntry:
+    item: SegmentedItem
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class _ClassColour:
+    """A class's label value, name and CSS colour."""
+
+    value: int
+    name: str
+    colour: str
+
+
+def write_report(folder: Path, view: ReportView) -> Path:
+    """Write `folder`/index.html → its path. About 2 MB for 8 gallery images."""
+    # Autoescape for every name, whatever its ending: ids and class names come from a person's files.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
+    page = environment.get_template("report.html.j2").render(view=view, **_context(view))
+    path = folder / "index.html"
+    with written_then_renamed(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _context(view: ReportView) -> dict[str, object]:
+    """What the template shows beside the view itself."""
+    metrics = view.metrics
+    first = headline_key(metrics)
+    keys = sorted(headline_keys(metrics), key=lambda key: key != first)  # the first one to the front, the rest as they are
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return {
+        "script": script,
+        # The page's own script may run and nothing else, whatever a name in it looks like.
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "tiles": _tiles(metrics),
+        "results": results_rows(metrics),
+        "by_class": [_class_table(metrics, key) for key in keys],
+        "confusions": [_confusion(view, key) for key in keys if key in view.confusion],
+        "ablation": ablation_rows(metrics),
+        "ablation_note": ablation_note(metrics),
+        "ablation_chart": ablation_picture(metrics),
+        "skipped": metrics.get("skipped", {}),
+        "gallery": _gallery(view),
+        "segmented": _segmented(view),
+        "legend": _legend(view),
+        "loss_chart": loss_picture(view),
+        "curve": curve_rows(view.curve),
+        "curve_note": curve_note(view.curve),
+        "curve_chart": curve_picture(view.curve),
+        "knowledge_chart": knowledge_picture(view),
+        "seconds": sum(row.seconds for row in view.stages),
+        "costs": cost_rows(view.stages),
+        "costs_note": COSTS_NOTE,
+        "bytes": sum(row.bytes for row in view.stages),
+        "spec": json.dumps(view.spec, indent=2, ensure_ascii=False, default=str),
+    }
+
+
+def _tiles(metrics: Metrics) -> list[_Tile]:
+    tiles = []
+    for key in headline_keys(metrics):
+        result = metrics["results"][key]
+        low, high = result.get("miou_interval") or (None, None)
+        within = f"95 % interval {number(low)} to {number(high)}" if low is not None else ""
+        means = ", ".join(f"{name} {number(mean_score(result, name))}" for name in ("precision", "recall"))
+        tiles.append(_Tile(number(result.get("miou")), within, means, protocol_text(result.get("protocol", {}))))
+    return tiles
+
+
+def _class_table(metrics: Metrics, key: str) -> _ClassTable:
+    note = protocol_text(metrics["results"][key].get("protocol", {}))
+    return _ClassTable(key, note, per_class_rows(metrics, key))
+
+
+def _confusion(view: ReportView, key: str) -> _Confusion:
+    counts, names = view.confusion[key], ("background", *view.class_names)
+    if len(view.class_names) <= MAX_TABLE_CLASSES:
+        return _Confusion(key, names, rows=confusion_table(counts))
+    return _Confusion(key, names, picture=confusion_picture(counts, names, key), largest=largest_confusions(counts, names))
+
+
+def _gallery(view: ReportView) -> list[_GalleryEntry]:
+    picture_size = _picture_size(len(view.gallery))
+    entries = []
+    for item in view.gallery:
+        image, *groups = gallery_groups(item, view.class_names, picture_size)
+        steps = [group for group in groups if group.steps]
+        others = [group for group in groups if not group.steps]
+        entries.append(_GalleryEntry(item, [image, *steps], others))
+    return entries
+
+
+def _segmented(view: ReportView) -> list[_SegmentedEntry]:
+    picture_size = _picture_size(len(view.segmented))
+    return [_SegmentedEntry(item, segmented_pictures(item, view.class_names, picture_size)) for item in view.segmented]
+
+
+def _picture_size(items: int) -> PictureSize:
+    return PictureSize() if items <= MAX_LARGE_ITEMS else SMALL
+
+
+def _legend(view: ReportView) -> list[_ClassColour]:
+    classes = enumerate(view.class_names, start=1)
+    return [_ClassColour(value, name, "rgb({}, {}, {})".format(*VOC_PALETTE[value])) for value, name in classes]
