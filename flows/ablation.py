@@ -3,25 +3,27 @@
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from artifacts.prefect_artifacts import publish_ablation
-from excel_core.config import RunSpec
 from excel_core.files import read_json
-from flows.chain_run import run_until
+from flows.chain_run import chain_run
 from flows.parameters import chain_flow
-from tasks.engine.stage import RunEnvironment
+from flows.request import RunRequest
 
 __all__ = ["ablation"]
 
 
 @chain_flow("ablation")
-def ablation(run: RunSpec, place: RunEnvironment, runner: str) -> str:
+def ablation(request: RunRequest) -> str:
     """Score raw CAMs of every row of the ablation, sharing every stage that rows share. Returns ablation.json's path."""
-    path = run_until("ablation", run, place, runner).outputs["ablation"].folder / "ablation.json"
+    run, environment = request.resolve()
+    with chain_run(run, environment, "ablation", request.runner) as chain:
+        path = chain.until_last().folder / "ablation.json"
     _publish({"ablation": read_json(path)}, run.preset)
     return str(path)
 
 
-@task(name="artifacts", cache_policy=None, persist_result=False)
+@task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
 def _publish(metrics: dict[str, Any], preset: str) -> list[str]:
     return publish_ablation(metrics, preset)

@@ -8,22 +8,28 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec, RunSpec
 from excel_core.errors import SettingError
-from tasks.chain import graph, work_of
-from tasks.engine.build import complete_output, part_works
+from tasks.engine.executor import Step, complete_output, part_steps
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.api_key import key_in_environment, using_key
+from tasks.pipeline import pipeline
 
 __all__ = ["key_of_run"]
 
 
 @contextmanager
-def key_of_run(last: str, run: RunSpec, place: RunEnvironment) -> Iterator[None]:
+def key_of_run(run: RunSpec, environment: RunEnvironment, last: str) -> Iterator[None]:
     """Around a run up to stage `last`: the key where a class is to be asked for. SettingError where it is missing."""
-    nodes = [node for node in graph(run, place, last).nodes.values() if node.stage.name == "describe"]
-    works = [work_of(node, place, {}) for node in nodes if node.run.describe.provider == "openai"]
-    asks = any(complete_output(piece) is None for work in works if complete_output(work) is None for piece in part_works(work))
-    with using_key(_find_key(run.describe) if asks else None):
+    with using_key(_find_key(run.describe) if _asks(run, environment, last) else None):
         yield
+
+
+def _asks(run: RunSpec, environment: RunEnvironment, last: str) -> bool:
+    """Whether the run, or a variant of it, asks a language model for a class whose descriptions are not in the store."""
+    graph = pipeline(run, environment, last)
+    nodes = [node for node in graph.nodes.values() if node.stage.name == "describe"]
+    jobs = [graph.job(node, {}) for node in nodes if node.run.describe.provider == "openai"]
+    missing = [job for job in jobs if complete_output(Step(job)) is None]
+    return any(complete_output(step) is None for job in missing for step in part_steps(job))
 
 
 def _find_key(spec: DescribeSpec) -> SecretStr | None:

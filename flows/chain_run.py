@@ -1,9 +1,8 @@
-"""The chain as Prefect tasks, inside a flow: every piece of work a task run, progress and a record of the run beside it."""
+"""The stages of a run inside its flow: each is called by name, every step is a Prefect task run, and the run is recorded."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -14,85 +13,116 @@ from excel_core.files import read_json
 from flows.api_key import key_of_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
-from tasks.chain import follow
-from tasks.engine.build import complete_output, run_stage
-from tasks.engine.outputs import StageOutput
-from tasks.engine.prefect_task import work_task
+from tasks.engine.executor import BuildParts, Step, build_stage, complete_output
+from tasks.engine.output import StageOutput
+from tasks.engine.prefect_task import run_step
 from tasks.engine.progress import listening
-from tasks.engine.stage import RunEnvironment, Work
+from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord, start_record
+from tasks.pipeline import STAGES, pipeline
 
-__all__ = ["ChainRun", "run_until"]
+__all__ = ["ChainRun", "chain_run"]
 
-PAUSE = 5.0  # seconds between two updates of a progress artifact
+UPDATE_SECONDS = 5.0  # between two updates of a progress artifact
 
 
-@dataclass(frozen=True)
 class ChainRun:
-    """A finished chain: the run's own outputs by stage name, and which of them were found complete."""
+    """Calls the stages of a run up to stage `last`. `outputs`: the run's own outputs by stage name, as far as they are complete;
+    `cached`: the stages that this run did not have to build."""
 
-    outputs: dict[str, StageOutput]
-    cached: frozenset[str] = field(default_factory=frozenset)
+    def __init__(
+        self, run: RunSpec, environment: RunEnvironment, last: str, record: RunRecord, build_parts: BuildParts
+    ) -> None:
+        self.run, self.environment, self.last = run, environment, last
+        self.cached: set[str] = set()
+        self._graph = pipeline(run, environment, last)
+        self._record = record
+        self._build_parts = build_parts
+        self._built: dict[str, StageOutput] = {}  # by node
 
+    def __call__(self, name: str, *inputs: StageOutput) -> StageOutput:
+        """Stage `name`, from the outputs of the stages that it reads. What it reads beside them (the drawn world, variants of the
+        run) is built first. TypeError where an output is missing that tasks/pipeline.py names, so that a flow and the table
+        say the same."""
+        missing = set(STAGES[name].reads) - {"world"} - {output.stage for output in inputs}
+        if missing:
+            raise TypeError(f"stage {name!r} reads {', '.join(sorted(missing))} too: give it their outputs")
+        return self._build(self._graph.own[name])
 
-def run_until(last: str, run: RunSpec, place: RunEnvironment, runner: str = "sequential") -> ChainRun:
-    """Run the chain up to `last`. Every `runner` computes the same."""
-    place.store.mkdir(parents=True, exist_ok=True)
-    close_dead_runs(place.store)
-    cached = set()
-    with (
-        _recorded(run, place) as record,
-        key_of_run(last, run, place),
-        parts_builder(runner, place) as build_parts,
-        listening(_Progress()),
-    ):
+    def until_last(self) -> StageOutput:
+        """The last stage, and whatever it needs."""
+        return self._build(self._graph.own[self.last])
 
-        def build(work: Work) -> StageOutput:
-            found = complete_output(work) is not None
-            output = run_stage(work, lambda piece: work_task(piece)(piece), build_parts)
-            record.use(output, cached=found)
-            if found and work.run == run:
-                cached.add(work.stage.name)
-            return output
+    @property
+    def outputs(self) -> dict[str, StageOutput]:
+        """The run's own outputs by stage name."""
+        return {name: self._built[node] for name, node in self._graph.own.items() if node in self._built}
 
-        outputs = follow(run, place, last, build)
-        record.note_own(outputs)
-        if "evaluate" in outputs:
-            metrics = read_json(outputs["evaluate"].folder / "metrics.json")
-            record.headline = {key: result["miou"] for key, result in metrics["results"].items()}
-    return ChainRun(outputs, frozenset(cached))
+    def _build(self, id: str) -> StageOutput:
+        if id not in self._built:
+            node = self._graph.nodes[id]
+            for needed in node.inputs.values():
+                self._build(needed)
+            job = self._graph.job(node, self._built)
+            was_complete = complete_output(Step(job)) is not None
+            output = build_stage(job, run_step, self._build_parts)
+            self._record.use(output, cached=was_complete)
+            if was_complete and node.run == self.run:
+                self.cached.add(node.stage.name)
+            self._built[id] = output
+        return self._built[id]
 
 
 @contextmanager
-def _recorded(run: RunSpec, place: RunEnvironment) -> Iterator[RunRecord]:
+def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str) -> Iterator[ChainRun]:
+    """Around the body of a flow that runs the pipeline up to stage `last`. Every `runner` computes the same."""
+    environment.store.mkdir(parents=True, exist_ok=True)
+    close_dead_runs(environment.store)
+    with (
+        _recorded(run, environment) as record,
+        key_of_run(run, environment, last),
+        parts_builder(runner, environment) as build_parts,
+        listening(_Progress()),
+    ):
+        chain = ChainRun(run, environment, last, record, build_parts)
+        yield chain
+        record.note_own(chain.outputs)
+        if "evaluate" in chain.outputs:
+            metrics = read_json(chain.outputs["evaluate"].folder / "metrics.json")
+            record.headline = {key: result["miou"] for key, result in metrics["results"].items()}
+
+
+@contextmanager
+def _recorded(run: RunSpec, environment: RunEnvironment) -> Iterator[RunRecord]:
     """The run's record, ended as the block ends."""
-    record = start_record(flow_run.flow_name or "", run, place, str(flow_run.id or ""), flow_run.name or "")
+    record = start_record(flow_run.flow_name or "", run, environment, str(flow_run.id or ""), flow_run.name or "")
     try:
         yield record
     except BaseException as error:
-        stopped = not isinstance(error, Exception)
-        record.end("stopped" if stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        was_stopped = not isinstance(error, Exception)
+        record.end("stopped" if was_stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     record.end("complete")
 
 
 class _Progress:
-    """Progress artifacts `excel-progress-<stage>`, one for each work of a stage that outlasts the first pause."""
+    """Progress artifacts `excel-progress-<stage>`, one for each job that outlasts the first UPDATE_SECONDS."""
 
     def __init__(self) -> None:
         self.artifacts: dict[str, Any] = {}
         self.updated: dict[str, float] = {}
 
-    def __call__(self, work: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        first = self.updated.setdefault(work, now)
-        if now - first < PAUSE and not (done == total and work in self.artifacts):
+    def __call__(self, job: str, done: int, total: int) -> None:
+        time_now = time.monotonic()
+        last_update = self.updated.setdefault(job, time_now)
+        is_end = done == total and job in self.artifacts
+        if time_now - last_update < UPDATE_SECONDS and not is_end:
             return
-        self.updated[work] = now
+        self.updated[job] = time_now
         percent = 100 * done / max(1, total)
-        if work in self.artifacts:
-            update_progress_artifact(self.artifacts[work], percent, _sync=True)  # type: ignore[call-arg]
+        if job in self.artifacts:
+            update_progress_artifact(self.artifacts[job], percent, _sync=True)  # type: ignore[call-arg]
         else:
-            key = f"excel-progress-{work.partition(' ')[0].replace('_', '-')}"  # a variant's name has signs no key may have
-            text = f"{work}: share of its images or iterations that is done"
-            self.artifacts[work] = create_progress_artifact(percent, key=key, description=text, _sync=True)  # type: ignore[call-arg]
+            key = f"excel-progress-{job.partition(' ')[0].replace('_', '-')}"  # a variant's name has signs no key may have
+            text = f"{job}: share of its images or iterations that is done"
+            self.artifacts[job] = create_progress_artifact(percent, key=key, description=text, _sync=True)  # type: ignore[call-arg]

@@ -1,27 +1,43 @@
 """The flow `excel`: the whole chain, every stage cached, then what a person looks at in the Prefect UI."""
 
+from pathlib import Path
+
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from artifacts.prefect_artifacts import publish
-from excel_core.config import RunSpec
-from flows.chain_run import run_until
+from flows.chain_run import chain_run
 from flows.parameters import chain_flow
-from tasks.chain import report_work
-from tasks.engine.stage import RunEnvironment, Work
-from tasks.report import build_view
+from flows.request import RunRequest
+from tasks.engine.stage import Job
+from tasks.pipeline import report_job
+from tasks.stages.report import make_view
 
 __all__ = ["excel"]
 
 
 @chain_flow("excel")
-def excel(run: RunSpec, place: RunEnvironment, runner: str) -> str:
+def excel(request: RunRequest) -> str:
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
-    chain = run_until("report", run, place, runner)
-    # Never cached, so that every run shows its tables and pictures.
-    _publish(report_work(run, place, chain.outputs), chain.cached)
-    return str(chain.outputs["report"].folder / "index.html")
+    run, environment = request.resolve()
+    with chain_run(run, environment, "report", request.runner) as stage:
+        dataset = stage("dataset")
+        descriptions = stage("describe")
+        knowledge = stage("knowledge", descriptions)
+        cams = stage("cams", dataset, knowledge)
+        seeds = stage("refine", dataset, knowledge, cams)
+        segmenter = stage("train", dataset, knowledge, seeds)
+        pseudo_labels = stage("dynamic", dataset, knowledge, segmenter)
+        segmentation = stage("predict", dataset, knowledge, segmenter)
+        metrics = stage("evaluate", dataset, knowledge, seeds, pseudo_labels, segmentation)
+        models = (knowledge, cams, seeds, segmenter, pseudo_labels)
+        report = stage("report", dataset, descriptions, *models, segmentation, metrics)
+    page = report.folder / "index.html"
+    _publish(report_job(run, environment, stage.outputs), frozenset(stage.cached), str(page))
+    return str(page)
 
 
-@task(name="artifacts", cache_policy=None, persist_result=False)
-def _publish(work: Work, cached: frozenset[str]) -> list[str]:
-    return publish(build_view(work, cached), work.folder / "index.html")
+# Never cached, so that every run shows its tables and pictures.
+@task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
+def _publish(job: Job, cached: frozenset[str], page: str) -> list[str]:
+    return publish(make_view(job, cached), Path(page))

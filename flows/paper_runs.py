@@ -12,7 +12,7 @@ from excel_core.text.class_sets import class_set
 from flows.request import PaperRequest, ResolvedRun, RunRequest
 from flows.settings import check_data, run_environment
 from tasks.engine.stage import RunEnvironment
-from tasks.paper import table_runs
+from tasks.stages.paper import table_runs
 
 __all__ = ["paper_runs"]
 

@@ -21,49 +21,53 @@ from prefect_dask import DaskTaskRunner
 
 from excel_core.errors import SettingError, WorkerError
 from flows.interrupts import out_of_reach
-from tasks.engine.build import Builder, Outputs, PartsBuilder, in_turn
-from tasks.engine.outputs import StageOutput
-from tasks.engine.prefect_task import work_task
+from tasks.engine.executor import BuildParts, BuildStep, Outputs, Step, in_turn
+from tasks.engine.output import StageOutput
+from tasks.engine.prefect_task import step_task
 from tasks.engine.progress import Counter, uncounted
-from tasks.engine.stage import RunEnvironment, Work
+from tasks.engine.stage import RunEnvironment, Sharded
 
 __all__ = ["local_cluster", "parts_builder"]
 
-THREADS = 8  # parts that wait for a network rather than compute
-NUMBER_OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MAX_THREADS = 8  # parts that wait for a network rather than compute
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def parts_builder(runner: str, place: RunEnvironment) -> Iterator[PartsBuilder]:
+def parts_builder(runner: str, environment: RunEnvironment) -> Iterator[BuildParts]:
     """Build parts as `runner` says; stages whose parts may not leave the process use its threads."""
     with ExitStack() as stack:
         runners: dict[str, TaskRunner[Any]] = {}
 
-        def build(pieces: list[Work], one: Builder, counter: Counter) -> Outputs:
-            kind = pieces[0].stage.parallel
+        def build(steps: list[Step], build_step: BuildStep, counter: Counter) -> Outputs:
+            work = steps[0].job.stage.work
+            assert isinstance(work, Sharded)
+            kind = work.run_on
             if kind == "workers" and runner == "sequential":
-                return in_turn(pieces, one, counter)
+                return in_turn(steps, build_step, counter)
             if kind not in runners:
-                started = ThreadPoolTaskRunner(max_workers=THREADS) if kind == "threads" else _dask(runner, place, stack)
+                started = (
+                    ThreadPoolTaskRunner(max_workers=MAX_THREADS) if kind == "threads" else _dask(runner, environment, stack)
+                )
                 runners[kind] = stack.enter_context(started)
                 if isinstance(started, DaskTaskRunner):
                     _check_workers(out_of_reach(lambda: started.client))
-            return _submitted(runners[kind], pieces, counter, resources(pieces[0]) if kind == "workers" else {})
+            return _submitted(runners[kind], steps, counter, resources(steps[0]) if kind == "workers" else {})
 
         yield build
 
 
-def resources(work: Work) -> dict[str, float]:
-    """What a Dask worker must offer to get the work: shards on a GPU go to workers started with `--resources GPU=1`."""
-    return {"GPU": 1} if work.on_gpu else {}
+def resources(step: Step) -> dict[str, float]:
+    """What a Dask worker must offer to get the step: shards on a GPU go to workers started with `--resources GPU=1`."""
+    return {"GPU": 1} if step.on_gpu else {}
 
 
-def _dask(runner: str, place: RunEnvironment, stack: ExitStack) -> DaskTaskRunner:
+def _dask(runner: str, environment: RunEnvironment, stack: ExitStack) -> DaskTaskRunner:
     """The cluster at the runner's address, or one on this machine, which ends with `stack`."""
     address = runner.partition(":")[2]
     if address:
         return DaskTaskRunner(address=address)
-    cluster = stack.enter_context(out_of_reach(lambda: local_cluster(place)))
+    cluster = stack.enter_context(out_of_reach(lambda: local_cluster(environment)))
     stack.push(partial(_end_workers, cluster))
     return DaskTaskRunner(cluster=cluster)
 
@@ -77,9 +81,9 @@ def _end_workers(cluster: LocalCluster, kind: type[BaseException] | None, *error
                 os.kill(nanny.pid, signal.SIGKILL)
 
 
-def local_cluster(place: RunEnvironment, **changes: Any) -> LocalCluster:
+def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
     """Workers on this machine: one a core, or one with the GPU; `changes` to what LocalCluster is asked for."""
-    gpu, cores = place.device == "cuda", os.cpu_count() or 1
+    gpu, cores = environment.device == "cuda", os.cpu_count() or 1
     # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
     # runner, which takes all cores by itself.
     threads = os.environ.get("OMP_NUM_THREADS", str(cores) if gpu else "1")
@@ -90,7 +94,7 @@ def local_cluster(place: RunEnvironment, **changes: Any) -> LocalCluster:
         "memory_limit": 0,  # a worker is not to be restarted because a model is large
         "dashboard_address": None,
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port: several clusters on one machine
-        "env": {name: os.environ.get(name, threads) for name in NUMBER_OF_THREADS},
+        "env": {name: os.environ.get(name, threads) for name in THREAD_VARIABLES},
     }
     # Few shards wait at a worker that is busy: if it dies, Dask holds that against all that are there.
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
@@ -105,26 +109,26 @@ def _check_workers(client: Client) -> None:
         raise SettingError(f"Dask workers with several threads ({', '.join(busy)}): start them with --nthreads 1")
 
 
-def _submitted(runner: TaskRunner[Any], pieces: list[Work], counter: Counter, needed: dict[str, float]) -> Outputs:
+def _submitted(runner: TaskRunner[Any], steps: list[Step], counter: Counter, needed: dict[str, float]) -> Outputs:
     """All parts at once; every one that can finish does before the first error is raised."""
     with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():
-        futures: dict[PrefectFuture[StageOutput], Work] = {
-            runner.submit(work_task(piece), {"work": piece}): piece for piece in pieces
+        futures: dict[PrefectFuture[StageOutput], Step] = {
+            runner.submit(step_task(step), {"step": step}): step for step in steps
         }
     done = 0
     for future in as_completed(list(futures)):
         future.wait()
-        done += futures[future].this_part.items
+        done += futures[future].items
         counter.to(done)
-    return {piece.this_part.name: _result(future, piece) for future, piece in futures.items()}
+    return {step.part.name: _result(future, step) for future, step in futures.items() if step.part is not None}
 
 
-def _result(future: PrefectFuture[StageOutput], piece: Work) -> StageOutput:
+def _result(future: PrefectFuture[StageOutput], step: Step) -> StageOutput:
     try:
         return future.result()
     except KilledWorker as error:  # the task run cannot say so itself
         message = (
-            f"{piece.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"
+            f"{step.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"
         )
         with get_client(sync_client=True) as client:
             client.set_task_run_state(future.task_run_id, Crashed(message=message), force=True)

@@ -11,23 +11,22 @@ from excel_core.datasets.masks import require_masks, voc_mask_reader
 from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError
-from excel_core.models.clip_weights import clip_sizes
-from excel_core.models.fitting import require_fitting
+from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes
 from excel_core.text.attributes_file import load_attributes
 from excel_core.text.class_sets import (
     DATA_CLASSES,
     class_set,
     descriptions_file,
-    given_descriptions,
     prompts_file,
+    user_descriptions,
     written_descriptions,
 )
 from flows.local.state import store_folder
 from flows.request import Request, RunRequest
-from tasks.ask_class import instruction_of
-from tasks.dataset import check_layout
 from tasks.engine.stage import RunEnvironment
+from tasks.inputs.ask_class import instruction_of
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
+from tasks.stages.dataset import check_layout
 
 __all__ = ["check_data", "environment_without_data", "run_environment", "run_spec"]
 
@@ -36,7 +35,7 @@ def run_spec(request: RunRequest) -> RunSpec:
     """The preset under the method, then `edits`, then `settings`, then `clip`. Raises for anything wrong in it."""
     run = with_edits(preset(request.preset, request.method), request.edits or {})
     run = with_settings(run, request.settings + ([f"clip.model={request.clip}"] if request.clip else []))
-    require_fitting(run)
+    check_settings_fit_clip(run)
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
@@ -106,7 +105,7 @@ def _check_descriptions(run: RunSpec) -> None:
     if spec.provider == "openai":
         instruction_of(spec)
     elif spec.provider == "file":
-        given_descriptions(spec)
+        user_descriptions(spec)
         if prompts != DATA_CLASSES:
             written_descriptions(run, None)
     elif prompts != DATA_CLASSES:
@@ -142,4 +141,4 @@ def _check_gpus(run: RunSpec, device: str, gpus: int) -> None:
         raise SettingError(f"--gpus {gpus}: --device mps trains in one process; use --gpus 1")
     if device == "cuda" and gpus > torch.cuda.device_count():
         raise SettingError(f"--gpus {gpus}: this machine has {torch.cuda.device_count()}; use at most that many")
-    ProcessGroup(world=gpus).share(run.train.batch_size)
+    ProcessGroup(world_size=gpus).share(run.train.batch_size)

@@ -2,18 +2,19 @@
 
 from prefect import Flow
 
-from excel_core.config import RunSpec
-from flows.chain_run import run_until
+from flows.chain_run import chain_run
 from flows.parameters import chain_flow
-from tasks.engine.stage import RunEnvironment
+from flows.request import RunRequest
 
 __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "predict", "refine", "report", "train"]
 
 
-def _stage_flow(stage: str) -> Flow[..., str]:
-    @chain_flow(stage, description=f"Run stage {stage!r} and what it needs. Returns its output folder.")
-    def run_stage(run: RunSpec, place: RunEnvironment, runner: str) -> str:
-        return str(run_until(stage, run, place, runner).outputs[stage].folder)
+def _stage_flow(name: str) -> Flow[..., str]:
+    @chain_flow(name, description=f"Run stage {name!r} and what it needs. Returns its output folder.")
+    def run_stage(request: RunRequest) -> str:
+        run, environment = request.resolve()
+        with chain_run(run, environment, name, request.runner) as chain:
+            return str(chain.until_last().folder)
 
     return run_stage
 

@@ -19,20 +19,20 @@ Run = Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefe
 @takes_request(RunRequest, "preset data store clip method settings")
 def plan(request: RunRequest, last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report") -> None:
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
-    from artifacts.plan import print_plan
+    from artifacts.history import print_plan
     from excel_core.errors import SettingError
-    from tasks.chain import STAGES
     from tasks.history.plan import plan_run
+    from tasks.pipeline import STAGES, pipeline
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
     run, environment = request.resolve()
-    print_plan(plan_run(run, environment, last), console(FILE_COLUMNS))
+    print_plan(plan_run(pipeline(run, environment, last)), console(FILE_COLUMNS))
 
 
 def runs(store: Store = None) -> None:
     """List the store's runs with their headline numbers, oldest first."""
-    from artifacts.comparison import run_rows
+    from artifacts.history import run_rows
     from artifacts.rows import print_rows
     from tasks.history.run_record import read_records
 
@@ -51,7 +51,7 @@ def compare(
     store: Store = None,
 ) -> None:
     """Show how run B differs from run A: settings, classes with 95 % intervals, and the images that changed most."""
-    from artifacts.comparison import print_comparison
+    from artifacts.history import print_comparison
     from artifacts.tables import protocol_text
     from excel_core.files import write_json
     from tasks.history.compare import compare_runs
@@ -65,8 +65,8 @@ def compare(
         f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {comparison['images_shared']} shared images; "
         + protocol_text(comparison["protocol"])
     )
-    tables = [comparison[key] for key in ("a", "b", "spec", "classes", "images")]
-    print_comparison(console(FILE_COLUMNS), *tables, note)
+    spec, classes, images = (comparison[key] for key in ("spec", "classes", "images"))
+    print_comparison(console(FILE_COLUMNS), comparison["a"], comparison["b"], spec, classes, images, note)
     if json_file is not None:
         write_json(json_file, comparison)
 
@@ -91,7 +91,7 @@ def gc(
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing was removed; pass --yes to remove them")
         return
-    remove_garbage(folder, garbage)
+    remove_garbage(garbage)
     print("removed")
 
 
@@ -117,10 +117,10 @@ def _flow_and_data(record: Any) -> str:
 
 
 def _run_row(record: Any) -> dict[str, Any]:
-    """A record as the row that `artifacts.comparison.run_rows` shows. Scores: of the last step, mean over splits. `to build`:
+    """A record as the row that `artifacts.history.run_rows` shows. Scores: of the last step, mean over splits. `to build`:
     seconds that building its stages took, in this run or an earlier one. Memory: of the stage that took most."""
-    from artifacts.costs import cost_rows
     from artifacts.rows import duration
+    from artifacts.stages import cost_rows
 
     total = cost_rows(record.costs)[-1]
     seconds = None

@@ -80,14 +80,14 @@ def figures(
 ) -> None:
     """Write a finished run's pictures and tables, as README shows them."""
     from artifacts.readme_figures import write_figures
-    from tasks.chain import complete_outputs, report_work
-    from tasks.report import build_view
+    from tasks.pipeline import complete_outputs, report_job
+    from tasks.stages.report import make_view
 
     run, environment = request.model_copy(update={"preset": preset}).resolve()
     outputs = complete_outputs(run, environment, "report")
     if "report" not in outputs:
         raise SettingError(f"{environment.store} holds no finished run of these settings; run it first")
-    for path in write_figures(folder, build_view(report_work(run, environment, outputs))):
+    for path in write_figures(folder, make_view(report_job(run, environment, outputs))):
         print(path)
 
 
@@ -110,10 +110,10 @@ def export(
     """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
     from flows.local.state import store_folder
     from tasks.history.run_record import find_record
-    from tasks.photos.export import Wanted, export_run
+    from tasks.photos.export import ExportRequest, export_run
 
     record = find_record(store_folder(store), run)
-    exported = export_run(record, Wanted(file_format, what, variant, split, force), out)
+    exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
         print(f"{exported['images']} label maps ({which}) of run {record.id}")

@@ -6,13 +6,16 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows.cli.options import FILE_COLUMNS, console, takes_request
 from flows.local.state import api_url, store_folder
 from flows.request import PaperRequest, Request, RunRequest
+
+if TYPE_CHECKING:
+    from tasks.engine.output import StageOutput
 
 __all__ = ["ablation", "demo", "paper", "run"]
 
@@ -66,9 +69,9 @@ def paper(
     print(f"Prefect UI: {ui}")
 
 
-def _complete(last: str, request: RunRequest) -> tuple[dict[str, Any], str]:
+def _complete(last: str, request: RunRequest) -> "tuple[dict[str, StageOutput], str]":
     """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI."""
-    from tasks.chain import complete_outputs
+    from tasks.pipeline import complete_outputs
 
     run, environment = request.resolve()
     ui = _use_prefect_of(environment.store)
@@ -118,25 +121,29 @@ def _use_prefect_of(store: Path) -> str:
     return f"run `{command}` and open http://127.0.0.1:4200"
 
 
-def _show_results(outputs: dict[str, Any], ui: str) -> None:
+def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
     from artifacts.tables import print_tables
     from excel_core.files import read_json
-    from tasks.history.spent import spent_line
-    from tasks.inputs.given_segmenter import given_words
-    from tasks.refine import PSEUDO_LABELS
+    from tasks.history.llm_cost import llm_cost_line
+    from tasks.stages.dataset import DatasetResult
+    from tasks.stages.predict import PredictResult
+    from tasks.stages.refine import PSEUDO_LABELS
+    from tasks.stages.train import TrainResult
 
     print_tables(read_json(outputs["evaluate"].folder / "metrics.json"), console())
-    for image, reason in outputs["dataset"].summary["bad"].items():
+    dataset = outputs["dataset"].result_as(DatasetResult)
+    for image, reason in dataset.bad.items():
         print(f"skipped {image}: {reason}")
-    for split, count in outputs["dataset"].summary["absent"].items():
+    for split, count in dataset.absent.items():
         print(f"left out (dataset.partial): {count} images of {split} that are not in the data folder")
-    if given := given_words(outputs["train"].summary):
-        print(f"nothing was trained: the segmenter comes from {given}")
-    if spent := spent_line(outputs["describe"]):
-        print(spent)
+    if source := outputs["train"].result_as(TrainResult).source:
+        print(f"nothing was trained: the segmenter comes from {source}")
+    if cost := llm_cost_line(outputs["describe"]):
+        print(cost)
     print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")
-    for split in outputs["predict"].summary["images"]:
-        print(f"segmentation of {split}: {outputs['predict'].folder / outputs['predict'].summary['variants'][-1] / split}")
+    predicted = outputs["predict"].result_as(PredictResult)
+    for split in predicted.images:
+        print(f"segmentation of {split}: {outputs['predict'].folder / predicted.variants[-1] / split}")
     print(f"report: {outputs['report'].folder / 'index.html'}")
     print(f"Prefect UI: {ui}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.engine.processes import start_ticks
+from tasks.engine.process_start import start_ticks
 
 __all__ = ["MARK", "Process", "end", "is_running", "marked", "start_detached"]
 

@@ -11,20 +11,21 @@ import torch
 __all__ = ["BackgroundPool", "read_ahead"]
 
 Item = TypeVar("Item")
-Read = TypeVar("Read")
+Content = TypeVar("Content")
+MAX_READ_AHEAD = 16  # items
 
 
 class BackgroundPool:
-    """`call` hands work to as many threads as torch uses; use as a context, which ends when all of it is done.
+    """`submit` hands calls to as many threads as torch uses; use as a context, which ends when all calls are done.
 
-    Beside a GPU calls run while it computes, and `call` waits while more than two a thread are unfinished, so that memory
+    Beside a GPU, calls run while it computes, and `submit` waits while more than two per thread are unfinished, so that memory
     does not grow. On a CPU the model needs the cores itself: `drain`, after each batch, waits for its calls, else they
-    would fight for them. The first error of a call is raised by the next `call`, `drain` or the end of the block.
+    would fight for them. The next `submit`, `drain` or the end of the block raises the first error of a call.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.beside, threads = device.type != "cpu", torch.get_num_threads()
-        self._most = 2 * threads
+        self._max_unfinished = 2 * threads
         self._pool = ThreadPoolExecutor(threads)
         self._calls: deque[Future[Any]] = deque()
 
@@ -38,35 +39,36 @@ class BackgroundPool:
         finally:
             self._pool.shutdown(cancel_futures=True)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run `function(*arguments)` on a thread, in no order."""
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function(*arguments)` on a thread, in no order."""
         self._calls.append(self._pool.submit(function, *arguments))
         if self.beside:
-            self._wait(self._most)
+            self._wait(self._max_unfinished)
 
     def drain(self) -> None:
         """A batch was handed over."""
         if not self.beside:
             self._wait(0)
 
-    def _wait(self, most: int) -> None:
-        """Until no more than `most` calls are unfinished."""
-        while len(self._calls) > most:
+    def _wait(self, max_unfinished: int) -> None:
+        while len(self._calls) > max_unfinished:
             self._calls.popleft().result()
 
 
-def read_ahead(items: Iterable[Item], read: Callable[[Item], Read], ahead: int = 16) -> Iterator[tuple[Item, Read]]:
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Content], ahead: int = MAX_READ_AHEAD
+) -> Iterator[tuple[Item, Content]]:
     """(item, read(item)) in order; up to `ahead` of them are read on threads before they are asked for."""
-    waiting: deque[tuple[Item, Future[Read]]] = deque()
+    waiting: deque[tuple[Item, Future[Content]]] = deque()
     with ThreadPoolExecutor(min(ahead, torch.get_num_threads())) as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(read, item)))
                 if len(waiting) > ahead:
-                    first, found = waiting.popleft()
-                    yield first, found.result()
+                    first, content = waiting.popleft()
+                    yield first, content.result()
             while waiting:
-                first, found = waiting.popleft()
-                yield first, found.result()
+                first, content = waiting.popleft()
+                yield first, content.result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,26 +1,38 @@
-"""Fingerprints of what lies outside the store: data folders by their listings (cheap), single files by their bytes."""
+"""Digests of plain data, of files, and of what lies outside the store: data folders by their listings, weights by their bytes."""
 
+import hashlib
+import json
 import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from excel_core.config import RunSpec
-from excel_core.models.clip_weights import parse_clip_name
-from tasks.engine.identity import digest_of, file_digest
-from tasks.engine.stage import RunEnvironment
+from excel_core.models.clip_names import parse_clip_name
 
-__all__ = ["clip_fingerprint", "files_fingerprint", "folders_fingerprint"]
+__all__ = ["clip_fingerprint", "digest_of", "file_digest", "files_fingerprint", "folders_fingerprint"]
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of plain data as canonical JSON, in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folders_fingerprint(root: Path | None, *names: str) -> str | None:
-    """Digest of path, size and time of change of every file under `root`/name (files or folders); None without a root."""
+    """Digest of path, size and time of change of every file under `root`/name (files or folders); None without a root.
+
+    Nothing is read: a data folder holds gigabytes."""
     if root is None:
         return None
     rows: list[Any] = []
     for name in names:
         top = root / name
-        files = [top] if top.is_file() else (Path(place) / f for place, _, found in os.walk(top) for f in found)
+        files = [top] if top.is_file() else [Path(folder) / file for folder, _, held in os.walk(top) for file in held]
         for path in files:
             status = path.stat()
             rows.append([path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
@@ -28,26 +40,24 @@ def folders_fingerprint(root: Path | None, *names: str) -> str | None:
 
 
 def files_fingerprint(*paths: Path) -> list[str]:
-    """Names and digests of files, wherever the folder is and whenever they were written."""
-    return [f"{path.name}:{_file_digest(path, *_version(path))}" for path in paths]
+    """NAME:DIGEST of each file, wherever its folder is and whenever it was written; NAME:missing where there is none: reading
+    it will say what to do."""
+    return [f"{path.name}:{_bytes_digest(path)}" for path in paths]
 
 
-def clip_fingerprint(run: RunSpec, place: RunEnvironment) -> str:
-    """The model's name, and the bytes of its weights where they are a local file."""
-    source = parse_clip_name(run.clip.model)
-    if source.file is None:
-        return f"{source.model}:{source.tag}"
-    if not source.file.is_file():
-        return f"{source.model}:missing"  # loading it will say what to do
-    return f"{source.model}:{_file_digest(source.file, *_version(source.file))}"
+def clip_fingerprint(name: str) -> str:
+    """MODEL:TAG of the CLIP `name`, or MODEL:DIGEST of its weights where they are a local file."""
+    source = parse_clip_name(name)
+    return f"{source.model}:{source.tag if source.file is None else _bytes_digest(source.file)}"
 
 
-def _version(path: Path) -> tuple[int, int]:
-    """Size and time of change, by which a digest is remembered."""
+def _bytes_digest(path: Path) -> str:
+    if not path.is_file():
+        return "missing"
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return _remembered_digest(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _file_digest(path: Path, size: int, changed: int) -> str:
+def _remembered_digest(path: Path, size: int, changed_ns: int) -> str:
     return file_digest(path)

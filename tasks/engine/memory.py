@@ -1,14 +1,11 @@
 """Peak memory of a piece of work, on the host and on a GPU.
 
-Host: the peak of the resident bytes of the process while the work runs, with what the process held before. Linux keeps this
-peak and resets it on request; elsewhere there is no figure. (`ru_maxrss` does not serve: it is the peak of a process' whole
-life, so a stage would be given the peak of an earlier one.) Processes that the work starts, such as a data loader's, add the
-most that they held alone, read once a second; memory that they share counts once.
-
+Host: the peak of the resident bytes of the process while the work runs, with what the process held before. Processes that the
+work starts, such as a data loader's, add the most that they held alone, read once a second; memory that they share counts once.
 GPU: the peak of the bytes of torch's tensors on one GPU, without CUDA's context and torch's reserve.
 
-Pieces of work on threads of one process share its memory: each is given the peak of the process during its own time. A value
-that cannot be read is None; no reading fails the work.
+Pieces of work on threads of one process share its memory: each gets the peak of the process during its own time. A value that
+cannot be read is None; no reading fails the work.
 """
 
 import os
@@ -22,12 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 __all__ = ["MemoryWatch", "Peak", "largest", "measured_by_processes"]
 
-PAUSE = 1.0  # seconds between two readings of other processes, or
-REST = 100  # times as long as a reading takes, so that they cost a hundredth of a core
+MIN_PAUSE = 1.0  # seconds between two readings of other processes, or
+PAUSE_PER_READING = 100  # times as long as a reading takes, so that readings cost a hundredth of a core
 T = TypeVar("T")
 
 
@@ -43,7 +41,7 @@ class Peak(BaseModel):
 def largest(peaks: Sequence[Peak]) -> Peak:
     """The peak of a whole that is built from pieces: that of the largest piece, on the host and on one GPU. The whole has no
     host figure where a piece has none; a piece without a GPU figure has used no GPU."""
-    return Peak(host_bytes=_of_all(max, [peak.host_bytes for peak in peaks]), gpu_bytes=_largest_gpu(peaks))
+    return Peak(host_bytes=_if_all_known(max, [peak.host_bytes for peak in peaks]), gpu_bytes=_largest_gpu(peaks))
 
 
 def measured_by_processes(peaks: Sequence[Peak]) -> None:
@@ -67,29 +65,29 @@ class MemoryWatch:
     def __enter__(self) -> "MemoryWatch":
         self._token = _current.set(self)
         with _lock:
-            _close_stretch()
+            _note_for_all(_host_peak, _gpu_peak)
             _watches.append(self)
-            _begin_stretch()
+            _note_for_all(_reset_host, _reset_gpu)
         _attempt(self._children.start)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _current.reset(self._token)
         with _lock:
-            _close_stretch()
+            _note_for_all(_host_peak, _gpu_peak)
             if self in _watches:  # not where a process was forked within the block
                 _watches.remove(self)
-            _begin_stretch()
-        self._children.end()
-        own = Peak(host_bytes=_of_all(max, self.host), gpu_bytes=_of_all(max, self.gpu) if self._on_gpu else None)
-        self.peak = self._with_team(own) if self.reported else self._with_children(own)
-
-    def _with_team(self, own: Peak) -> Peak:
-        process_group = _of_all(sum, [peak.host_bytes for peak in self.reported])
-        return Peak(host_bytes=_of_all(max, [own.host_bytes, process_group]), gpu_bytes=_largest_gpu([own, *self.reported]))
-
-    def _with_children(self, own: Peak) -> Peak:
-        return own.model_copy(update={"host_bytes": _of_all(sum, [own.host_bytes, self._children.most])})
+            _note_for_all(_reset_host, _reset_gpu)
+        self._children.ended.set()
+        host = _if_all_known(max, self.host)
+        gpu = _if_all_known(max, self.gpu) if self._on_gpu else None
+        if self.reported:
+            of_processes = _if_all_known(sum, [peak.host_bytes for peak in self.reported])
+            host = _if_all_known(max, [host, of_processes])
+            gpu = _largest_gpu([Peak(gpu_bytes=gpu), *self.reported])
+        else:
+            host = _if_all_known(sum, [host, self._children.max_bytes])
+        self.peak = Peak(host_bytes=host, gpu_bytes=gpu)
 
 
 # A process has one peak of resident memory. So a watch that begins or ends closes a stretch of time for all watches: each open
@@ -99,16 +97,10 @@ _lock = threading.Lock()
 _current: ContextVar[MemoryWatch | None] = ContextVar("memory_watch", default=None)
 
 
-def _close_stretch() -> None:
-    host, gpu = _attempt(_host_peak), _attempt(_gpu_peak)
-    for watch in _watches:
-        watch.host.append(host)
-        watch.gpu.append(gpu)
-
-
-def _begin_stretch() -> None:
-    """Where the peak cannot be reset, it would be that of earlier work: the watches then have none."""
-    host, gpu = _attempt(_reset_host), _attempt(_reset_gpu)
+def _note_for_all(read_host: Callable[[], int], read_gpu: Callable[[], int]) -> None:
+    """Read a stretch's peak, or 0 where it is reset. A reset that fails is noted as None: the watches have no figure then,
+    since the next peak would be that of earlier work."""
+    host, gpu = _attempt(read_host), _attempt(read_gpu)
     for watch in _watches:
         watch.host.append(host)
         watch.gpu.append(gpu)
@@ -124,8 +116,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+# psutil knows no peak of resident memory on Linux, and `ru_maxrss` is the peak of a process' whole life, so a stage would be given
+# that of an earlier one. The kernel's own peak is read instead, and reset on request; other systems have no figure.
 def _host_peak() -> int:
-    return _bytes_in(Path("/proc/self/status"), "VmHWM")
+    [kilobytes] = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    return 1024 * int(kilobytes)
 
 
 def _reset_host() -> int:
@@ -134,7 +129,7 @@ def _reset_host() -> int:
 
 
 def _gpu_peak() -> int:
-    """Of the GPU that holds most; 0 where this process has used none. torch is not imported to find out."""
+    """Of the GPU that holds most; 0 where this process has used none."""
     cuda = _cuda()
     return max(map(cuda.max_memory_allocated, range(cuda.device_count()))) if cuda else 0
 
@@ -147,75 +142,55 @@ def _reset_gpu() -> int:
 
 
 def _cuda() -> Any:
-    """torch.cuda where it is in use, else None."""
+    """torch.cuda where it is in use, else None. torch is not imported to find out."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
 
 class _Children:
-    """Reads, on a thread of its own, what processes hold that were started below this one since `start`."""
+    """Reads, on a thread of its own until `ended`, what processes hold that were started below this one since `start`."""
 
     def __init__(self) -> None:
-        self.most = 0  # bytes that they held alone at one reading
-        self._before: set[int] = set()
-        self._ended = threading.Event()
+        self.max_bytes = 0  # that they held alone at one reading
+        self.ended = threading.Event()
+        self._earlier: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._read, daemon=True, name="memory of other processes")
 
     def start(self) -> None:
-        self._before = _descendants()
+        self._earlier = _descendants()
         self._thread.start()
 
-    def end(self) -> None:
-        self._ended.set()
-
     def _read(self) -> None:
-        pause = PAUSE
-        while not self._ended.wait(pause):
+        pause = MIN_PAUSE
+        while not self.ended.wait(pause):
             started = time.perf_counter()
-            held = _attempt(lambda: sum(map(_held_alone, _descendants() - self._before)))
-            self.most = max(self.most, held or 0)
-            pause = max(PAUSE, REST * (time.perf_counter() - started))
+            processes = (_attempt(_descendants) or set()) - self._earlier
+            self.max_bytes = max(self.max_bytes, sum(map(_held_alone, processes)))
+            pause = max(MIN_PAUSE, PAUSE_PER_READING * (time.perf_counter() - started))
 
 
-def _descendants() -> set[int]:
-    """Ids of this process' children, their children, and so on."""
-    processes: set[int] = set()
-    pending = [os.getpid()]
-    while pending:
-        for listed in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
-            children = set(map(int, (_attempt(listed.read_text) or "").split())) - processes
-            processes |= children
-            pending += children
-    return processes
+def _descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
-def _held_alone(pid: int) -> int:
+def _held_alone(process: psutil.Process) -> int:
     """Resident bytes that a process shares with no other; 0 when it has ended."""
-    file = Path(f"/proc/{pid}/smaps_rollup")
-    return _attempt(lambda: _bytes_in(file, "Private_Clean") + _bytes_in(file, "Private_Dirty")) or 0
-
-
-def _bytes_in(file: Path, field: str) -> int:
-    """A field of one of the kernel's files that give kilobytes."""
-    match = re.search(rf"^{field}:\s+(\d+) kB", file.read_text(), re.M)
-    if match is None:
-        raise ValueError(f"{file} has no {field}")
-    return 1024 * int(match[1])
+    return _attempt(lambda: int(process.memory_full_info().uss)) or 0
 
 
 def _attempt(read: Callable[[], T]) -> T | None:
-    """What `read` returns, None where it fails: the files of /proc may be missing, closed to us or gone, and a GPU in trouble
-    fails the work itself, in its own words."""
+    """What `read` returns, None where it fails: files of /proc may be missing or closed to us, a process may be gone, and a GPU
+    in trouble fails the work itself, in its own words."""
     try:
         return read()
     except Exception:
         return None
 
 
-def _of_all(combine: Callable[[Iterable[int]], int], values: Iterable[int | None]) -> int | None:
-    """`combine` of values that are all known; None where one is not, or where there is none."""
-    known = list(values)
-    return combine([value or 0 for value in known]) if known and None not in known else None
+def _if_all_known(combine: Callable[[Iterable[int]], int], values: Sequence[int | None]) -> int | None:
+    """`combine` of the values; None where one of them is, or where there is none."""
+    known = [value for value in values if value is not None]
+    return combine(known) if known and len(known) == len(values) else None
 
 
 def _largest_gpu(peaks: Sequence[Peak]) -> int | None:

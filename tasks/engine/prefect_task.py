@@ -1,49 +1,50 @@
-"""A piece of work as a Prefect task: cached under its identity, in the store beside the outputs it names."""
+"""A step as a Prefect task run. The marker in the store is the only cache: Prefect keeps no results."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import CachePolicy
+from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from tasks.engine.build import find_or_build
-from tasks.engine.outputs import StageOutput
+from tasks.engine.executor import Step, complete_output, find_or_build
+from tasks.engine.output import StageOutput
 from tasks.engine.progress import say
-from tasks.engine.stage import Work
 
-__all__ = ["work_task"]
-
-
-class WorkIdentity(CachePolicy):
-    """Prefect's cache key is the work's identity, computed from the task's own argument."""
-
-    def compute_key(self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any) -> str | None:
-        """`kind/identity`."""
-        work: Work = inputs["work"]
-        return f"{work.kind}/{work.identity()}"
+__all__ = ["run_step", "step_task"]
 
 
-@task(cache_policy=WorkIdentity(), persist_result=True, result_serializer="json", task_run_name="{work.name}")
-def _build_work(work: Work) -> StageOutput:
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{step.name}")
+def _run(step: Step) -> Any:
+    """Reuse or build the step's output; a task run that found it complete ends in the state Cached."""
+    output = complete_output(step)
+    if output is not None:
+        return Completed(name="Cached", message="complete in the store", data=output)
     context = TaskRunContext.get()
-    origin = {
+    log = get_run_logger()
+
+    def notify(text: str) -> None:
+        log.warning(text)
+        say(text)
+
+    ids = {
         "flow_run_id": str(flow_run.id or ""),
         "flow_run_name": str(flow_run.name or ""),
         "task_run_id": str(context.task_run.id) if context else "",
     }
-    log = get_run_logger()
-
-    def note(text: str) -> None:
-        log.warning(text)
-        say(text)
-
-    return find_or_build(work, note, origin)
+    return find_or_build(step, notify, ids)
 
 
-def work_task(work: Work) -> Any:
-    """The Prefect task for `work`, to be called with it inside a flow. A cached result whose files are gone or damaged is a
-    miss. On a GPU it carries the tag `gpu`, whose concurrency limit keeps tasks on one GPU apart."""
-    tags = {"gpu"} if work.on_gpu else set()
-    return _build_work.with_options(name=work.kind, result_storage=work.place.store / "prefect-results", tags=tags)
+def step_task(step: Step) -> Any:
+    """The Prefect task for `step`, to be submitted with it. On a GPU it carries the tag `gpu`, whose concurrency limit keeps
+    tasks on one GPU apart."""
+    return _run.with_options(name=step.kind, tags={"gpu"} if step.on_gpu else set())
+
+
+def run_step(step: Step) -> StageOutput:
+    """Run the step as a task run of the flow at hand, in this thread."""
+    run: Callable[[Step], StageOutput] = step_task(step)
+    return run(step)

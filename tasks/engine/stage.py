@@ -1,51 +1,44 @@
-"""What a stage is: a named step with inputs, a spec, and a function that fills its output folder. Knows no Prefect.
+"""What a stage is: its name, what it reads and makes, what its key hangs on, and the work itself. Knows no Prefect.
 
-A large stage is built from *parts*: shards of images, or classes. Each part is content-addressed and sealed on its own,
-so that an edit or a crash costs only the parts it touches; `build` then joins them into the stage's output folder.
+Stage        a named step of the pipeline (tasks/pipeline.py lists them all)
+Dependency   an edge: another stage, under this run or a variant of it
+Whole        work in one piece          Sharded   work in parts that are cached one by one, and then joined
+Part         one shard of images, or one class
+Job          a stage of one run with its complete inputs: what the work gets
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from excel_core.config import RunSpec
-from tasks.engine.code_version import code_version
-from tasks.engine.identity import digest_of
-from tasks.engine.outputs import StageOutput
+from excel_core.datasets.masks import LABELS_IN_MASK_FILES, forbid_mask_access
+from tasks.engine.output import StageOutput, StageResult
 
-__all__ = ["Dependency", "Part", "RunEnvironment", "Stage", "Work", "always"]
+__all__ = [
+    "Dependency", "Job", "KeyParts", "MaskAccess", "Part", "RunEnvironment", "Shard", "Sharded", "Stage", "Whole",
+    "mask_access",
+]  # fmt: skip
 
-
-def always(run: RunSpec) -> bool:
-    """`sees_masks` of a stage that opens masks in every run."""
-    return True
+R = TypeVar("R", bound=StageResult)
+P = TypeVar("P", bound=StageResult)
+Plain = dict[str, Any]  # what JSON can hold
 
 
 class RunEnvironment(BaseModel):
-    """Where a run happens; nothing here changes results, but `processes` their last bits."""
+    """Where a run happens. Nothing here changes results; `processes` may change their last bits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
     data: Path | None = None
     device: str = "cpu"
-    processes: int = Field(1, ge=1)  # that train together, a GPU each
-
-
-class Part(BaseModel):
-    """A piece of a stage: a name that is unique in the stage, how many items it counts (images, texts), and `key`:
-    plain data over everything it depends on beside the code."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    items: int
-    key: dict[str, Any]
-    what: str = ""  # kind of part, where a stage has several
-    about: dict[str, Any] = {}  # what `build_part` needs to find its items
+    processes: int = Field(1, ge=1)  # that train together, one GPU each
 
 
 @dataclass(frozen=True)
@@ -57,105 +50,137 @@ class Dependency:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A named step: which stages it reads, which part of the run it depends on, and the function that fills its folder.
+class Shard:
+    """The images of `split` whose ids hash to number `index` of `count`. `scored_as`: the split that they are scored as."""
 
-    `spec(run)` is plain data; `outside(run, place)` fingerprints what lies outside the store (data, weights).
-    `parts(work)` lists the parts and `build_part(work)` builds one (`work.part`); `build(work)` gets them in `work.parts`.
-    `needs(run, place)` adds inputs under names of their own. `takes(work)` says what it depends on of its inputs, where that is
-    less than all of their content; parts say it for themselves. `reads_data`: the world, where it is the data, is an input.
-    `sees_masks(run)`: it may open masks, for scoring or for fully supervised training; every other stage runs under the mask
-    guard. `reads_labels`: there, it may open the files that hold both labels and masks. `resumable` keeps a partial folder for
-    the next try.
-    `parallel` is where parts may run: threads of this process, or a cluster's workers.
-    `on_device`: it computes on the place's device, in its parts where it has any.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    spec: Callable[[RunSpec], dict[str, Any]]
-    build: Callable[["Work"], dict[str, Any]]
-    parts: Callable[["Work"], list[Part]] | None = None
-    build_part: Callable[["Work"], dict[str, Any]] | None = None
-    needs: Callable[[RunSpec, RunEnvironment], dict[str, Dependency]] = field(default=lambda run, place: {})
-    takes: Callable[["Work"], dict[str, Any]] | None = None
-    outside: Callable[[RunSpec, RunEnvironment], Any] = field(default=lambda run, place: None)
-    reads_data: bool = False
-    sees_masks: Callable[[RunSpec], bool] = field(default=lambda run: False)
-    reads_labels: bool = False
-    resumable: bool = False
-    on_device: bool = False
-    parallel: Literal["threads", "workers"] = "workers"
-
-    def all_needs(self, run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
-        """Every input by name."""
-        names = ("world", *self.inputs) if self.reads_data and run.dataset.layout == "world" else self.inputs
-        return {name: Dependency(name, run) for name in names} | self.needs(run, place)
+    split: str
+    index: int
+    count: int
+    scored_as: str
 
 
 @dataclass(frozen=True)
-class Work:
-    """One piece of work: a stage of a run at a place with its complete inputs, or one part of it. `build` and `build_part`
-    get it with the folder to fill."""
+class Part:
+    """A piece of a stage. `name` is unique in the stage, `items` counts its images or texts, `key` is plain data over
+    everything it depends on beside the code, `kind` tells parts apart that do different work."""
+
+    name: str
+    items: int
+    key: Plain
+    kind: str = ""
+    shard: Shard | None = None
+
+    @property
+    def images(self) -> Shard:
+        """The shard of a part that is about images."""
+        assert self.shard is not None, f"part {self.name} is not about images"
+        return self.shard
+
+
+@dataclass(frozen=True)
+class Whole(Generic[R]):
+    """Work in one piece: fills a folder. `resumable`: what a killed run left in the folder is there for the next one."""
+
+    build: Callable[["Job", Path], R]
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class Sharded(Generic[P, R]):
+    """Work in parts: `parts` lists them, `build_part` fills a folder for one, `join` fills the stage's folder from theirs.
+
+    An edit or a crash costs only the parts that it touches. `run_on`: threads of the flow's process for parts that wait for a
+    network, workers (this process or Dask's) for those that compute."""
+
+    parts: Callable[["Job"], list[Part]]
+    build_part: Callable[["Job", Part, Path], P]
+    join: Callable[["Job", dict[str, StageOutput], Path], R]
+    run_on: Literal["threads", "workers"] = "workers"
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """What a stage's key is made of, beside its code. Each gives plain data.
+
+    `settings(run)`: the fields of the run that matter. `inputs(job)`: what matters of its inputs; by default the content of all
+    of them for whole work, and nothing for sharded work, whose parts have keys of their own. `outside(run, environment)`:
+    fingerprints of files outside the store.
+    """
+
+    settings: Callable[[RunSpec], Plain]
+    inputs: Callable[["Job"], Plain] | None = None
+    outside: Callable[[RunSpec, RunEnvironment], Any] = field(default=lambda run, environment: None)
+
+
+class MaskAccess(Enum):
+    """Which stages may open segmentation masks. Every other stage runs under the mask guard."""
+
+    NEVER = "never"
+    LABELS_IN_MASK_FILES = "files that hold image-level labels beside masks, for the labels alone"
+    FULL_SUPERVISION = "with train.supervision=masks alone"
+    ALWAYS = "for scoring, or to draw them"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step. `reads` names the stages that it always reads, under the same run; the drawn world is dropped from it where
+    the data are real. `also_reads` adds inputs under names of their own, for some runs or under variants of the run.
+    `makes`: its files, in words. `on_device`: it computes on the run's device, in its parts where it has any."""
+
+    name: str
+    reads: tuple[str, ...]
+    makes: str
+    work: Whole[Any] | Sharded[Any, Any]
+    key: KeyParts
+    also_reads: Callable[[RunSpec, RunEnvironment], dict[str, Dependency]] = field(default=lambda run, environment: {})
+    masks: MaskAccess = MaskAccess.NEVER
+    on_device: bool = False
+
+    def dependencies(self, run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+        """Every input by name."""
+        names = [name for name in self.reads if name != "world" or run.dataset.layout == "world"]
+        return {name: Dependency(name, run) for name in names} | self.also_reads(run, environment)
+
+
+@contextmanager
+def mask_access(stage: Stage, run: RunSpec) -> Iterator[None]:
+    """Around the work of `stage`: whoever opens a mask that the stage may not open gets MaskLeakError."""
+    supervised = stage.masks is MaskAccess.FULL_SUPERVISION and run.train.supervision == "masks"
+    if stage.masks is MaskAccess.ALWAYS or supervised:
+        yield
+        return
+    with forbid_mask_access(
+        stage=stage.name, exempt=LABELS_IN_MASK_FILES if stage.masks is MaskAccess.LABELS_IN_MASK_FILES else ()
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage of one run in its environment, with the complete outputs of what it reads."""
 
     stage: Stage
     run: RunSpec
-    place: RunEnvironment
+    environment: RunEnvironment
     inputs: dict[str, StageOutput]
-    part: Part | None = None
-    parts: dict[str, StageOutput] = field(default_factory=dict)
-    folder: Path = Path()
-    variant: str = ""  # of the run: a row of the ablation
-
-    def input(self, name: str) -> Path:
-        """Output folder of an input."""
-        return self.inputs[name].folder
-
-    @property
-    def data(self) -> Path:
-        """The data folder: the drawn world where that is the data."""
-        found = self.inputs["world"].folder if "world" in self.inputs else self.place.data
-        assert found is not None, f"{self.stage.name} reads data, but the run has none"
-        return found
+    variant: str = ""  # what a variant of the run is called, such as a row of the ablation
 
     @property
     def name(self) -> str:
         """What logs and task runs call it."""
-        name = f"{self.stage.name} {self.part.name}" if self.part else self.stage.name
-        return f"{name} ({self.variant})" if self.variant else name
+        return f"{self.stage.name} ({self.variant})" if self.variant else self.stage.name
 
     @property
-    def this_part(self) -> Part:
-        """The part to build."""
-        assert self.part is not None, f"{self.stage.name}: this is the work of a whole stage"
-        return self.part
+    def data(self) -> Path:
+        """The data folder: the drawn world where that is the data."""
+        folder = self.inputs["world"].folder if "world" in self.inputs else self.environment.data
+        assert folder is not None, f"{self.stage.name} reads data, but the run has none"
+        return folder
 
-    @property
-    def kind(self) -> str:
-        """The store's folder for its kind: a stage's outputs and its parts lie apart."""
-        return f"{self.stage.name}-parts" if self.part else self.stage.name
+    def folder(self, name: str) -> Path:
+        """Output folder of an input."""
+        return self.inputs[name].folder
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it computes on a GPU. Joining parts never does, nor do stages that only read and write."""
-        whole = self.part is None and self.stage.parts is not None
-        return self.place.device == "cuda" and self.stage.on_device and not whole
-
-    def basis(self) -> dict[str, Any]:
-        """Plain data over everything that the output depends on."""
-        code = code_version(self.stage.build.__module__)
-        if self.part:
-            return {"stage": self.kind, "key": self.part.key, "code": code}
-        contents = {name: output.content for name, output in sorted(self.inputs.items())}
-        return {
-            "stage": self.stage.name,
-            "spec": self.stage.spec(self.run),
-            "inputs": self.stage.takes(self) if self.stage.takes else contents,
-            "parts": {part.name: part.key for part in self.stage.parts(self)} if self.stage.parts else {},
-            "outside": self.stage.outside(self.run, self.place),
-            "code": code,
-        }
-
-    def identity(self) -> str:
-        """32 hex digits of `basis`."""
-        return digest_of(self.basis())[:32]
+    def result(self, name: str, kind: type[R]) -> R:
+        """What an input's stage said of its output, as its own type."""
+        return self.inputs[name].result_as(kind)

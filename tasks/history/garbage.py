@@ -1,14 +1,15 @@
 """Outputs that no kept run refers to, and their removal."""
 
-import fcntl
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from excel_core.errors import SettingError, StoreError
-from tasks.chain import STAGES
-from tasks.engine.outputs import read_marker
+from tasks.engine.output import MARKER, read_marker
 from tasks.history.run_record import RunRecord, read_records
+from tasks.pipeline import STAGES
 
 __all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
 
@@ -43,23 +44,20 @@ def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
     return _with_sizes(found)
 
 
-def remove_garbage(store: Path, garbage: list[Garbage]) -> None:
-    """Remove it, with the locks and Prefect results of what is removed; what another process has locked stays."""
+def remove_garbage(garbage: list[Garbage]) -> None:
+    """Remove it, with the locks of what is removed; what another process has locked stays."""
     for item in garbage:
         if item.path.is_file():
             item.path.unlink()
             continue
-        identity = item.path.name.removesuffix(".partial")
-        lock = item.path.with_name(f".{identity}.lock")
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            (item.path / "stage.json").unlink(missing_ok=True)  # first, so that half of it is never taken for an output
-            shutil.rmtree(item.path)
-            (store / "prefect-results" / item.kind / identity).unlink(missing_ok=True)
-            lock.unlink()
+        lock = item.path.with_name(f".{item.path.name.removesuffix('.partial')}.lock")
+        try:
+            with FileLock(lock, timeout=0):
+                (item.path / MARKER).unlink(missing_ok=True)  # first, so that half of it is never taken for an output
+                shutil.rmtree(item.path)
+                lock.unlink()
+        except Timeout:
+            continue
 
 
 def _wanted(store: Path, records: list[RunRecord]) -> set[str]:
@@ -68,7 +66,7 @@ def _wanted(store: Path, records: list[RunRecord]) -> set[str]:
     for output in list(wanted):
         kind, _, _ = output.partition("/")
         try:
-            parts = read_marker(store / output)["origin"]["parts"]
+            parts = read_marker(store / output).origin.parts
         except StoreError:
             continue
         wanted |= {f"{kind}-parts/{identity}" for identity in parts.values()}

@@ -7,26 +7,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from excel_core.config import RunSpec
-from excel_core.errors import StoreError
-from tasks.chain import graph, work_of
-from tasks.engine.build import complete_output, output_folder, part_works
-from tasks.engine.outputs import StageOutput, read_marker
-from tasks.engine.stage import RunEnvironment, Work
+from excel_core.errors import StoreError, and_more
+from tasks.engine.executor import Step, complete_output, part_steps
+from tasks.engine.graph import Graph, Node
+from tasks.engine.output import Marker, StageOutput, read_marker
+from tasks.engine.stage import Sharded
 
-__all__ = ["Step", "plan_run"]
+__all__ = ["PlannedStage", "plan_run"]
 
-SHOWN = 3  # reasons named
+MAX_REASONS = 3  # that are named
+# What a part's key holds, in words.
 PART_FIELDS = {
-    "rows": "images", "sight": "texts or CLIP", "cams": "CAMs", "labels": "label maps", "train": "the trained segmenter",
+    "rows": "images", "model": "texts or CLIP", "cams": "CAMs", "labels": "label maps", "train": "the trained segmenter",
     "texts": "descriptions",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage of the plan. `parts` and `missing` are 0 for a stage in one piece, None where they hang on an input that
-    is not built yet. `seconds` and `bytes` are what earlier runs lead to expect, None where none did the like."""
+class PlannedStage:
+    """One stage of the plan. `parts` and `missing` are 0 for whole work, None where they depend on an input that is not built
+    yet. `seconds` and `bytes` are what earlier runs lead to expect, None where none did the like."""
 
     name: str
     runs: bool
@@ -38,84 +38,79 @@ class Step:
     bytes: int | None = None
 
 
-def plan_run(run: RunSpec, place: RunEnvironment, last: str) -> list[Step]:
-    """A step a stage, in the order in which they would run."""
-    steps: list[Step] = []
+def plan_run(graph: Graph) -> list[PlannedStage]:
+    """The stages in the order in which they would run."""
+    stages: list[PlannedStage] = []
     outputs: dict[str, StageOutput] = {}
-    nodes = graph(run, place, last).nodes
-    for key, node in nodes.items():
-        waiting = [name for name, needed in node.inputs.items() if needed not in outputs]
+    for node in graph.nodes.values():
+        waiting = [name for name, id in node.inputs.items() if id not in outputs]
         if waiting:
-            seconds, size = _whole(place.store / node.stage.name)
-            name = f"{node.stage.name} ({node.variant})" if node.variant else node.stage.name
-            several = None if node.stage.parts else 0
-            steps.append(Step(name, True, _waits_for(waiting), several, several, (), seconds, size))
+            stages.append(_waiting(node, waiting, graph.environment.store))
             continue
-        work = work_of(node, place, outputs)
-        found = complete_output(work)
-        if found is None:
-            steps.append(_missing(work))
+        step = Step(graph.job(node, outputs))
+        output = complete_output(step)
+        if output is None:
+            stages.append(_missing(step))
         else:
-            outputs[key] = found
-            steps.append(Step(work.name, False, "complete", len(found.parts)))
-    _changes_of.cache_clear()
-    return steps
+            outputs[node.id] = output
+            stages.append(PlannedStage(step.name, False, "complete", len(output.parts)))
+    _earlier_keys.cache_clear()
+    return stages
 
 
-def _waits_for(inputs: list[str]) -> str:
-    names = ", ".join(inputs[:SHOWN]) + (f" and {len(inputs) - SHOWN} more" if len(inputs) > SHOWN else "")
-    return f"reads {names}, to be built first; what comes out the same is not run again"
+def _waiting(node: Node, inputs: list[str], store: Path) -> PlannedStage:
+    """A stage that reads what is to be built first."""
+    seconds, size = _of_newest(store / node.stage.name)
+    name = f"{node.stage.name} ({node.variant})" if node.variant else node.stage.name
+    parts = None if isinstance(node.stage.work, Sharded) else 0
+    why = f"reads {and_more(inputs, MAX_REASONS)}, to be built first; what comes out the same is not run again"
+    return PlannedStage(name, True, why, parts, parts, (), seconds, size)
 
 
-def _missing(work: Work) -> Step:
-    """The step of a stage whose inputs are complete and whose output is not."""
-    pieces = part_works(work)
-    missing = [piece for piece in pieces if complete_output(piece) is None]
-    if pieces:
-        seconds, size = _by_item(work.place.store / f"{work.kind}-parts", missing)
-    else:
-        seconds, size = _whole(work.place.store / work.kind)
-    names = tuple(piece.this_part.name for piece in missing)
-    return Step(work.name, True, _reason(work), len(pieces), len(missing), names, seconds, size)
+def _missing(step: Step) -> PlannedStage:
+    """A stage whose inputs are complete and whose output is not."""
+    store = step.job.environment.store
+    parts = part_steps(step.job)
+    missing = [part for part in parts if complete_output(part) is None]
+    seconds, size = _by_item(store / f"{step.kind}-parts", missing) if parts else _of_newest(store / step.kind)
+    names = tuple(part.part.name for part in missing if part.part is not None)
+    return PlannedStage(step.name, True, _reason(step), len(parts), len(missing), names, seconds, size)
 
 
-def _reason(work: Work) -> str:
-    folder = output_folder(work)
-    if folder.exists():
+def _reason(step: Step) -> str:
+    if step.folder.exists():
         return "its output is damaged"
-    partial = folder.with_name(f"{folder.name}.partial")
-    if work.stage.resumable and any(partial.glob("*")):
+    if step.resumable and any(step.partial_folder.glob("*")):
         return "was interrupted; goes on from its checkpoint"
-    changes = [_differences(earlier, json.loads(json.dumps(work.basis()))) for earlier in _changes_of(folder.parent)]
-    if not changes:
+    key_parts = json.loads(json.dumps(step.key_parts))  # as the markers hold them
+    differences = [_differences(earlier, key_parts) for earlier in _earlier_keys(step.folder.parent)]
+    if not differences:
         return "was never built"
-    nearest = min(changes, key=len)
-    named = "; ".join(nearest[:SHOWN]) + (f"; and {len(nearest) - SHOWN} more" if len(nearest) > SHOWN else "")
-    return named or "its output was removed"
+    nearest = min(differences, key=len)
+    more = f"; and {len(nearest) - MAX_REASONS} more" if len(nearest) > MAX_REASONS else ""
+    return "; ".join(nearest[:MAX_REASONS]) + more or "its output was removed"
 
 
-def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, once each, how two bases differ."""
-    old, new = dict(_leaves(earlier)), dict(_leaves(now))
+def _differences(earlier: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """In words, once each, how two keys differ."""
+    old, new = dict(_leaves(earlier)), dict(_leaves(current))
     changed = sorted(path for path in {*old, *new} if old.get(path) != new.get(path))
-    words = [_worded(path, old.get(path), new.get(path)) for path in changed if not path.startswith("parts.")]
-    by_field: dict[str, set[str]] = {}
+    words = [_in_words(path, old.get(path), new.get(path)) for path in changed if not path.startswith("parts.")]
+    parts_by_field: dict[str, set[str]] = {}
     for part, field in (path.split(".")[1:3] for path in changed if path.startswith("parts.")):
-        by_field.setdefault(field, set()).add(part)
-    for field, parts in by_field.items():
+        parts_by_field.setdefault(field, set()).add(part)
+    for field, parts in parts_by_field.items():
         if field != "spec":  # it stands among the words already
             words.append(f"{PART_FIELDS.get(field, field)} of {min(parts) if len(parts) == 1 else f'{len(parts)} parts'}")
     return list(dict.fromkeys(words))
 
 
-def _worded(path: str, old: Any, new: Any) -> str:
+def _in_words(path: str, old: Any, new: Any) -> str:
     head, _, rest = path.partition(".")
-    if head == "spec":
+    if head == "settings":
         return f"{rest}: {old} → {new}"
     if head == "inputs":
-        if rest == "lists":
-            return "the images of a split changed"
-        return f"input {rest.split('.')[0]} changed"
+        return "the images of a split changed" if rest == "lists" else f"input {rest.split('.')[0]} changed"
     if path == "outside.attributes":
         return "the file of attributes changed"
     return {"code": "its code changed", "outside": "data, prompts or weights outside the store changed"}.get(head, path)
@@ -131,39 +126,40 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def _changes_of(folder: Path) -> list[dict[str, Any]]:
-    """The bases of every complete output of a kind."""
-    return [marker["origin"]["basis"] for marker in _markers(folder)]
+def _earlier_keys(folder: Path) -> list[dict[str, Any]]:
+    """The key parts of every complete output of a stage."""
+    return [marker.origin.key_parts for marker in _markers(folder)]
 
 
-def _whole(folder: Path) -> tuple[float | None, int | None]:
-    """Seconds and bytes of the newest output of a kind."""
-    newest = max(_markers(folder), key=lambda marker: marker["origin"]["finished"], default=None)
-    return (newest["output"]["seconds"], newest["output"]["bytes"]) if newest else (None, None)
+def _of_newest(folder: Path) -> tuple[float | None, int | None]:
+    """Seconds and bytes of a stage's newest output."""
+    newest = max(_markers(folder), key=lambda marker: marker.origin.finished, default=None)
+    return (newest.output["seconds"], newest.output["bytes"]) if newest else (None, None)
 
 
-def _by_item(folder: Path, missing: list[Work]) -> tuple[float | None, int | None]:
-    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts that do the same."""
+def _by_item(folder: Path, missing: list[Step]) -> tuple[float | None, int | None]:
+    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts of the same kind."""
     items: dict[str, int] = {}
-    for piece in missing:
-        items[piece.this_part.what] = items.get(piece.this_part.what, 0) + piece.this_part.items
+    for step in missing:
+        assert step.part is not None
+        items[step.part.kind] = items.get(step.part.kind, 0) + step.items
     seconds, size = 0.0, 0.0
     markers = _markers(folder)
-    for what, wanted in items.items():
-        like = [marker for marker in markers if marker["origin"]["what"] == what]
-        share = wanted / max(1, sum(marker["origin"]["items"] for marker in like))
+    for kind, count in items.items():
+        like = [marker for marker in markers if marker.origin.kind == kind]
         if not like:
             return None, None
-        seconds += share * sum(marker["output"]["seconds"] for marker in like)
-        size += share * sum(marker["output"]["bytes"] for marker in like)
+        share = count / max(1, sum(marker.origin.items for marker in like))
+        seconds += share * sum(marker.output["seconds"] for marker in like)
+        size += share * sum(marker.output["bytes"] for marker in like)
     return seconds, round(size)
 
 
-def _markers(folder: Path) -> list[dict[str, Any]]:
-    found = []
-    for marker in folder.glob("*/stage.json"):
+def _markers(folder: Path) -> list[Marker]:
+    markers = []
+    for path in folder.glob("*/stage.json"):
         try:
-            found.append(read_marker(marker.parent))
+            markers.append(read_marker(path.parent))
         except StoreError:
             continue
-    return found
+    return markers

@@ -49,7 +49,7 @@ def diff_prompts(a: str, b: str, run: RunSpec, environment: RunEnvironment, clas
             raise SettingError(f"run {a} looks through {clips[0]}, run {b} through {clips[1]}: their T_c cannot be compared")
         clip = clips[0]
         sides = [WeightedKnowledge(read_knowledge(r.output("knowledge") / "knowledge.zarr"), r.run.knowledge) for r in records]
-    return PromptsDiff(a, b, clip, compare_knowledge(*sides))
+    return PromptsDiff(a, b, clip, compare_knowledge(sides[0], sides[1]))
 
 
 def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from excel_core.errors import StoreError
-from tasks.engine.outputs import MARKER, damaged_files
+from tasks.engine.output import MARKER, damaged_files
 from tasks.history.garbage import KINDS
 
 __all__ = ["verify_store"]

@@ -1,8 +1,6 @@
-"""The segmenter that a run takes from a checkpoint (`train.from_checkpoint`) instead of training one: reading and checking it,
-and the words that name its source."""
+"""The segmenter that a run takes from a checkpoint (`train.from_checkpoint`) instead of training one."""
 
 from pathlib import Path
-from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
@@ -11,9 +9,9 @@ from excel_core.models.published_checkpoint import read_published
 from excel_core.models.segmenter import Segmenter
 from excel_core.text.class_sets import class_set
 from tasks.engine.fingerprint import files_fingerprint
-from tasks.inputs.cam_model import cached_clip
+from tasks.inputs.models import cached_clip
 
-__all__ = ["check_checkpoint_settings", "check_given_segmenter", "given_by", "given_segmenter", "given_words"]
+__all__ = ["check_checkpoint_settings", "check_given_segmenter", "given_segmenter", "segmenter_file"]
 
 
 def check_checkpoint_settings(run: RunSpec) -> None:
@@ -45,17 +43,6 @@ def given_segmenter(run: RunSpec, classes: int, clip: FrozenClip) -> tuple[Segme
     return checkpoint.fit(clip, classes, run.train.segmenter), checkpoint.differences(clip, run.cams)
 
 
-def given_by(run: RunSpec) -> list[str] | None:
+def segmenter_file(run: RunSpec) -> list[str] | None:
     """Name and digest of the checkpoint, as a key; None where the run trains."""
-    if run.train.from_checkpoint is None:
-        return None
-    path = Path(run.train.from_checkpoint)
-    return files_fingerprint(path) if path.is_file() else [f"{path.name}:missing"]  # reading it will say what to do
-
-
-def given_words(summary: dict[str, Any]) -> str:
-    """Where the segmenter comes from, by the summary of `train`; "" where it was trained."""
-    if "checkpoint" not in summary:
-        return ""
-    differs = f"; trained otherwise: {', '.join(summary['differs'])}" if summary["differs"] else ""
-    return f"checkpoint {summary['checkpoint']} (SHA-256 {summary['sha256'][:16]}){differs}"
+    return None if run.train.from_checkpoint is None else files_fingerprint(Path(run.train.from_checkpoint))

@@ -5,52 +5,51 @@ from typing import Any
 
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.masks import MaskReader
-from tasks.engine.code_version import code_version
-from tasks.engine.stage import Part, Work
-from tasks.inputs.cam_model import classes_of
-from tasks.inputs.records import Record, image_parts, records
+from excel_core.world.voc_layout import write_world
+from tasks.engine.code_digest import code_digest
+from tasks.engine.stage import Job, Part
+from tasks.inputs.images import ImageRecord, image_shards, images_of
+from tasks.inputs.models import classes_of
 
-__all__ = ["mask_reader_of", "masked_parts", "masked_rows", "masks_key", "missing_masks"]
-
-
-def mask_reader_of(work: Work, split: str) -> MaskReader:
-    """The door to the masks of a split of the run's data."""
-    return LAYOUTS[work.run.dataset.layout].truth(work.data, split, classes_of(work))
+__all__ = ["mask_reader_of", "masked_images", "masked_shards", "masks_key", "missing_masks"]
 
 
-def masked_rows(work: Work, split: str) -> list[Record]:
-    """Records of a split that have a mask, of its first evaluate.max_images."""
-    truth = mask_reader_of(work, split)
-    return [row for row in records(work, split)[: work.run.evaluate.max_images] if truth.has(row.id)]
+def mask_reader_of(job: Job, split: str) -> MaskReader:
+    """The masks of a split of the run's data."""
+    return LAYOUTS[job.run.dataset.layout].mask_reader(job.data, split, classes_of(job))
 
 
-def missing_masks(work: Work, split: str) -> dict[str, str]:
-    """What to say about the images of a split that have no mask: {what: reason}."""
-    wanted, found = len(records(work, split)[: work.run.evaluate.max_images]), len(masked_rows(work, split))
-    where = mask_reader_of(work, split).where
-    return {f"{split}: {wanted - found} of {wanted} images": f"no mask in {where}"} if found < wanted else {}
+def masked_images(job: Job, split: str) -> list[ImageRecord]:
+    """Images of a split that have a mask, of its first evaluate.max_images."""
+    masks = mask_reader_of(job, split)
+    return [image for image in images_of(job, split)[: job.run.evaluate.max_images] if masks.has(image.id)]
 
 
-def masks_key(work: Work, split: str, rows: Sequence[Record]) -> Any:
-    """Versions of the masks of `rows`. The world's masks are drawn with its images, whose digests the rows have already:
-    there, the code that draws them."""
-    if "world" in work.inputs:
-        return {"world": code_version("tasks.world")}
-    truth = mask_reader_of(work, split)
-    return [truth.version(row.id) for row in rows]
+def missing_masks(job: Job, split: str) -> dict[str, str]:
+    """What to say about the images of a split that have no mask: {which: reason}."""
+    asked, scored = len(images_of(job, split)[: job.run.evaluate.max_images]), len(masked_images(job, split))
+    if scored == asked:
+        return {}
+    return {f"{split}: {asked - scored} of {asked} images": f"no mask in {mask_reader_of(job, split).where}"}
 
 
-def masked_parts(work: Work, key: dict[str, Any], max_images: int | None = None) -> list[Part]:
-    """One part a shard of the first so many images with a mask of each validation split. A part depends on `key`, its images
-    and their masks."""
-    return [
-        part
-        for split in work.run.dataset.val_splits
-        for part in image_parts(
-            work,
-            split,
-            records(work, split),
-            lambda shard, rows, split=split: key | {"masks": masks_key(work, split, rows)},
-            among=masked_rows(work, split)[:max_images],
-        )
-    ]
+def masks_key(job: Job, split: str, images: Sequence[ImageRecord]) -> Any:
+    """Versions of the masks of `images`. The world's masks are drawn with its images, whose digests are known already: there,
+    the code that draws them."""
+    if "world" in job.inputs:
+        return {"world": code_digest(write_world)}
+    masks = mask_reader_of(job, split)
+    return [masks.version(image.id) for image in images]
+
+
+def masked_shards(job: Job, key: dict[str, Any], max_images: int | None = None) -> list[Part]:
+    """One part per shard of the images with a mask of each validation split, at most `max_images` of a split. A part depends on
+    `key`, its images and their masks."""
+    parts: list[Part] = []
+    for split in job.run.dataset.val_splits:
+
+        def key_of(shard: str, images: Sequence[ImageRecord], split: str = split) -> dict[str, Any]:
+            return key | {"masks": masks_key(job, split, images)}
+
+        parts += image_shards(job, split, key_of, among=masked_images(job, split)[:max_images])
+    return parts

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from excel_core.datasets.layouts import decode_options
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED
@@ -18,11 +19,11 @@ from excel_core.prediction.trained_segmenter import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
 from tasks.history.run_record import RunRecord
-from tasks.inputs.records import decode_options_of
-from tasks.photos.trained import class_names, run_segmenter, sealed
-from tasks.refine import PSEUDO_LABELS
+from tasks.photos.trained import class_names, committed_output, run_segmenter
+from tasks.stages.predict import PredictResult
+from tasks.stages.refine import PSEUDO_LABELS
 
-__all__ = ["FORMATS", "LABEL_FORMATS", "MODEL_FORMATS", "Wanted", "export_run"]
+__all__ = ["FORMATS", "LABEL_FORMATS", "MODEL_FORMATS", "ExportRequest", "export_run"]
 
 Writer = Callable[[Path, Sequence[str], Iterable[LabelMap]], dict[str, Any]]
 LABEL_FORMATS: dict[str, Writer] = {
@@ -34,11 +35,11 @@ LABEL_FORMATS: dict[str, Writer] = {
 }
 MODEL_FORMATS = ("safetensors", "onnx")
 FORMATS = (*LABEL_FORMATS, *MODEL_FORMATS)
-CHECKED_PHOTOS = 4  # of the run's own, beside random images, on which ONNX is compared with PyTorch
+MAX_CHECKED_PHOTOS = 4  # of the run's own, beside random images, on which ONNX is compared with PyTorch
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportRequest:
     """What to export: a format and, of label maps, which. None: segmentation where the run has it, its best variant, and the
     only split. `force` replaces an earlier export in the same folder."""
 
@@ -49,43 +50,43 @@ class Wanted:
     force: bool = False
 
 
-def export_run(record: RunRecord, wanted: Wanted, out: Path) -> dict[str, Any]:
+def export_run(record: RunRecord, request: ExportRequest, out: Path) -> dict[str, Any]:
     """Fill `out`, completely or not at all → what export.json then says."""
-    if wanted.format not in FORMATS:
-        raise SettingError(f"--format {wanted.format!r}: valid formats: {', '.join(FORMATS)}")
-    check_free(out, wanted.force)
-    about: dict[str, Any] = {"as": wanted.format, "run": record.id, "class_names": list(class_names(record))}
-    if wanted.format in MODEL_FORMATS:
-        if wanted.what or wanted.variant or wanted.split:
-            raise SettingError(f"--format {wanted.format} is the trained segmenter: leave out --what, --variant and --split")
-        about |= _supervision(record)
-        _export_model(record, wanted, out, about)
+    if request.format not in FORMATS:
+        raise SettingError(f"--format {request.format!r}: valid formats: {', '.join(FORMATS)}")
+    check_free(out, request.force)
+    description: dict[str, Any] = {"as": request.format, "run": record.id, "class_names": list(class_names(record))}
+    if request.format in MODEL_FORMATS:
+        if request.what or request.variant or request.split:
+            raise SettingError(f"--format {request.format} is the trained segmenter: leave out --what, --variant and --split")
+        description |= _supervision(record)
+        _export_model(record, request, out, description)
     else:
-        _export_labels(record, wanted, out, about)
-    return about
+        _export_labels(record, request, out, description)
+    return description
 
 
-def _export_labels(record: RunRecord, wanted: Wanted, out: Path, about: dict[str, Any]) -> None:
-    chosen, maps = chosen_maps(record, wanted)
-    about |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
-    names, write = about["class_names"], LABEL_FORMATS[wanted.format]
-    with whole_folder(out, wanted.force, about) as folder, Counter("export", len(maps)):
+def _export_labels(record: RunRecord, request: ExportRequest, out: Path, description: dict[str, Any]) -> None:
+    chosen, maps = chosen_maps(record, request)
+    description |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
+    names, write = description["class_names"], LABEL_FORMATS[request.format]
+    with whole_folder(out, request.force, description) as folder, Counter("export", len(maps)):
         if write is write_coco:
             numbers = coco_numbers(Path(record.data), record.run.dataset, chosen["split"]) if record.data else None
-            about |= write_coco(folder, names, track(maps), numbers)
+            description |= write_coco(folder, names, track(maps), numbers)
         else:
-            about |= write(folder, names, track(maps))
+            description |= write(folder, names, track(maps))
 
 
-def _export_model(record: RunRecord, wanted: Wanted, out: Path, about: dict[str, Any]) -> None:
+def _export_model(record: RunRecord, request: ExportRequest, out: Path, description: dict[str, Any]) -> None:
     trained = run_segmenter(record, "cpu")
-    with whole_folder(out, wanted.force, about) as folder:
-        if wanted.format == "safetensors":
+    with whole_folder(out, request.force, description) as folder:
+        if request.format == "safetensors":
             save_portable(folder / "segmenter.safetensors", trained)
             return
         say("export: making the graph and checking it against PyTorch, which takes a minute")
         check = write_onnx(folder / "segmenter.onnx", trained, _photos(record))
-        about["check"] = {**vars(check), "tolerance": TOLERANCE}
+        description["check"] = {**vars(check), "tolerance": TOLERANCE}
 
 
 def _supervision(record: RunRecord) -> dict[str, str]:
@@ -93,51 +94,51 @@ def _supervision(record: RunRecord) -> dict[str, str]:
     return {"supervision": FULLY_SUPERVISED} if record.run.train.supervision == "masks" else {}
 
 
-def chosen_maps(record: RunRecord, wanted: Wanted) -> tuple[dict[str, Any], list[LabelMap]]:
+def chosen_maps(record: RunRecord, request: ExportRequest) -> tuple[dict[str, Any], list[LabelMap]]:
     """What the label maps are, and the label maps in the split's order."""
-    what = wanted.what or ("segmentation" if "predict" in record.own else "pseudo")
+    what = request.what or ("segmentation" if "predict" in record.own else "pseudo")
     if what == "pseudo":
-        if wanted.variant:
+        if request.variant:
             raise SettingError("--variant chooses among segmentations; pseudo labels have none")
         stage = "dynamic" if "dynamic" in record.own else "refine"
-        folder = sealed(record, stage).folder / PSEUDO_LABELS
-        split = _one_of(record.run.dataset.cam_splits, wanted.split, "--split")
-        about = {"what": what, "stage": stage, "split": split}
+        folder = committed_output(record, stage).folder / PSEUDO_LABELS
+        split = _one_of(record.run.dataset.cam_splits, request.split, "--split")
+        description = {"what": what, "stage": stage, "split": split}
     elif what == "segmentation":
-        output = sealed(record, "predict")
-        variants: list[str] = output.summary["variants"]
-        variant = _one_of(variants, wanted.variant or variants[-1], "--variant")
-        split = _one_of(list(output.summary["images"]), wanted.split, "--split")
+        output = committed_output(record, "predict")
+        predicted = output.result_as(PredictResult)
+        variant = _one_of(predicted.variants, request.variant or predicted.variants[-1], "--variant")
+        split = _one_of(list(predicted.images), request.split, "--split")
         folder = output.folder / variant / split
-        about = {"what": what, "variant": variant, "split": split}
+        description = {"what": what, "variant": variant, "split": split}
     else:
         raise SettingError(f"--what {what!r}: valid: pseudo, segmentation")
-    rows = usable(read_manifest(sealed(record, "dataset").folder / "manifest.parquet"), split)
-    files = {row.id: Path(row.image).name for row in rows.itertuples()}
+    rows = usable(read_manifest(committed_output(record, "dataset").folder / "manifest.parquet"), split).to_dict("records")
+    files = {row["id"]: Path(row["image"]).name for row in rows}
     maps = [LabelMap(name, folder / f"{name}.png", file) for name, file in files.items() if (folder / f"{name}.png").exists()]
     if not maps:
         raise SettingError(f"run {record.id} has no label maps in {folder}")
-    return about, maps
+    return description, maps
 
 
-def _one_of(valid: Sequence[str], wanted: str | None, option: str) -> str:
-    """`wanted`, or the only valid one."""
-    if wanted is None and len(valid) == 1:
+def _one_of(valid: Sequence[str], name: str | None, option: str) -> str:
+    """`name`, or the only valid one."""
+    if name is None and len(valid) == 1:
         return valid[0]
-    if wanted not in valid:
-        problem = f"{option} {wanted!r}" if wanted else f"{option} is needed"
+    if name is None or name not in valid:
+        problem = f"{option} {name!r}" if name else f"{option} is needed"
         raise SettingError(f"{problem}: this run has {', '.join(valid) or 'none'}")
-    return wanted
+    return name
 
 
 def _photos(record: RunRecord) -> list[Any]:
     """A few of the run's images, as far as its data are still there: a check on random images alone is a check as well."""
-    manifest = read_manifest(sealed(record, "dataset").folder / "manifest.parquet")
+    manifest = read_manifest(committed_output(record, "dataset").folder / "manifest.parquet")
     data = record.output("world") if "world" in record.own else Path(record.data or "")
-    found = []
-    for image in manifest[manifest["error"] == ""]["image"].head(CHECKED_PHOTOS):
+    photos = []
+    for image in manifest[manifest["error"] == ""]["image"].head(MAX_CHECKED_PHOTOS):
         try:
-            found.append(decode_options_of(record.run.dataset).read(data / image))
+            photos.append(decode_options(record.run.dataset).read(data / image))
         except ImageError:
             continue
-    return found
+    return photos

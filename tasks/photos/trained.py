@@ -1,4 +1,5 @@
-"""A finished run's trained segmenter, put together again from its outputs, and the doors to those outputs."""
+"""The models that segment single photos: a frozen CLIP with class names, a finished run's segmenter, an exported file, a
+published checkpoint."""
 
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from excel_core.prediction.predictors import Predictor, published_run, published
 from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable
 from excel_core.stores import read_knowledge
 from tasks.engine.fingerprint import clip_fingerprint
-from tasks.engine.outputs import StageOutput, read_marker, read_output
+from tasks.engine.output import StageOutput, read_marker, read_output
 from tasks.engine.progress import say
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord, find_record
-from tasks.inputs.cam_model import cached_clip, text_embeddings
+from tasks.inputs.models import cached_clip, text_embeddings
 
-__all__ = ["class_names", "find_segmenter", "published_trained", "run_segmenter", "sealed", "training_free"]
+__all__ = ["class_names", "committed_output", "find_segmenter", "published_trained", "run_segmenter", "training_free"]
 
 
 def training_free(names: tuple[str, ...], run: RunSpec, environment: RunEnvironment) -> Predictor:
@@ -48,7 +49,7 @@ def published_trained(path: Path, device: str, clip_name: str | None) -> Trained
     return trained
 
 
-def sealed(record: RunRecord, stage: str) -> StageOutput:
+def committed_output(record: RunRecord, stage: str) -> StageOutput:
     """A stage's output, every file there; SettingError where the run has none, StoreError where it is gone or damaged."""
     output = read_output(record.output(stage))
     if output is None:
@@ -58,14 +59,14 @@ def sealed(record: RunRecord, stage: str) -> StageOutput:
 
 def class_names(record: RunRecord) -> tuple[str, ...]:
     """The run's class names in class order."""
-    return read_knowledge(sealed(record, "knowledge").folder / "knowledge.zarr").class_names
+    return read_knowledge(committed_output(record, "knowledge").folder / "knowledge.zarr").class_names
 
 
 def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     """The segmenter that the run trained, on `device`. ModelError where its CLIP's weights are no longer the same."""
     run = record.run
-    weights = sealed(record, "train").folder / "segmenter.safetensors"
-    knowledge = read_knowledge(sealed(record, "knowledge").folder / "knowledge.zarr")
+    weights = committed_output(record, "train").folder / "segmenter.safetensors"
+    knowledge = read_knowledge(committed_output(record, "knowledge").folder / "knowledge.zarr")
     _check_clip(record)
     clip = cached_clip(run.clip.model, device)
     names, spec = knowledge.class_names, run.train.segmenter
@@ -79,7 +80,6 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
 
 def _check_clip(record: RunRecord) -> None:
     """A file that has changed since would be another encoder under this run's head."""
-    outside = read_marker(record.output("knowledge"))["origin"]["basis"]["outside"]
-    used = outside["clip"] if isinstance(outside, dict) else outside  # of a run that is older than knowledge.attributes_file
-    if clip_fingerprint(record.run, RunEnvironment(store=Path())) != used:
+    used = read_marker(record.output("knowledge")).origin.key_parts["outside"]["clip"]
+    if clip_fingerprint(record.run.clip.model) != used:
         raise ModelError(f"{record.run.clip.model}: these weights are no longer those that run {record.id} used; run it again")

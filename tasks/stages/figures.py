@@ -2,6 +2,7 @@
 figures.json, which says what they show. Under the mask guard."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,18 +13,17 @@ from excel_core.config import RunSpec
 from excel_core.config.variants import without_tse
 from excel_core.errors import DataError, SettingError
 from excel_core.files import write_json, written_then_renamed
-from excel_core.paper.attribute_responses import attribute_responses
-from excel_core.paper.cam_columns import cam_columns
-from excel_core.paper.query_patch import query_maps, strongest_patch
+from excel_core.paper.figures import attribute_responses, cam_columns, query_maps, strongest_patch
 from excel_core.stores import read_knowledge
 from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.output import StageResult
 from tasks.engine.progress import Counter, track
-from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
-from tasks.inputs.cam_model import load_cam_model, load_knowledge
-from tasks.inputs.records import Record, records
-from tasks.train import trained_segmenter
+from tasks.engine.stage import Dependency, Job, RunEnvironment
+from tasks.inputs.images import ImageRecord, images_of
+from tasks.inputs.models import load_cam_model, load_knowledge, load_trained
+from tasks.stages.train import TrainResult
 
-__all__ = ["STAGE"]
+__all__ = ["FiguresResult", "draw_figures", "outside", "plain_knowledge", "settings"]
 
 PLAIN = "plain texts"  # input: the knowledge base without enrichment
 
@@ -34,37 +34,44 @@ FIGURES = {
 }
 
 
-def build_figures(work: Work) -> dict[str, Any]:
+class FiguresResult(StageResult):
+    """Photos shown, and figures."""
+
+    images: int
+    figures: int
+
+
+def draw_figures(job: Job, folder: Path) -> FiguresResult:
     """Compute the maps of each image with the run's models, draw them, and write what is shown."""
-    rows, notes = _chosen(work)
-    cam_model = load_cam_model(work)
-    plain = read_knowledge(work.input(PLAIN) / "knowledge.zarr").knowledge.text
-    segmenter = trained_segmenter(work, cam_model)
-    with Counter(work.name, len(rows)):
-        images = [_paper_image(work, cam_model, plain, segmenter, row) for row in track(rows)]
-    notes = _notes(work, images) + notes
+    rows, notes = _chosen(job)
+    cam_model = load_cam_model(job)
+    plain = read_knowledge(job.folder(PLAIN) / "knowledge.zarr").knowledge.text
+    segmenter = load_trained(job, cam_model)
+    with Counter(job.name, len(rows)):
+        images = [_paper_image(job, cam_model, plain, segmenter, row) for row in track(rows)]
+    notes = _notes(job, images) + notes
     pictures = {
-        "4": draw_cams(images, work.run.cams.calibration.attention, notes),
+        "4": draw_cams(images, job.run.cams.calibration.attention, notes),
         "5": draw_responses(images, notes),
         "6": draw_query(images, notes),
     }
     for number, png in pictures.items():
-        with written_then_renamed(work.folder / f"figure_{number}.png") as temporary:
+        with written_then_renamed(folder / f"figure_{number}.png") as temporary:
             temporary.write_bytes(png)
-    write_json(work.folder / "figures.json", _document(work, images, notes))
-    return {"images": len(images), "figures": len(pictures)}
+    write_json(folder / "figures.json", _document(job, images, notes))
+    return FiguresResult(images=len(images), figures=len(pictures))
 
 
-def _chosen(work: Work) -> tuple[list[Record], list[str]]:
+def _chosen(job: Job) -> tuple[list[ImageRecord], list[str]]:
     """Images with image-level labels: those named, or the first of the validation splits; and notes on images left out."""
-    spec, dataset = work.run.figures, work.run.dataset
+    spec, dataset = job.run.figures, job.run.dataset
     if not spec.images:
-        rows = [row for split in dataset.val_splits for row in records(work, split) if row.classes][: spec.count]
+        rows = [row for split in dataset.val_splits for row in images_of(job, split) if row.classes][: spec.count]
         few = f"{spec.count} images were asked for; the validation splits have {len(rows)} with a label."
         notes = [few] if len(rows) < spec.count else []
     else:
         splits = dict.fromkeys((*dataset.val_splits, dataset.train_split))
-        known = {row.id: row for split in reversed(splits) for row in records(work, split)}
+        known = {row.id: row for split in reversed(splits) for row in images_of(job, split)}
         unknown = [image for image in spec.images if image not in known]
         if unknown:
             raise SettingError(
@@ -79,9 +86,9 @@ def _chosen(work: Work) -> tuple[list[Record], list[str]]:
     return rows, notes
 
 
-def _paper_image(work: Work, cam_model: CamModel, plain: Tensor, segmenter: Any, row: Record) -> PaperImage:
+def _paper_image(job: Job, cam_model: CamModel, plain: Tensor, segmenter: Any, row: ImageRecord) -> PaperImage:
     """Everything drawn of one image: the CAMs, attribute responses and query patch of its first class."""
-    run, store, photo = work.run, load_knowledge(work), row.read()
+    run, store, photo = job.run, load_knowledge(job), row.read()
     image, shown = cam_model.prepare([photo]), row.classes[0]
     cams = cam_columns(cam_model, plain, segmenter, image, shown, run.refine, run.dynamic.mirror)
     responses = attribute_responses(cam_model, store.knowledge, run.knowledge, image, shown, run.figures.attributes)
@@ -91,12 +98,13 @@ def _paper_image(work: Work, cam_model: CamModel, plain: Tensor, segmenter: Any,
     return PaperImage(row.id, store.class_names[shown], photo, cams, responses, descriptions, maps)
 
 
-def _notes(work: Work, images: Sequence[PaperImage]) -> list[str]:
+def _notes(job: Job, images: Sequence[PaperImage]) -> list[str]:
     """Which run the figures are of, how it was trained, and which steps it lacks."""
-    run, attention = work.run, work.run.cams.calibration.attention
+    run, attention = job.run, job.run.cams.calibration.attention
     notes = [f"preset {run.preset}, {run.method} method, {run.clip.model}; a class is one of the photo's image-level labels"]
-    if "supervision" in work.inputs["train"].summary:
-        notes.append(f"trained on {work.inputs['train'].summary['supervision']}")
+    supervision = job.result("train", TrainResult).supervision
+    if supervision is not None:
+        notes.append(f"trained on {supervision}")
     if all(image.cams.enriched is None for image in images):
         notes.append(f"No + TSE: the class texts are the plain templates (knowledge.mode={run.knowledge.mode}).")
     if attention != "svc":
@@ -104,8 +112,8 @@ def _notes(work: Work, images: Sequence[PaperImage]) -> list[str]:
     return notes
 
 
-def _document(work: Work, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
-    run = work.run
+def _document(job: Job, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
+    run = job.run
     return {
         "format": "excel-figures/1",
         "preset": run.preset,
@@ -141,11 +149,18 @@ def _image_document(image: PaperImage) -> dict[str, Any]:
     }
 
 
-def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
+def plain_knowledge(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """The knowledge base without enrichment."""
     return {PLAIN: Dependency("knowledge", without_tse(run))}
 
 
-def _spec(run: RunSpec) -> dict[str, Any]:
+def outside(run: RunSpec, environment: RunEnvironment) -> str:
+    """The CLIP."""
+    return clip_fingerprint(run.clip.model)
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """What is shown, and how its maps are made."""
     return {
         "preset": run.preset,
         "method": run.method,
@@ -157,15 +172,3 @@ def _spec(run: RunSpec) -> dict[str, Any]:
         "segmenter": run.train.segmenter.model_dump(mode="json"),
         "dynamic": run.dynamic.model_dump(mode="json"),
     }
-
-
-STAGE = Stage(
-    "figures",
-    ("dataset", "knowledge", "train"),
-    _spec,
-    build_figures,
-    needs=_needs,
-    outside=clip_fingerprint,
-    reads_data=True,
-    on_device=True,
-)

@@ -8,26 +8,28 @@ interval of ours; `protocol`; `note`; `archive`, its path in the folder. In tabl
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from artifacts.costs import gib, most
 from artifacts.rows import duration
+from artifacts.stages import gibibytes, largest_known
 from excel_core.config import RunSpec
 from excel_core.datasets.manifest import usable
-from excel_core.datasets.voc_lists import image_file, list_file, read_split
+from excel_core.datasets.voc import image_file, list_file, read_split
 from excel_core.evaluation.protocols import segmentation_protocol
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.voc_submission import VOC_ARCHIVE, write_voc_submission
 from excel_core.files import read_json, write_json
 from excel_core.paper.published import COSTS
-from excel_core.paper.tables import TITLES, Number, paper_numbers
+from excel_core.paper.tables import TITLES, Number, paper_table_rows
 from excel_core.stores import read_manifest
 from excel_core.text.class_sets import class_set
-from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import Dependency, RunEnvironment, Stage, Work
-from tasks.inputs.cam_model import classes_of
+from tasks.engine.output import StageOutput, StageResult
+from tasks.engine.stage import Dependency, Job, RunEnvironment
+from tasks.inputs.models import classes_of
+from tasks.stages.predict import PredictResult
 
-__all__ = ["STAGE", "table_runs"]
+__all__ = ["PaperResult", "fill_table", "settings", "table_inputs", "table_runs"]
 
 TEST = "test"
 # Stages of table 7, in the order in which they run.
@@ -35,10 +37,16 @@ COSTLY = ("dataset", "describe", "knowledge", "cams", "refine", "train", "dynami
 TRAINING_FREE = ("knowledge", "cams", "refine")
 
 
-def build_paper(work: Work) -> dict[str, Any]:
+class PaperResult(StageResult):
+    """Rows of the table."""
+
+    rows: int
+
+
+def fill_table(job: Job, folder: Path) -> PaperResult:
     """Put every number beside its published figure."""
-    run, table = work.run, work.run.paper.table
-    rows = _cost_rows(work) if table == "table-7" else [_row(work, number) for number in _numbers(run, work.place)]
+    run, table = job.run, job.run.paper.table
+    rows = _cost_rows(job) if table == "table-7" else [_row(job, folder, number) for number in _numbers(run, job.environment)]
     document = {
         "format": "excel-paper/1",
         "table": table,
@@ -49,17 +57,17 @@ def build_paper(work: Work) -> dict[str, Any]:
         "limit": run.dataset.max_images or run.paper.limit,
         "rows": rows,
     }
-    write_json(work.folder / "table.json", document)
-    return {"rows": len(rows)}
+    write_json(folder / "table.json", document)
+    return PaperResult(rows=len(rows))
 
 
-def _row(work: Work, number: Number) -> dict[str, Any]:
+def _row(job: Job, folder: Path, number: Number) -> dict[str, Any]:
     row: dict[str, Any] = {"row": number.row, "ours": None, "published": number.published, "note": number.note}
     if number.run is None:
         return row
     if number.archive:
-        return row | _archived(work, number.run, number)
-    metrics = read_json(work.input(number.row) / "metrics.json")
+        return row | _archived(job, folder, number.run, number)
+    metrics = read_json(job.folder(number.row) / "metrics.json")
     result = metrics["results"].get(number.result)
     if result is None:
         reasons = "; ".join(f"{skipped}: {reason}" for skipped, reason in metrics["skipped"].items())
@@ -68,30 +76,31 @@ def _row(work: Work, number: Number) -> dict[str, Any]:
     return row | {"ours": result["miou"], "low": low, "high": high, "protocol": result["protocol"]}
 
 
-def _archived(work: Work, run: RunSpec, number: Number) -> dict[str, Any]:
+def _archived(job: Job, folder: Path, run: RunSpec, number: Number) -> dict[str, Any]:
     """Pack a variant's label maps of the test images as VOC's server takes them; where they are, and what is in there."""
-    predicted, dataset = (work.inputs[_input(number, stage)] for stage in ("predict", "dataset"))
-    if number.archive not in predicted.summary["variants"]:
+    predicted, dataset = (job.inputs[_input(number, stage)] for stage in ("predict", "dataset"))
+    if number.archive not in predicted.result_as(PredictResult).variants:
         return {"note": f"not made: the run has no {number.archive}"}
-    folder = work.folder / "submissions" / number.archive
-    folder.mkdir(parents=True)
+    submission = folder / "submissions" / number.archive
+    submission.mkdir(parents=True)
     rows = usable(read_manifest(dataset.folder / "manifest.parquet"), TEST)
-    files = {row.id: predicted.folder / number.archive / TEST / f"{row.id}.png" for row in rows.itertuples()}
+    ids = rows["id"].tolist()
+    files = {image: predicted.folder / number.archive / TEST / f"{image}.png" for image in ids}
     maps = [LabelMap(image, path) for image, path in files.items() if path.is_file()]
-    write_voc_submission(folder, classes_of(work), maps)
+    write_voc_submission(submission, classes_of(job), maps)
     protocol = segmentation_protocol(run, TEST, number.archive) | {"images": len(maps)}
-    archive = (folder / VOC_ARCHIVE).relative_to(work.folder).as_posix()
+    archive = (submission / VOC_ARCHIVE).relative_to(folder).as_posix()
     return {"protocol": protocol, "note": "VOC's server scores the archive below", "archive": archive}
 
 
-def _cost_rows(work: Work) -> list[dict[str, Any]]:
+def _cost_rows(job: Job) -> list[dict[str, Any]]:
     """Time and peak memory of every stage, then the sums that the paper prints."""
-    outputs = {name: work.inputs[name] for name in COSTLY}
+    outputs = {name: job.inputs[name] for name in COSTLY}
     rows = [_cost(name, [output]) for name, output in outputs.items()]
     rows.append(_cost("all stages", outputs.values()))
     free = _cost("training-free: knowledge, cams, refine", [outputs[name] for name in TRAINING_FREE])
     trained = _cost("training", [outputs["train"]])
-    return [*rows, free | _published(work.run, "training-free"), trained | _published(work.run, "training")]
+    return [*rows, free | _published(job.run, "training-free"), trained | _published(job.run, "training")]
 
 
 def _published(run: RunSpec, what: str) -> dict[str, Any]:
@@ -102,24 +111,25 @@ def _published(run: RunSpec, what: str) -> dict[str, Any]:
 
 def _cost(row: str, outputs: Iterable[StageOutput]) -> dict[str, Any]:
     costs = list(outputs)
-    host, gpu = (gib(most([getattr(cost, peak) for cost in costs])) for peak in ("peak_host_bytes", "peak_gpu_bytes"))
+    host = gibibytes(largest_known(cost.peak_host_bytes for cost in costs))
+    gpu = gibibytes(largest_known(cost.peak_gpu_bytes for cost in costs))
     seconds = sum(cost.seconds for cost in costs)
     return {"row": row, "ours": duration(seconds), "host GiB": host, "GPU GiB": gpu, "published": None, "note": ""}
 
 
-def _numbers(run: RunSpec, place: RunEnvironment) -> list[Number]:
-    return paper_numbers(run, run.paper.table, has_test=_has_test(run, place))
+def _numbers(run: RunSpec, environment: RunEnvironment) -> list[Number]:
+    return paper_table_rows(run, run.paper.table, has_test=_has_test(run, environment))
 
 
-def table_runs(run: RunSpec, place: RunEnvironment) -> list[RunSpec]:
+def table_runs(run: RunSpec, environment: RunEnvironment) -> list[RunSpec]:
     """The runs that the run's table compares, each once."""
-    runs = [number.run for number in _numbers(run, place) if number.run is not None]
+    runs = [number.run for number in _numbers(run, environment) if number.run is not None]
     return [one for i, one in enumerate(runs) if one not in runs[:i]]
 
 
-def _has_test(run: RunSpec, place: RunEnvironment) -> bool:
+def _has_test(run: RunSpec, environment: RunEnvironment) -> bool:
     """Whether the data list VOC's test images and have any of them."""
-    data = place.data
+    data = environment.data
     if run.dataset.layout != "voc" or data is None or list_file(data, TEST) is None:
         return False
     return any(image_file(data, image) for image in read_split(data, TEST, class_set(run, data).class_names))
@@ -130,21 +140,19 @@ def _input(number: Number, stage: str) -> str:
     return f"{number.row}, {stage}"
 
 
-def _needs(run: RunSpec, place: RunEnvironment) -> dict[str, Dependency]:
+def table_inputs(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """The outputs that the table is made of: scores, or label maps to pack, of every row's run. Equal runs share them."""
     if run.paper.table == "table-7":
         return {name: Dependency(name, run) for name in COSTLY}
-    needs = {}
-    for number in _numbers(run, place):
+    dependencies: dict[str, Dependency] = {}
+    for number in _numbers(run, environment):
         if number.run is not None and number.archive:
-            needs |= {_input(number, stage): Dependency(stage, number.run) for stage in ("predict", "dataset")}
+            dependencies |= {_input(number, stage): Dependency(stage, number.run) for stage in ("predict", "dataset")}
         elif number.run is not None:
-            needs[number.row] = Dependency("evaluate", number.run)
-    return needs
+            dependencies[number.row] = Dependency("evaluate", number.run)
+    return dependencies
 
 
-def _spec(run: RunSpec) -> dict[str, Any]:
+def settings(run: RunSpec) -> dict[str, Any]:
+    """Which table, and of what."""
     return {"paper": run.paper.model_dump(mode="json"), "names": [run.preset, run.method, run.clip.model]}
-
-
-STAGE = Stage("paper", ("knowledge",), _spec, build_paper, needs=_needs)

@@ -1,4 +1,4 @@
-"""One of the processes that train together; torchrun starts them for tasks/team.py: python -m tasks.train_process FILE."""
+"""One of the processes that train together; torchrun starts them for launch.py: python -m tasks.processes.train_process FILE."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import select
 import sys
 import threading
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,27 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from excel_core.datasets.masks import forbid_mask_access
 from excel_core.errors import ExcelError
+from tasks.engine.job_file import read_job
 from tasks.engine.memory import MemoryWatch
-from tasks.engine.stage import Work
-from tasks.engine.work_file import read_work
-from tasks.process_group import MEMORY, SAID
-from tasks.train import STAGE, train_here
+from tasks.engine.stage import Job, mask_access
+from tasks.pipeline import STAGES
+from tasks.processes.launch import MEMORY, MESSAGE
+from tasks.stages.train import train_here
 
 
 @record
 def main() -> None:
-    """Do the work in the file as one of the team; an error that one process would raise is told in a line."""
+    """Do the job in the file as one of the process group; tell an error that one process would raise in one line."""
     _end_with_the_others()
     # Of the gradient of a 1x1 kernel, whose last strides mean nothing.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    rank = int(os.environ["RANK"])
+    is_first = os.environ["RANK"] == "0"
     try:
-        work = _on_own_device(read_work(Path(sys.argv[1]), STAGE))
-        guard = nullcontext() if STAGE.sees_masks(work.run) else forbid_mask_access(stage=STAGE.name)
-        with MemoryWatch(gpu=work.place.device != "cpu") as watch, guard:
-            train_here(work, lambda done: _tell(done=done) if rank == 0 else None)
+        job, folder = read_job(Path(sys.argv[1]), STAGES["train"])
+        job = _join_group(job)
+        with MemoryWatch(gpu=job.environment.device != "cpu") as watch, mask_access(job.stage, job.run):
+            train_here(job, folder, lambda done: _tell(done=done) if is_first else None)
         _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()
     except ExcelError as error:
@@ -47,19 +46,19 @@ def main() -> None:
         raise
 
 
-def _on_own_device(work: Work) -> Work:
-    """Join the team, over the fastest way between its devices."""
-    if work.place.device != "cuda":
+def _join_group(job: Job) -> Job:
+    """Join the process group, over the fastest way between its devices; the job on this process' own device."""
+    if job.environment.device != "cuda":
         dist.init_process_group("gloo")
-        return work
+        return job
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     torch.cuda.set_device(device)
     dist.init_process_group("nccl", device_id=device)
-    return replace(work, place=work.place.model_copy(update={"device": str(device)}))
+    return replace(job, environment=job.environment.model_copy(update={"device": str(device)}))
 
 
 def _end_with_the_others() -> None:
-    """End at once when whoever started the team ends (its end of standard input closes), or torchrun (our parent)."""
+    """End at once when whoever launched the group ends (its end of standard input closes), or torchrun (our parent)."""
     torchrun = os.getppid()
 
     def watch() -> None:
@@ -70,8 +69,8 @@ def _end_with_the_others() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _tell(**told: Any) -> None:
-    os.write(1, f"\n{SAID}{json.dumps(told)}\n".encode())  # in one piece: all of them write to the same pipe
+def _tell(**message: Any) -> None:
+    os.write(1, f"\n{MESSAGE}{json.dumps(message)}\n".encode())  # in one piece: all of them write to the same pipe
 
 
 if __name__ == "__main__":

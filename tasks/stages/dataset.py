@@ -1,41 +1,46 @@
 """Stage `dataset`: images, sizes, image-level labels and splits → manifest.parquet. Masks are never read."""
 
+from pathlib import Path
 from typing import Any
 
 from excel_core.config import DatasetSpec, RunSpec
-from excel_core.datasets.layouts import LAYOUTS
+from excel_core.datasets.layouts import LAYOUTS, read_data_set
 from excel_core.datasets.published_voc import has_voc_classes, published_digest
 from excel_core.errors import SettingError
 from excel_core.stores import write_manifest
 from excel_core.text.class_sets import class_set
 from tasks.engine.fingerprint import folders_fingerprint
-from tasks.engine.stage import RunEnvironment, Stage, Work
+from tasks.engine.output import StageResult
+from tasks.engine.stage import Job, RunEnvironment
 
-__all__ = ["STAGE", "check_layout"]
-
-OPTIONS = {"voc": {"labels", "partial"}, "folder": {"max_side"}}  # what a layout's reader takes beside splits and classes
+__all__ = ["DatasetResult", "check_layout", "data_files", "read_dataset", "settings"]
 
 
-def build_dataset(work: Work) -> dict[str, Any]:
+class DatasetResult(StageResult):
+    """By split: images, images left out for want of any object, and, with dataset.partial, images that are not in the folder.
+    `bad`: why an image cannot be used, by id."""
+
+    images: dict[str, int]
+    left_out: dict[str, int]
+    absent: dict[str, int]
+    bad: dict[str, str]
+
+
+def read_dataset(job: Job, folder: Path) -> DatasetResult:
     """Read the data folder; bad images are recorded with their reasons."""
-    spec = work.run.dataset
+    spec = job.run.dataset
     check_layout(spec)
-    names = class_set(work.run, work.place.data).class_names
-    splits = list(spec.settings_of_splits)
-    layout, options = LAYOUTS[spec.layout], spec.model_dump(include=OPTIONS.get(spec.layout, set()))
-    manifest = layout.read(work.data, splits, names, unlabelled=spec.test_splits, max_bad=spec.max_bad, **options)
-    left_out = manifest.attrs.pop("left_out", {})  # split -> how many images a layout leaves out for want of any object
-    absent = manifest.attrs.pop("absent", {})  # split -> how many images are not in the folder, with dataset.partial
-    if spec.max_images is not None:
-        manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
-    write_manifest(work.folder / "manifest.parquet", manifest)
+    class_names = class_set(job.run, job.environment.data).class_names
+    manifest = read_data_set(job.data, spec, class_names)
+    left_out, absent = manifest.attrs.pop("left_out", {}), manifest.attrs.pop("absent", {})
+    write_manifest(folder / "manifest.parquet", manifest)
     bad = manifest[manifest["error"] != ""]
-    return {
-        "images": {split: int((manifest["split"] == split).sum()) for split in splits},
-        "left_out": left_out,
-        "absent": absent,
-        "bad": {row.id: row.error for row in bad.itertuples()},
-    }
+    return DatasetResult(
+        images={split: int((manifest["split"] == split).sum()) for split in spec.settings_of_splits},
+        left_out=left_out,
+        absent=absent,
+        bad={row.id: row.error for row in bad.itertuples()},
+    )
 
 
 def check_layout(spec: DatasetSpec) -> None:
@@ -62,20 +67,20 @@ def check_layout(spec: DatasetSpec) -> None:
         raise SettingError(f"dataset.seed_splits: the world has no split {unknown[0]!r}; valid: {valid}; {example}")
 
 
-def _spec(run: RunSpec) -> dict[str, Any]:
+def settings(run: RunSpec) -> dict[str, Any]:
+    """Layout, splits, and the options of the layout's reader."""
     splits = {"train_split", "seed_splits", "val_splits", "test_splits"}
-    options = OPTIONS.get(run.dataset.layout, set())
+    options = LAYOUTS[run.dataset.layout].options
     return run.dataset.model_dump(mode="json", include={"layout", *splits, "max_images", "max_bad", *options})
 
 
-def _outside(run: RunSpec, place: RunEnvironment) -> dict[str, Any]:
-    names = class_set(run, place.data).class_names
-    outside: dict[str, Any] = {"classes": list(names)}
-    if place.data is None:  # the drawn world: an input of its own
+def data_files(run: RunSpec, environment: RunEnvironment) -> dict[str, Any]:
+    """Class names, and versions of the files that the layout reads."""
+    class_names = class_set(run, environment.data).class_names
+    outside: dict[str, Any] = {"classes": list(class_names)}
+    if environment.data is None:  # the drawn world: an input of its own
         return outside
-    if run.dataset.layout == "voc" and has_voc_classes(names):
+    if run.dataset.layout == "voc" and has_voc_classes(class_names):
         outside["published"] = published_digest()
-    return outside | {"files": folders_fingerprint(place.data, *LAYOUTS[run.dataset.layout].sources(place.data))}
-
-
-STAGE = Stage("dataset", (), _spec, build_dataset, outside=_outside, reads_data=True, reads_labels=True)
+    files = folders_fingerprint(environment.data, *LAYOUTS[run.dataset.layout].sources(environment.data))
+    return outside | {"files": files}

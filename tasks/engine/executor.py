@@ -1,0 +1,230 @@
+"""Run a job: reuse what is complete, build what is missing, part by part.
+
+The way down is five calls, each of which adds one thing:
+
+    ChainRun (flows/chain_run.py)     the graph, and the record of the run
+    build_stage                       parts
+    run_step (prefect_task.py)        a Prefect task run, here or on a worker
+    find_or_build                     the cache: lock, verify, guard, measure, commit
+    tasks/stages/NAME.py              the work itself
+"""
+
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from excel_core.errors import StoreError
+from tasks.engine.code_digest import code_digest
+from tasks.engine.fingerprint import digest_of
+from tasks.engine.memory import MemoryWatch, largest
+from tasks.engine.output import Origin, StageOutput, StageResult, commit, locked, read_output
+from tasks.engine.progress import Counter, say
+from tasks.engine.stage import Job, Part, Sharded, Whole, mask_access
+
+__all__ = [
+    "BuildParts", "BuildStep", "Outputs", "Step", "build_stage", "complete_output", "find_or_build", "in_turn", "part_steps",
+]  # fmt: skip
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+KEY_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is built and cached as one: a part of a job, or the job as a whole once its parts are complete."""
+
+    job: Job
+    part: Part | None = None
+    parts: dict[str, StageOutput] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The store's folder: a stage's outputs and its parts lie apart."""
+        return f"{self.job.stage.name}-parts" if self.part else self.job.stage.name
+
+    @property
+    def name(self) -> str:
+        """What logs and task runs call it."""
+        name = f"{self.job.stage.name} {self.part.name}" if self.part else self.job.stage.name
+        return f"{name} ({self.job.variant})" if self.job.variant else name
+
+    @property
+    def items(self) -> int:
+        """Images or texts of a part."""
+        return self.part.items if self.part else 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU. Joining parts never does, nor do stages that only read and write."""
+        joins = self.part is None and isinstance(self.job.stage.work, Sharded)
+        return self.job.environment.device == "cuda" and self.job.stage.on_device and not joins
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it goes on from the folder that a killed run left."""
+        return isinstance(self.job.stage.work, Whole) and self.job.stage.work.resumable
+
+    @property
+    def folder(self) -> Path:
+        """Where its output is or will be."""
+        return self.job.environment.store / self.kind / self.key
+
+    @property
+    def partial_folder(self) -> Path:
+        """Where its output is while it is built."""
+        return self.folder.with_name(f"{self.key}.partial")
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of `key_parts`."""
+        return digest_of(self.key_parts)[:KEY_DIGITS]
+
+    @cached_property
+    def key_parts(self) -> dict[str, Any]:
+        """Plain data over everything that the output depends on."""
+        stage, work = self.job.stage, self.job.stage.work
+        if self.part is not None:
+            assert isinstance(work, Sharded)
+            return {"stage": self.kind, "key": self.part.key, "code": code_digest(work.build_part)}
+        parts: dict[str, Any] = {}
+        if isinstance(work, Sharded):
+            parts = {part.name: part.key for part in work.parts(self.job)}
+            code = {"part": code_digest(work.build_part), "join": code_digest(work.join)}
+            inputs = {}
+        else:
+            code = {"build": code_digest(work.build)}
+            inputs = {name: output.content for name, output in sorted(self.job.inputs.items())}
+        return {
+            "stage": stage.name,
+            "settings": stage.key.settings(self.job.run),
+            "inputs": stage.key.inputs(self.job) if stage.key.inputs else inputs,
+            "parts": parts,
+            "outside": stage.key.outside(self.job.run, self.job.environment),
+            "code": code,
+        }
+
+    def build(self, folder: Path) -> StageResult:
+        """Do the work itself."""
+        work = self.job.stage.work
+        if isinstance(work, Whole):
+            result: StageResult = work.build(self.job, folder)
+        elif self.part is not None:
+            result = work.build_part(self.job, self.part, folder)
+        else:
+            result = work.join(self.job, self.parts, folder)
+        return result
+
+
+Outputs = dict[str, StageOutput]
+BuildStep = Callable[[Step], StageOutput]
+BuildParts = Callable[[list[Step], BuildStep, Counter], Outputs]
+
+
+def complete_output(step: Step) -> StageOutput | None:
+    """The step's complete, verified output, or None."""
+    return read_output(step.folder)
+
+
+def part_steps(job: Job) -> list[Step]:
+    """A step for each of the job's parts, in order; none for whole work."""
+    work = job.stage.work
+    return [Step(job, part) for part in work.parts(job)] if isinstance(work, Sharded) else []
+
+
+def build_stage(job: Job, build_step: BuildStep | None = None, build_parts: BuildParts | None = None) -> StageOutput:
+    """The job's output: reused when it is complete, else its parts are built, where it has any, and then itself."""
+    build_step = build_step or find_or_build
+    whole = Step(job)
+    if complete_output(whole) is None and (steps := part_steps(job)):
+        with Counter(job.name, sum(step.items for step in steps)) as counter:
+            whole = replace(whole, parts=(build_parts or in_turn)(steps, build_step, counter))
+    return build_step(whole)
+
+
+def in_turn(steps: list[Step], build_step: BuildStep, counter: Counter) -> Outputs:
+    """One part after the other, in this thread."""
+    outputs = {}
+    for step in steps:
+        assert step.part is not None
+        done = counter.done + step.items
+        outputs[step.part.name] = build_step(step)
+        counter.to(done)
+    return outputs
+
+
+def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dict[str, str] | None = None) -> StageOutput:
+    """The step's output: the complete one, or a new one. A second run at the same time waits for the first and takes its.
+
+    The seconds of joined work are the sum over its parts, the peak of memory is the largest of them."""
+    final = step.folder
+    with locked(final.with_name(f".{final.name}.lock"), notify):
+        output = read_output(final)
+        if output is not None:
+            return output
+        if final.exists():
+            notify(f"{step.name}: {final} is damaged and is built again")
+            shutil.rmtree(final)
+        _prepare_folder(step)
+        started = time.perf_counter()
+        with MemoryWatch(step.on_gpu) as watch:
+            result = _build_guarded(step)
+        seconds = time.perf_counter() - started + sum(part.seconds for part in step.parts.values())
+        peak = largest([watch.peak, *(part.peak for part in step.parts.values())])
+        description = {
+            "stage": step.kind,
+            "key": final.name,
+            "result": result.model_dump(mode="json", exclude_none=True),
+            "seconds": round(seconds, 3),
+            "parts": {name: part.content for name, part in step.parts.items()},
+            "peak_host_bytes": peak.host_bytes,
+            "peak_gpu_bytes": peak.gpu_bytes,
+        }
+        return commit(step.partial_folder, final, description, _origin(step, flow_run or {}))
+
+
+def _prepare_folder(step: Step) -> None:
+    """An empty folder to fill, or the one that a killed run left where the work goes on from there."""
+    partial = step.partial_folder
+    if partial.exists() and not step.resumable:
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    for half_written in partial.rglob(".*.tmp"):
+        half_written.unlink()
+
+
+def _build_guarded(step: Step) -> StageResult:
+    """Do the work under the mask guard; a full disk is one clear error."""
+    store = step.job.environment.store
+    try:
+        with mask_access(step.job.stage, step.job.run):
+            return step.build(step.partial_folder)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        free = shutil.disk_usage(store).free
+        raise StoreError(
+            f"{step.name}: cannot write to {store} ({error.strerror}; {free / 2**20:.0f} MiB free). "
+            "Finished stages and shards are kept; make room or choose another --store, and run again"
+        ) from error
+
+
+def _origin(step: Step, flow_run: dict[str, str]) -> Origin:
+    return Origin(
+        key_parts=step.key_parts,
+        inputs={name: output.key for name, output in step.job.inputs.items()},
+        parts={name: output.key for name, output in step.parts.items()},
+        items=step.items,
+        kind=step.part.kind if step.part else "",
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        **flow_run,
+    )

@@ -1,0 +1,72 @@
+"""The models that a job computes with: the frozen CLIP and the knowledge base, loaded once per process; the trained segmenter."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from excel_core.cams.cam_model import CamModel
+from excel_core.config import RunSpec
+from excel_core.models.checkpoints import Architecture, load_segmenter
+from excel_core.models.clip_weights import load_clip
+from excel_core.models.segmenter import Segmenter
+from excel_core.stores import read_knowledge
+from excel_core.text.embeddings import TextEmbeddings
+from excel_core.text.knowledge import KnowledgeBase
+from tasks.engine.fingerprint import clip_fingerprint, digest_of
+from tasks.engine.stage import Job, RunEnvironment
+
+__all__ = [
+    "architecture", "cached_clip", "classes_of", "load_cam_model", "load_knowledge", "load_trained", "model_key",
+    "text_embeddings",
+]  # fmt: skip
+
+cached_clip = lru_cache(maxsize=2)(load_clip)
+
+
+def load_knowledge(job: Job) -> KnowledgeBase:
+    """The knowledge stage's output."""
+    return _knowledge(job.folder("knowledge") / "knowledge.zarr", job.inputs["knowledge"].content)
+
+
+@lru_cache(maxsize=8)
+def _knowledge(path: Path, content: str) -> KnowledgeBase:
+    """`content` is there for the cache alone."""
+    return read_knowledge(path)
+
+
+def classes_of(job: Job) -> tuple[str, ...]:
+    """Class names in class order."""
+    return load_knowledge(job).class_names
+
+
+def load_cam_model(job: Job) -> CamModel:
+    """The run's CLIP with the run's texts."""
+    clip = cached_clip(job.run.clip.model, job.environment.device)
+    store = load_knowledge(job)
+    return CamModel(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams)
+
+
+def model_key(job: Job) -> str:
+    """Digest of what `load_cam_model` loads, but for the CAM settings: the CLIP, class names, T_c and background texts. A
+    change of descriptions that leaves these alone changes no CAM."""
+    store = load_knowledge(job)
+    text = store.knowledge.text.contiguous().numpy()
+    clip = clip_fingerprint(job.run.clip.model)
+    return digest_of([clip, store.class_names, list(text.shape), text.tobytes().hex()])
+
+
+def architecture(job: Job, cam_model: CamModel) -> Architecture:
+    """The architecture that this run trains."""
+    clip = cam_model.clip
+    return Architecture(job.run.clip.model, len(clip.blocks), clip.width, classes_of(job), job.run.train.segmenter)
+
+
+def load_trained(job: Job, cam_model: CamModel) -> Segmenter:
+    """The train stage's segmenter on the run's device, in evaluation mode."""
+    path = job.folder("train") / "segmenter.safetensors"
+    return load_segmenter(path, architecture(job, cam_model)).to(cam_model.clip.device)
+
+
+def text_embeddings(run: RunSpec, environment: RunEnvironment) -> TextEmbeddings:
+    """The store's text embeddings of the run's CLIP on this device."""
+    encoder = digest_of([clip_fingerprint(run.clip.model), environment.device])
+    return TextEmbeddings(environment.store / "texts" / encoder[:32])

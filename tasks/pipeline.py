@@ -1,0 +1,235 @@
+"""The pipeline: every stage in order, what it reads and what it makes.
+
+The story, as the flow `excel` tells it (flows/excel.py):
+
+    photos, image-level labels ── dataset ──┐
+    class names ── describe ── knowledge ───┴─ cams ── refine ── train ── dynamic, predict ── evaluate ── report
+
+`reads` names the stages whose outputs a stage always reads; `also_reads` adds what it reads in some runs, or under variants of
+the run. Whatever walks through stages uses this table: the flows, a stage alone, `excel plan`, the ablation, the paper's tables.
+"""
+
+from dataclasses import replace
+
+from excel_core.config import RunSpec
+from excel_core.errors import SettingError
+from tasks.engine.executor import Step, complete_output
+from tasks.engine.graph import Graph, make_graph
+from tasks.engine.output import StageOutput
+from tasks.engine.stage import Dependency, Job, KeyParts, MaskAccess, RunEnvironment, Sharded, Stage, Whole
+from tasks.stages import (
+    ablation,
+    cams,
+    curve,
+    dataset,
+    describe,
+    dynamic,
+    evaluate,
+    figures,
+    knowledge,
+    paper,
+    predict,
+    refine,
+    report,
+    score,
+    sweep,
+    train,
+    world,
+)
+
+__all__ = ["STAGES", "complete_outputs", "pipeline", "report_job"]
+
+
+def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Training looks at pseudo labels where these choose its crops."""
+    return {"refine": Dependency("refine", run)} if train.reads_pseudo_labels(run) else {}
+
+
+def label_maps_to_score(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """The stages that make the label maps, and the ablation under the run's own seed where it is asked for."""
+    makers = [score.MAKERS[kind] for kind in run.evaluate.kinds]
+    dependencies = {maker: Dependency(maker, run) for maker in makers}
+    if run.evaluate.ablation:
+        changes = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
+        variant = run.model_copy(update={"ablation": run.ablation.model_copy(update=changes)})
+        dependencies["ablation"] = Dependency("ablation", variant)
+    return dependencies
+
+
+def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Nothing more. SettingError for a checkpoint, of which nobody knows after how many iterations it was kept."""
+    if run.train.from_checkpoint is not None:
+        raise SettingError("curve: train.from_checkpoint trains nothing, so there is nothing on the way; leave one of them out")
+    return {}
+
+
+def learning_curve(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
+    missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds]
+    if missing:
+        raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
+    return {"curve": Dependency("curve", run)} if run.train.keep_every is not None else {}
+
+
+SWEEP = Stage(
+    "sweep",
+    reads=("world", "dataset", "knowledge"),
+    makes="levels.parquet, presence.parquet: raw CAMs against the truth at every threshold",
+    work=Sharded(sweep.sweep_parts, sweep.sweep_shard, sweep.join_sweep),
+    key=KeyParts(sweep.settings),
+    masks=MaskAccess.ALWAYS,
+    on_device=True,
+)
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "world",
+            reads=(),
+            makes="JPEGImages/, Annotations/, ImageSets/, SegmentationClass/ of the demo",
+            work=Whole(world.draw_world),
+            key=KeyParts(world.settings),
+            masks=MaskAccess.ALWAYS,
+        ),
+        Stage(
+            "dataset",
+            reads=("world",),
+            makes="manifest.parquet: images, sizes, image-level labels, splits",
+            work=Whole(dataset.read_dataset),
+            key=KeyParts(dataset.settings, outside=dataset.data_files),
+            masks=MaskAccess.LABELS_IN_MASK_FILES,
+        ),
+        Stage(
+            "describe",
+            reads=(),
+            makes="descriptions.json, prompts.json",
+            work=Sharded(describe.class_parts, describe.describe_class, describe.join_classes, run_on="threads"),
+            key=KeyParts(describe.settings, outside=describe.outside),
+        ),
+        Stage(
+            "knowledge",
+            reads=("describe",),
+            makes="knowledge.zarr: text embeddings, attributes, T_c",
+            work=Whole(knowledge.make_knowledge),
+            key=KeyParts(knowledge.settings, outside=knowledge.outside),
+            on_device=True,
+        ),
+        Stage(
+            "cams",
+            reads=("world", "dataset", "knowledge"),
+            makes="cams.zarr: training-free CAMs, and the attention that refines them",
+            work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cam_shards),
+            key=KeyParts(cams.settings),
+            on_device=True,
+        ),
+        Stage(
+            "refine",
+            reads=("world", "dataset", "knowledge", "cams"),
+            makes="SegmentationClassPseudo/, steps/: training-free pseudo labels",
+            work=Sharded(refine.refine_parts, refine.refine_shard, refine.join_label_shards),
+            key=KeyParts(refine.settings, inputs=refine.label_lists),
+            on_device=True,
+        ),
+        Stage(
+            "train",
+            reads=("world", "dataset", "knowledge"),
+            also_reads=pseudo_labels_for_crops,
+            makes="segmenter.safetensors, losses.csv, kept/",
+            work=Whole(train.train_segmenter, resumable=True),
+            key=KeyParts(train.settings, inputs=train.input_key, outside=train.outside),
+            masks=MaskAccess.FULL_SUPERVISION,
+            on_device=True,
+        ),
+        Stage(
+            "dynamic",
+            reads=("world", "dataset", "knowledge", "train"),
+            makes="cams.zarr, SegmentationClassPseudo/, steps/: CAMs with LVC, and the pseudo labels",
+            work=Sharded(dynamic.dynamic_parts, dynamic.make_dynamic_shard, dynamic.join_dynamic_shards),
+            key=KeyParts(dynamic.settings, inputs=refine.label_lists),
+            on_device=True,
+        ),
+        Stage(
+            "predict",
+            reads=("world", "dataset", "knowledge", "train"),
+            makes="<variant>/<split>/: the segmenter's label maps",
+            work=Sharded(predict.predict_parts, predict.predict_shard, predict.join_predictions),
+            key=KeyParts(predict.settings, inputs=predict.input_key),
+            on_device=True,
+        ),
+        SWEEP,
+        replace(SWEEP, name="sweep_lvc", reads=(*SWEEP.reads, "train")),
+        Stage(
+            "curve",
+            reads=("world", "dataset", "knowledge", "train"),
+            also_reads=kept_segmenters,
+            makes="curve.json, curve.png: scores during training",
+            work=Sharded(curve.curve_parts, curve.score_kept_segmenters, curve.join_curve),
+            key=KeyParts(curve.settings),
+            masks=MaskAccess.ALWAYS,
+            on_device=True,
+        ),
+        Stage(
+            "ablation",
+            reads=("world", "dataset", "knowledge"),
+            also_reads=ablation.sweeps,
+            makes="ablation.json: the rows of tables 3 to 5 and the methods",
+            work=Whole(ablation.score_rows),
+            key=KeyParts(ablation.settings),
+            masks=MaskAccess.ALWAYS,
+        ),
+        Stage(
+            "evaluate",
+            reads=("world", "dataset", "knowledge"),
+            also_reads=label_maps_to_score,
+            makes="metrics.json, confusion.parquet, examples.json, truth/",
+            work=Sharded(score.score_parts, score.score_shard, evaluate.join_scores),
+            key=KeyParts(evaluate.settings, inputs=evaluate.input_key),
+            masks=MaskAccess.ALWAYS,
+        ),
+        Stage(
+            "report",
+            reads=(
+                "world", "dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "predict", "evaluate",
+            ),
+            also_reads=learning_curve,
+            makes="index.html, losses.png",
+            work=Whole(report.make_report),
+            key=KeyParts(report.settings, outside=report.outside),
+        ),
+        Stage(
+            "figures",
+            reads=("world", "dataset", "knowledge", "train"),
+            also_reads=figures.plain_knowledge,
+            makes="figure_4.png, figure_5.png, figure_6.png, figures.json",
+            work=Whole(figures.draw_figures),
+            key=KeyParts(figures.settings, outside=figures.outside),
+            on_device=True,
+        ),
+        Stage(
+            "paper",
+            reads=("knowledge",),
+            also_reads=paper.table_inputs,
+            makes="table.json, submissions/: a table of the paper",
+            work=Whole(paper.fill_table),
+            key=KeyParts(paper.settings),
+        ),
+    )
+}  # fmt: skip
+
+
+def pipeline(run: RunSpec, environment: RunEnvironment, last: str = "report") -> Graph:
+    """Everything that stage `last` of a run needs, itself included. SettingError for stages that do not go together."""
+    return make_graph(STAGES, run, environment, last)
+
+
+def complete_outputs(run: RunSpec, environment: RunEnvironment, last: str = "report") -> dict[str, StageOutput]:
+    """The run's own outputs that are complete already, by stage name; nothing is run."""
+    return pipeline(run, environment, last).follow(lambda job: complete_output(Step(job)))
+
+
+def report_job(run: RunSpec, environment: RunEnvironment, outputs: dict[str, StageOutput]) -> Job:
+    """The job of the report, from finished outputs: what `tasks.stages.report.make_view` reads."""
+    stage = STAGES["report"]
+    inputs = {name: outputs[name] for name in stage.dependencies(run, environment)}
+    return Job(stage, run, environment, inputs)

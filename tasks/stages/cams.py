@@ -1,0 +1,89 @@
+"""Stage `cams`: training-free static CAMs of the image-level classes of train and seed splits → cams.zarr, one part per shard,
+with the attention that `refine` will need, so that an image is encoded once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from excel_core.cams.seeds import static_cams
+from excel_core.config import RunSpec
+from excel_core.stores import join_cams, write_cams
+from tasks.engine.background_pool import read_ahead
+from tasks.engine.output import StageOutput, StageResult, link_tree
+from tasks.engine.progress import track
+from tasks.engine.stage import Job, Part
+from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, in_shard
+from tasks.inputs.models import load_cam_model, model_key
+
+__all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
+
+MAX_PATCHES = 1024  # of an image whose attention is kept, which then takes 2 MB
+
+
+class ShardResult(StageResult):
+    """Images of a shard."""
+
+    images: int
+
+
+class CamsResult(StageResult):
+    """Images with CAMs, and what they take on disk per image."""
+
+    images: int
+    bytes_per_image: float
+    attention_bytes_per_image: float
+
+
+def cam_parts(job: Job) -> list[Part]:
+    """A part depends on its images, the texts, the CAM settings, and on which attention is kept."""
+    key = {"spec": settings(job.run), "model": model_key(job)}
+    return cam_shards(job, lambda shard, images: key)
+
+
+@torch.inference_mode()
+def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
+    """One forward pass per batch; only the image's own classes are stored."""
+    cam_model = load_cam_model(job)
+    images = in_shard(part.images, cam_images(job, part.images.split))
+    refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
+    cams: list[NDArray[np.float32]] = []
+    attention: list[NDArray[np.float16]] = []
+    for batch in track(batches(read_ahead(images, ImageRecord.read), job.run.cams.batch_size), len):
+        seeds = static_cams(cam_model, [pixels for _, pixels in batch], refine)
+        for (image, _), image_cams in zip(batch, seeds.cams.cpu().numpy(), strict=True):
+            cams.append(image_cams[list(image.classes)])
+        if seeds.attention is not None:
+            attention.extend(seeds.attention.half().cpu().numpy())
+    write_cams(folder, [image.id for image in images], [image.classes for image in images], cams, attention)
+    return ShardResult(images=len(images))
+
+
+def _keeps_attention(run: RunSpec, patch: int) -> bool:
+    """It grows with the square of the number of patches."""
+    patches = (run.cams.image_size // patch) ** 2
+    return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES
+
+
+def join_cam_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> CamsResult:
+    """All shards in one cams.zarr."""
+    for name, part in parts.items():
+        link_tree(part.folder / "cams.zarr", folder / "cams.zarr" / name)
+    images = join_cams(folder, {name: part.folder for name, part in parts.items()})
+    sizes = {"cams": 0, "attention": 0}
+    for path in (folder / "cams.zarr").rglob("*"):
+        if path.is_file():
+            array = "attention" if "attention" in path.relative_to(folder).parts else "cams"
+            sizes[array] += path.stat().st_size
+    per_image = {array: size / max(1, images) for array, size in sizes.items()}
+    return CamsResult(images=images, bytes_per_image=per_image["cams"], attention_bytes_per_image=per_image["attention"])
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """How CAMs are made; where attention is kept, which."""
+    fields = {"cams": run.cams.model_dump(mode="json"), "shards": {"keep_attention": run.shards.keep_attention}}
+    if run.shards.keep_attention:
+        fields["refine"] = {"affinity": run.refine.affinity.model_dump(mode="json", include={"enabled", "layers", "scale"})}
+    return fields

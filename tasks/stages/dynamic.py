@@ -1,0 +1,66 @@
+"""Stage `dynamic`: CAMs of train and seed splits with the learnt relation (LVC), and refined label maps, one part per shard."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from excel_core.cams.pseudo_labels import step_names
+from excel_core.cams.seeds import learnt_cams
+from excel_core.config import RunSpec
+from excel_core.stores import write_cams
+from tasks.engine.background_pool import BackgroundPool, read_ahead
+from tasks.engine.output import StageOutput
+from tasks.engine.progress import track
+from tasks.engine.stage import Job, Part
+from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, in_shard
+from tasks.inputs.models import load_cam_model, load_trained, model_key
+from tasks.stages.cams import CamsResult, join_cam_shards
+from tasks.stages.refine import LabelsResult, join_label_shards, save_labels
+
+__all__ = ["DynamicResult", "dynamic_parts", "join_dynamic_shards", "make_dynamic_shard", "settings"]
+
+
+class DynamicResult(CamsResult, LabelsResult):
+    """Of CAMs and of label maps."""
+
+
+def dynamic_parts(job: Job) -> list[Part]:
+    """A part depends on its images, the texts, and the trained segmenter."""
+    key = {"spec": settings(job.run), "model": model_key(job), "train": job.inputs["train"].content}
+    return cam_shards(job, lambda shard, images: key)
+
+
+@torch.inference_mode()
+def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
+    """As `cams` and `refine`, with each image's relation added to the attention and multiplied onto the affinity."""
+    cam_model, spec = load_cam_model(job), job.run.refine
+    segmenter = load_trained(job, cam_model)
+    images = in_shard(part.images, cam_images(job, part.images.split))
+    cams = []
+    with BackgroundPool(cam_model.clip.device) as pool:
+        for batch in batches(read_ahead(images, ImageRecord.read), job.run.cams.batch_size):
+            seeds = learnt_cams(cam_model, segmenter, [pixels for _, pixels in batch], spec, job.run.dynamic.mirror)
+            for index, (image, pixels) in track(list(enumerate(batch))):
+                cams.append(seeds.cams[index, list(image.classes)].cpu().numpy())
+                maps = seeds.refined_maps(index, pixels, spec, image.classes)
+                pool.submit(save_labels, folder, image.id, pixels, image.classes, maps, spec)
+            pool.drain()
+    write_cams(folder, [image.id for image in images], [image.classes for image in images], cams)
+    return LabelsResult(images=len(images), steps=step_names(spec))
+
+
+def join_dynamic_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> DynamicResult:
+    """CAMs and label maps of all shards."""
+    labels, cams = join_label_shards(job, parts, folder), join_cam_shards(job, parts, folder)
+    return DynamicResult(**labels.model_dump() | cams.model_dump())
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """How CAMs are made with the learnt relation, and refined."""
+    return {
+        "cams": run.cams.model_dump(mode="json"),
+        "refine": run.refine.model_dump(mode="json"),
+        "segmenter": run.train.segmenter.model_dump(mode="json"),
+        "dynamic": run.dynamic.model_dump(mode="json"),
+    }

@@ -1,0 +1,121 @@
+"""Stage `predict`: the trained segmenter's label maps of the validation and test splits, one part per shard. Opens no mask.
+
+<variant>/<split>/<id>.png     palette PNG of the image's size; variants single_scale, multi_scale, multi_scale_crf
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.cams.crf import dense_crf
+from excel_core.config import PredictSpec, RunSpec
+from excel_core.datasets.palette import save_labels_png
+from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+from tasks.engine.background_pool import BackgroundPool, read_ahead
+from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.output import StageOutput, StageResult, link_tree
+from tasks.engine.progress import track
+from tasks.engine.stage import Job, Part
+from tasks.inputs.images import ImageRecord, batches, image_shards, images_of, in_shard
+from tasks.inputs.models import load_cam_model, load_trained
+from tasks.stages.cams import ShardResult
+
+__all__ = [
+    "PredictResult", "input_key", "join_predictions", "predict_parts", "predict_shard", "predicted_images", "predicted_splits",
+    "variants",
+]  # fmt: skip
+
+Labels = NDArray[np.uint8]
+
+
+class PredictResult(StageResult):
+    """Kinds of label maps, the best last, and images by split."""
+
+    variants: list[str]
+    images: dict[str, int]
+
+
+def predicted_splits(run: RunSpec) -> list[str]:
+    """Splits that the segmenter labels, in order."""
+    return list(dict.fromkeys((*run.dataset.val_splits, *run.dataset.test_splits)))
+
+
+def predicted_images(job: Job, split: str) -> list[ImageRecord]:
+    """The images of a split that the segmenter labels."""
+    return images_of(job, split)[: job.run.predict.max_images]
+
+
+def variants(spec: PredictSpec) -> list[str]:
+    """Kinds of label maps, the best last."""
+    return ["single_scale", "multi_scale", *(["multi_scale_crf"] if spec.crf else [])]
+
+
+def predict_parts(job: Job) -> list[Part]:
+    """A part depends on its images, the CLIP, the trained segmenter and how it is used; not on labels and texts."""
+    clip, segmenter = clip_fingerprint(job.run.clip.model), job.inputs["train"].content
+    key = {"spec": settings(job.run), "train": segmenter, "clip": clip}
+    parts: list[Part] = []
+    for split in predicted_splits(job.run):
+        parts += image_shards(job, split, lambda shard, images: key, among=predicted_images(job, split))
+    return parts
+
+
+@torch.inference_mode()
+def predict_shard(job: Job, part: Part, folder: Path) -> ShardResult:
+    """Segment each image at every scale; CLIP sees it alone, as a user's single photo is seen."""
+    split, run = part.images.split, job.run
+    cam_model = load_cam_model(job)
+    segmenter = load_trained(job, cam_model)
+    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"image_size": run.predict.image_size}))
+    images = in_shard(part.images, predicted_images(job, split))
+    with BackgroundPool(cam_model.clip.device) as pool:
+        for batch in batches(track(read_ahead(images, ImageRecord.read)), torch.get_num_threads()):
+            for image, pixels in batch:
+                single = segment_single_scale(cam_model, segmenter, pixels)
+                multi = segment_multi_scale(cam_model, segmenter, pixels, run.predict)
+                pool.submit(_save, folder, Path(split) / f"{image.id}.png", run, pixels, single, multi)
+            pool.drain()
+    return ShardResult(images=len(images))
+
+
+def _save(folder: Path, name: Path, run: RunSpec, pixels: Labels, single: Tensor, multi: Tensor) -> None:
+    """Label maps of an image (H, W, 3) by its logits (C+1, H, W), the only full-size arrays of all classes there are."""
+    maps = {"single_scale": _argmax(single), "multi_scale": _argmax(multi)}
+    if run.predict.crf:
+        refined = dense_crf(pixels, torch.softmax(multi, dim=0).cpu().numpy(), run.refine.crf)
+        maps["multi_scale_crf"] = refined.argmax(axis=0).astype(np.uint8)
+    for variant, labels in maps.items():
+        save_labels_png(folder / variant / name, labels)
+
+
+def _argmax(logits: Tensor) -> Labels:
+    return logits.argmax(dim=0).cpu().numpy().astype(np.uint8)
+
+
+def join_predictions(job: Job, parts: dict[str, StageOutput], folder: Path) -> PredictResult:
+    """All shards' label maps, one folder per variant and split."""
+    names = variants(job.run.predict)
+    for part in parts.values():
+        for variant in names:
+            link_tree(part.folder / variant, folder / variant)
+    images = {split: len(predicted_images(job, split)) for split in predicted_splits(job.run)}
+    return PredictResult(variants=names, images=images)
+
+
+def input_key(job: Job) -> dict[str, Any]:
+    """Beside the parts: which splits there are."""
+    return {"splits": predicted_splits(job.run)}
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """Scales, flips, the network input and the CRF."""
+    return {
+        "predict": run.predict.model_dump(mode="json", exclude={"max_images"}),
+        "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "image_size"}),
+        "crf": run.refine.crf.model_dump(mode="json", exclude={"enabled"}) if run.predict.crf else None,
+    }
