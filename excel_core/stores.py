@@ -1,37 +1,41 @@
 """Every on-disk format of the pipeline: name, version, dimensions, types; how it is written and read.
 
-    manifest.parquet     excel-manifest/1      one row an image; columns in datasets/manifest.py
-    descriptions.json    excel-descriptions/1  provenance, class -> n texts
+    manifest.parquet     excel-manifest/1      one row per image; columns in datasets/manifest.py
+    descriptions.json    excel-descriptions/1  provenance, class -> n texts (text/descriptions.py)
+    prompts.json                               the class set, as text/prompts.py's PromptSet
     knowledge.zarr       excel-knowledge/2     text (C+Z, D), templates (C, D), attributes (A, D), descriptions (n*C, D)
-                                               float32;
-                                               names and description texts as attributes of the group
-    cams.zarr            excel-cams/3          a group a shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk an
-                                               image; classes (I, K) int16, 0-based, -1 where an image has fewer than K;
+                                               float32; names and description texts as attributes of the group
+    cams.zarr            excel-cams/3          one group per shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk
+                                               per image; classes (I, K) int16, 0-based, -1 where an image has fewer than K;
                                                where it is kept, attention (I, M, M) float16 of M = h*w patches
     cams.parquet         excel-cams/3          id, shard and row of each image in cams.zarr
     confusion.parquet    excel-confusion/1     pixels by image, result key, true and predicted label; only counts above 0
     levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
-    presence.parquet     excel-presence/1      zero-shot presence scores by image, one column a class
-    *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (palette.py)
-    checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses (checkpoints.py)
-    segmenter.safetensors                      the trained weights; architecture and class names as metadata (checkpoints.py)
-    kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/train.py)
-    metrics.json         excel-metrics/1       scores by protocol key (tasks/evaluate.py)
-    ablation.json        excel-ablation/1      a row's score, interval and threshold (tasks/ablation.py)
-    curve.json           excel-curve/1         scores by iteration of the segmenters that were kept (tasks/curve.py)
-    counts.parquet                             pixels by iteration, kind of label map, true and predicted label (tasks/curve.py)
-    figures.json         excel-figures/1       what the paper's figures show (tasks/figures.py)
-    table.json           excel-paper/1         a table of the paper for one data set (tasks/paper.py); of all its data sets in
-                                               STORE/paper/TABLE.json (flows/paper.py)
-    stage.json           excel-stage/2         the marker of a complete output (tasks/engine/outputs.py)
+    presence.parquet     excel-presence/1      zero-shot presence scores by image, one column per class
+    *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (datasets/palette.py)
+    checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses
+                                               (models/checkpoints.py)
+    segmenter.safetensors                      the trained weights; architecture and class names as metadata
+                                               (models/checkpoints.py)
+    kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/stages/train.py)
+    metrics.json         excel-metrics/1       scores by protocol key (tasks/stages/evaluate.py)
+    ablation.json        excel-ablation/1      a row's score, interval and threshold (tasks/stages/ablation.py)
+    curve.json           excel-curve/1         scores by iteration of the segmenters that were kept (tasks/stages/curve.py)
+    counts.parquet                             pixels by iteration, kind of label map, true and predicted label
+                                               (tasks/stages/curve.py)
+    figures.json         excel-figures/1       what the paper's figures show (tasks/stages/figures.py)
+    table.json           excel-paper/1         a table of the paper for one data set (tasks/stages/paper.py); of all its data
+                                               sets in STORE/paper/TABLE.json (flows/paper.py)
+    stage.json           excel-stage/3         the marker of a complete output (tasks/engine/output.py)
     records/ID.json      excel-run/1           one run (tasks/history/run_record.py)
 
 Outside the store, for others:
 
-    *.safetensors        excel-segmenter/1     the trained segmenter with its vision tower, to run alone (portable.py)
+    *.safetensors        excel-segmenter/1     the trained segmenter with its vision tower, to run alone
+                                               (prediction/trained_segmenter.py)
     *.onnx               excel-segmenter-onnx/1  the same as a graph (exports/onnx_graph.py)
-    export.json          excel-export/1        what an exported folder holds and from which run (exports/folder.py)
-    photos.json          excel-photos/1        what became of single photos (tasks/photos/segment_photos.py)
+    export.json          excel-export/1        what an exported folder holds and from which run (exports/published.py)
+    photos.json          excel-photos/1        the results of single photos (tasks/photos/segment_photos.py)
 
 Files are written under a temporary name and renamed, so a reader never meets half a file.
 """
@@ -108,16 +112,17 @@ def write_cams(
     cams: Sequence[NDArray[np.float32]],
     attention: Sequence[NDArray[np.float16]] = (),
 ) -> None:
-    """Write one shard: a list an image of its K' class indices and its CAMs (K', h, w) in [0, 1]; `attention` (M, M) of each,
-    or of none."""
+    """Write one shard: of each image its K' class indices and its CAMs (K', h, w) in [0, 1]; and its `attention` (M, M), of all
+    images or of none."""
     import zarr
 
-    slots = max((len(kept) for kept in classes), default=1)
+    # Images have different numbers of classes: every image gets as many slots as the largest needs; compression takes care of the empty ones.
+    slots = max((len(indices) for indices in classes), default=1)
     grid = cams[0].shape[1:] if cams else (0, 0)
     values = np.zeros((len(ids), slots, *grid), dtype=np.float16)
     table = np.full((len(ids), slots), -1, dtype=np.int16)
-    for row, (kept, cam) in enumerate(zip(classes, cams, strict=True)):
-        values[row, : len(kept)], table[row, : len(kept)] = cam, kept
+    for row, (indices, image_cams) in enumerate(zip(classes, cams, strict=True)):
+        values[row, : len(indices)], table[row, : len(indices)] = image_cams, indices
     group = zarr.open_group(folder / "cams.zarr", mode="w-", zarr_format=3)
     group.attrs.update(format=CAMS_FORMAT)
     group.create_array(
@@ -141,7 +146,7 @@ def write_cams(
 
 
 def join_cams(folder: Path, shards: dict[str, Path]) -> int:
-    """Make `folder`/cams.zarr, in which the shards' arrays lie already under their names, one store → number of images."""
+    """Make one store of `folder`/cams.zarr, where the arrays of each shard lie already under its name → number of images."""
     import zarr
 
     zarr.open_group(folder / "cams.zarr", mode="a", zarr_format=3).attrs.update(format=CAMS_FORMAT)
@@ -153,19 +158,19 @@ def join_cams(folder: Path, shards: dict[str, Path]) -> int:
 
 
 class CamReader:
-    """cams.zarr by image id, read a chunk at a time."""
+    """Read cams.zarr by image id, one image at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._group = _open_zarr(folder / "cams.zarr", CAMS_FORMAT, "cams")
         index = pd.read_parquet(folder / "cams.parquet")
         self.ids: list[str] = index["id"].tolist()
-        places = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
-        self._place: dict[str, tuple[str, int]] = dict(zip(self.ids, places, strict=True))
+        positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
+        self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
         self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
-        shard, row = self._where(image)
+        shard, row = self._position(image)
         if shard not in self._shards:
             self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
         cams, table = self._shards[shard]
@@ -174,15 +179,15 @@ class CamReader:
 
     def attention(self, image: str) -> NDArray[np.float16] | None:
         """Patch attention (M, M) of one image for refinement, None where none was kept; StoreError if it is not there."""
-        shard, row = self._where(image)
-        found = self._group.get(f"{shard}/attention")
-        return None if found is None else found[row]
+        shard, row = self._position(image)
+        attention = self._group.get(f"{shard}/attention")
+        return None if attention is None else attention[row]
 
-    def _where(self, image: str) -> tuple[str, int]:
+    def _position(self, image: str) -> tuple[str, int]:
         """Shard and row of an image."""
-        if image not in self._place:
+        if image not in self._positions:
             raise StoreError(f"cams.zarr holds no image {image!r}; rerun cams on this data set")
-        return self._place[image]
+        return self._positions[image]
 
 
 def write_counts(path: Path, counts: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ from excel_core.cams.affinity import (
 )
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import normalise_tokens, patch_text_cams
-from excel_core.config import KnowledgeSpec
+from excel_core.config import KnowledgeSpec, RefineSpec
 from excel_core.config.presets import preset
 from excel_core.errors import StoreError
 from excel_core.evaluation.metrics import confusion_matrix, scores
@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 Arrays = dict[str, NDArray[Any]]
-SHOWN = 5  # keys that an error names
+MAX_KEYS = 5  # that an error names
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def compare_with_goldens(prefix: Path) -> list[Comparison]:
-    """Compare with PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz; one Comparison a golden key that is not an input."""
+    """Compare with PREFIX.npz, PREFIX_clip.npz, PREFIX_head.npz; one Comparison per golden key that is not an input."""
     golden, clip = load_goldens(_part(prefix, "")), golden_clip(prefix)
     _require_inputs(golden, clip, _part(prefix, ""))
     with torch.inference_mode():
@@ -107,53 +107,66 @@ def golden_segmenter(prefix: Path, clip: FrozenClip, classes: int) -> Segmenter:
 
 
 def _compute(golden: Arrays, clip: FrozenClip, segmenter: Segmenter) -> dict[str, Tensor]:
-    """Every golden output, keyed as in the archive."""
+    """Every golden output, keyed as in the archive: activations, static and dynamic CAMs, then labels and losses."""
     run = preset("voc", "reference")
     cams_spec, calibration, refine = run.cams, run.cams.calibration, run.refine
     image, text, bank = (torch.from_numpy(golden[key]) for key in ("image", "text", "bank"))
     classes = golden["static_cams"].shape[-1]
-    size = (image.shape[-2], image.shape[-1])
     out: dict[str, Tensor] = {}
 
+    # Text enrichment (eqs. 2-4), static calibration (eqs. 5, 6), CAMs (eq. 1).
     enriched = enrich(text[:classes], bank.T.contiguous(), KnowledgeSpec())
     out["text_enriched"] = knowledge = torch.cat([enriched, text[classes:]])
-    path = encoder_activations(clip, image, calibration, refine.affinity.layers)
-    calibrated = calibrated_features(clip, path, calibration)
+    activations = encoder_activations(clip, image, calibration, refine.affinity.layers)
+    calibrated = calibrated_features(clip, activations, calibration)
     out["svc_features"] = projected = clip.project(calibrated)
     out["svc_features_token_normalised"] = normalise_tokens(projected, cams_spec)
     static = patch_text_cams(projected, knowledge, classes, cams_spec)
     out["static_cams"] = static.mT
-    out["layer_features"] = layers = layer_features(path, calibrated, calibration)
-    scaled = scale_attention(path.attention, clip.heads, calibration, refine.affinity)
-    out["attention_layer7"] = path.attention[0]
+    out["layer_features"] = layers = layer_features(activations, calibrated, calibration)
+    scaled = scale_attention(activations.attention, clip.heads, calibration, refine.affinity)
+    out["attention_layer7"] = activations.attention[0]
     out["attention_mean_last6"] = attention = mean_attention(scaled, refine.affinity)
 
-    segmentation = segmenter(layers, path.grid)
+    # The segmenter, its relation, and CAMs of the learnt calibration (eqs. 8-10).
+    segmentation = segmenter(layers, activations.grid)
     out["adapter_features"], out["seg_logits"] = segmentation.features, segmentation.logits
     relation = relation_of(segmentation.features, calibration)
     out["relation"] = relation.probability
-    dynamic_features = clip.project(calibrated_features(clip, path, calibration, relation))
+    dynamic_features = clip.project(calibrated_features(clip, activations, calibration, relation))
     dynamic = patch_text_cams(dynamic_features, knowledge, classes, cams_spec)
     out["dynamic_cams"] = dynamic.mT
 
     sharpened = dynamic_attention(scaled, relation.probability, refine.affinity)
-    labels, labels_dynamic = [], []
-    for i in range(len(image)):
-        kept = torch.from_numpy(golden[f"classes_{i}"])
-        one = static[i, kept].reshape(-1, *path.grid)
-        out[f"caa_{i}"] = caa = affinity_cams(one, attention[i], refine.affinity)
-        two = dynamic[i, kept].reshape(-1, *path.grid)
-        out[f"caa_dynamic_{i}"] = caa_dynamic = affinity_cams(two, sharpened[i], refine.affinity)
-        colours = torch.from_numpy(golden["par_image"])[i : i + 1]
-        names = torch.cat([torch.zeros(1, dtype=torch.long), kept + 1])
-        maps = [upsample_with_background(c, size, refine.background_power) for c in (caa, caa_dynamic)]
-        refined = [pixel_adaptive_refinement(colours, m[None], refine.par)[0] for m in maps]
-        out[f"cams_with_background_{i}"], out[f"par_{i}"] = maps[0], refined[0]
-        labels.append(names[refined[0].argmax(dim=0)])
-        labels_dynamic.append(names[refined[1].argmax(dim=0)])
-    out["pseudo_labels"], out["pseudo_labels_dynamic"] = torch.stack(labels), torch.stack(labels_dynamic)
-    out.update(_compare_losses(golden, segmentation.logits, relation.probability, path.grid, run.train.radius))
+    out.update(_compute_labels(golden, (static, attention), (dynamic, sharpened), activations.grid, refine))
+    out.update(_compare_losses(golden, segmentation.logits, relation.probability, activations.grid, run.train.radius))
     return out
+
+
+def _compute_labels(
+    golden: Arrays,
+    static: tuple[Tensor, Tensor],
+    dynamic: tuple[Tensor, Tensor],
+    grid: tuple[int, int],
+    refine: RefineSpec,
+) -> dict[str, Tensor]:
+    """CAMs (B, C, M) and attention (B, M, M), static and dynamic → refined CAMs of each image's classes, and its labels."""
+    out: dict[str, Tensor] = {}
+    size = (golden["image"].shape[-2], golden["image"].shape[-1])
+    labels, dynamic_labels = [], []
+    for i in range(len(golden["image"])):
+        classes = torch.from_numpy(golden[f"classes_{i}"])
+        static_cams, dynamic_cams = (cams[i, classes].reshape(-1, *grid) for cams, _ in (static, dynamic))
+        out[f"caa_{i}"] = caa = affinity_cams(static_cams, static[1][i], refine.affinity)
+        out[f"caa_dynamic_{i}"] = dynamic_caa = affinity_cams(dynamic_cams, dynamic[1][i], refine.affinity)
+        colours = torch.from_numpy(golden["par_image"])[i : i + 1]
+        maps = [upsample_with_background(cams, size, refine.background_power) for cams in (caa, dynamic_caa)]
+        refined = [pixel_adaptive_refinement(colours, each[None], refine.par)[0] for each in maps]
+        out[f"cams_with_background_{i}"], out[f"par_{i}"] = maps[0], refined[0]
+        values = torch.cat([torch.zeros(1, dtype=torch.long), classes + 1])  # label of each map: background, then classes
+        labels.append(values[refined[0].argmax(dim=0)])
+        dynamic_labels.append(values[refined[1].argmax(dim=0)])
+    return out | {"pseudo_labels": torch.stack(labels), "pseudo_labels_dynamic": torch.stack(dynamic_labels)}
 
 
 def _compare_losses(
@@ -186,18 +199,19 @@ def _segmenter(state: dict[str, Tensor], clip: FrozenClip, classes: int) -> Segm
 
 def compare_array(key: str, computed: Tensor, golden: NDArray[Any], tolerances: Tolerances) -> Comparison:
     """One key: golden uint8 arrays are labels, keys with `loss` losses, each on its own; the rest are arrays."""
-    got = computed.numpy()
-    if got.shape != golden.shape:
-        return Comparison(f"{key} (shape {got.shape}, golden {golden.shape})", float("nan"), 0.0)
+    result = computed.numpy()
+    if result.shape != golden.shape:
+        return Comparison(f"{key} (shape {result.shape}, golden {golden.shape})", float("nan"), 0.0)
     if golden.dtype == np.uint8:
-        return Comparison(key, float((got != golden).mean()), tolerances.labels)
+        return Comparison(key, float((result != golden).mean()), tolerances.labels)
     defined = ~np.isnan(golden)  # classes without pixels have no IoU
-    if not np.array_equal(defined, ~np.isnan(got)):
+    if not np.array_equal(defined, ~np.isnan(result)):
         return Comparison(f"{key} (defined elsewhere)", float("nan"), 0.0)
-    errors, sizes = np.abs(got - golden)[defined], np.abs(golden[defined])
+    errors, magnitudes = np.abs(result - golden)[defined], np.abs(golden[defined])
     if "loss" in key:
-        return Comparison(key, float((errors / np.where(sizes > 0, sizes, 1)).max(initial=0.0)), tolerances.loss)
-    scale = 1.0 if tolerances.absolute else float(sizes.max(initial=0.0)) or 1.0
+        relative = errors / np.where(magnitudes > 0, magnitudes, 1)
+        return Comparison(key, float(relative.max(initial=0.0)), tolerances.loss)
+    scale = 1.0 if tolerances.absolute else float(magnitudes.max(initial=0.0)) or 1.0
     return Comparison(key, float(errors.max(initial=0.0)) / scale, tolerances.array)
 
 
@@ -205,11 +219,11 @@ def require_shapes(arrays: Arrays, shapes: Mapping[str, tuple[int | None, ...]],
     """StoreError naming the first array of `path` that is missing or not of its shape; None stands for any length."""
     for key, shape in shapes.items():
         if key not in arrays:
-            raise StoreError(f"{path}: has no array {key!r}; it has {', '.join(list(arrays)[:SHOWN]) or 'none'}")
-        got = arrays[key].shape
-        if len(got) != len(shape) or any(want not in (None, have) for want, have in zip(shape, got, strict=True)):
-            wanted = ", ".join("any" if want is None else str(want) for want in shape)
-            raise StoreError(f"{path}: {key!r} must be ({wanted}), got {got}; give the files of one and the same model")
+            raise StoreError(f"{path}: has no array {key!r}; it has {', '.join(list(arrays)[:MAX_KEYS]) or 'none'}")
+        actual = arrays[key].shape
+        if len(actual) != len(shape) or any(n not in (None, m) for n, m in zip(shape, actual, strict=True)):
+            expected = ", ".join("any" if n is None else str(n) for n in shape)
+            raise StoreError(f"{path}: {key!r} must be ({expected}), got {actual}; give the files of one and the same model")
 
 
 def _require_inputs(golden: Arrays, clip: FrozenClip, path: Path) -> None:

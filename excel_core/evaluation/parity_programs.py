@@ -22,7 +22,7 @@ from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
 from excel_core.datasets.labels import read_labels_csv
-from excel_core.datasets.voc_lists import IMAGES, image_file
+from excel_core.datasets.voc import IMAGES, image_file
 from excel_core.errors import StoreError
 from excel_core.evaluation.parity import (
     Arrays,
@@ -46,9 +46,9 @@ __all__ = ["compare_with_programs"]
 TOLERANCES = Tolerances(loss=5e-5)
 # A nearly flat map under random weights: min-max amplifies rounding. A bias is compared absolutely.
 BY_KIND = {"lvc_flip_cams": Tolerances(array=5e-3), "linear_pred_bias": Tolerances(array=1e-6, absolute=True)}
-INPUT = re.compile(r"(?P<photo>.+)_input(?P<side>[1-9]\d*)")
-OF_PHOTO = re.compile(r"(?P<photo>.+)_(voc_ms_labels|voc_ms_logits_mean|coco_ms_labels|static_par|lvc_flip_cams|lvc_flip_par)")
-STEP = re.compile(r"train_(?P<iteration>\d+)_losses")
+INPUT_KEY = re.compile(r"(?P<photo>.+)_input(?P<side>[1-9]\d*)")
+PHOTO_KEY = re.compile(r"(?P<photo>.+)_(voc_ms_labels|voc_ms_logits_mean|coco_ms_labels|static_par|lvc_flip_cams|lvc_flip_par)")
+STEP_KEY = re.compile(r"train_(?P<iteration>\d+)_losses")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def compare_with_programs(prefix: Path, file: Path, photos: Path, class_names: S
     """Every key of FILE, in its order; a key that nothing computes fails. `class_names` are the words of labels.csv in class
     order. StoreError for files that are missing or of another number of classes; DataError and ImageError for photos."""
     golden = load_goldens(file)
-    if any(STEP.fullmatch(key) for key in golden):
+    if any(STEP_KEY.fullmatch(key) for key in golden):
         require_shapes(golden, {"train_classes": (None, None)}, file)
         require_shapes(golden, {"train_pixels": (len(golden["train_classes"]), 3, None, None)}, file)
     classes = golden["train_classes"].shape[1] if "train_classes" in golden else len(class_names)
@@ -89,8 +89,9 @@ def _computed(
 ) -> Iterator[tuple[str, Tensor]]:
     """(key, what excel computes for it) of every photo, then of every training step."""
     index = {name: number for number, name in enumerate(class_names)}
-    sides = {place["photo"]: int(place["side"]) for key in golden if (place := INPUT.fullmatch(key))}
-    others = [place["photo"] for key in golden if (place := OF_PHOTO.fullmatch(key))]
+    # A photo's network input names its side; photos without one are computed at the preset's side.
+    sides = {match["photo"]: int(match["side"]) for key in golden if (match := INPUT_KEY.fullmatch(key))}
+    others = [match["photo"] for key in golden if (match := PHOTO_KEY.fullmatch(key))]
     for photo in dict.fromkeys([*sides, *others]):
         if not labels.get(photo):
             raise StoreError(f"{photos}/labels.csv has no label of {photo}, a photo of the results")
@@ -101,8 +102,9 @@ def _computed(
             if f"{photo}_{name}" in golden:
                 yield f"{photo}_{name}", computed
     for key in golden:
-        if place := STEP.fullmatch(key):
-            yield from ((name, found) for name, found in _of_step(prefix, golden, int(place["iteration"])) if name in golden)
+        if match := STEP_KEY.fullmatch(key):
+            step = _of_step(prefix, golden, int(match["iteration"]))
+            yield from ((name, computed) for name, computed in step if name in golden)
 
 
 def _models(prefix: Path, classes: int, side: int) -> dict[str, Model]:
