@@ -3,7 +3,9 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from excel_core.datasets.images import MIN_SIDE, read_image
+from excel_core.datasets.images import MIN_SIDE, DecodeOptions, read_image
 from excel_core.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -96,6 +98,28 @@ def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turn by 90°
     path = saved(tmp_path, Image.fromarray(PIXELS), "x.jpg", exif=exif)
     assert read_image(path).shape == PIXELS.shape
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, lambda pixels: pixels),
+        (2, np.fliplr),
+        (3, lambda pixels: np.rot90(pixels, 2)),
+        (4, np.flipud),
+        (5, lambda pixels: pixels.transpose(1, 0, 2)),
+        (6, lambda pixels: np.rot90(pixels, -1)),
+        (7, lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2)),
+        (8, np.rot90),
+        (9, lambda pixels: pixels),
+    ],
+)
+def test_upright_is_as_the_exif_orientation_says(tmp_path: Path, orientation: int, turned: Callable[[Any], Any]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(DecodeOptions(upright=True).read(tmp_path / "x.png"), turned(pixels))
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
