@@ -1,12 +1,11 @@
-"""Find and load a CLIP: the built-in one, an open_clip tag, or a local file; never unpickles code.
+"""Load a CLIP by its name (clip_names.py), or from tensors. Never unpickles code.
 
-A name is `excel-tiny` (the picture-book world's, shipped), `MODEL:TAG` (open_clip downloads it) or `MODEL:FILE`
-(OpenAI's .pt, a safetensors file or an open_clip state dict).
+Of the vocabulary's 49,408 token embeddings, excel-tiny's captions use a few hundred. Its file holds those rows alone, and a
+tensor `token_embedding.rows` with their numbers.
 """
 
-import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,74 +15,23 @@ from torch import Tensor
 from excel_core.errors import ModelError
 from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip, VisionOnly, check_plain_vit
-from excel_core.models.token_rows import expand_token_rows
+from excel_core.models.clip_names import ClipSource, clip_config, parse_clip_name
 
-__all__ = [
-    "TINY_CLIP", "ClipSizes", "ClipSource", "clip_from_openai_state", "clip_sizes", "load_clip", "parse_clip_name",
-    "vision_clip",
-]  # fmt: skip
+__all__ = ["clip_from_openai_state", "expand_token_rows", "load_clip", "prune_token_rows", "vision_clip"]
 
-TINY_CLIP = "excel-tiny"
-BUILT_IN = Path(__file__).parent  # where the weights of excel-tiny are
+VOCABULARY_SIZE = 49408  # of CLIP's tokeniser, where a configuration does not say
+UNTRAINED_SIGMA = 0.02  # open_clip's initialisation of token embeddings
+ROWS_KEY, EMBEDDING_KEY = "token_embedding.rows", "token_embedding.weight"
+MAX_NAMED_DIFFERENCES = 3  # in a message
 State = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class ClipSource:
-    """Where a model's weights come from: a local `file`, or an open_clip `tag`; exactly one of them is set."""
-
-    model: str
-    file: Path | None = None
-    tag: str | None = None
-
-
-def parse_clip_name(name: str) -> ClipSource:
-    """`name` → ClipSource, refusing unknown models and tags with the valid ones, before anything is loaded."""
-    import open_clip
-
-    model, separator, weights = name.partition(":")
-    if model == TINY_CLIP:
-        return ClipSource(model, file=Path(weights) if weights else BUILT_IN / "tiny_clip.safetensors")
-    if model not in open_clip.list_models():
-        plain = [m for m in open_clip.list_models() if m.startswith("ViT-") and "SigLIP" not in m]
-        raise ModelError(f"unknown CLIP model {model!r}; {TINY_CLIP}, or one of open_clip's: {', '.join(plain)}")
-    if not separator or not weights:
-        raise ModelError(f"{name!r} names no weights; write {model}:TAG or {model}:FILE, e.g. {model}:openai")
-    if Path(weights).suffix or "/" in weights or Path(weights).exists():
-        if not Path(weights).is_file():
-            raise ModelError(f"CLIP weights {weights!r} do not exist; give the path of a .pt or .safetensors file")
-        return ClipSource(model, file=Path(weights))
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights.lower() not in tags:
-        raise ModelError(f"{model} has no weights {weights!r}; valid: {', '.join(tags) or 'none, give a FILE'}")
-    return ClipSource(model, tag=weights.lower())
-
-
-@dataclass(frozen=True)
-class ClipSizes:
-    """D, the length of text and patch embeddings; the side of a patch, pixels; the number of blocks of the vision tower."""
-
-    joint: int
-    patch: int
-    blocks: int
-
-
-def clip_sizes(name: str) -> ClipSizes:
-    """Sizes of the CLIP `name`, by its description: no weights are read. ModelError where its tower is no plain ViT."""
-    model = parse_clip_name(name).model
-    config = _config(model)
-    tower = config["vision_cfg"]
-    if not isinstance(tower["layers"], int):
-        raise ModelError(f"{model} is not a plain CLIP: its vision tower is a ResNet; choose ViT-B-16 or ViT-L-14")
-    return ClipSizes(config["embed_dim"], tower["patch_size"], tower["layers"])
-
-
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:
-    """Load `name` (see the module's docstring) in float32 onto `device`; ModelError says what to do instead."""
+    """Load the CLIP `name` in float32 onto `device`; ModelError, with what to do, where it cannot be loaded."""
     import open_clip
 
     source = parse_clip_name(name)
-    config = _config(source.model)
+    config = clip_config(source.model)
     if source.tag is not None:
         tagged = open_clip.get_pretrained_cfg(source.model, source.tag)
         state = _download(source, tagged)
@@ -92,7 +40,7 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
         assert source.file is not None
         state, from_openai = _read_state(source.file)
         quick_gelu = from_openai or bool(config.get("quick_gelu", False))
-    state = expand_token_rows(state, config["text_cfg"].get("vocab_size", 49408))
+    state = expand_token_rows(state, config["text_cfg"].get("vocab_size", VOCABULARY_SIZE))
     model = _build(config, quick_gelu)
     _fill(model, state, name)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
@@ -102,14 +50,12 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
 
 
 def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
-    """The vision tower alone, of `config` (FrozenClip.config) with the tensors of `state`; ModelError where they do not fit.
-
-    Nothing is drawn at random and nothing copied: the tower is built without memory and takes the tensors as they are.
-    """
+    """The vision tower alone, of `config` (FrozenClip.config) with the tensors of `state`; ModelError where they do not fit."""
     from open_clip.model import CLIP
 
-    text = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}  # CLIP wants one; it is dropped here
+    text = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}  # required by CLIP, and dropped here
     try:
+        # Built without memory, then given the tensors themselves: nothing is drawn at random or copied.
         with torch.device("meta"):
             model = CLIP(config["embed_dim"], config["vision_cfg"], text, quick_gelu=config["quick_gelu"])
         model.visual.load_state_dict(state, assign=True)
@@ -130,18 +76,35 @@ def clip_from_openai_state(state: State, quick_gelu: bool) -> FrozenClip:
     return FrozenClip(model, open_clip.SimpleTokenizer(context_length=model.context_length), "OpenAI state dict")
 
 
-def _config(model: str) -> dict[str, Any]:
-    import open_clip
+def expand_token_rows(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """State dict with `token_embedding.weight` (vocab_size, D) in full; without `token_embedding.rows` a plain copy.
 
-    if model == TINY_CLIP:
-        return json.loads((BUILT_IN / "tiny_clip.json").read_text())  # type: ignore[no-any-return]
-    config: dict[str, Any] = open_clip.get_model_config(model)
-    unsupported = [key for key in ("multimodal_cfg", "custom_text") if config.get(key)]
-    unsupported += [f"text_cfg.{key}" for key in ("hf_model_name",) if config["text_cfg"].get(key)]
-    unsupported += [f"vision_cfg.{key}" for key in ("timm_model_name",) if config["vision_cfg"].get(key)]
-    if unsupported:
-        raise ModelError(f"{model} is not a plain CLIP: it has {', '.join(unsupported)}; choose ViT-B-16 or ViT-L-14")
-    return config
+    A row that is not in the file is drawn from N(0, 0.02²) with a generator of seed 0, so that every user has the same.
+    """
+    full = dict(state)
+    rows = full.pop(ROWS_KEY, None)
+    if rows is None:
+        return full
+    known = full[EMBEDDING_KEY]
+    index = rows.long()
+    if index.ndim != 1 or len(index) != len(known) or index.min() < 0 or index.max() >= vocab_size:
+        raise ModelError(
+            f"{ROWS_KEY}: must be {len(known)} row numbers below {vocab_size}, got shape {tuple(rows.shape)} "
+            f"up to {int(index.max())}; take weights and model configuration from the same place"
+        )
+    drawn = torch.randn(vocab_size, known.shape[1], generator=torch.Generator().manual_seed(0)) * UNTRAINED_SIGMA
+    weight = drawn.to(known.dtype)
+    weight[index] = known
+    full[EMBEDDING_KEY] = weight
+    return full
+
+
+def prune_token_rows(state: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Inverse of `expand_token_rows` for the sorted row numbers `rows` (R,) int: keeps those rows only."""
+    pruned = dict(state)
+    pruned[EMBEDDING_KEY] = state[EMBEDDING_KEY][rows.long()].clone()
+    pruned[ROWS_KEY] = rows.to(torch.int32)
+    return pruned
 
 
 def _build(config: dict[str, Any], quick_gelu: bool) -> Any:
@@ -153,17 +116,19 @@ def _build(config: dict[str, Any], quick_gelu: bool) -> Any:
 
 def _fill(model: Any, state: State, name: str) -> None:
     """Copy `state` into `model`; another architecture's state is refused with the first differences."""
-    own = model.state_dict()
-    state = {key: value.float() for key, value in state.items() if key in own or value.ndim > 0}
-    different = [
-        f"{key}: file has {tuple(state[key].shape) if key in state else 'nothing'}, "
-        f"the model {tuple(own[key].shape) if key in own else 'nothing'}"
-        for key in sorted(own.keys() | state.keys())
-        if key != "logit_scale" and (key not in own or key not in state or own[key].shape != state[key].shape)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    # Unknown scalars are no weights, but settings that some files hold.
+    state = {key: value.float() for key, value in state.items() if key in expected or value.ndim > 0}
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    different = [key for key in sorted(expected.keys() | shapes.keys()) if expected.get(key) != shapes.get(key)]
+    differences = [
+        f"{key}: file has {shapes.get(key, 'nothing')}, the model {expected.get(key, 'nothing')}"
+        for key in different
+        if key != "logit_scale"  # of CLIP's loss alone; files may lack it
     ]
-    if different:
-        shown = "; ".join(different[:3])
-        raise ModelError(f"{name}: the weights are of another architecture ({len(different)} differences: {shown})")
+    if differences:
+        named = "; ".join(differences[:MAX_NAMED_DIFFERENCES])
+        raise ModelError(f"{name}: the weights are of another architecture ({len(differences)} differences: {named})")
     model.load_state_dict(state, strict=False)
 
 

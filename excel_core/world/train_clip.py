@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from excel_core.files import written_then_renamed
-from excel_core.models.clip_names import BUILT_IN
+from excel_core.models.clip_names import BUILT_IN_FOLDER
 from excel_core.models.clip_weights import prune_token_rows
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import TRAIN_SEEDS
@@ -37,7 +37,7 @@ __all__ = [
     "normalise_views", "phrase_loss", "save_model", "train",
 ]  # fmt: skip
 
-CONFIG_PATH, WEIGHTS_PATH = BUILT_IN / "tiny_clip.json", BUILT_IN / "tiny_clip.safetensors"
+CONFIG_PATH, WEIGHTS_PATH = BUILT_IN_FOLDER / "tiny_clip.json", BUILT_IN_FOLDER / "tiny_clip.safetensors"
 FORMAT = "excel-tiny-clip/1"
 
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from excel_core.errors import ModelError, SettingError
-from excel_core.models.clip_weights import clip_sizes, load_clip
+from excel_core.models.clip_names import clip_sizes
+from excel_core.models.clip_weights import load_clip
 from excel_core.text.attributes_file import load_attributes
 from tests.conftest import SHARED
 

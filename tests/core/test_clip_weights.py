@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from excel_core.errors import ModelError
 from excel_core.models import clip_weights
 from excel_core.models.clip import FrozenClip, check_plain_vit
-from excel_core.models.clip_weights import clip_from_openai_state, load_clip, parse_clip_name
+from excel_core.models.clip_names import parse_clip_name
+from excel_core.models.clip_weights import clip_from_openai_state, load_clip
 from tests.conftest import small_clip_model
 
 CONFIG = {
@@ -21,7 +22,7 @@ CONFIG = {
 @pytest.fixture
 def known(monkeypatch):
     """open_clip knows a small plain model 'small' without QuickGELU."""
-    monkeypatch.setattr(clip_weights, "_config", lambda model: CONFIG)
+    monkeypatch.setattr(clip_weights, "clip_config", lambda model: CONFIG)
     real = open_clip.list_models
     monkeypatch.setattr(open_clip, "list_models", lambda: [*real(), "small"])
 

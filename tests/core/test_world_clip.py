@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from excel_core.errors import ModelError
 from excel_core.evaluation.metrics import mean_average_precision
-from excel_core.models.token_rows import expand_token_rows, prune_token_rows
+from excel_core.models.clip_weights import expand_token_rows, prune_token_rows
 from excel_core.world.captions import TEMPLATE, build_phrases
 from excel_core.world.scenes import CLASSES, HELD_OUT_SEEDS, render_scene
 from excel_core.world.train_clip import (

@@ -4,14 +4,14 @@ import pytest
 
 from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
 from excel_core.errors import ModelError, SettingError
-from excel_core.models.fitting import require_fitting
+from excel_core.models.clip_names import check_settings_fit_clip
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("method", METHODS)
 def test_presets_fit(name, method):
-    require_fitting(preset(name, method))
-    require_fitting(with_settings(preset(name, method), ["clip.model=excel-tiny"]))
+    check_settings_fit_clip(preset(name, method))
+    check_settings_fit_clip(with_settings(preset(name, method), ["clip.model=excel-tiny"]))
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,17 @@ def test_presets_fit(name, method):
 )
 def test_what_does_not_fit_is_named(settings, message):
     with pytest.raises(SettingError, match=message) as refused:
-        require_fitting(with_settings(preset("demo"), settings))
+        check_settings_fit_clip(with_settings(preset("demo"), settings))
     assert "\n" not in str(refused.value)
 
 
 def test_what_is_not_used_need_not_fit():
-    require_fitting(with_settings(preset("demo"), ["cams.calibration.attention=qk", "cams.calibration.depth=9"]))
+    check_settings_fit_clip(with_settings(preset("demo"), ["cams.calibration.attention=qk", "cams.calibration.depth=9"]))
 
 
 def test_a_tower_that_is_no_transformer():
     with pytest.raises(ModelError, match="RN50 is not a plain CLIP: its vision tower is a ResNet"):
-        require_fitting(with_settings(preset("voc"), ["clip.model=RN50:openai"]))
+        check_settings_fit_clip(with_settings(preset("voc"), ["clip.model=RN50:openai"]))
 
 
 @pytest.mark.parametrize(
