@@ -116,7 +116,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-# psutil knows no peak of resident memory on Linux, and `ru_maxrss` is the peak of a process' whole life, so a stage would be given
+# psutil knows no peak of resident memory on Linux. `ru_maxrss` is the peak of a process' whole life, so that a stage would have
 # that of an earlier one. The kernel's own peak is read instead, and reset on request; other systems have no figure.
 def _host_peak() -> int:
     [kilobytes] = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)

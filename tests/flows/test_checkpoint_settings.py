@@ -5,8 +5,7 @@ import torch
 
 from excel_core.errors import ExcelError, ModelError, SettingError
 from excel_core.models.clip_weights import load_clip
-from flows import parameters
-from flows.settings import make_environment, make_run
+from flows.request import RunRequest
 from tests.core.published_toys import published_state, seeded_segmenter
 
 NARROW = "train.segmenter.width=16"
@@ -22,17 +21,17 @@ def checkpoint(tmp_path_factory):
 
 
 def _refused(tmp_path, *settings):
-    """What the flow says before its body, and before there is a store."""
-    flow = parameters.chain_flow("never")(lambda run, place, runner: pytest.fail("the body ran"))
+    """Why the request is refused, before there is a store."""
+    request = RunRequest(preset="demo", store=str(tmp_path / "store"), settings=[*settings, NARROW])
     with pytest.raises(ExcelError) as error:
-        flow.fn("demo", store=str(tmp_path / "store"), settings=[*settings, NARROW])
+        request.resolve()
     assert not (tmp_path / "store").exists() and "\n" not in str(error.value)
     return error.value
 
 
 def test_one_that_fits_passes(checkpoint, tmp_path):
-    run = make_run("demo", "reference", [f"train.from_checkpoint={checkpoint}", NARROW], None)
-    assert make_environment(run, None, str(tmp_path), "cpu").store == tmp_path
+    settings = [f"train.from_checkpoint={checkpoint}", NARROW]
+    assert RunRequest(preset="demo", settings=settings, store=str(tmp_path)).resolve().environment.store == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -47,8 +46,8 @@ def test_one_that_fits_passes(checkpoint, tmp_path):
     ],
 )
 def test_settings_that_exclude_it(checkpoint, tmp_path, settings, message):
-    found = _refused(tmp_path, *(setting.format(checkpoint) for setting in settings))
-    assert isinstance(found, SettingError) and message in str(found)
+    error = _refused(tmp_path, *(setting.format(checkpoint) for setting in settings))
+    assert isinstance(error, SettingError) and message in str(error)
 
 
 def _other_clip(state):
@@ -77,5 +76,5 @@ def test_files_that_do_not_fit(checkpoint, tmp_path, spoil, message):
     state = torch.load(checkpoint, weights_only=True)
     spoil(state)
     torch.save(state, tmp_path / "c.pth")
-    found = _refused(tmp_path, f"train.from_checkpoint={tmp_path / 'c.pth'}")
-    assert isinstance(found, ModelError) and message in str(found)
+    error = _refused(tmp_path, f"train.from_checkpoint={tmp_path / 'c.pth'}")
+    assert isinstance(error, ModelError) and message in str(error)

@@ -12,9 +12,9 @@ from prefect.client.schemas.sorting import ArtifactSort
 from excel_core.errors import SettingError
 from excel_core.models.clip_weights import load_clip
 from flows.cli import main
-from flows.paper_runs import paper_runs
+from flows.request import PaperRequest
 from tasks.history.run_record import read_records
-from tasks.paper import table_runs
+from tasks.stages.paper import table_runs
 from tests.core.coco_folder import document, write
 from tests.core.published_toys import published_state, seeded_segmenter
 from tests.voc_folder import write_voc
@@ -118,8 +118,8 @@ def test_test_images_that_are_listed_and_missing_are_refused(excel, data, tmp_pa
 
 
 def _runs(data, table, *settings, coco=None, checkpoint=None, limit=2):
-    given = (str(data), coco and str(coco), checkpoint, limit)
-    return paper_runs(table, *given, "reference", None, "excel-tiny", "cpu", 1, [*SMALL, *settings])
+    folders = {"data": str(data), "coco": coco and str(coco), "checkpoint": checkpoint}
+    return PaperRequest(table=table, **folders, limit=limit, clip="excel-tiny", settings=[*SMALL, *settings]).resolve()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from flows.cli import app
 from flows.excel import excel
 from flows.paper import paper
 from flows.parameters import Edits
-from flows.settings import check_runner, make_environment, make_run
+from flows.request import RunRequest
 
 FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
 
@@ -58,7 +58,7 @@ def test_the_papers_form_explains_itself():
 def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
     (tmp_path / "labels.csv").write_text("image,labels\na,axolotl\n")
     with pytest.raises(PromptError, match="no bundled descriptions of axolotl"):
-        make_environment(make_run("photos", "reference", [], None), str(tmp_path), None, "cpu")
+        RunRequest(preset="photos", data=str(tmp_path)).resolve()
 
 
 def _leaves(schema):
@@ -105,7 +105,7 @@ def test_wrong_edits_are_refused(edits):
 
 def test_edits_then_settings_then_clip():
     edits = {"train": {"iterations": 7, "segmenter": {"width": 16}}, "clip": {"model": "a:b"}}
-    run = make_run("demo", "paper", ["train.iterations=8"], "excel-tiny", edits)
+    run = RunRequest(preset="demo", method="paper", settings=["train.iterations=8"], clip="excel-tiny", edits=edits).spec()
     assert (run.train.iterations, run.train.segmenter.width, run.clip.model) == (8, 16, "excel-tiny")
     assert run.train.crop == 128 and run.cams.surgery is False
 
@@ -119,14 +119,14 @@ def test_empty_edits_change_nothing():
 
 @pytest.mark.parametrize("runner", ["sequential", "dask", "dask:tcp://10.0.0.1:8786", "dask:tcp://a-b.c:1"])
 def test_runners(runner):
-    assert check_runner(runner) == runner
+    assert RunRequest.checked(runner=runner).runner == runner
     assert excel.validate_parameters({"runner": runner})["runner"] == runner
 
 
 @pytest.mark.parametrize("runner", ["", "threads", "dask:", "dask:tcp://h", "dask:tcp://h:x", "dask:tcp://h:1\n", "dask "])
 def test_wrong_runners(runner):
     with pytest.raises(SettingError, match="valid: sequential, dask, dask:tcp://HOST:PORT"):
-        check_runner(runner)
+        RunRequest.checked(runner=runner)
     with pytest.raises(ParameterTypeError):
         excel.validate_parameters({"runner": runner})
 
@@ -149,25 +149,26 @@ def test_the_command_line_refuses_a_wrong_runner(tmp_path):
 def test_wrong_numbers_of_gpus(gpus, device, message, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    run = make_run("demo", "reference", ["train.batch_size=4"], None)
+    given = {"preset": "demo", "settings": ["train.batch_size=4"], "store": str(tmp_path), "device": device}
     with pytest.raises(SettingError, match=message):
-        make_environment(run, None, str(tmp_path), device, gpus)
-    assert make_environment(run, None, str(tmp_path), device, 2).processes == 2
+        RunRequest.checked(**given, gpus=gpus).resolve()
+    assert RunRequest(**given, gpus=2).resolve().environment.processes == 2
     if not 1 <= gpus <= 64:
         with pytest.raises(ParameterTypeError):
             excel.validate_parameters({"gpus": gpus})
 
 
 def test_values_reach_the_body(tmp_path):
-    seen = {}
+    requests = []
 
-    def body(run, place, runner):
+    def body(request):
         """Looks."""
-        seen.update(run=run, place=place, runner=runner)
+        requests.append(request)
         return "path"
 
     flow = parameters.chain_flow("look")(body)
     edits = flow.validate_parameters({"edits": {"train": {"iterations": 3}}})["edits"]
     assert flow.fn("demo", store=str(tmp_path), gpus=2, runner="dask", settings=["train.crop=64"], edits=edits) == "path"
-    assert (seen["run"].train.iterations, seen["run"].train.crop) == (3, 64)
-    assert seen["place"].store == tmp_path and seen["runner"] == "dask" and seen["place"].processes == 2
+    run, environment = requests[0].resolve()
+    assert (run.train.iterations, run.train.crop) == (3, 64)
+    assert environment.store == tmp_path and requests[0].runner == "dask" and environment.processes == 2

@@ -14,9 +14,10 @@ import pytest
 
 from excel_core.config.presets import preset
 from tasks.engine import memory
-from tasks.engine.build import complete_output, run_stage
+from tasks.engine.executor import Step, build_stage, complete_output
 from tasks.engine.memory import MemoryWatch, Peak, largest, measured_by_processes
-from tasks.engine.stage import Part, RunEnvironment, Stage, Work
+from tasks.engine.output import StageResult
+from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage, Whole
 from tests.conftest import ROOT
 
 MEGA = 10**6
@@ -32,14 +33,18 @@ def _touch(megabytes):
     return float(np.ones(megabytes * MEGA // 8).sum())
 
 
-def _work(store, name, megabytes, **fields):
-    def build(work):
-        _touch(megabytes)
-        (work.folder / "out.txt").write_text(name)
-        return {}
+def _job(store, name, work):
+    stage = Stage(name, (), "a file", work, KeyParts(settings=lambda run: {}))
+    return Job(stage, RUN, RunEnvironment(store=store), {})
 
-    build.__module__ = "tasks.describe"  # a stage's code version is its module's
-    return Work(Stage(name, (), lambda run: {}, build, **fields), RUN, RunEnvironment(store=store), {})
+
+def _whole(store, name, megabytes):
+    def build(job, folder):
+        _touch(megabytes)
+        (folder / "out.txt").write_text(name)
+        return StageResult()
+
+    return _job(store, name, Whole(build))
 
 
 @linux
@@ -53,27 +58,28 @@ def test_what_measures_holds_in_a_process_of_its_own():
 
 @measured
 def test_a_stage_has_its_own_peak_and_not_that_of_the_one_before(tmp_path):
-    before, large, after = (run_stage(_work(tmp_path, name, size)) for name, size in (("a", 1), ("b", 200), ("c", 1)))
+    before, large, after = (build_stage(_whole(tmp_path, name, size)) for name, size in (("a", 1), ("b", 200), ("c", 1)))
     low = before.peak_host_bytes
     assert low > 10 * MEGA
     assert low + 200 * MEGA - SLACK < large.peak_host_bytes < low + 200 * MEGA + SLACK and large.peak_host_bytes > 200 * MEGA
     assert after.peak_host_bytes < low + SLACK
     assert {output.peak_gpu_bytes for output in (before, large, after)} == {None}
-    assert run_stage(_work(tmp_path, "b", 200)) == large  # found again, with what building it took
+    assert build_stage(_whole(tmp_path, "b", 200)) == large  # found again, with what building it took
 
 
 @measured
 def test_a_stage_of_parts_has_the_largest_peak_of_them(tmp_path):
-    def build_part(work):
-        _touch(work.this_part.about["megabytes"])
-        return {}
+    def parts(job):
+        return [Part(str(size), 1, {"size": size}) for size in (1, 200, 2)]
 
-    def parts(work):
-        return [Part(name=str(size), items=1, key={"size": size}, about={"megabytes": size}) for size in (1, 200, 2)]
+    def build_part(job, part, folder):
+        _touch(part.key["size"])
+        return StageResult()
 
-    build_part.__module__ = "tasks.describe"
-    work = _work(tmp_path, "toy", 1, parts=parts, build_part=build_part)
-    whole = run_stage(work)
+    def join(job, outputs, folder):
+        return StageResult()
+
+    whole = build_stage(_job(tmp_path, "toy", Sharded(parts, build_part, join)))
     markers = [json.loads(path.read_text())["output"] for path in tmp_path.glob("toy-parts/*/stage.json")]
     found = sorted(marker["peak_host_bytes"] for marker in markers)
     assert len(found) == 3 and whole.peak_host_bytes == found[2] > found[1] + 200 * MEGA - SLACK
@@ -123,7 +129,7 @@ def _hold(megabytes, ready, done):
 @measured
 def test_processes_started_meanwhile_add_what_they_hold_alone(monkeypatch):
     """A forked one: what it shares with this process, 300 MB among it, counts once. One that was there before is not work's."""
-    monkeypatch.setattr(memory, "PAUSE", 0.02)
+    monkeypatch.setattr(memory, "MIN_PAUSE", 0.02)
     context = multiprocessing.get_context("fork")
     shared, done = np.ones(300 * MEGA // 8), context.Event()
     earlier, ours = (context.Process(target=_hold, args=(100, context.Event(), done)) for _ in range(2))
@@ -131,14 +137,14 @@ def test_processes_started_meanwhile_add_what_they_hold_alone(monkeypatch):
     with MemoryWatch(gpu=False) as watch:
         ours.start()
         deadline = time.monotonic() + 60
-        while watch._children.most < 100 * MEGA:
+        while watch._children.max_bytes < 100 * MEGA:
             assert time.monotonic() < deadline, "nobody saw the other process"
             time.sleep(0.01)
         done.set()
         ours.join()
     earlier.join()
-    assert watch._children.most < 100 * MEGA + SLACK and shared[0] == 1
-    assert watch.peak.host_bytes == max(watch.host) + watch._children.most
+    assert watch._children.max_bytes < 100 * MEGA + SLACK and shared[0] == 1
+    assert watch.peak.host_bytes == max(watch.host) + watch._children.max_bytes
 
 
 def test_processes_that_measure_themselves_are_summed():
@@ -158,16 +164,16 @@ def test_no_reading_fails_the_work(tmp_path, monkeypatch, broken):
 
     monkeypatch.setattr(memory, broken, closed)
     monkeypatch.setattr(memory, "_cuda", closed)
-    output = run_stage(_work(tmp_path, "toy", 1))
+    output = build_stage(_whole(tmp_path, "toy", 1))
     assert (output.peak_host_bytes is None) == (broken != "_descendants") and output.peak_gpu_bytes is None
-    assert complete_output(_work(tmp_path, "toy", 1)) == output
+    assert complete_output(Step(_whole(tmp_path, "toy", 1))) == output
 
 
 def test_work_that_fails_leaves_no_watch_behind(tmp_path):
     with pytest.raises(ZeroDivisionError), MemoryWatch(gpu=False) as watch:
         1 / 0  # noqa: B018
     assert memory._watches == [] and memory._current.get() is None
-    assert not watch._children._thread.is_alive() or watch._children._ended.is_set()
+    assert not watch._children._thread.is_alive() or watch._children.ended.is_set()
 
 
 def test_torch_is_not_imported_to_measure():
@@ -190,13 +196,13 @@ def test_a_gpus_peak_is_that_of_the_block():
     assert peaks[1] >= 4 * 5000**2 > peaks[2]
 
 
-def test_an_output_sealed_before_memory_was_measured_is_complete(tmp_path):
-    work = _work(tmp_path, "toy", 1)
-    sealed = run_stage(work)
-    marker = json.loads((sealed.folder / "stage.json").read_text())
+def test_an_output_committed_before_memory_was_measured_is_complete(tmp_path):
+    job = _whole(tmp_path, "toy", 1)
+    committed = build_stage(job)
+    marker = json.loads((committed.folder / "stage.json").read_text())
     for field in ("peak_host_bytes", "peak_gpu_bytes"):
         del marker["output"][field]
-    (sealed.folder / "stage.json").write_text(json.dumps(marker))
-    found = run_stage(work)
-    assert found.peak == Peak() and found.content == sealed.content
-    assert json.loads((sealed.folder / "stage.json").read_text()) == marker  # nothing was built again
+    (committed.folder / "stage.json").write_text(json.dumps(marker))
+    output = build_stage(job)
+    assert output.peak == Peak() and output.content == committed.content
+    assert json.loads((committed.folder / "stage.json").read_text()) == marker  # nothing was built again
