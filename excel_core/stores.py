@@ -116,7 +116,7 @@ def write_cams(
     images or of none."""
     import zarr
 
-    # Images have different numbers of classes: every image gets as many slots as the largest needs; compression takes care of the empty ones.
+    # Images have different numbers of classes: each gets as many slots as the largest needs; empty ones compress well.
     slots = max((len(indices) for indices in classes), default=1)
     grid = cams[0].shape[1:] if cams else (0, 0)
     values = np.zeros((len(ids), slots, *grid), dtype=np.float16)

@@ -15,10 +15,10 @@ from excel_core.errors import DescriptionError, SettingError
 
 __all__ = ["Chat", "Message", "Reply", "Usage"]
 
-OPENAI = "https://api.openai.com/v1"  # said outright: the package would follow the variable OPENAI_BASE_URL
-PLACEHOLDER = "none"  # for servers of one's own, which ask for no key; the package does
-SECRET_LENGTH = 8  # what is shorter ("EMPTY", "ollama") is a placeholder too, and may turn up in any reply
-LONGEST_SAYING = 500  # characters of a server's own words in a message
+OPENAI_URL = "https://api.openai.com/v1"  # given explicitly: the package would follow the variable OPENAI_BASE_URL
+NO_KEY = "none"  # for local servers, which need no key; the package does
+MIN_SECRET_CHARACTERS = 8  # shorter keys ("EMPTY", "ollama") are placeholders and may occur in any reply
+MAX_SERVER_CHARACTERS = 500  # of a server's own words in a message
 HOLDS_KEY = "the reply holds the API key and is refused; do not trust this server"
 
 Message = dict[str, str]  # role, content
@@ -26,7 +26,7 @@ Message = dict[str, str]  # role, content
 
 @dataclass(frozen=True)
 class Usage:
-    """What was asked and spent: answered requests, tokens read and tokens written, as the server counts them."""
+    """The cost of requests: answered requests, tokens read and tokens written, as the server counts them."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -42,7 +42,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's whole answer, which model it says it is, and what it cost."""
+    """The model's whole answer, the model's name as the server gives it, and the cost."""
 
     content: str
     model: str
@@ -56,14 +56,14 @@ class Chat:
         from openai import OpenAI
 
         self.spec = spec
-        self._key = key.get_secret_value() if key else PLACEHOLDER
+        self._key = key.get_secret_value() if key else NO_KEY
         if not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
             raise SettingError("the API key must be printable ASCII without spaces; the one found is not")
-        # In any case, and with any of its letters escaped as in JSON, once or again.
+        # The key in upper or lower case, and with any of its letters escaped as in JSON, perhaps more than once.
         letters = (rf"(?:{re.escape(sign)}|\\+u{ord(sign):04x})" for sign in self._key)
-        self._trace = re.compile("".join(letters), re.IGNORECASE) if len(self._key) >= SECRET_LENGTH else None
+        self._key_pattern = re.compile("".join(letters), re.IGNORECASE) if len(self._key) >= MIN_SECRET_CHARACTERS else None
         self._client = OpenAI(
-            api_key=self._key, base_url=spec.base_url or OPENAI, timeout=spec.timeout, max_retries=spec.retries
+            api_key=self._key, base_url=spec.base_url or OPENAI_URL, timeout=spec.timeout, max_retries=spec.retries
         )
 
     def __enter__(self) -> "Chat":
@@ -74,23 +74,25 @@ class Chat:
 
     def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Reply:
         """The answer to a conversation. DescriptionError where there is none, it is refused or cut off, or holds the key."""
-        wanted: dict[str, Any] = {"model": self.spec.model, "messages": messages}
+        request: dict[str, Any] = {"model": self.spec.model, "messages": messages}
         if response_format is not None:
-            wanted["response_format"] = response_format
+            request["response_format"] = response_format
         if self.spec.temperature is not None:
-            wanted["temperature"] = self.spec.temperature
-        found = self._completion(wanted)
-        if isinstance(found, DescriptionError):
-            raise found  # out here the package's error, which knows the request's headers, hangs on no part of it
-        return self._reply(found)
+            request["temperature"] = self.spec.temperature
+        completion = self._completion(request)
+        if isinstance(completion, DescriptionError):
+            # Raised here, outside the except clause: the package's error, which holds the request's headers and so the key,
+            # must not become its __context__.
+            raise completion
+        return self._reply(completion)
 
-    def _completion(self, wanted: dict[str, Any]) -> Any:
+    def _completion(self, request: dict[str, Any]) -> Any:
         """The server's answer as the package reads it, or the error to raise."""
         import openai
 
-        where = f"{self.spec.base_url or OPENAI} ({self.spec.model})"
+        where = f"{self.spec.base_url or OPENAI_URL} ({self.spec.model})"
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**wanted)
+            raw = self._client.chat.completions.with_raw_response.create(**request)
             if self._holds_key(raw.text):
                 return DescriptionError(f"{where}: {HOLDS_KEY}")
             return raw.parse()
@@ -100,22 +102,22 @@ class Chat:
             cause = error.__cause__ or error
             return DescriptionError(f"{where}: no connection, {self._tries()}: {self._hidden(str(cause))}")
         except openai.APIStatusError as error:
-            saying = self._hidden(_saying(error))
-            return DescriptionError(f"{where}: status {error.status_code}: {saying}{self._advice(error)}")
+            words = self._hidden(_server_words(error))
+            return DescriptionError(f"{where}: status {error.status_code}: {words}{self._advice(error)}")
         except (openai.OpenAIError, ValueError) as error:
             return DescriptionError(f"{where}: the answer is not that of a chat completion: {self._hidden(str(error))}")
 
-    def _reply(self, found: Any) -> Reply:
-        """The answer's one choice. Servers leave out fields, so nothing is taken to be there."""
+    def _reply(self, completion: Any) -> Reply:
+        """The answer's one choice. Servers leave out fields, so every field is read with a default."""
         model = self.spec.model
-        choices = getattr(found, "choices", None)
+        choices = getattr(completion, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
-            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(found))}")
+            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(completion))}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
-        if self._holds_key(f"{content} {refusal} {getattr(found, 'model', None)}"):
+        if self._holds_key(f"{content} {refusal} {getattr(completion, 'model', None)}"):
             raise DescriptionError(f"{model}: {HOLDS_KEY}")
         if refusal or reason == "content_filter":
             raise DescriptionError(
@@ -123,20 +125,20 @@ class Chat:
             )
         if reason == "length":
             raise DescriptionError(f"{model}: the reply is cut off at the model's length limit; lower describe.n")
-        used = getattr(found, "usage", None)
-        usage = Usage(1, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
-        said = self._hidden(str(getattr(found, "model", None) or ""))
-        return Reply(content if isinstance(content, str) else "", said or model, usage)
+        counts = getattr(completion, "usage", None)
+        usage = Usage(1, _count(counts, "prompt_tokens"), _count(counts, "completion_tokens"))
+        named_model = self._hidden(str(getattr(completion, "model", None) or ""))
+        return Reply(content if isinstance(content, str) else "", named_model or model, usage)
 
     def _holds_key(self, text: str) -> bool:
-        return self._trace is not None and self._trace.search(text) is not None
+        return self._key_pattern is not None and self._key_pattern.search(text) is not None
 
     def _hidden(self, text: str) -> str:
-        """A server's words, for a message: without the key, on one line, and not too many."""
-        if self._trace is not None:
-            text = self._trace.sub("[API key]", text)
+        """A server's words for a message: without the key, on one line, shortened."""
+        if self._key_pattern is not None:
+            text = self._key_pattern.sub("[API key]", text)
         text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-        return text if len(text) <= LONGEST_SAYING else f"{text[:LONGEST_SAYING]}…"
+        return text if len(text) <= MAX_SERVER_CHARACTERS else f"{text[:MAX_SERVER_CHARACTERS]}…"
 
     def _tries(self) -> str:
         return f"with up to {self.spec.retries} retries"
@@ -149,13 +151,13 @@ class Chat:
         return f", {self._tries()}" if error.status_code == 429 or error.status_code >= 500 else ""
 
 
-def _count(used: Any, name: str) -> int:
-    count = getattr(used, name, None)
+def _count(counts: Any, name: str) -> int:
+    count = getattr(counts, name, None)
     return count if isinstance(count, int) else 0
 
 
-def _saying(error: Any) -> str:
+def _server_words(error: Any) -> str:
     """A server's own words about an error."""
     body = error.body
-    said = body.get("message") if isinstance(body, dict) else body
-    return str(said or error.message)
+    message = body.get("message") if isinstance(body, dict) else body
+    return str(message or error.message)

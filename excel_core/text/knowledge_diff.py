@@ -13,15 +13,15 @@ from excel_core.text.knowledge import KnowledgeBase, attribute_weights, nearest_
 
 __all__ = ["ClassChange", "WeightedKnowledge", "compare_knowledge"]
 
-Named = tuple[str, str]  # class, description
-SAME = 0.95  # cosine from which two attributes of different bases are taken for one
+NamedAttribute = tuple[str, str]  # class and text of the nearest description
+MIN_COSINE = 0.95  # from which two attributes of different bases count as the same
 
 
 @dataclass(frozen=True)
 class WeightedKnowledge:
     """A knowledge base with the spec that weighed its attributes."""
 
-    store: KnowledgeBase
+    base: KnowledgeBase
     spec: KnowledgeSpec
 
 
@@ -34,8 +34,8 @@ class ClassChange:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     cosine: float | None
-    moved_in: tuple[Named, ...] = ()
-    moved_out: tuple[Named, ...] = ()
+    moved_in: tuple[NamedAttribute, ...] = ()
+    moved_out: tuple[NamedAttribute, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -44,30 +44,29 @@ class ClassChange:
 
 
 def compare_knowledge(a: WeightedKnowledge, b: WeightedKnowledge, heaviest: int = 5) -> list[ClassChange]:
-    """A class of A or B a row, A's order first. `heaviest`: attributes that count as a class's own, by their weight in eq. 4.
-
-    Attributes are matched one to one by cosine; what is less than 0.95 alike is another attribute. SettingError for bases of
-    different joint widths.
+    """One ClassChange per class of A or B, A's order first. `heaviest`: how many attributes belong to a class, by their weight
+    in eq. 4. Attributes are matched one to one by cosine, at least MIN_COSINE. SettingError for different joint widths.
     """
-    widths = [found.store.knowledge.text.shape[1] for found in (a, b)]
+    widths = [side.base.knowledge.text.shape[1] for side in (a, b)]
     if widths[0] != widths[1]:
         raise SettingError(f"T_c of {widths[0]} and {widths[1]} dimensions: two CLIPs cannot be compared; use one for both")
-    partner = _matched(a.store.knowledge.attributes, b.store.knowledge.attributes)
-    sides = [(_texts(found.store), _heaviest(found, heaviest), _names(found.store)) for found in (a, b)]
-    (texts_a, top_a, names_a), (texts_b, top_b, names_b) = sides
+    partner = _matched(a.base.knowledge.attributes, b.base.knowledge.attributes)
+    texts_a, texts_b = _texts_by_class(a.base), _texts_by_class(b.base)
+    heaviest_a, heaviest_b = _heaviest(a, heaviest), _heaviest(b, heaviest)
+    names_a, names_b = _attribute_names(a.base), _attribute_names(b.base)
     changes = []
-    for name in dict.fromkeys((*a.store.class_names, *b.store.class_names)):
+    for name in dict.fromkeys((*a.base.class_names, *b.base.class_names)):
         old, new = texts_a.get(name, ()), texts_b.get(name, ())
-        own_a, own_b = top_a.get(name, []), top_b.get(name, [])
-        kept = {partner[j] for j in own_a if j in partner}
+        top_a, top_b = heaviest_a.get(name, []), heaviest_b.get(name, [])
+        still_in_b = {partner[j] for j in top_a if j in partner}
         changes.append(
             ClassChange(
                 name,
-                tuple(text for text in new if text not in old),
-                tuple(text for text in old if text not in new),
-                _cosine(a.store, b.store, name),
-                tuple(names_b[j] for j in own_b if j not in kept),
-                tuple(names_a[j] for j in own_a if partner.get(j) not in own_b),
+                added=tuple(text for text in new if text not in old),
+                removed=tuple(text for text in old if text not in new),
+                cosine=_cosine(a.base, b.base, name),
+                moved_in=tuple(names_b[j] for j in top_b if j not in still_in_b),
+                moved_out=tuple(names_a[j] for j in top_a if partner.get(j) not in top_b),
             )
         )
     return changes
@@ -79,32 +78,35 @@ def _matched(a: Tensor, b: Tensor) -> dict[int, int]:
         return {}
     cosine = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
     rows, columns = linear_sum_assignment(-cosine.numpy())
-    return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if cosine[i, j] >= SAME}
+    return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if cosine[i, j] >= MIN_COSINE}
 
 
-def _texts(store: KnowledgeBase) -> dict[str, tuple[str, ...]]:
-    each = len(store.texts) // len(store.class_names)
-    return {name: store.texts[i * each : (i + 1) * each] for i, name in enumerate(store.class_names)}
+def _texts_by_class(base: KnowledgeBase) -> dict[str, tuple[str, ...]]:
+    per_class = len(base.texts) // len(base.class_names)
+    return {name: base.texts[i * per_class : (i + 1) * per_class] for i, name in enumerate(base.class_names)}
 
 
-def _heaviest(found: WeightedKnowledge, count: int) -> dict[str, list[int]]:
-    """Attributes of each class, the heaviest first."""
-    knowledge = found.store.knowledge
+def _heaviest(side: WeightedKnowledge, count: int) -> dict[str, list[int]]:
+    """The `count` attributes of each class with the largest weights, largest first."""
+    knowledge = side.base.knowledge
     if not len(knowledge.attributes):
         return {}
-    _, index = attribute_weights(knowledge.templates, knowledge.attributes, found.spec)
-    return dict(zip(found.store.class_names, index[:, :count].tolist(), strict=True))
+    _, index = attribute_weights(knowledge.templates, knowledge.attributes, side.spec)
+    return dict(zip(side.base.class_names, index[:, :count].tolist(), strict=True))
 
 
-def _names(store: KnowledgeBase) -> list[Named]:
-    if not len(store.knowledge.attributes):
+def _attribute_names(base: KnowledgeBase) -> list[NamedAttribute]:
+    """Each attribute's nearest description, with its class."""
+    if not len(base.knowledge.attributes):
         return []
-    each = len(store.texts) // len(store.class_names)
-    return [(store.class_names[i // each], store.texts[i]) for i in nearest_descriptions(store.knowledge, 1)[:, 0].tolist()]
+    per_class = len(base.texts) // len(base.class_names)
+    nearest = nearest_descriptions(base.knowledge, 1)[:, 0].tolist()
+    return [(base.class_names[i // per_class], base.texts[i]) for i in nearest]
 
 
 def _cosine(a: KnowledgeBase, b: KnowledgeBase, name: str) -> float | None:
+    """Cosine of a class's T_c in both bases."""
     if name not in a.class_names or name not in b.class_names:
         return None
-    old, new = (store.knowledge.text[store.class_names.index(name)].double() for store in (a, b))
+    old, new = (base.knowledge.text[base.class_names.index(name)].double() for base in (a, b))
     return float(torch.clamp(F.cosine_similarity(old, new, dim=0), -1, 1))

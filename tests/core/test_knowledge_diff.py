@@ -38,9 +38,9 @@ def test_nothing_changed():
 
 def test_attributes_have_no_order():
     a = base()
-    knowledge = a.store.knowledge
+    knowledge = a.base.knowledge
     turned = Knowledge(knowledge.text, knowledge.templates, knowledge.attributes.flip(0), knowledge.descriptions)
-    b = WeightedKnowledge(dataclasses.replace(a.store, knowledge=turned), SPEC)
+    b = WeightedKnowledge(dataclasses.replace(a.base, knowledge=turned), SPEC)
     assert not any(change.moved_in or change.moved_out for change in compare_knowledge(a, b))
 
 
@@ -51,13 +51,13 @@ def test_an_edit_is_found_and_its_cosines_are_those_of_the_texts():
     assert changes["dog"].removed == ("a clean origami dog. it is number 1.",)
     assert not changes["cat"].added and not changes["bus"].removed
     for row, name in enumerate(NAMES):
-        expected = float(a.store.knowledge.text[row] @ b.store.knowledge.text[row])
+        expected = float(a.base.knowledge.text[row] @ b.base.knowledge.text[row])
         assert changes[name].cosine == pytest.approx(expected, abs=1e-6) and changes[name].changed
     # Of all six attributes, as many went as came, each the centre of the base that it is named in.
     moved_in, moved_out = set(changes["cat"].moved_in), set(changes["cat"].moved_out)
     assert len(moved_in) == len(moved_out) > 0
-    assert all(text in b.store.texts and text.startswith(f"a clean origami {name}.") for name, text in moved_in)
-    assert all(text in a.store.texts for _, text in moved_out)
+    assert all(text in b.base.texts and text.startswith(f"a clean origami {name}.") for name, text in moved_in)
+    assert all(text in a.base.texts for _, text in moved_out)
 
 
 def test_rows_have_edited_classes_first_and_no_unchanged_one():
@@ -75,8 +75,8 @@ def test_classes_that_came_and_went():
 
 def test_bases_without_attributes_and_of_two_clips():
     plain = base()
-    bare = dataclasses.replace(plain.store.knowledge, attributes=plain.store.knowledge.attributes[:0])
-    without = WeightedKnowledge(dataclasses.replace(plain.store, knowledge=bare), SPEC)
+    bare = dataclasses.replace(plain.base.knowledge, attributes=plain.base.knowledge.attributes[:0])
+    without = WeightedKnowledge(dataclasses.replace(plain.base, knowledge=bare), SPEC)
     assert all(not change.moved_in for change in compare_knowledge(plain, without))
     with pytest.raises(SettingError, match="T_c of 16 and 8 dimensions"):
         compare_knowledge(plain, base(width=8))
