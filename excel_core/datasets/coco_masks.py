@@ -24,15 +24,12 @@ from excel_core.errors import DataError
 __all__ = [
     "CocoMaskReader",
     "CocoMasks",
-    "PackedSegmentation",
     "Region",
-    "Runs",
     "coco_mask_reader",
     "pack",
     "paint",
     "problem_of",
     "read_masks",
-    "rle_of",
 ]
 
 MAX_COORDINATE = 1e5  # pixels; rasterising walks along edges, so that a wild coordinate would take for ever
