@@ -1,6 +1,6 @@
 """The ablation: which runs its rows are, and how raw CAMs are scored at every threshold at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from excel_core.config import RunSpec
 from excel_core.config.presets import METHODS, with_method
 from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
-from excel_core.evaluation.bootstrap import confusions_by_image, resample
+from excel_core.evaluation.bootstrap import confusions_by_image, percentile_interval, resample
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
 from excel_core.models.calibration import EncoderActivations
 from excel_core.models.clip import FrozenClip
@@ -21,7 +21,7 @@ from excel_core.training.losses import IGNORE
 
 __all__ = [
     "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "level_counts",
-    "presence_map", "presence_scores", "score_at_best_threshold",
+    "presence_map", "presence_scores", "row_result", "score_at_best_threshold",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
@@ -146,6 +146,25 @@ def score_at_best_threshold(
     miou, level = best_threshold(levels, classes)
     by_image = confusions_by_image(confusion_counts(levels, level), images, classes + 1)
     return ThresholdScore(miou, level / BINS, mean_iou(resample(by_image, draws, classes + 1)))
+
+
+def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]]) -> dict[str, Any]:
+    """A row's scores by split, one per seed → its entry in ablation.json. Its mIoU is the mean over splits, then over seeds; its
+    interval is that of the mean over all of them, resample by resample."""
+    miou = {split: [score.miou for score in seeds] for split, seeds in scores.items()}
+    by_seed = [np.mean(values) for values in zip(*miou.values(), strict=True)]
+    low, high = percentile_interval(np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0))
+    return {
+        "group": row.group,
+        "name": row.name,
+        "miou": float(np.mean(by_seed)),
+        "std": float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None,
+        "low": low,
+        "high": high,
+        "seeds": len(by_seed),
+        "by_split": {split: float(np.mean(values)) for split, values in miou.items()},
+        "threshold": {split: float(np.mean([score.threshold for score in seeds])) for split, seeds in scores.items()},
+    }
 
 
 def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence[int]]) -> float:

@@ -2,19 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refine_maps
-from excel_core.config import RefineSpec
+from excel_core.cams.pseudo_labels import refine_maps, step_names
+from excel_core.config import RefineSpec, RunSpec
+from excel_core.evaluation.metrics import confusion_of_counts, scores
+from excel_core.evaluation.protocols import FULLY_SUPERVISED, refinement_words
 from excel_core.models.calibration import relation_of
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["CurveLabels", "labels_by_iteration"]
+__all__ = ["KINDS", "CurveLabels", "curve_protocol", "curve_refine_spec", "labels_by_iteration", "score_iterations"]
+
+KINDS = ("pseudo_labels", "segmentation")  # of label maps
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -52,3 +58,36 @@ def labels_by_iteration(
         pseudo = values[maps[list(maps)[-1]].argmax(dim=0).cpu().numpy()]
         points[iteration] = CurveLabels(pseudo, full.argmax(dim=0).cpu().numpy().astype(np.uint8))
     return points
+
+
+def score_iterations(counts: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Pixel counts of one split, with columns iteration and kind; class names, background first → {iteration, pseudo_labels,
+    segmentation} of mIoU, by iteration."""
+    rows = []
+    for iteration in sorted(counts["iteration"].unique().tolist()):
+        row: dict[str, Any] = {"iteration": iteration}
+        for kind in KINDS:
+            table = counts[(counts["iteration"] == iteration) & (counts["kind"] == kind)]
+            row[kind] = scores(confusion_of_counts(table, len(names)), names).miou
+        rows.append(row)
+    return rows
+
+
+def curve_refine_spec(run: RunSpec) -> RefineSpec:
+    """The run's refinement at the published log's affinity threshold, without CRF."""
+    affinity = run.refine.affinity.model_copy(update={"threshold": run.curve.threshold})
+    return run.refine.model_copy(update={"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})})
+
+
+def curve_protocol(run: RunSpec, images: Mapping[str, int]) -> dict[str, Any]:
+    """What the scores of a learning curve are of; `images` counts those of each split."""
+    refine = curve_refine_spec(run)
+    refined = refinement_words(run.model_copy(update={"refine": refine}), step_names(refine)[-1])
+    relation = f"; R̂ in the affinity, threshold {run.curve.threshold}" if refine.affinity.enabled else ""
+    return {
+        "what": "segmenters kept during training",
+        "method": run.method,
+        "pseudo labels": f"static CAMs of image-level ground truth, {refined}{relation}",
+        "segmentation": f"single scale {run.cams.image_size}, no flip, no CRF",
+        "images": dict(images),
+    } | ({"supervision": FULLY_SUPERVISED} if run.train.supervision == "masks" else {})

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from excel_core.text.ask_class import LlmCost
 from tasks.engine.output import StageOutput, read_marker
 from tasks.history.run_record import Process, read_records
-from tasks.inputs.ask_class import LlmCost
 from tasks.stages.describe import ClassResult, DescribeResult
 
 __all__ = ["llm_cost_line"]

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from excel_core.config import RunSpec
 from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
-from excel_core.evaluation.ablation import AblationRow, ablation_rows, presence_map, score_at_best_threshold
-from excel_core.evaluation.bootstrap import image_draws, percentile_interval
+from excel_core.evaluation.ablation import (
+    AblationRow,
+    ThresholdScore,
+    ablation_rows,
+    presence_map,
+    row_result,
+    score_at_best_threshold,
+)
+from excel_core.evaluation.bootstrap import image_draws
 from excel_core.files import write_json
 from excel_core.stores import read_counts
 from excel_core.text.class_sets import class_set
@@ -65,34 +72,15 @@ def score_rows(job: Job, folder: Path) -> AblationResult:
 
 
 def _scored(job: Job, row: AblationRow, draws: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """One row: its mIoU is the mean over splits, then over seeds; thresholds are those of the whole split."""
-    seeds = _seeds(job.run, row)
-    miou: dict[str, list[float]] = {split: [] for split in draws}  # by seed
-    thresholds: dict[str, list[float]] = {split: [] for split in draws}
-    resampled = []
-    for seed in seeds:
+    scores: dict[str, list[ThresholdScore]] = {split: [] for split in draws}
+    for seed in _seeds(job.run, row):
         sweep = _sweep_name(row, seed)
         levels = read_counts(job.folder(sweep) / "levels.parquet")
         classes = job.result(sweep, SweepResult).classes
         for split, drawn in draws.items():
             of_split = levels[levels["split"] == split]
-            score = score_at_best_threshold(of_split, _images(job, split), classes, drawn)
-            miou[split].append(score.miou)
-            thresholds[split].append(score.threshold)
-            resampled.append(score.resampled_miou)
-    by_seed = [np.mean(values) for values in zip(*miou.values(), strict=True)]
-    low, high = percentile_interval(np.mean(resampled, axis=0))
-    return {
-        "group": row.group,
-        "name": row.name,
-        "miou": float(np.mean(by_seed)),
-        "std": float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None,
-        "low": low,
-        "high": high,
-        "seeds": len(by_seed),
-        "by_split": {split: float(np.mean(values)) for split, values in miou.items()},
-        "threshold": {split: float(np.mean(values)) for split, values in thresholds.items()},
-    }
+            scores[split].append(score_at_best_threshold(of_split, _images(job, split), classes, drawn))
+    return row_result(row, scores)
 
 
 def _protocol(job: Job, splits: Sequence[str]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from excel_core.background_pool import read_ahead
 from excel_core.cams.seeds import static_cams
 from excel_core.config import RunSpec
 from excel_core.stores import join_cams, write_cams
-from tasks.engine.background_pool import read_ahead
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part

@@ -10,6 +10,7 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.files import read_json, write_json
+from excel_core.text.ask_class import LlmCost, ask_class, asked_provenance, instruction_of
 from excel_core.text.class_sets import class_set, user_descriptions, written_descriptions
 from excel_core.text.descriptions import Descriptions
 from excel_core.text.prompts import ClassPrompt, PromptSet
@@ -17,7 +18,7 @@ from tasks.engine.fingerprint import digest_of
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part, RunEnvironment
-from tasks.inputs.ask_class import LlmCost, ask_class, asked_provenance, instruction_of
+from tasks.inputs.api_key import api_key
 
 __all__ = ["ClassResult", "DescribeResult", "class_parts", "describe_class", "join_classes", "outside", "settings"]
 
@@ -66,7 +67,7 @@ def describe_class(job: Job, part: Part, folder: Path) -> ClassResult:
     """Get one class's descriptions and write them."""
     cost = None
     if _asks(job.run):
-        answer = ask_class(job.run.describe, _prompts(job), part.name)
+        answer = ask_class(job.run.describe, _prompts(job), part.name, api_key(job.run.describe))
         texts, provenance, cost = answer.texts, answer.provenance, answer.cost
     else:
         written = _written(job)

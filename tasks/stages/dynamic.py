@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
+from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.cams.pseudo_labels import step_names
 from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RunSpec
 from excel_core.stores import write_cams
-from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.output import StageOutput
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.cams.crf import dense_crf
 from excel_core.config import PredictSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
-from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track

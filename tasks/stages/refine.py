@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.pseudo_labels import label_steps, refine_maps, step_names
 from excel_core.cams.seeds import patch_attention
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.stores import CamReader
-from tasks.engine.background_pool import BackgroundPool, read_ahead
 from tasks.engine.fingerprint import clip_fingerprint, digest_of
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from tasks.engine.background_pool import BackgroundPool, read_ahead
+from excel_core.background_pool import BackgroundPool, read_ahead
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 

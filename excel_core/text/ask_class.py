@@ -6,15 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError
-from excel_core.text.chat import OPENAI, Chat, Usage
+from excel_core.text.chat import OPENAI_URL, Chat, Usage
 from excel_core.text.class_sets import PROMPTS_FOLDER
 from excel_core.text.llm_descriptions import Instruction, load_instruction, request_descriptions
 from excel_core.text.prompts import PromptSet
-from tasks.inputs.api_key import api_key
 
 __all__ = ["Answer", "LlmCost", "ask_class", "asked_provenance", "instruction_of"]
 
@@ -66,13 +65,13 @@ def instruction_of(spec: DescribeSpec) -> Instruction:
     return load_instruction(Path(spec.instruction) if spec.instruction else PROMPTS_FOLDER / "describe.md")
 
 
-def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str) -> Answer:
-    """describe.n descriptions of class `name`. It counts as one request at a time until they are whole, repair and retries
+def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str, api_key: SecretStr | None) -> Answer:
+    """describe.n descriptions of class `name`; a server of one's own may need no key. It counts as one request at a time until they are whole, repair and retries
     included. DescriptionError names the class."""
     instruction = instruction_of(spec)
     entry = next(entry for entry in prompts.classes if entry.name == name)
     request = instruction.fill(prompts, entry, spec.n)
-    with _request_limit(spec), Chat(spec, api_key(spec)) as chat:
+    with _request_limit(spec), Chat(spec, api_key) as chat:
         try:
             asked = request_descriptions(chat, request, prompts.description_prefix(name), spec.n)
         except DescriptionError as error:
@@ -83,7 +82,7 @@ def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str) -> Answer:
 
 def asked_provenance(spec: DescribeSpec) -> dict[str, str]:
     """What is the same for all classes of a stage."""
-    provenance = {"provider": spec.provider, "server": spec.base_url or OPENAI, "model asked for": spec.model}
+    provenance = {"provider": spec.provider, "server": spec.base_url or OPENAI_URL, "model asked for": spec.model}
     if spec.temperature is not None:
         provenance["temperature"] = f"{spec.temperature:g}"
     return provenance
