@@ -7,7 +7,7 @@ from excel_core.config import RunSpec
 from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import read_published
-from excel_core.paper.tables import limited
+from excel_core.paper.tables import limit_run
 from excel_core.text.class_sets import class_set
 from flows.request import PaperRequest, ResolvedRun, RunRequest
 from flows.settings import check_data, run_environment
@@ -56,7 +56,7 @@ def _paper_run(
     shared = {name: getattr(request, name) for name in ("method", "store", "clip", "device", "gpus")}
     plain = RunRequest.checked(preset=preset, data=folder, **shared)
     run = plain.spec()
-    run = limited(run, request.limit) if request.limit else run
+    run = limit_run(run, request.limit) if request.limit else run
     fits = checkpoint_classes == len(class_set(run, Path(folder)).class_names)
     edits = _changes(run, request.checkpoint if fits else None)
     edited = plain.model_copy(update={"settings": settings, "edits": edits})

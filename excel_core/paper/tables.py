@@ -5,7 +5,7 @@ Published numbers stand beside the presets `voc` and `coco` alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from excel_core.config import RunSpec
 from excel_core.config.presets import with_edits
@@ -19,7 +19,7 @@ from excel_core.config.variants import (
 )
 from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
 
-__all__ = ["TITLES", "Number", "limited", "paper_table_rows"]
+__all__ = ["TITLES", "TableRow", "limit_run", "paper_table_rows"]
 
 TITLES = {
     "table-1": "Table 1: segmentation",
@@ -30,15 +30,16 @@ TITLES = {
     "table-6": "Table 6: a fully supervised counterpart",
     "table-7": "Table 7: time and memory",
 }
-SHORTEST = 20  # iterations of a training that a limit shortens
+MIN_ITERATIONS = 20  # of a training that a limit shortens
+VARIANTS = {"no CRF": "multi_scale", "CRF": "multi_scale_crf"}  # words of a row → label maps that `predict` makes
 UNKNOWN = "published figure not known to excel"
 
 
 @dataclass(frozen=True)
-class Number:
-    """One number of a table: the row's name, the run that gives it, its key in metrics.json, the `published` mIoU in [0, 1],
-    and a note. Without `run` nothing is computed. With `archive` VOC's server gives the number: label maps of that variant
-    of the test split are packed for it."""
+class TableRow:
+    """One row of a table, with one number: the row's name, the run that gives the number, its key in metrics.json, the
+    `published` mIoU in [0, 1], and a note. Without `run` nothing is computed. With `archive` VOC's server gives the number:
+    label maps of that variant of the test split are packed for it."""
 
     row: str
     run: RunSpec | None
@@ -48,9 +49,9 @@ class Number:
     archive: str = ""
 
 
-def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[Number]:
-    """The numbers of a table of `run`, in order. `has_test`: whether the data have the images of the split test."""
-    tables: dict[str, Callable[[RunSpec], list[Number]]] = {
+def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[TableRow]:
+    """The rows of a table of `run`, in order. `has_test`: whether the data have the images of the split test."""
+    tables: dict[str, Callable[[RunSpec], list[TableRow]]] = {
         "table-1": lambda run: _segmentation(run, has_test),
         "table-2": _seeds,
         "table-3": _components,
@@ -58,24 +59,20 @@ def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[N
         "table-5": _calibration,
         "table-6": _supervision,
     }
-    numbers = tables[table](with_edits(run, {"evaluate": {"ablation": False}})) if table in tables else []
-    if run.preset in IMAGES:
-        return numbers
-    return [Number(n.row, n.run, n.result, None, n.note, n.archive) for n in numbers]
+    rows = tables[table](with_edits(run, {"evaluate": {"ablation": False}})) if table in tables else []
+    return rows if run.preset in IMAGES else [replace(row, published=None) for row in rows]
 
 
-def limited(run: RunSpec, images: int) -> RunSpec:
+def limit_run(run: RunSpec, images: int) -> RunSpec:
     """`run` on the first `images` of each split, with a training shortened in proportion: to try it out."""
     edits: dict[str, dict[str, object]] = {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}}
     if run.preset in IMAGES and images < IMAGES[run.preset]:
         train, share = run.train, images / IMAGES[run.preset]
-        iterations = max(SHORTEST, round(train.iterations * share))
-        scaled = {
-            field: None if value is None else round(value * iterations / train.iterations)
-            for field in ("warmup", "dynamic_from", "own_argmax_from")
-            for value in (getattr(train, field),)
-        }
-        edits["train"] = {"iterations": iterations, **scaled}
+        iterations = max(MIN_ITERATIONS, round(train.iterations * share))
+        edits["train"] = {"iterations": iterations}
+        for field in ("warmup", "dynamic_from", "own_argmax_from"):
+            value = getattr(train, field)
+            edits["train"][field] = None if value is None else round(value * iterations / train.iterations)
     return with_edits(run, edits)
 
 
@@ -84,36 +81,33 @@ def _of(run: RunSpec, *kinds: str, **dataset: object) -> RunSpec:
     return with_edits(run, {"evaluate": {"kinds": kinds}, "dataset": dataset})
 
 
-def _segmentation(run: RunSpec, has_test: bool) -> list[Number]:
+def _segmentation(run: RunSpec, has_test: bool) -> list[TableRow]:
     split, name = run.dataset.val_splits[0], run.preset.upper()
     scored, published = _of(run, "segmentation"), SEGMENTATION.get((run.preset, "val"), (None, None))
-    numbers = [
-        Number(f"{name} {split}, {words}", scored, f"segmentation.{split}.{variant}", figure)
-        for (words, variant), figure in zip(_VARIANTS.items(), published, strict=True)
+    rows = [
+        TableRow(f"{name} {split}, {words}", scored, f"segmentation.{split}.{variant}", figure)
+        for (words, variant), figure in zip(VARIANTS.items(), published, strict=True)
     ]
     if run.preset == "voc":
         tested = _of(run, "segmentation", test_splits=("test",)) if has_test else None
         note = "" if has_test else "VOC's test images are not there: get them from VOC's server (excel doctor voc)"
-        numbers += [
-            Number(f"{name} test, {words}", tested, "", figure, note, variant)
-            for (words, variant), figure in zip(_VARIANTS.items(), SEGMENTATION["voc", "test"], strict=True)
+        rows += [
+            TableRow(f"{name} test, {words}", tested, "", figure, note, variant)
+            for (words, variant), figure in zip(VARIANTS.items(), SEGMENTATION["voc", "test"], strict=True)
         ]
-    return numbers
+    return rows
 
 
-_VARIANTS = {"no CRF": "multi_scale", "CRF": "multi_scale_crf"}
-
-
-def _seeds(run: RunSpec) -> list[Number]:
+def _seeds(run: RunSpec) -> list[TableRow]:
     split, scored = run.dataset.seed_splits[0], _of(run, "static", "lvc")
     return [
-        Number("CLIP-ES", None, note="a later version of excel"),
-        Number("ExCEL, training-free", scored, f"seeds.static.{split}.par", SEEDS["static"]),
-        Number("ExCEL, LVC", scored, f"seeds.lvc.{split}.par", SEEDS["lvc"]),
+        TableRow("CLIP-ES", None, note="a later version of excel"),
+        TableRow("ExCEL, training-free", scored, f"seeds.static.{split}.par", SEEDS["static"]),
+        TableRow("ExCEL, LVC", scored, f"seeds.lvc.{split}.par", SEEDS["lvc"]),
     ]
 
 
-def _components(run: RunSpec) -> list[Number]:
+def _components(run: RunSpec) -> list[TableRow]:
     plain = without_tse(_trained_here(run))
     runs = {
         "baseline": without_lvc(calibrated_by(plain, "qk")),
@@ -125,7 +119,7 @@ def _components(run: RunSpec) -> list[Number]:
     return [_trained(name, variant, COMPONENTS[name]) for name, variant in runs.items()]
 
 
-def _attributes(run: RunSpec) -> list[Number]:
+def _attributes(run: RunSpec) -> list[TableRow]:
     trained = _trained_here(run)
     rows = [
         _trained(f"none: {reading}", without_attributes(trained, mode), ATTRIBUTES[0])
@@ -142,13 +136,13 @@ def _trained_here(run: RunSpec) -> RunSpec:
     return with_edits(run, {"train": {"from_checkpoint": None}})
 
 
-def _trained(row: str, run: RunSpec, published: float) -> Number:
+def _trained(row: str, run: RunSpec, published: float) -> TableRow:
     """Segmentation of the first validation split, four scales, no CRF."""
     split = run.dataset.val_splits[0]
-    return Number(row, _of(run, "segmentation"), f"segmentation.{split}.multi_scale", published)
+    return TableRow(row, _of(run, "segmentation"), f"segmentation.{split}.multi_scale", published)
 
 
-def _calibration(run: RunSpec) -> list[Number]:
+def _calibration(run: RunSpec) -> list[TableRow]:
     """Nothing is trained, so CAMs of the seed split are enough."""
     split, run = run.dataset.seed_splits[0], _trained_here(run)
     runs = {
@@ -164,18 +158,18 @@ def _calibration(run: RunSpec) -> list[Number]:
         "SVC": f"SVC in the last {run.cams.calibration.depth} blocks",
     }
     return [
-        Number(names[key], _of(variant, "static", train_split=split), f"seeds.static.{split}.par", CALIBRATION[key])
+        TableRow(names[key], _of(variant, "static", train_split=split), f"seeds.static.{split}.par", CALIBRATION[key])
         for key, variant in runs.items()
     ]
 
 
-def _supervision(run: RunSpec) -> list[Number]:
+def _supervision(run: RunSpec) -> list[TableRow]:
     split = run.dataset.val_splits[0]
-    published = dict(zip(_VARIANTS.values(), SEGMENTATION.get((run.preset, "val"), (None, None)), strict=True))
+    published = dict(zip(VARIANTS.values(), SEGMENTATION.get((run.preset, "val"), (None, None)), strict=True))
     masks = with_edits(run, {"train": {"supervision": "masks", "from_checkpoint": None}})
-    numbers = []
-    for words, variant in _VARIANTS.items():
+    rows = []
+    for words, variant in VARIANTS.items():
         key = f"segmentation.{split}.{variant}"
-        numbers.append(Number(f"image-level labels, {words}", _of(run, "segmentation"), key, published[variant]))
-        numbers.append(Number(f"true masks: fully supervised, {words}", _of(masks, "segmentation"), key, None, UNKNOWN))
-    return sorted(numbers, key=lambda number: number.row.startswith("true"))
+        rows.append(TableRow(f"image-level labels, {words}", _of(run, "segmentation"), key, published[variant]))
+        rows.append(TableRow(f"true masks: fully supervised, {words}", _of(masks, "segmentation"), key, None, UNKNOWN))
+    return sorted(rows, key=lambda row: row.row.startswith("true"))

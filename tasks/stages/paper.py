@@ -21,7 +21,7 @@ from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.voc_submission import VOC_ARCHIVE, write_voc_submission
 from excel_core.files import read_json, write_json
 from excel_core.paper.published import COSTS
-from excel_core.paper.tables import TITLES, Number, paper_table_rows
+from excel_core.paper.tables import TITLES, TableRow, paper_table_rows
 from excel_core.stores import read_manifest
 from excel_core.text.class_sets import class_set
 from tasks.engine.output import StageOutput, StageResult
@@ -61,7 +61,7 @@ def fill_table(job: Job, folder: Path) -> PaperResult:
     return PaperResult(rows=len(rows))
 
 
-def _row(job: Job, folder: Path, number: Number) -> dict[str, Any]:
+def _row(job: Job, folder: Path, number: TableRow) -> dict[str, Any]:
     row: dict[str, Any] = {"row": number.row, "ours": None, "published": number.published, "note": number.note}
     if number.run is None:
         return row
@@ -76,7 +76,7 @@ def _row(job: Job, folder: Path, number: Number) -> dict[str, Any]:
     return row | {"ours": result["miou"], "low": low, "high": high, "protocol": result["protocol"]}
 
 
-def _archived(job: Job, folder: Path, run: RunSpec, number: Number) -> dict[str, Any]:
+def _archived(job: Job, folder: Path, run: RunSpec, number: TableRow) -> dict[str, Any]:
     """Pack a variant's label maps of the test images as VOC's server takes them; where they are, and what is in there."""
     predicted, dataset = (job.inputs[_input(number, stage)] for stage in ("predict", "dataset"))
     if number.archive not in predicted.result_as(PredictResult).variants:
@@ -117,7 +117,7 @@ def _cost(row: str, outputs: Iterable[StageOutput]) -> dict[str, Any]:
     return {"row": row, "ours": duration(seconds), "host GiB": host, "GPU GiB": gpu, "published": None, "note": ""}
 
 
-def _numbers(run: RunSpec, environment: RunEnvironment) -> list[Number]:
+def _numbers(run: RunSpec, environment: RunEnvironment) -> list[TableRow]:
     return paper_table_rows(run, run.paper.table, has_test=_has_test(run, environment))
 
 
@@ -135,7 +135,7 @@ def _has_test(run: RunSpec, environment: RunEnvironment) -> bool:
     return any(image_file(data, image) for image in read_split(data, TEST, class_set(run, data).class_names))
 
 
-def _input(number: Number, stage: str) -> str:
+def _input(number: TableRow, stage: str) -> str:
     """What an input of a row with an archive is called, which has two."""
     return f"{number.row}, {stage}"
 

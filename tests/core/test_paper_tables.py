@@ -4,7 +4,7 @@ import pytest
 
 from excel_core.config.presets import preset, with_settings
 from excel_core.paper.published import COSTS, CURVE
-from excel_core.paper.tables import TITLES, limited, paper_table_rows
+from excel_core.paper.tables import TITLES, limit_run, paper_table_rows
 
 VOC = preset("voc")
 TABLES = [f"table-{number}" for number in range(1, 7)]
@@ -169,15 +169,15 @@ def test_other_data_have_no_published_number(name, table):
 
 
 def test_a_limit_shortens_the_training_in_proportion():
-    run = limited(VOC, 1058)  # a tenth of 10,582
+    run = limit_run(VOC, 1058)  # a tenth of 10,582
     assert run.dataset.max_images == 1058 and run.dataset.partial
     train = run.train
     assert (train.iterations, train.warmup, train.dynamic_from, train.own_argmax_from) == (2999, 5, 1400, 2399)
-    coco = limited(preset("coco"), 8208)
+    coco = limit_run(preset("coco"), 8208)
     assert (coco.train.iterations, coco.train.warmup, coco.train.dynamic_from) == (10000, 20, 3000)
     assert coco.train.own_argmax_from is None and not coco.dataset.partial  # its lists are what is there
-    few = limited(VOC, 4).train
+    few = limit_run(VOC, 4).train
     assert (few.iterations, few.dynamic_from, few.own_argmax_from) == (20, 9, 16)  # every phase is tried out
-    assert limited(VOC, 20_000).train == VOC.train
-    demo = limited(preset("demo"), 2)
+    assert limit_run(VOC, 20_000).train == VOC.train
+    demo = limit_run(preset("demo"), 2)
     assert demo.dataset.max_images == 2 and demo.train == preset("demo").train
