@@ -50,13 +50,14 @@ def overlay_labels(image: Pixels, labels: Labels) -> Pixels:
     """image (H, W, 3) uint8 RGB, labels (H, W) uint8 → (H, W, 3) uint8.
 
     Classes in their VOC colours, outlined in white with black outside, and numbered (the label value) where a
-    number fits, so that neither class nor outline hangs on colour alone. Background stays as it is.
+    number fits, so that neither class nor outline depends on colour alone. Background stays as it is.
     """
     colours = VOC_PALETTE[labels].astype(np.float32)
     weight = np.where(labels == 0, 0.0, LABEL_WEIGHT)[..., None]
     result = _to_uint8(weight * colours + (1 - weight) * image)
     classes = class_mask(labels)
     edge = _contour(labels, classes)
+    # White on the class's side of its edge and black outside: visible on any colour.
     result[edge & classes] = 255
     result[edge & ~classes] = 0
     return _numbered(result, labels)
@@ -95,7 +96,9 @@ def bounded_data_uri(png: bytes, max_length: int) -> str:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
         picture = np.asarray(file.convert("RGB"))
     side = max(picture.shape[:2])
-    for size, quality in [(side, 90), (side, 80), (side, 70), *((side * share // 8, 70) for share in (6, 4, 3, 2, 1))]:
+    # Worse quality is less of a loss than fewer pixels, so it comes first.
+    attempts = [(side, 90), (side, 80), (side, 70), *((side * eighths // 8, 70) for eighths in (6, 4, 3, 2, 1))]
+    for size, quality in attempts:
         uri = jpeg_data_uri(picture, size, quality)
         if len(uri) <= max_length:
             return uri
@@ -105,7 +108,7 @@ def bounded_data_uri(png: bytes, max_length: int) -> str:
 def _fitted_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     """(H, W, …) → (width, height) as Pillow expects it."""
     longest = max(shape[:2])
-    factor = side / longest if longest > side else side // longest
+    factor = side / longest if longest > side else side // longest  # whole, so that pixels of small images stay square
     return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
 
 

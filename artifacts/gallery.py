@@ -105,13 +105,13 @@ class _ItemPictures:
         return Picture(self.encode(pixels), f"class activation map of {name} on image {self.id}", f"CAM: {name}")
 
     def labels(self, labels: Labels, caption: str) -> Picture:
-        """labels (H, W) of the original image; alt text and caption name the classes and their shares."""
+        """labels (H, W) of the original image; the alt text names the classes and their shares of the pixels."""
         pixels = overlay_labels(self.image, fit_labels(labels, self.size.side))
         return Picture(self.encode(pixels), f"{caption} of image {self.id}: {self._shares(labels)}", caption)
 
     def _shares(self, labels: Labels) -> str:
         """`1 house 12 %, 3 car 4 %`: the classes in labels (H, W), largest first."""
-        pixels = max(1, int((labels != IGNORE).sum()))
+        pixels = max(1, int((labels != IGNORE).sum()))  # of those that a score counts
         values, counts = np.unique(labels[class_mask(labels)], return_counts=True)
         parts = []
         for value, count in sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):

@@ -8,7 +8,7 @@ from rich.console import Console
 from artifacts.rows import ABSENT, Row, defined, duration, interval, number, print_rows, size
 
 if TYPE_CHECKING:  # at run time it would load torch, for which `excel runs` need not wait
-    from excel_core.text.knowledge_diff import ClassChange, Named
+    from excel_core.text.knowledge_diff import ClassChange, NamedAttribute
 
 __all__ = [
     "PlanStep", "class_change_rows", "class_difference_rows", "image_difference_rows", "plan_rows", "print_comparison",
@@ -65,6 +65,7 @@ def print_plan(steps: Sequence[PlanStep], console: Console) -> None:
     if not pending:
         console.print("nothing to run: every stage is complete")
         return
+    # Without a time of an earlier run there is no size either.
     timed = [step for step in pending if step.seconds is not None]
     text = f"{len(pending)} of {len(steps)} stages run"
     if timed:
@@ -169,10 +170,11 @@ def print_prompts_diff(console: Console, a: str, b: str, clip: str, changes: Seq
 
 
 def _change_order(change: "ClassChange") -> tuple[bool, float]:
+    # False sorts before True; a class in one base alone comes before every cosine, which is -1 at least.
     return not (change.added or change.removed), -2.0 if change.cosine is None else change.cosine
 
 
-def _attribute_text(attribute: "Named") -> str:
+def _attribute_text(attribute: "NamedAttribute") -> str:
     """("cat", "a clean origami cat. it has whiskers.") → "cat: has whiskers"."""
     class_name, description = attribute
     return f"{class_name}: {description.partition('. it ')[2].rstrip('.') or description}"

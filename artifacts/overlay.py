@@ -26,14 +26,14 @@ __all__ = ["class_shares", "draw_overlay", "draw_steps", "share_text"]
 # Pixels of the longer side: smaller photos are enlarged so that words are sharp, larger ones shrunk.
 MIN_SIDE, MAX_SIDE = 960, 1600
 PANEL_SIDE, PANELS_PER_ROW = 480, 3  # of the steps: longer side in pixels
-LETTER_HEIGHT, MIN_LETTER_HEIGHT = 17, 15  # pixels: in the steps; on an overlay
+PANEL_LETTER_HEIGHT, MIN_LETTER_HEIGHT = 17, 15  # pixels: below the steps; on an overlay
 CLASS_WEIGHT = 0.5  # of the class colour over the photo
 PANEL_NAMES = STEP_NAMES | {"raw": "CAMs"}  # a panel of another step has the step's name
 
 
 def draw_overlay(photo: Pixels, labels: Labels, class_names: Sequence[str]) -> Pixels:
-    """photo (H, W, 3) uint8 RGB, labels (H, W), 0 background, i + 1 class i → (h, w, 3) uint8: the photo at a size to look at
-    and a strip with the legend, each class with its label value and its share of the photo."""
+    """photo (H, W, 3) uint8 RGB, labels (H, W), 0 background, i + 1 class i → (h, w, 3) uint8: the photo with its longer side
+    from MIN_SIDE to MAX_SIDE, over a legend: each class with its label value and its share of the photo."""
     longest = max(labels.shape)
     factor = min(MAX_SIDE / longest, max(1.0, MIN_SIDE / longest))
     picture = _coloured(*_resized(photo, labels, factor), class_names)
@@ -42,8 +42,8 @@ def draw_overlay(photo: Pixels, labels: Labels, class_names: Sequence[str]) -> P
 
 
 def draw_steps(photo: Pixels, steps: dict[str, Labels], class_names: Sequence[str]) -> Pixels:
-    """photo (H, W, 3), its label maps (H, W) by step → the photo and every step side by side, and the
-    legend with the last one's shares."""
+    """photo (H, W, 3) and its label maps (H, W) by step → (h, w, 3) uint8: the photo and every step side by side, and a legend
+    with the shares of the last step."""
     factor = PANEL_SIDE / max(photo.shape[:2])
     last = list(steps.values())[-1]
     small, _ = _resized(photo, last, factor)
@@ -55,8 +55,9 @@ def draw_steps(photo: Pixels, steps: dict[str, Labels], class_names: Sequence[st
     panels += [np.full_like(panels[0], PAPER)] * (-len(panels) % columns)
     rows = [np.concatenate(panels[start : start + columns], axis=1) for start in range(0, len(panels), columns)]
     sheet = np.concatenate(rows)
+    # Classes that a later step removed are named too: their colours are in the pictures.
     values = set[int]().union(*(np.unique(labels).tolist() for labels in steps.values())) - {0, IGNORE}
-    return np.concatenate([sheet, draw_legend(_entries(last, class_names, values), sheet.shape[1], LETTER_HEIGHT)])
+    return np.concatenate([sheet, draw_legend(_entries(last, class_names, values), sheet.shape[1], PANEL_LETTER_HEIGHT)])
 
 
 def class_shares(labels: Labels, class_names: Sequence[str]) -> dict[str, float]:
@@ -123,7 +124,7 @@ def _tagged(picture: Pixels, labels: Labels, class_names: Sequence[str]) -> Pixe
 
 def _captioned(picture: Pixels, text: str) -> Pixels:
     framed = np.pad(picture, ((8, 0), (8, 8), (0, 0)), constant_values=PAPER[0])
-    return np.concatenate([framed, draw_caption(text, framed.shape[1], LETTER_HEIGHT)])
+    return np.concatenate([framed, draw_caption(text, framed.shape[1], PANEL_LETTER_HEIGHT)])
 
 
 def _letter_height(picture: Pixels) -> int:

@@ -37,7 +37,7 @@ class Panel:
     """A picture (H, W, 3) with paragraphs below it; None: words alone."""
 
     picture: Pixels | None
-    lines: tuple[Paragraph, ...] = ()
+    paragraphs: tuple[Paragraph, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +78,7 @@ def cam_titles(attention: str) -> dict[str, str]:
 
 def draw_cams(images: Sequence[PaperImage], attention: str, notes: Sequence[str] = ()) -> bytes:
     """Figure 4, a row per photo: its class's CAM as the steps are added; steps that the run lacks are left out."""
-    titles = {
-        name: title
-        for name, title in cam_titles(attention).items()
-        if any(getattr(image.cams, name) is not None for image in images)
-    }
+    titles = _of_any(cam_titles(attention), [image.cams for image in images])
     rows = []
     for image in images:
         photo = fit_image(image.photo, PHOTO_SIDE)
@@ -125,13 +121,13 @@ def _response_panels(image: PaperImage, photo: Pixels) -> list[Panel]:
 
 def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes:
     """Figure 6, a row per photo: one marked patch and its attention."""
-    titles = {
+    all_titles = {
         "original": f"q-k attention, mean of {images[0].query.blocks} blocks",
         "calibrated": "SVC attention of the last block",
         "relation": "learnt relation r of the neck",
         "learnt": "LVC: SVC + relation",
     }
-    titles = {name: title for name, title in titles.items() if any(getattr(i.query, name) is not None for i in images)}
+    titles = _of_any(all_titles, [image.query for image in images])
     rows = []
     for image in images:
         photo = fit_image(image.photo, PHOTO_SIDE)
@@ -155,7 +151,7 @@ def _attention_panel(photo: Pixels, values: Cam, query: tuple[int, int], signed:
     itself, others = float(values[query]), np.delete(values.ravel(), query[0] * values.shape[1] + query[1])
     low, high = (float(others.min()), float(others.max())) if len(others) else (itself, itself)
     if signed:
-        edge = max(abs(low), abs(high))
+        edge = max(abs(low), abs(high))  # 0 is the white middle of the colour map
         scaled = _stretched(values, -edge, edge)
     else:
         scaled = _stretched(values, low, high)
@@ -165,6 +161,11 @@ def _attention_panel(photo: Pixels, values: Cam, query: tuple[int, int], signed:
     kind = "f" if signed else "g"
     text = f"{_digits(low, kind)} to {_digits(high, kind)}; itself {_digits(itself, kind)}"
     return Panel(picture, (Paragraph(text, faint=True),))
+
+
+def _of_any(titles: dict[str, str], maps: Sequence[CamColumns | QueryMaps]) -> dict[str, str]:
+    """The titles of the fields that any image has."""
+    return {name: title for name, title in titles.items() if any(getattr(fields, name) is not None for fields in maps)}
 
 
 def _row(image: PaperImage, panels: Sequence[Panel]) -> SheetRow:
@@ -185,6 +186,7 @@ def draw_sheet(titles: Sequence[str], rows: Sequence[SheetRow], scales: Sequence
     """Column titles, rows, colour scales and notes from top to bottom → PNG bytes without a date, SHEET_WIDTH pixels wide."""
     inner, columns = SHEET_WIDTH - 2 * MARGIN, max(1, len(titles))
     cell = min(MAX_COLUMN_WIDTH, (inner - (columns - 1) * GAP) // columns)
+    # From top to bottom: the columns' titles, a block per row, the colour scales, the notes.
     blocks = [_beside([draw_paragraph(title, cell, TITLE_HEIGHT, bold=True) for title in titles], cell)]
     for row in rows:
         panels = _beside([_panel(panel, cell) for panel in row.panels], cell)
@@ -207,6 +209,7 @@ def mark_patch(picture: Pixels, query: tuple[int, int], grid: tuple[int, int]) -
     left, right = round(column * width / grid[1]), round((column + 1) * width / grid[1])
     top, bottom = round(row * height / grid[0]), round((row + 1) * height / grid[0])
     sheet = Image.fromarray(picture)
+    # The frame lies outside of the patch, which it must not cover: a thick black one, then a white one in its middle.
     for grow, colour, thickness in ((2 * line, (0, 0, 0), 3 * line), (line, (255, 255, 255), line)):
         box = (left - grow, top - grow, right - 1 + grow, bottom - 1 + grow)
         ImageDraw.Draw(sheet).rectangle(box, outline=colour, width=thickness)
@@ -223,9 +226,9 @@ def _heading(row: SheetRow, width: int) -> Pixels:
 def _panel(panel: Panel, cell: int) -> Pixels:
     """The picture in the width of its column, and its paragraphs."""
     blocks = [] if panel.picture is None else [_fitted(panel.picture, cell)]
-    for line in panel.lines:
-        colour = FAINT if line.faint else INK
-        blocks.append(draw_paragraph(line.text, cell, TEXT_HEIGHT, bold=line.bold, colour=colour))
+    for paragraph in panel.paragraphs:
+        colour = FAINT if paragraph.faint else INK
+        blocks.append(draw_paragraph(paragraph.text, cell, TEXT_HEIGHT, bold=paragraph.bold, colour=colour))
     return _below(blocks, cell, 4)
 
 

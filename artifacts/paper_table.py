@@ -43,6 +43,7 @@ def paper_rows(table: PaperTable) -> list[Row]:
         protocol = {field: value for field, value in entry.get("protocol", {}).items() if field not in shared}
         remarks = [text for text in (protocol_text(protocol), entry.get("note")) if text]
         rows.append(row | {"remarks": "; ".join(remarks)})
+    # A column without a remark is left out: terminals are narrow.
     if not any(row["remarks"] for row in rows):
         return [{column: value for column, value in row.items() if column != "remarks"} for row in rows]
     return rows

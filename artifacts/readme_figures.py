@@ -40,6 +40,7 @@ def _results_markdown(view: ReportView) -> str:
 
 def _gallery_png(view: ReportView) -> bytes:
     """One row per image: the photo, its first class's CAM, the label map after each step, and the truth."""
+    # Images have different numbers of pictures; axes without one stay empty.
     rows = [_captioned_pictures(item) for item in view.gallery[:MAX_GALLERY_IMAGES]]
     width = max(len(row) for row in rows)
     figure = empty_figure(1.75 * width, 1.9 * len(rows))

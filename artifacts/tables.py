@@ -132,12 +132,14 @@ def ablation_note(metrics: Metrics) -> str:
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
     """A protocol in one line; fields that are not part of every protocol come with their names."""
+    # What was scored and on which split come first, without their names.
     leading = [str(protocol[field]) for field in ("what", "split") if protocol.get(field)]
     return " · ".join([*leading, *(f"{k}: {_plain(v)}" for k, v in protocol.items() if k not in ("what", "split"))])
 
 
 def common_protocol(metrics: Metrics, keys: Sequence[str]) -> dict[str, Any]:
     """The fields of the protocol of the last of `keys` that all of them share."""
+    # In the order of the last result's fields.
     *others, last = (metrics["results"][key].get("protocol", {}) for key in keys)
     return {field: value for field, value in last.items() if all(other.get(field) == value for other in others)}
 
@@ -165,8 +167,8 @@ def print_tables(metrics: Metrics, console: Console) -> None:
         if len(rows) <= MAX_PRINTED_CLASSES:
             print_rows(console, "By class", rows, [protocol_text(metrics["results"][key]["protocol"])])
     _print_ablation(metrics, console)
-    for what, reason in metrics.get("skipped", {}).items():
-        console.print(Text(f"not scored: {what}: {reason}"))
+    for scored, reason in metrics.get("skipped", {}).items():
+        console.print(Text(f"not scored: {scored}: {reason}"))
 
 
 def _intervals(metrics: Metrics) -> str:
@@ -246,6 +248,7 @@ class ConfusionCell:
 def confusion_shares(counts: Counts) -> NDArray[np.float64]:
     """counts (C+1, C+1), rows truth → each row over its sum; NaN in rows without pixels."""
     total = counts.sum(axis=1, keepdims=True)
+    # `out` holds NaN where `where` is false: numpy leaves those elements alone.
     shares: NDArray[np.float64] = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
     return shares
 
