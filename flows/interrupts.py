@@ -7,8 +7,8 @@ server, to be told; Dask's workers, to be ended without a word) is therefore sta
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
@@ -32,22 +32,11 @@ def stoppable() -> Iterator[None]:
 def out_of_reach(start: Callable[[], T]) -> T:
     """The result of `start`, run in a thread that blocks SIGINT: threads and processes inherit that from the one that
     starts them, across exec too."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            results.append(start())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)  # a first Ctrl-C meanwhile does not wait for it
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    pool = ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT}))
+    try:
+        return pool.submit(start).result()
+    finally:
+        pool.shutdown(wait=False)  # a Ctrl-C meanwhile does not wait for it
 
 
 def _start_server() -> None:
