@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 
-__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_method", "with_settings"]
+__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings"]
 
 # Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -140,27 +140,39 @@ def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
     return _apply(run, edits)
 
 
+def with_iterations(run: RunSpec, iterations: int) -> RunSpec:
+    """`run` with a longer or shorter training: the points of its schedule (warm-up, learnt labels, the head's own argmax) move
+    in proportion."""
+    factor = iterations / run.train.iterations
+    points = {name: getattr(run.train, name) for name in ("warmup", "dynamic_from", "own_argmax_from")}
+    moved = {name: round(factor * point) for name, point in points.items() if point is not None}
+    return _apply(run, {"train": {"iterations": iterations} | moved})
+
+
 def with_method(run: RunSpec, method: str) -> RunSpec:
     """`run` as another method computes it: every field that some method sets is what `method` makes it in the preset; a user's
     own edits stay."""
     before, after = preset(run.preset, run.method), preset(run.preset, method)
     edits: dict[str, Any] = {}
     for fields in METHODS.values():
-        _merge(edits, _moved(run, before, after, fields))
+        _merge(edits, _values_under(run, before, after, fields))
     return _apply(run, edits).model_copy(update={"method": method})
 
 
-def _moved(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
-    """At the leaves of `fields`: the values of `after` where `run` is as `before`, else its current."""
+def _values_under(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
+    """At the leaves of `fields`: the value of `after` where `run` has that of `before`, else the value that `run` has."""
     values: dict[str, Any] = {}
     for name, inner in fields.items():
         current, old, new = (getattr(spec, name) for spec in (run, before, after))
-        values[name] = _moved(current, old, new, inner) if isinstance(inner, dict) else new if current == old else current
+        if isinstance(inner, dict):
+            values[name] = _values_under(current, old, new, inner)
+        else:
+            values[name] = new if current == old else current  # a value that is not the method's is the user's
     return values
 
 
-def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
-    for name, value in more.items():
+def _merge(into: dict[str, Any], edits: dict[str, Any]) -> None:
+    for name, value in edits.items():
         if isinstance(value, dict):
             _merge(into.setdefault(name, {}), value)
         else:
@@ -186,5 +198,5 @@ def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:
         return type(spec)(**values)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = path + ".".join(str(part) for part in problem["loc"])
-        raise SettingError(f"{place}: {problem['msg']}; got {problem['input']!r}") from None
+        field = path + ".".join(str(part) for part in problem["loc"])
+        raise SettingError(f"{field}: {problem['msg']}; got {problem['input']!r}") from None

@@ -11,25 +11,26 @@ FULLY_SUPERVISED = "true masks: fully supervised"
 
 def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
     """Label maps of CAMs, `kind` static or lvc, after `step` of the refinement."""
-    what = "CAM seed" if kind == "static" else "CAM seed with LVC"
-    what += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
+    seed = "CAM seed" if kind == "static" else "CAM seed with LVC"
+    seed += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
     mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror else ""
     labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": f"single{mirrored}"}
-    return _marked(run, {"what": what, "split": split, **labels}, trained=kind == "lvc")
+    return _marked(run, {"what": seed, "split": split, **labels}, trained=kind == "lvc")
 
 
 def refinement_words(run: RunSpec, step: str) -> str:
-    """The refinement of CAMs up to `step`: `affinity+PAR+CRF`; it says where PAR or the CRF is not the published one."""
+    """The refinement of CAMs up to `step`, e.g. `affinity+PAR+CRF`; marks a PAR or CRF that is not the published one."""
     spec = run.refine
+    # The CRF may refine the maps before PAR: then PAR is no step of its result.
     last = crf_source(spec) if step == "crf" else step
     steps = step_names(spec)[: step_names(spec).index(last) + 1]
     steps += ["crf"] if step == "crf" else []
-    words = {
+    names = {
         "affinity": "affinity",
         "par": "PAR" if spec.par.image == "network_input" else "PAR (photo)",
         "crf": "CRF" if spec.crf.normalised else "CRF (not normalised)",
     }
-    return "+".join(words[name] for name in steps if name != "raw") or "raw"
+    return "+".join(names[name] for name in steps if name != "raw") or "raw"
 
 
 def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
@@ -44,7 +45,7 @@ def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
 
 
 def _marked(run: RunSpec, protocol: Protocol, trained: bool) -> Protocol:
-    """`protocol` with the method; where a training had a part in the number, also with its supervision and its checkpoint."""
+    """`protocol` with the method; where a training had a part in the number, also its supervision and its checkpoint."""
     if trained and run.train.supervision == "masks":
         words = {"what": f"{protocol['what']}, fully supervised", "supervision": FULLY_SUPERVISED}
         protocol = protocol | words

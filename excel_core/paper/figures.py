@@ -150,18 +150,19 @@ def query_maps(
     """image (1, 3, S, S) network input → QueryMaps of one patch. The mean over blocks is that of the affinity's
     `refine.affinity.layers`, without its scales; the relation is the one that LVC's CAMs are made with, whose mean `mirror`
     decides. SettingError for a patch outside the grid."""
-    view = learnt_activations(cam_model, segmenter, image, refine.affinity.layers, mirror)
-    path, (h, w) = view.encoded.activations, view.encoded.activations.grid
+    learnt_batch = learnt_activations(cam_model, segmenter, image, refine.affinity.layers, mirror)
+    activations = learnt_batch.encoded.activations
+    h, w = activations.grid
     if query[0] >= h or query[1] >= w:
         raise SettingError(
             f"figures.query: a photo has {h} rows and {w} columns of patches, counted from 0; got row {query[0]}, "
             f"column {query[1]}; name a patch inside, or none for the strongest"
         )
-    patch = query[0] * w + query[1]
-    raw = relation_of(view.features.float(), cam_model.spec.calibration, view.views_per_image).raw[:1]
+    patch = query[0] * w + query[1]  # among patches; tokens have the class token before them
+    raw = relation_of(learnt_batch.features.float(), cam_model.spec.calibration, learnt_batch.views_per_image).raw[:1]
     calibrated, learnt = None, None
     if cam_model.spec.calibration.attention == "svc":
-        calibrated = _svc_row(cam_model, path.intra_correlations[-1].weights, patch)
+        calibrated = _svc_row(cam_model, activations.intra_correlations[-1].weights, patch)
         learnt = calibrated + relation_attention(raw)[0, patch]
 
     def on_grid(row: Tensor) -> Map:
@@ -170,8 +171,8 @@ def query_maps(
 
     return QueryMaps(
         query=query,
-        blocks=len(path.attention),
-        original=on_grid(path.attention[:, 0, 1 + patch, 1:].float().mean(dim=0)),
+        blocks=len(activations.attention),
+        original=on_grid(activations.attention[:, 0, 1 + patch, 1:].float().mean(dim=0)),
         calibrated=None if calibrated is None else on_grid(calibrated),
         relation=on_grid(raw[0, patch]),
         learnt=None if learnt is None else on_grid(learnt),

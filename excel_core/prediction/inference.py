@@ -21,7 +21,7 @@ Size = tuple[int, int]
 def segment_single_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:
     """image (H, W, 3) uint8 → logits (C+1, H, W), background first: resized to S x S once, no flip."""
     logits = _logits(cam_model, segmenter, cam_model.prepare([image]))
-    return _enlarged(logits, (image.shape[0], image.shape[1]))[0]
+    return _resized(logits, (image.shape[0], image.shape[1]))[0]
 
 
 def segment_multi_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Tensor:
@@ -31,21 +31,22 @@ def segment_multi_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArra
     evaluation does. Logits are averaged at `spec.average_at` of the photo's sides, then enlarged.
     """
     size = (image.shape[0], image.shape[1])
-    small = tuple(max(1, int(spec.average_at * side)) for side in size)
+    small = (max(1, int(spec.average_at * size[0])), max(1, int(spec.average_at * size[1])))
     pixels = as_pixels(image, cam_model.clip.device)
-    by_scale = []
+    by_scale = []  # the mean of each scale first: a scale without its flip weighs as much as the others
     for side, flips in scale_plan(cam_model.spec.image_size, cam_model.clip.patch, spec):
-        view = cam_model.prepare_pixels(pixels, side)
-        logits = _logits(cam_model, segmenter, torch.cat([view, view.flip(-1)]) if flips else view)
+        network_input = cam_model.prepare_pixels(pixels, side)
+        views = torch.cat([network_input, network_input.flip(-1)]) if flips else network_input
+        logits = _logits(cam_model, segmenter, views)
         if flips:
             logits = torch.stack([logits[0], logits[1].flip(-1)])
-        by_scale.append(_enlarged(logits, (small[0], small[1])).mean(dim=0))
+        by_scale.append(_resized(logits, small).mean(dim=0))
     mean = torch.stack(by_scale).mean(dim=0)
-    return mean if small == size else _enlarged(mean[None], size)[0]
+    return mean if small == size else _resized(mean[None], size)[0]
 
 
 def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, bool]]:
-    """(side in pixels, whether flipped too) a scale; sides are rounded to whole patches, which S = 320 needs at no scale."""
+    """(side in pixels, whether flipped too) of each scale. Sides are rounded to whole patches; S = 320 needs no rounding."""
     return [
         (max(patch, round(size * scale / patch) * patch), not (spec.flip == "not_at_1" and scale == 1.0))
         for scale in spec.scales
@@ -58,5 +59,5 @@ def _logits(cam_model: CamModel, segmenter: Segmenter, views: Tensor) -> Tensor:
     return segmenter(cam_model.layers(encoded), encoded.activations.grid).logits.float()  # type: ignore[no-any-return]
 
 
-def _enlarged(logits: Tensor, size: Size) -> Tensor:
+def _resized(logits: Tensor, size: Size) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Photos of users' own, one by one: finding and naming them, and their label maps back at full size."""
+"""Single photos of a user: their files, the names of their results, and label maps enlarged to the photo's size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,42 +17,47 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo's file, and the name its results get: the file's without suffix, told apart where several share it."""
+    """A photo's file, and the name of its results: the file's without suffix, with a number where several photos share it."""
 
     path: Path
     name: str
 
 
-def find_photos(places: Sequence[Path], endings: Sequence[str] = ("",)) -> list[Photo]:
-    """Files as they are given, and in place of a folder the pictures in it by name; each file once.
+def find_photos(paths: Sequence[Path], endings: Sequence[str] = ("",)) -> list[Photo]:
+    """Photos and folders of photos → the photos in order, each file once.
 
-    No two results NAME+ending share a file, even where case is no difference: the second `dog` is `dog-2`. SettingError for a
-    place that is not there and a folder without a picture.
+    No two results NAME+ending share a file, also where the file system ignores case: the second `dog` is `dog-2`.
+    SettingError for a path that does not exist and a folder without a picture.
     """
-    paths: dict[Path, Path] = {}
-    for place in places:
-        if not place.exists():
-            raise SettingError(f"{place}: no such photo or folder")
-        inside = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
-        if not inside:
-            raise SettingError(f"{place}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        for path in inside:
-            paths.setdefault(path.resolve(), path)
+    files_by_target: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise SettingError(f"{path}: no such photo or folder")
+        for file in _pictures(path) if path.is_dir() else [path]:
+            files_by_target.setdefault(file.resolve(), file)
     taken: set[str] = set()
     photos = []
-    for path in paths.values():
-        name, count = path.stem, 1
-        while taken & (files := {f"{name}{ending}".casefold() for ending in endings}):
+    for file in files_by_target.values():
+        name, count = file.stem, 1
+        while taken & (results := {f"{name}{ending}".casefold() for ending in endings}):
             count += 1
-            name = f"{path.stem}-{count}"
-        taken |= files
-        photos.append(Photo(path, name))
+            name = f"{file.stem}-{count}"
+        taken |= results
+        photos.append(Photo(file, name))
     return photos
 
 
+def _pictures(folder: Path) -> list[Path]:
+    """The folder's pictures, by name."""
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise SettingError(f"{folder}: holds no picture ({', '.join(sorted(SUFFIXES))})")
+    return pictures
+
+
 def enlarge_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """labels (h, w) → (H, W) of `size`: each label's area is enlarged bilinearly and the strongest wins, so that outlines
-    stay smooth where nearest values would make stairs."""
+    """labels (h, w) uint8 → (H, W) of `size`. Each label's area is enlarged bilinearly and the strongest wins: nearest values
+    would turn outlines into stairs."""
     if labels.shape == size:
         return labels
     best = np.zeros(size, dtype=np.uint8)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refine_labels
 from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError, SettingError
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
+from excel_core.prediction.training_free import TrainingFreeModel
 from excel_core.text.attributes_file import used_attributes_file
 from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, known_descriptions, named_classes, user_descriptions
 from excel_core.text.embeddings import TextEmbeddings
@@ -74,14 +74,10 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
             f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
         )
     base = build_knowledge_base(prompts, texts, spec, clip, embeddings)
-    cam_model = CamModel(clip, base.knowledge.text.to(clip.device), len(names), run.cams)
+    model = TrainingFreeModel(clip, base, run)
 
-    @torch.inference_mode()
     def predict(image: Image) -> dict[str, Labels]:
-        network_input = cam_model.prepare([image])
-        encoded = cam_model.encode(network_input, run.refine.affinity.layers, with_patch_tokens=False)
-        cams, attention = cam_model.cams(encoded).float(), cam_model.attention(encoded.activations, run.refine)
-        return refine_labels(image, network_input[0], range(len(names)), cams[0], attention[0], run.refine)
+        return model.refine(model.cams(image)).steps
 
     return Predictor(names, predict, _notes(missing, bool(texts), run))
 

@@ -7,9 +7,9 @@ NAME.safetensors     excel-segmenter/1
                      calibration, patch and patch grid), `predict` (scales and flips), `crf`, `supervision` (labels, or
                      masks: fully supervised), and `digest` over all of it
 
-A file of a version before `antialias` is read as that resized photos (earlier.py). Over several scales it segments as every
-other: scales are made from the photo and weigh the same, whereas that version made them from the S x S image and gave every
-view the same weight.
+A file of a version before `antialias` is read as that version resized photos (config/base.py). Over several scales it
+segments as every other file: scales are made from the photo and weigh the same. That version made them from the S x S image
+and gave every view the same weight.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
-    """Neck and head with the CLIP they look through. `vision.spec.image_size` is the side S at scale 1.0. `supervision`: what
-    they were trained on, image-level labels or, as a fully supervised counterpart, true masks."""
+    """Neck and head with their CLIP. `cam_model.spec.image_size` is the side S at scale 1.0. `supervision`: what they were
+    trained on: image-level labels or, for a fully supervised counterpart, true masks."""
 
     class_names: tuple[str, ...]
     cam_model: CamModel
@@ -73,7 +73,7 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
     if clip.config is None:
         raise ModelError(f"{clip.name}: the description of its vision tower is not known; load it by `MODEL:FILE`")
     side = spec.image_size // clip.patch
-    about = {
+    fields = {
         "class_names": list(trained.class_names),
         "encoder": {"name": _public_name(clip.name), **clip.config},
         "segmenter": trained.spec.model_dump(mode="json"),
@@ -88,7 +88,7 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
     }
     states = {"encoder": clip.visual.state_dict(), "segmenter": trained.segmenter.state_dict()}
     tensors = {f"{part}.{key}": value.detach().cpu().contiguous() for part in states for key, value in states[part].items()}
-    metadata = {"format": PORTABLE_FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}}
+    metadata = {"format": PORTABLE_FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in fields.items()}}
     with written_then_renamed(path) as temporary:
         temporary.write_bytes(save(tensors, metadata={**metadata, "digest": _digest(tensors, metadata)}))
 
@@ -97,18 +97,19 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
     """Read what `save_portable` wrote onto `device`; ModelError for a damaged or foreign file."""
     metadata, tensors = _read(path)
     try:
-        about = {key: json.loads(text) for key, text in metadata.items() if key not in ("format", "digest")}
-        spec, names = SegmenterSpec.model_validate(about["segmenter"]), tuple(about["class_names"])
-        view = upgrade_cam_fields({key: value for key, value in about["input"].items() if key not in ("patch", "grid")})
-        encoder = {key: about["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
-        clip = vision_clip(encoder, _part(tensors, "encoder"), about["encoder"]["name"])
+        fields = {key: json.loads(text) for key, text in metadata.items() if key not in ("format", "digest")}
+        spec, names = SegmenterSpec.model_validate(fields["segmenter"]), tuple(fields["class_names"])
+        input_fields = {key: value for key, value in fields["input"].items() if key not in ("patch", "grid")}
+        cam_fields = upgrade_cam_fields(input_fields)
+        encoder = {key: fields["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
+        clip = vision_clip(encoder, _part(tensors, "encoder"), fields["encoder"]["name"])
         clip.model.to(device)
         segmenter = Segmenter(len(clip.blocks), clip.width, len(names), spec)
         segmenter.load_state_dict(_part(tensors, "segmenter"))
         texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
-        cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(view))
-        predict, crf = PredictSpec.model_validate(about["predict"]), CrfSpec.model_validate(about["crf"])
-        supervision = about.get("supervision", "labels")
+        cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(cam_fields))
+        predict, crf = PredictSpec.model_validate(fields["predict"]), CrfSpec.model_validate(fields["crf"])
+        supervision = fields.get("supervision", "labels")
         return TrainedSegmenter(names, cam_model, segmenter.eval().to(device), spec, predict, crf, supervision)
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         raise ModelError(f"{path}: its metadata and tensors do not fit each other ({error}); export it again") from None
@@ -127,9 +128,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except Exception as error:  # safetensors has an error of its own for each kind of damage
         raise ModelError(f"{path}: not readable as safetensors ({error}); export it again") from None
     if metadata.get("format") != PORTABLE_FORMAT:
-        found = metadata.get("format") or ("a run's own weights" if "architecture" in metadata else "none")
+        actual = metadata.get("format") or ("a run's own weights" if "architecture" in metadata else "none")
         raise ModelError(
-            f"{path}: format must be {PORTABLE_FORMAT}, got {found}; write one with `excel export RUN --format safetensors`"
+            f"{path}: format must be {PORTABLE_FORMAT}, got {actual}; write one with `excel export RUN --format safetensors`"
         )
     digest = metadata.pop("digest", "")
     if digest != _digest(tensors, metadata):
