@@ -1,60 +1,30 @@
 """The paper's figures 4 to 6 of a run's own images, laid out on a sheet: the same PNG bytes for the same contents."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from artifacts.drawing import FAINT, INK, PAPER, draw_paragraph, fit_image, overlay_cam
+from artifacts.drawing import fit_image, overlay_cam
+from artifacts.sheet import ColourScale, Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.view import Cam, Pixels
+from excel_core.config import RunSpec
 from excel_core.paper.figures import AttributeResponses, CamColumns, QueryMaps
 
-__all__ = ["PaperImage", "cam_titles", "draw_cams", "draw_query", "draw_responses", "draw_sheet", "mark_patch"]
+__all__ = [
+    "PaperImage", "cam_titles", "draw_cams", "draw_query", "draw_responses", "figures_document", "mark_patch",
+]  # fmt: skip
 
+FIGURES = {
+    "4": "CAMs as q-k attention, SVC, TSE and LVC follow each other",
+    "5": "responses of the top attributes of a class",
+    "6": "attention and relations of one patch",
+}
 PHOTO_SIDE = 320  # longer side of a photo before it is laid out, pixels
 ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 HEAT, SIGNED = "inferno", "RdBu_r"  # colour maps: from the least value on; above and below 0
-SHEET_WIDTH, MARGIN, GAP = 1200, 20, 12  # pixels
-TITLE_HEIGHT, TEXT_HEIGHT = 16, 13  # of letters, pixels
-MAX_COLUMN_WIDTH = 300  # pixels, where there are few columns
-MAX_PICTURE_HEIGHT = 1.3  # in widths of its column; taller photos are drawn narrower
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph below a picture."""
-
-    text: str
-    bold: bool = False
-    faint: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """A picture (H, W, 3) with paragraphs below it; None: words alone."""
-
-    picture: Pixels | None
-    paragraphs: tuple[Paragraph, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class SheetRow:
-    """A heading, with a remark in a fainter colour, over panels from the left."""
-
-    heading: str
-    remark: str
-    panels: tuple[Panel, ...]
-
-
-@dataclass(frozen=True)
-class ColourScale:
-    """One of matplotlib's colour maps, and what it goes from and to."""
-
-    colour_map: str
-    words: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,26 +152,6 @@ def _digits(value: float, kind: str) -> str:
     return f"{value:.2{kind}}".replace("-", "−") if abs(value) >= 1e-4 else f"{value:.1e}" if kind == "g" else "0.00"
 
 
-def draw_sheet(titles: Sequence[str], rows: Sequence[SheetRow], scales: Sequence[ColourScale], notes: Sequence[str]) -> bytes:
-    """Column titles, rows, colour scales and notes from top to bottom → PNG bytes without a date, SHEET_WIDTH pixels wide."""
-    inner, columns = SHEET_WIDTH - 2 * MARGIN, max(1, len(titles))
-    cell = min(MAX_COLUMN_WIDTH, (inner - (columns - 1) * GAP) // columns)
-    # From top to bottom: the columns' titles, a block per row, the colour scales, the notes.
-    blocks = [_beside([draw_paragraph(title, cell, TITLE_HEIGHT, bold=True) for title in titles], cell)]
-    for row in rows:
-        panels = _beside([_panel(panel, cell) for panel in row.panels], cell)
-        blocks.append(_below([_ground(GAP // 2, inner), _heading(row, inner), panels], inner, GAP // 3))
-    blocks.append(_ground(GAP // 2, inner))
-    blocks += [_scale(scale, inner) for scale in scales]
-    blocks += [draw_paragraph(note, inner, TEXT_HEIGHT, colour=FAINT) for note in notes]
-    sheet = _below(blocks, inner, GAP)
-    framed = _ground(sheet.shape[0] + 2 * MARGIN, SHEET_WIDTH)
-    framed[MARGIN:-MARGIN, MARGIN:-MARGIN] = sheet
-    buffer = io.BytesIO()
-    Image.fromarray(framed).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def mark_patch(picture: Pixels, query: tuple[int, int], grid: tuple[int, int]) -> Pixels:
     """picture (H, W, 3) with a frame, white amid black, around the patch at `query` (row, column) of `grid`."""
     (height, width), (row, column) = picture.shape[:2], query
@@ -216,60 +166,38 @@ def mark_patch(picture: Pixels, query: tuple[int, int], grid: tuple[int, int]) -
     return np.asarray(sheet)
 
 
-def _heading(row: SheetRow, width: int) -> Pixels:
-    """The heading with the remark below."""
-    heading = draw_paragraph(row.heading, width, TITLE_HEIGHT, bold=True, max_lines=2)
-    remark = draw_paragraph(row.remark, width, TEXT_HEIGHT, colour=FAINT, max_lines=2)
-    return _below([heading, remark], width, 0)
+def figures_document(run: RunSpec, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
+    """What the three figures show, as figures.json holds it (excel-figures/1)."""
+    return {
+        "format": "excel-figures/1",
+        "preset": run.preset,
+        "method": run.method,
+        "clip": run.clip.model,
+        "calibration": run.cams.calibration.model_dump(mode="json"),
+        "knowledge": run.knowledge.mode,
+        "figures": FIGURES,
+        "notes": list(notes),
+        "images": [_image_document(image) for image in images],
+    }
 
 
-def _panel(panel: Panel, cell: int) -> Pixels:
-    """The picture in the width of its column, and its paragraphs."""
-    blocks = [] if panel.picture is None else [_fitted(panel.picture, cell)]
-    for paragraph in panel.paragraphs:
-        colour = FAINT if paragraph.faint else INK
-        blocks.append(draw_paragraph(paragraph.text, cell, TEXT_HEIGHT, bold=paragraph.bold, colour=colour))
-    return _below(blocks, cell, 4)
-
-
-def _fitted(picture: Pixels, cell: int) -> Pixels:
-    """picture (H, W, 3) as wide as its column, or as high as is allowed → (h, w, 3), w at most `cell`."""
-    height, width = picture.shape[:2]
-    factor = min(cell / width, MAX_PICTURE_HEIGHT * cell / height)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-
-
-def _scale(scale: ColourScale, width: int) -> Pixels:
-    """A strip of the colour map with its words beside it."""
-    length = width // 6
-    words = draw_paragraph(scale.words, width - length - GAP, TEXT_HEIGHT)
-    strip = (colormaps[scale.colour_map](np.linspace(0, 1, length))[None, :, :3] * 255).round().astype(np.uint8)
-    line = _ground(max(len(words), TEXT_HEIGHT), width)
-    line[:TEXT_HEIGHT, :length] = strip
-    line[: len(words), length + GAP :] = words
-    return line
-
-
-def _below(blocks: Sequence[Pixels], width: int, gap: int) -> Pixels:
-    """Blocks (h, w, 3) under each other from the left; empty ones leave no gap."""
-    filled = [block for block in blocks if len(block)]
-    sheet = _ground(sum(len(block) + gap for block in filled), width)
-    y = 0
-    for block in filled:
-        sheet[y : y + len(block), : block.shape[1]] = block
-        y += len(block) + gap
-    return sheet[: max(0, y - gap)]
-
-
-def _beside(blocks: Sequence[Pixels], cell: int) -> Pixels:
-    """Blocks (h, w, 3) in columns of width `cell`, their tops in a line."""
-    sheet = _ground(max((len(block) for block in blocks), default=0), len(blocks) * (cell + GAP) - GAP)
-    for column, block in enumerate(blocks):
-        x = column * (cell + GAP)
-        sheet[: len(block), x : x + block.shape[1]] = block
-    return sheet
-
-
-def _ground(height: int, width: int) -> Pixels:
-    return np.full((height, max(0, width), 3), PAPER, dtype=np.uint8)
+def _image_document(image: PaperImage) -> dict[str, Any]:
+    responses = image.responses
+    attributes = [
+        {
+            "number": int(responses.numbers[place]),
+            "weight": float(responses.weights[place]),
+            "cosine": [float(responses.maps[place].min()), float(responses.maps[place].max())],
+            "description": description,
+        }
+        for place, description in enumerate(image.descriptions)
+    ]
+    steps = ("original", "calibrated", "enriched", "learnt")
+    return {
+        "id": image.id,
+        "class": image.class_name,
+        "cams": [step for step in steps if getattr(image.cams, step) is not None],
+        "attributes": attributes,
+        "query": list(image.query.query),
+        "grid": list(image.query.relation.shape),
+    }

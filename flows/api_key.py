@@ -36,7 +36,7 @@ def _find_key(spec: DescribeSpec) -> SecretStr | None:
     if spec.secret is None:
         return key_in_environment(spec)
     try:
-        value = Secret.load(spec.secret, _sync=True).get()
+        value = Secret.load(spec.secret, _sync=True).get()  # type: ignore[call-arg, union-attr]
     except ValueError:
         raise SettingError(
             f"describe.secret={spec.secret}: Prefect's server has no Secret block of this name; make one in its UI, or "

@@ -27,8 +27,7 @@ UPDATE_SECONDS = 5.0  # between two updates of a progress artifact
 
 
 class ChainRun:
-    """Calls the stages of a run up to stage `last`. `outputs`: the run's own outputs by stage name, as far as they are complete;
-    `cached`: the stages that this run did not have to build."""
+    """Calls the stages of a run up to stage `last`. `cached`: the run's own stages that it did not have to build."""
 
     def __init__(
         self, run: RunSpec, environment: RunEnvironment, last: str, record: RunRecord, build_parts: BuildParts
@@ -41,8 +40,8 @@ class ChainRun:
         self._built: dict[str, StageOutput] = {}  # by node
 
     def __call__(self, name: str, *inputs: StageOutput) -> StageOutput:
-        """Stage `name`, from the outputs of the stages that it reads. What it reads beside them (the drawn world, variants of the
-        run) is built first. TypeError where an output is missing that tasks/pipeline.py names, so that a flow and the table
+        """Stage `name`, from the outputs of the stages that it reads. What it reads beside them (the drawn world, variants of
+        the run) is built first. TypeError where an output is missing that tasks/pipeline.py names, so that a flow and the table
         say the same."""
         missing = set(STAGES[name].reads) - {"world"} - {output.stage for output in inputs}
         if missing:

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect_dask import DaskTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner
 
 from excel_core.errors import SettingError, WorkerError
 from flows.interrupts import out_of_reach
@@ -111,7 +111,7 @@ def _check_workers(client: Client) -> None:
 
 def _submitted(runner: TaskRunner[Any], steps: list[Step], counter: Counter, needed: dict[str, float]) -> Outputs:
     """All parts at once; every one that can finish does before the first error is raised."""
-    with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():
+    with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():  # type: ignore[attr-defined]
         futures: dict[PrefectFuture[StageOutput], Step] = {
             runner.submit(step_task(step), {"step": step}): step for step in steps
         }

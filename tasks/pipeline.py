@@ -6,7 +6,7 @@ The story, as the flow `excel` tells it (flows/excel.py):
     class names ── describe ── knowledge ───┴─ cams ── refine ── train ── dynamic, predict ── evaluate ── report
 
 `reads` names the stages whose outputs a stage always reads; `also_reads` adds what it reads in some runs, or under variants of
-the run. Whatever walks through stages uses this table: the flows, a stage alone, `excel plan`, the ablation, the paper's tables.
+the run. Whatever walks through stages uses this table: the flows, a stage alone, `excel plan`, the ablation, the paper tables.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Digests of plain data, of files, and of what lies outside the store: data folders by their listings, weights by their bytes."""
+"""Digests of plain data, files, and what lies outside the store: data folders by their listings, weights by their bytes."""
 
 import hashlib
 import json

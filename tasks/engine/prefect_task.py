@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -46,5 +47,7 @@ def step_task(step: Step) -> Any:
 
 def run_step(step: Step) -> StageOutput:
     """Run the step as a task run of the flow at hand, in this thread."""
-    run: Callable[[Step], StageOutput] = step_task(step)
-    return run(step)
+    run: Callable[[Step], StageOutput | State[StageOutput]] = step_task(step)
+    returned = run(step)
+    # A call gives back the state itself where the task returned one, unlike `future.result()`.
+    return returned.result() if isinstance(returned, State) else returned

@@ -1,4 +1,4 @@
-"""The models that a job computes with: the frozen CLIP and the knowledge base, loaded once per process; the trained segmenter."""
+"""The models of a job: the frozen CLIP and the knowledge base, loaded once per process; the trained segmenter."""
 
 from functools import lru_cache
 from pathlib import Path

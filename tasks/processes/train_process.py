@@ -1,4 +1,4 @@
-"""One of the processes that train together; torchrun starts them for launch.py: python -m tasks.processes.train_process FILE."""
+"""One of the processes that train together. torchrun starts them for launch.py: python -m tasks.processes.train_process F."""
 
 import json
 import os

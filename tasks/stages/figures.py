@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses
+from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses, figures_document
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
 from excel_core.config.variants import without_tse
@@ -26,12 +26,6 @@ from tasks.stages.train import TrainResult
 __all__ = ["FiguresResult", "draw_figures", "outside", "plain_knowledge", "settings"]
 
 PLAIN = "plain texts"  # input: the knowledge base without enrichment
-
-FIGURES = {
-    "4": "CAMs as q-k attention, SVC, TSE and LVC follow each other",
-    "5": "responses of the top attributes of a class",
-    "6": "attention and relations of one patch",
-}
 
 
 class FiguresResult(StageResult):
@@ -58,7 +52,7 @@ def draw_figures(job: Job, folder: Path) -> FiguresResult:
     for number, png in pictures.items():
         with written_then_renamed(folder / f"figure_{number}.png") as temporary:
             temporary.write_bytes(png)
-    write_json(folder / "figures.json", _document(job, images, notes))
+    write_json(folder / "figures.json", figures_document(job.run, images, notes))
     return FiguresResult(images=len(images), figures=len(pictures))
 
 
@@ -110,43 +104,6 @@ def _notes(job: Job, images: Sequence[PaperImage]) -> list[str]:
     if attention != "svc":
         notes.append(f"No SVC and no LVC: cams.calibration.attention={attention}.")
     return notes
-
-
-def _document(job: Job, images: Sequence[PaperImage], notes: Sequence[str]) -> dict[str, Any]:
-    run = job.run
-    return {
-        "format": "excel-figures/1",
-        "preset": run.preset,
-        "method": run.method,
-        "clip": run.clip.model,
-        "calibration": run.cams.calibration.model_dump(mode="json"),
-        "knowledge": run.knowledge.mode,
-        "figures": FIGURES,
-        "notes": list(notes),
-        "images": [_image_document(image) for image in images],
-    }
-
-
-def _image_document(image: PaperImage) -> dict[str, Any]:
-    responses = image.responses
-    attributes = [
-        {
-            "number": int(responses.numbers[place]),
-            "weight": float(responses.weights[place]),
-            "cosine": [float(responses.maps[place].min()), float(responses.maps[place].max())],
-            "description": description,
-        }
-        for place, description in enumerate(image.descriptions)
-    ]
-    steps = ("original", "calibrated", "enriched", "learnt")
-    return {
-        "id": image.id,
-        "class": image.class_name,
-        "cams": [step for step in steps if getattr(image.cams, step) is not None],
-        "attributes": attributes,
-        "query": list(image.query.query),
-        "grid": list(image.query.relation.shape),
-    }
 
 
 def plain_knowledge(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:

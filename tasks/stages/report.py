@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from artifacts.charts import draw_losses
+from artifacts.knowledge_view import attribute_rows, attributes_are, knowledge_map
 from artifacts.report import TEMPLATES, write_report
-from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
+from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import load_labels_png
 from excel_core.evaluation.metrics import confusion_of_counts
 from excel_core.files import read_json
 from excel_core.stores import CamReader, read_counts
-from excel_core.text.knowledge import KnowledgeBase, attribute_weights, nearest_descriptions
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.output import StageOutput, StageResult, read_marker
 from tasks.engine.stage import Job, RunEnvironment
@@ -28,9 +26,7 @@ from tasks.inputs.models import load_knowledge
 from tasks.stages.refine import LabelsResult, step_folder
 from tasks.stages.train import TrainResult
 
-__all__ = ["ReportResult", "attributes_are", "make_report", "make_view", "outside", "settings"]
-
-MAX_DESCRIPTIONS, MAX_CLASSES = 3, 3  # shown of an attribute
+__all__ = ["ReportResult", "make_report", "make_view", "outside", "settings"]
 
 
 class ReportResult(StageResult):
@@ -66,12 +62,12 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         segmented=tuple(segmented),
         losses=pd.read_csv(job.folder("train") / "losses.csv"),
         given_segmenter=job.result("train", TrainResult).source,
-        attributes=tuple(_attributes(store, run)),
+        attributes=tuple(attribute_rows(store, run.knowledge)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,
         confusion=_confusion(job, metrics, len(store.class_names) + 1),
-        knowledge_map=_knowledge_map(store),
-        attributes_are=attributes_are(run),
+        knowledge_map=knowledge_map(store),
+        attributes_are=attributes_are(run.knowledge),
         curve=read_json(job.folder("curve") / "curve.json") if "curve" in job.inputs else {},
     )
 
@@ -132,50 +128,9 @@ def _truth(job: Job, split: str, image: str) -> Any:
     return load_labels_png(path) if path.is_file() else None
 
 
-def _attributes(store: KnowledgeBase, run: RunSpec) -> list[AttributeRow]:
-    knowledge, names = store.knowledge, store.class_names
-    if not len(knowledge.attributes):
-        return []
-    weights, index = (part.numpy() for part in attribute_weights(knowledge.templates, knowledge.attributes, run.knowledge))
-    table = np.zeros((len(names), len(knowledge.attributes)))
-    np.put_along_axis(table, index, weights, axis=1)
-    users = np.argsort(-table, axis=0, kind="stable")[:MAX_CLASSES]
-    return [
-        AttributeRow(
-            number,
-            tuple(store.texts[int(i)] for i in nearest),
-            tuple((names[c], float(table[c, number])) for c in users[:, number] if table[c, number] > 0),
-        )
-        for number, nearest in enumerate(nearest_descriptions(knowledge, MAX_DESCRIPTIONS))
-    ]
-
-
-def attributes_are(run: RunSpec) -> str:
-    """What a run's attributes are, in words."""
-    file, mode = run.knowledge.attributes_file, run.knowledge.mode
-    if mode == "class_means":
-        return "the means of each class's descriptions"
-    return f"centroids of the file {Path(file).name}" if file and mode == "attributes" else "clusters of descriptions"
-
-
 def _confusion(job: Job, metrics: dict[str, Any], classes: int) -> dict[str, NDArray[np.int64]]:
     counts = read_counts(job.folder("evaluate") / "confusion.parquet")
     return {key: confusion_of_counts(counts[counts["result"] == key], classes) for key in metrics["results"]}
-
-
-def _knowledge_map(store: KnowledgeBase) -> KnowledgeMap:
-    """Descriptions, attributes and T_c on the two principal axes of the descriptions."""
-    knowledge, classes = store.knowledge, len(store.class_names)
-    axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
-    attributes = knowledge.attributes.numpy()
-    enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length as the descriptions are; T_c itself may not be
-    return KnowledgeMap(
-        descriptions=axes.transform(knowledge.descriptions.numpy()),
-        description_class=np.repeat(np.arange(classes), len(store.texts) // classes),
-        attributes=axes.transform(attributes) if len(attributes) else np.zeros((0, 2)),
-        classes=axes.transform(enriched.numpy()),
-        explained=(float(axes.explained_variance_ratio_[0]), float(axes.explained_variance_ratio_[1])),
-    )
 
 
 def _stage_row(output: StageOutput, cached: bool) -> StageRow:

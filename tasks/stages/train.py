@@ -7,7 +7,7 @@ trained: the output is the checkpoint's segmenter, without losses.
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,6 @@ def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
     """Train in this process, alone or as one of a process group. Its first process writes segmenter.safetensors, losses.csv and
     checkpoints. `progress` hears of every iteration that is done."""
     cam_model = load_cam_model(job)
-    # CAMs for training have a precision of their own, train.precision.
-    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": "fp32"}))
     shape, checkpoint = architecture(job, cam_model), folder / "checkpoint.pt"
     is_first = process_group().rank == 0
     if is_first:
