@@ -3,10 +3,9 @@
 import pytest
 
 from excel_core.config.presets import preset, with_settings
-from tasks.chain import follow
-from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
+from tests.pipeline_runs import follow
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +16,6 @@ def small_run():
 
 @pytest.fixture(scope="session")
 def chain(small_run, tmp_path_factory):
-    """(outputs by stage, place) of `small_run`."""
-    place = RunEnvironment(store=tmp_path_factory.mktemp("store"))
-    return follow(small_run, place, "report", run_stage), place
+    """(outputs by stage, environment) of `small_run`."""
+    environment = RunEnvironment(store=tmp_path_factory.mktemp("store"))
+    return follow(small_run, environment, "report"), environment

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError, SettingError
-from excel_core.text.llm_descriptions import LlmDescriptions, request_descriptions
 from excel_core.text.chat import Chat, Usage
+from excel_core.text.llm_descriptions import LlmDescriptions, request_descriptions
 from tests.conftest import ROOT
 from tests.tasks.chat_server import (
     KEY,
@@ -228,7 +228,7 @@ def test_the_environment_does_not_choose_the_server(monkeypatch):
 
 
 def test_excel_is_imported_without_the_package():
-    code = "import sys; sys.modules['openai'] = None; import tasks.describe, excel_core.text.chat"
+    code = "import sys; sys.modules['openai'] = None; import tasks.stages.describe, excel_core.text.chat"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env=dict(os.environ))
 
 

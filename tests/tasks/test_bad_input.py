@@ -7,10 +7,9 @@ import pytest
 
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import DataError
-from tasks.chain import follow
-from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
+from tests.pipeline_runs import follow
 
 # The world's folder, read as any user's folder in VOC layout.
 AS_VOC = [
@@ -29,16 +28,16 @@ def data(chain, tmp_path):
 
 def _follow(data, tmp_path, last, *edits):
     run = with_settings(preset("voc"), [*AS_VOC, *SMALL, *SIZES, *edits])
-    return follow(run, RunEnvironment(store=tmp_path / "store", data=data), last, run_stage)
+    return follow(run, RunEnvironment(store=tmp_path / "store", data=data), last)
 
 
 def test_a_truncated_photo_is_recorded_and_the_run_goes_on(data, tmp_path):
     spoilt = sorted((data / "JPEGImages").iterdir())[0]
     spoilt.write_bytes(spoilt.read_bytes()[:700])
     outputs = _follow(data, tmp_path, "report")
-    bad = outputs["dataset"].summary["bad"]
+    bad = outputs["dataset"].result["bad"]
     assert list(bad) == [spoilt.stem] and "truncated" in bad[spoilt.stem]
-    assert outputs["refine"].summary["images"] == 11
+    assert outputs["refine"].result["images"] == 11
     assert not (outputs["refine"].folder / "SegmentationClassPseudo" / f"{spoilt.stem}.png").exists()
     metrics = json.loads((outputs["evaluate"].folder / "metrics.json").read_text())
     assert metrics["results"]["seeds.static.train.crf"]["protocol"]["images"] == 11
@@ -65,5 +64,5 @@ def test_a_replaced_photo_is_another_data_set(data, tmp_path):
     first, second = sorted((data / "JPEGImages").iterdir())[:2]
     shutil.copyfile(second, first)
     after = _follow(data, tmp_path, "cams")
-    assert after["cams"].identity != before["cams"].identity
+    assert after["cams"].key != before["cams"].key
     assert after["knowledge"] == before["knowledge"]

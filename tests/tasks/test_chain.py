@@ -14,18 +14,20 @@ from excel_core.datasets.palette import VOC_PALETTE, load_labels_png
 from excel_core.errors import MaskLeakError
 from excel_core.evaluation.metrics import confusion_matrix, scores
 from excel_core.stores import CamReader, read_knowledge, read_manifest
-from tasks.chain import STAGES, follow
-from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import RunEnvironment, Stage, Work, always
+from tasks.engine.executor import build_stage
+from tasks.engine.output import StageResult
+from tasks.engine.stage import Job, KeyParts, MaskAccess, RunEnvironment, Stage, Whole
+from tasks.pipeline import STAGES
+from tests.pipeline_runs import follow, follow_and_note
 
 
-def test_every_stage_left_a_sealed_output(chain):
+def test_every_stage_left_a_committed_output(chain):
     outputs, _ = chain
     others = ("sweep", "ablation", "curve", "paper", "figures")
     assert list(outputs) == [name for name in STAGES if not name.startswith(others)]
     for output in outputs.values():
         marker = json.loads((output.folder / "stage.json").read_text())
-        assert marker["format"] == "excel-stage/2" and marker["output"]["content"] == output.content
+        assert marker["format"] == "excel-stage/3" and marker["output"]["content"] == output.content
         assert not list(output.folder.parent.glob("*.partial"))
 
 
@@ -53,18 +55,18 @@ def test_cams_are_small_and_of_image_level_classes(chain):
             classes, cams = reader.read(image)
             assert [names[c] for c in classes] == manifest.loc[image, "labels"]
             assert cams.shape[1:] == (16, 16) and cams.min() >= 0 and cams.max() <= 1
-        assert outputs[stage].summary["bytes_an_image"] < 4096
+        assert outputs[stage].result["bytes_per_image"] < 4096
 
 
 def test_an_image_is_encoded_once_or_twice_to_the_same_labels(chain, small_run, tmp_path):
-    outputs, place = chain
+    outputs, environment = chain
     kept = CamReader(outputs["cams"].folder)
     assert all(kept.attention(image).shape == (256, 256) for image in kept.ids)
-    assert 32_768 < outputs["cams"].summary["attention_bytes_an_image"] < 131_072
+    assert 32_768 < outputs["cams"].result["attention_bytes_per_image"] < 131_072
     twice = with_settings(small_run, ["shards.keep_attention=false"])
-    found = follow(twice, RunEnvironment(store=shutil.copytree(place.store, tmp_path / "store")), "refine", run_stage)
+    found = follow(twice, RunEnvironment(store=shutil.copytree(environment.store, tmp_path / "store")), "refine")
     again = CamReader(found["cams"].folder)
-    assert again.attention(again.ids[0]) is None and found["cams"].summary["attention_bytes_an_image"] == 0
+    assert again.attention(again.ids[0]) is None and found["cams"].result["attention_bytes_per_image"] == 0
     for image in kept.ids:
         np.testing.assert_allclose(kept.read(image)[1], again.read(image)[1], atol=1e-3)
         one, two = (
@@ -76,8 +78,8 @@ def test_an_image_is_encoded_once_or_twice_to_the_same_labels(chain, small_run, 
 
 def test_no_attention_is_kept_of_many_patches(small_run, tmp_path):
     edits = ["cams.image_size=264", "dataset.train_scenes=2", "dataset.val_splits=[]"]  # 33 x 33 patches of 8 pixels
-    outputs = follow(with_settings(small_run, edits), RunEnvironment(store=tmp_path), "refine", run_stage)
-    assert outputs["cams"].summary["attention_bytes_an_image"] == 0 and outputs["refine"].summary["images"] == 2
+    outputs = follow(with_settings(small_run, edits), RunEnvironment(store=tmp_path), "refine")
+    assert outputs["cams"].result["attention_bytes_per_image"] == 0 and outputs["refine"].result["images"] == 2
 
 
 def test_pseudo_labels_are_palette_pngs_of_the_images_size(chain):
@@ -89,7 +91,7 @@ def test_pseudo_labels_are_palette_pngs_of_the_images_size(chain):
         with Image.open(folder / "SegmentationClassPseudo" / f"{image}.png") as png:
             assert png.mode == "P" and png.size == (128, 128)
             assert np.array_equal(np.array(png.getpalette()).reshape(-1, 3), VOC_PALETTE[: len(png.getpalette()) // 3])
-        for step in outputs["refine"].summary["steps"][:-1]:
+        for step in outputs["refine"].result["steps"][:-1]:
             assert (folder / "steps" / step / f"{image}.png").is_file()
 
 
@@ -107,7 +109,7 @@ def test_metrics_are_what_the_files_say(chain):
         )
         for image in listed
     )
-    last = outputs["refine"].summary["steps"][-1]
+    last = outputs["refine"].result["steps"][-1]
     result = metrics["results"][f"seeds.static.train.{last}"]
     assert result["miou"] == pytest.approx(scores(matrix, names).miou)
     scored = {"miou", "miou_interval", "iou", "precision", "recall", "confusion_ratio", "pixels"}
@@ -127,46 +129,40 @@ def test_training_left_its_curve(chain):
     folder = chain[0]["train"].folder
     losses = pd.read_csv(folder / "losses.csv")
     assert losses["iteration"].tolist() == [0, 1, 2, 3] and np.isfinite(losses.to_numpy()).all()
-    with Image.open(folder / "losses.png") as chart:
+    with Image.open(chain[0]["report"].folder / "losses.png") as chart:
         assert chart.format == "PNG" and min(chart.size) > 200
     assert not (folder / "checkpoint.pt").exists()
 
 
 def test_nothing_runs_twice(chain, small_run):
-    built = []
-
-    def build(work):
-        built.extend([] if complete_output(work) else [work.name])
-        return run_stage(work)
-
-    assert follow(small_run, chain[1], "report", build) == chain[0]
-    assert built == []
+    outputs, built = follow_and_note(small_run, chain[1], "report")
+    assert outputs == chain[0] and built == []
 
 
 def test_a_stage_that_opens_a_mask_fails_unless_it_evaluates(chain, small_run, tmp_path):
     mask = next((chain[0]["world"].folder / "SegmentationClass").glob("*.png"))
 
-    def peek(work):
+    def peek(job, folder):
         load_labels_png(mask)
-        return {}
+        return StageResult()
 
-    spying = RunEnvironment(store=tmp_path)
-    with pytest.raises(MaskLeakError, match="spy"):
-        run_stage(Work(Stage("spy", (), lambda run: {}, _in_this_module(peek)), small_run, spying, {}))
-    scorer = Stage("scorer", (), lambda run: {}, _in_this_module(peek), sees_masks=always)
-    run_stage(Work(scorer, small_run, spying, {}))
+    def build(name, run=small_run, **access):
+        stage = Stage(name, reads=(), makes="nothing", work=Whole(peek), key=KeyParts(settings=lambda run: {}), **access)
+        build_stage(Job(stage, run, RunEnvironment(store=tmp_path), {}))
 
-
-def _in_this_module(function):
-    """A stage's code version is its module's; borrow a project module for a function made in a test."""
-    function.__module__ = "tasks.describe"
-    return function
+    labels = MaskAccess.LABELS_IN_MASK_FILES  # of two folders that no VOC mask is in
+    for access in ({}, {"masks": labels}, {"masks": MaskAccess.FULL_SUPERVISION}):
+        with pytest.raises(MaskLeakError, match="spy"):
+            build("spy", **access)
+    supervised = with_settings(small_run, ["train.supervision=masks"])
+    build("trainer", supervised, masks=MaskAccess.FULL_SUPERVISION)
+    build("scorer", masks=MaskAccess.ALWAYS)
 
 
 def test_segmentation_looks_at_its_own_size(chain, small_run):
     """predict.image_size is the side that segmentation is warped to, whatever the CAMs' side is."""
     edited = with_settings(small_run, ["predict.image_size=64", "evaluate.ablation=false", "predict.crf=false"])
-    outputs = follow(edited, chain[1], "evaluate", run_stage)
+    outputs = follow(edited, chain[1], "evaluate")
     before, after = (
         json.loads((found["evaluate"].folder / "metrics.json").read_text())["results"] for found in (chain[0], outputs)
     )

@@ -5,10 +5,9 @@ import pytest
 from excel_core.config.presets import preset, with_settings
 from excel_core.files import read_json
 from excel_core.stores import read_manifest
-from tasks.chain import follow
-from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
 from tests.conftest import SHARED
+from tests.pipeline_runs import follow
 
 TINY = SHARED / "data" / "coco_tiny"
 SMALL = [
@@ -21,7 +20,7 @@ SMALL = [
 
 @pytest.mark.skipif(not TINY.is_dir(), reason="the real COCO photos are not beside the repository")
 def test_coco_is_run_and_scored(tmp_path):
-    outputs = follow(with_settings(preset("coco"), SMALL), RunEnvironment(store=tmp_path, data=TINY), "report", run_stage)
+    outputs = follow(with_settings(preset("coco"), SMALL), RunEnvironment(store=tmp_path, data=TINY), "report")
     manifest = read_manifest(outputs["dataset"].folder / "manifest.parquet")
     assert set(manifest["split"]) == {"train", "val2017"} and (manifest["error"] == "").all()
     metrics = read_json(outputs["evaluate"].folder / "metrics.json")

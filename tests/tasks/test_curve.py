@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import SettingError
 from excel_core.files import read_json
-from tasks.chain import follow, graph
-from tasks.curve import STAGE
-from tasks.engine.build import complete_output, run_stage
+from tasks.engine.executor import build_stage
 from tasks.engine.stage import RunEnvironment
-from tasks.train import kept_segmenters
+from tasks.pipeline import STAGES, pipeline
+from tasks.stages.train import kept_segmenters
 from tests.mask_watch import opened_masks
+from tests.pipeline_runs import follow, follow_and_note
 from tests.voc_folder import VAL, write_voc
 
 SPLITS = ("held_out_1", "held_out_2", "held_out_3")
@@ -31,10 +31,10 @@ def curved(run, chain):
     """(outputs, masks that each stage opened) of a run whose training keeps segmenters."""
     masks = {}
 
-    def build(work):
+    def build(job):
         with opened_masks() as found:
-            output = run_stage(work)
-        masks[work.name] = found
+            output = build_stage(job)
+        masks[job.name] = found
         return output
 
     return follow(run, chain[1], "report", build), masks
@@ -72,8 +72,7 @@ def test_the_last_point_is_what_evaluation_says(curved):
         assert row["published"] is None and 0 < row["pseudo_labels"] < 1
         if row["iteration"] == 4:
             assert row["segmentation"] == pytest.approx(results[f"segmentation.{row['split']}.single_scale"]["miou"], abs=2e-3)
-    summary = outputs["curve"].summary
-    assert summary == {
+    assert outputs["curve"].result["miou"] == {
         row["split"]: {kind: round(row[kind], 4) for kind in ("pseudo_labels", "segmentation")}
         for row in curve["rows"]
         if row["iteration"] == 4
@@ -115,13 +114,10 @@ def test_chart_and_table_are_in_the_report(curved):
 
 
 def test_it_is_asked_for_by_keeping_alone(run, small_run, chain):
-    place = chain[1]
-    assert "curve" in graph(run, place, "report").own and "curve" not in graph(small_run, place, "report").own
-    built = []
+    environment = chain[1]
+    assert "curve" in pipeline(run, environment).own and "curve" not in pipeline(small_run, environment).own
     edited = with_settings(run, ["curve.threshold=0.5"])
-    follow(
-        edited, place, "report", lambda work: (built.extend([] if complete_output(work) else [work.name]), run_stage(work))[1]
-    )
+    _, built = follow_and_note(edited, environment, "report", parts=False)
     assert built == ["curve", "report"]  # nothing is trained again
     with pytest.raises(SettingError, match="train.keep_every: .*greater than or equal to 1"):
         with_settings(run, ["train.keep_every=0"])
@@ -140,7 +136,7 @@ def test_it_is_asked_for_by_keeping_alone(run, small_run, chain):
 )
 def test_the_published_log_is_of_voc_val_and_its_own_length(name, settings, published):
     run = with_settings(preset(name), ["train.keep_every=2000", *settings])
-    assert STAGE.spec(run)["published"] == published
+    assert STAGES["curve"].key.settings(run)["published"] == published
 
 
 def test_what_has_no_mask_is_said(tmp_path):
@@ -152,8 +148,8 @@ def test_what_has_no_mask_is_said(tmp_path):
         "train.dynamic_from=1", "train.own_argmax_from=1", "train.segmenter.width=16", "refine.par.iterations=2",
         "refine.crf.enabled=false", "train.keep_every=2",
     ]  # fmt: skip
-    place = RunEnvironment(store=tmp_path / "store", data=data)
-    outputs = follow(with_settings(preset("voc"), small), place, "curve", run_stage)
+    environment = RunEnvironment(store=tmp_path / "store", data=data)
+    outputs = follow(with_settings(preset("voc"), small), environment, "curve")
     curve = read_json(outputs["curve"].folder / "curve.json")
     assert curve["skipped"] == {"val: 1 of 2 images": "no mask in SegmentationClass"}
     assert curve["protocol"]["images"] == {"val": 1} and [row["iteration"] for row in curve["rows"]] == [2]

@@ -1,7 +1,6 @@
 """The stage `describe` with a language model: what is asked for again after an edit, what it cost, and what stays of it."""
 
 import json
-from functools import partial
 
 import pytest
 import yaml
@@ -12,11 +11,11 @@ from excel_core.files import read_json
 from excel_core.text.class_sets import PROMPTS_FOLDER
 from excel_core.text.descriptions import load_descriptions
 from excel_core.text.prompts import load_prompts
-from tasks.chain import follow
-from tasks.engine.build import find_or_build, run_stage
+from tasks.engine.executor import build_stage, find_or_build
 from tasks.engine.stage import RunEnvironment
+from tasks.history.llm_cost import llm_cost_line
 from tasks.history.run_record import start_record
-from tasks.history.spent import spent_line
+from tests.pipeline_runs import follow
 from tests.tasks.chat_server import MODEL, chat_server, says
 
 CLASSES = ("house", "tree", "car")
@@ -36,11 +35,14 @@ class Described:
         self.file.write_text(yaml.safe_dump(whole | {"classes": list(self.entries.values())}))
         before = len(self.server.requests)
         run = with_settings(preset("demo"), [f"dataset.prompts={self.file}", *self.settings, *settings])
-        place = RunEnvironment(store=self.store)
+        environment = RunEnvironment(store=self.store)
         if recorded:
-            start_record("excel", run, place, flow_run_id=flow_run)
-        build = partial(find_or_build, origin={"flow_run_id": flow_run})
-        self.output = follow(run, place, "describe", partial(run_stage, build=build))["describe"]
+            start_record("excel", run, environment, flow_run_id=flow_run)
+
+        def build_step(step):
+            return find_or_build(step, flow_run={"flow_run_id": flow_run})
+
+        self.output = follow(run, environment, "describe", lambda job: build_stage(job, build_step))["describe"]
         return [seen.about for seen in self.server.requests[before:]]
 
 
@@ -76,7 +78,7 @@ def test_another_instruction_asks_again(described, tmp_path):
 def test_tokens_and_cost_are_counted(described):
     described.server.script["car"] = [says(lambda beginning, n, turn: [])]  # one round of repair
     described.run("describe.input_price=2", "describe.output_price=10")
-    summary = described.output.summary
+    summary = described.output.result
     assert {key: summary[key] for key in ("requests", "prompt_tokens", "completion_tokens")} == {
         "requests": 4, "prompt_tokens": 400, "completion_tokens": 160,
     }  # fmt: skip
@@ -101,22 +103,22 @@ def test_a_class_that_fails_is_named_and_asked_for_again_alone(described):
     with pytest.raises(DescriptionError, match="class 'car': .*0 of 4 descriptions are usable after a round of repair"):
         described.run()
     assert described.run() == ["car"]
-    assert described.output.summary["classes"] == 3
+    assert described.output.result["classes"] == 3
 
 
 def test_the_line_at_a_runs_end_counts_what_this_run_spent(described):
     prices = ("describe.input_price=2", "describe.output_price=10")
     described.run(*prices, flow_run="earlier")  # by another process: no record of this one names it
-    assert spent_line(described.output) == (
+    assert llm_cost_line(described.output) == (
         "describe: 0 classes asked; 3 classes found, which took 300 + 120 tokens, 0.0018 USD when they were asked"
     )
     described.entries["tree"]["about"] = "a plant"
     described.run(flow_run="this", recorded=True)  # without prices: no cost of what is asked now
-    assert spent_line(described.output) == (
+    assert llm_cost_line(described.output) == (
         "describe: 1 class asked, 100 + 40 tokens; 2 classes found, which took 200 + 80 tokens, 0.0012 USD when they were asked"
     )
     described.run("describe.model=dear", "describe.input_price=9999", "describe.output_price=0", flow_run="this")
-    assert spent_line(described.output) == "describe: 3 classes asked, 300 + 120 tokens, 3.00 USD"
+    assert llm_cost_line(described.output) == "describe: 3 classes asked, 300 + 120 tokens, 3.00 USD"
 
 
 def test_bundled_descriptions_cost_nothing(described):
@@ -124,4 +126,4 @@ def test_bundled_descriptions_cost_nothing(described):
     described.file.with_suffix(".json").write_text((described.output.folder / "descriptions.json").read_text())
     described.settings = ["describe.n=4"]
     described.run()
-    assert spent_line(described.output) == ""
+    assert llm_cost_line(described.output) == ""

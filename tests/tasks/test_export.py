@@ -16,7 +16,7 @@ from excel_core.prediction.predictors import trained_predictor
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
-from tasks.photos.export import Wanted, chosen_maps, export_run
+from tasks.photos.export import ExportRequest, chosen_maps, export_run
 from tasks.photos.segment_photos import photos_of, segment_photos
 from tasks.photos.trained import find_segmenter, run_segmenter, training_free
 
@@ -24,21 +24,21 @@ from tasks.photos.trained import find_segmenter, run_segmenter, training_free
 @pytest.fixture(scope="module")
 def record(chain, small_run):
     """A record of the shared run, as a flow leaves it."""
-    outputs, place = chain
-    record = start_record("excel", small_run, place)
+    outputs, environment = chain
+    record = start_record("excel", small_run, environment)
     for name, output in outputs.items():
-        record.own[name] = output.identity
+        record.own[name] = output.key
         record.use(output, cached=False)
     record.end("complete")
     yield record
-    (place.store / "records" / f"{record.id}.json").unlink()
+    (environment.store / "records" / f"{record.id}.json").unlink()
 
 
 @pytest.fixture(scope="module")
 def portable(record, tmp_path_factory):
     """The run's segmenter as a file."""
     out = tmp_path_factory.mktemp("exports") / "file"
-    export_run(record, Wanted("safetensors"), out)
+    export_run(record, ExportRequest("safetensors"), out)
     return out / "segmenter.safetensors"
 
 
@@ -52,8 +52,8 @@ def photos(chain):
 
 @pytest.mark.parametrize("variant", ["single_scale", "multi_scale", "multi_scale_crf"])
 def test_the_file_predicts_what_the_run_predicted(chain, portable, record, photos, variant):
-    outputs, place = chain
-    trained, own = find_segmenter(str(portable), place.store, "cpu"), run_segmenter(record, "cpu")
+    outputs, environment = chain
+    trained, own = find_segmenter(str(portable), environment.store, "cpu"), run_segmenter(record, "cpu")
     predictor = trained_predictor(trained, (), variant != "single_scale", variant.endswith("crf"))
     for name, path in photos.items():
         image = read_image(path)
@@ -65,7 +65,7 @@ def test_the_file_predicts_what_the_run_predicted(chain, portable, record, photo
 
 def test_segmentation_is_exported_by_default_and_its_best_variant(chain, record, photos, tmp_path):
     outputs, _ = chain
-    about = export_run(record, Wanted("palette", split="held_out_1"), tmp_path / "out")
+    about = export_run(record, ExportRequest("palette", split="held_out_1"), tmp_path / "out")
     assert (about["what"], about["variant"], about["images"]) == ("segmentation", "multi_scale_crf", len(photos))
     for name in photos:
         source = outputs["predict"].folder / "multi_scale_crf" / "held_out_1" / f"{name}.png"
@@ -75,31 +75,31 @@ def test_segmentation_is_exported_by_default_and_its_best_variant(chain, record,
 
 def test_pseudo_labels_are_those_with_lvc(chain, record):
     outputs, _ = chain
-    about, maps = chosen_maps(record, Wanted("palette", what="pseudo"))
+    about, maps = chosen_maps(record, ExportRequest("palette", what="pseudo"))
     assert about == {"what": "pseudo", "stage": "dynamic", "split": "train"} and len(maps) == 12
     assert {found.path.parent for found in maps} == {outputs["dynamic"].folder / "SegmentationClassPseudo"}
     without = record.model_copy(update={"own": {k: v for k, v in record.own.items() if k not in ("dynamic", "predict")}})
-    about, maps = chosen_maps(without, Wanted("palette"))  # a run up to `refine`
+    about, maps = chosen_maps(without, ExportRequest("palette"))  # a run up to `refine`
     assert about["stage"] == "refine" and len(maps) == 12
 
 
 @pytest.mark.parametrize("name", ["binary", "coco", "cvat"])
 def test_every_format_takes_a_runs_label_maps(record, tmp_path, name):
-    about = export_run(record, Wanted(name, what="pseudo"), tmp_path / "out")
+    about = export_run(record, ExportRequest(name, what="pseudo"), tmp_path / "out")
     assert about["images"] == 12 and all((tmp_path / "out" / name).exists() for name in about["holds"])
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Wanted("jpeg"), "valid formats: palette, binary, coco, cvat, voc-submission, safetensors, onnx"),
-        (Wanted("palette"), "--split is needed: this run has held_out_1, held_out_2, held_out_3"),
-        (Wanted("palette", split="train"), "--split 'train': this run has held_out_1"),
-        (Wanted("palette", split="held_out_1", variant="best"), "--variant 'best': this run has single_scale"),
-        (Wanted("palette", what="pseudo", variant="multi_scale"), "pseudo labels have none"),
-        (Wanted("palette", what="masks"), "valid: pseudo, segmentation"),
-        (Wanted("onnx", split="held_out_1"), "leave out --what, --variant and --split"),
-        (Wanted("voc-submission", split="held_out_1"), "must be VOC's 20"),
+        (ExportRequest("jpeg"), "valid formats: palette, binary, coco, cvat, voc-submission, safetensors, onnx"),
+        (ExportRequest("palette"), "--split is needed: this run has held_out_1, held_out_2, held_out_3"),
+        (ExportRequest("palette", split="train"), "--split 'train': this run has held_out_1"),
+        (ExportRequest("palette", split="held_out_1", variant="best"), "--variant 'best': this run has single_scale"),
+        (ExportRequest("palette", what="pseudo", variant="multi_scale"), "pseudo labels have none"),
+        (ExportRequest("palette", what="masks"), "valid: pseudo, segmentation"),
+        (ExportRequest("onnx", split="held_out_1"), "leave out --what, --variant and --split"),
+        (ExportRequest("voc-submission", split="held_out_1"), "must be VOC's 20"),
     ],
 )
 def test_wrong_wishes_are_refused_and_leave_nothing(record, tmp_path, wanted, message):
@@ -115,20 +115,20 @@ def test_outputs_that_are_gone_are_named(record):
 
 
 def test_a_clip_that_changed_since_is_refused(record, monkeypatch):
-    monkeypatch.setattr("tasks.photos.trained.clip_fingerprint", lambda run, place: "excel-tiny:other")
+    monkeypatch.setattr("tasks.photos.trained.clip_fingerprint", lambda clip: "excel-tiny:other")
     with pytest.raises(ModelError, match="no longer those that run .* used"):
         run_segmenter(record, "cpu")
 
 
 def test_onnx_of_a_run(record, tmp_path):
-    check = export_run(record, Wanted("onnx"), tmp_path / "out")["check"]
+    check = export_run(record, ExportRequest("onnx"), tmp_path / "out")["check"]
     assert check["images"] > 3 and check["difference"] < 1e-4 and check["equal"] > 0.999
 
 
 def test_coco_data_keep_their_numbers(record, tmp_path):
     """A run on data in COCO layout: images and categories have the numbers of its annotation files."""
     (tmp_path / "annotations").mkdir()
-    _, maps = chosen_maps(record, Wanted("coco", what="pseudo"))
+    _, maps = chosen_maps(record, ExportRequest("coco", what="pseudo"))
     names = run_segmenter(record, "cpu").class_names
     image = {"height": 128, "width": 128}
     document = {
@@ -139,7 +139,7 @@ def test_coco_data_keep_their_numbers(record, tmp_path):
     (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(document))
     spec = record.spec | {"dataset": record.spec["dataset"] | {"layout": "coco"}}
     about = export_run(
-        record.model_copy(update={"spec": spec, "data": str(tmp_path)}), Wanted("coco", what="pseudo"), tmp_path / "out"
+        record.model_copy(update={"spec": spec, "data": str(tmp_path)}), ExportRequest("coco", what="pseudo"), tmp_path / "out"
     )
     dataset = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert about["numbers"] == "the data set's own"
@@ -150,8 +150,8 @@ def test_coco_data_keep_their_numbers(record, tmp_path):
 
 
 def test_named_classes_restrict_the_segmenter(chain, portable, photos):
-    _, place = chain
-    trained = find_segmenter(str(portable), place.store, "cpu")
+    _, environment = chain
+    trained = find_segmenter(str(portable), environment.store, "cpu")
     image = read_image(next(iter(photos.values())))
     logits = trained.segment(image)
     index = trained.class_names.index("fish") + 1
@@ -162,27 +162,27 @@ def test_named_classes_restrict_the_segmenter(chain, portable, photos):
 
 
 def test_without_training_each_named_class_competes(small_run, photos, tmp_path):
-    place = RunEnvironment(store=tmp_path / "store")
-    with_descriptions = training_free(("dog", "unicorn"), small_run, place)
+    environment = RunEnvironment(store=tmp_path / "store")
+    with_descriptions = training_free(("dog", "unicorn"), small_run, environment)
     assert "no descriptions of unicorn" in with_descriptions.notes[0] and "other classes" in with_descriptions.notes[0]
-    alone = training_free(("unicorn",), small_run, place)
+    alone = training_free(("unicorn",), small_run, environment)
     assert "enriched by nothing" in alone.notes[0]
-    assert training_free(("dog",), small_run, place).notes == ()
+    assert training_free(("dog",), small_run, environment).notes == ()
     steps = with_descriptions.predict(read_image(next(iter(photos.values()))))
     assert list(steps) == ["raw", "affinity", "par", "crf"] and set(np.unique(steps["raw"])) == {0, 1, 2}
-    texts = {path.name for path in (place.store / "texts").rglob("*.npy")}
-    training_free(("dog", "unicorn"), small_run, place)
-    assert {path.name for path in (place.store / "texts").rglob("*.npy")} == texts  # kept, not encoded again
+    texts = {path.name for path in (environment.store / "texts").rglob("*.npy")}
+    training_free(("dog", "unicorn"), small_run, environment)
+    assert {path.name for path in (environment.store / "texts").rglob("*.npy")} == texts  # kept, not encoded again
 
 
 def test_photos_become_files_and_bad_ones_a_reason(chain, portable, photos, tmp_path):
-    _, place = chain
+    _, environment = chain
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.open(next(iter(photos.values()))).resize((200, 90))
     lying.save(tmp_path / "phone.jpg", exif=exif)
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
-    predictor = trained_predictor(find_segmenter(str(portable), place.store, "cpu"), (), False, False)
+    predictor = trained_predictor(find_segmenter(str(portable), environment.store, "cpu"), (), False, False)
     out = tmp_path / "out"
     found = photos_of([tmp_path], out, force=False)
     bad, phone = segment_photos(found, predictor, out, side=100, steps=True)

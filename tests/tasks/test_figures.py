@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tasks.figures
+import tasks.stages.figures
 from excel_core.cams.seeds import learnt_cams
 from excel_core.config.presets import with_settings
 from excel_core.datasets.palette import load_labels_png
@@ -16,37 +16,35 @@ from excel_core.errors import DataError, MaskLeakError, SettingError
 from excel_core.files import read_json
 from excel_core.paper.figures import cam_columns
 from excel_core.stores import read_knowledge
-from tasks.chain import STAGES, follow, graph, work_of
-from tasks.engine.build import complete_output, run_stage
-from tasks.engine.stage import RunEnvironment
-from tasks.inputs.cam_model import load_cam_model
-from tasks.inputs.records import records
-from tasks.train import trained_segmenter
+from tasks.engine.executor import build_stage
+from tasks.engine.stage import MaskAccess, RunEnvironment
+from tasks.inputs.images import images_of
+from tasks.inputs.models import load_cam_model, load_trained
+from tasks.pipeline import STAGES, pipeline
+from tests.pipeline_runs import complete, follow
 
 NAMES = ("figure_4.png", "figure_5.png", "figure_6.png")
 
 
 @pytest.fixture
-def work(chain, small_run):
-    """The stage's work, its inputs complete."""
-    return figures_work(small_run, chain[1])
+def job(chain, small_run):
+    """The stage's job, its inputs complete."""
+    return figures_job(small_run, chain[1])
 
 
-def figures_work(run, place):
-    nodes, outputs = graph(run, place, "figures").nodes, {}
-    for key, node in nodes.items():
-        made = work_of(node, place, outputs)
-        if node.stage.name == "figures":
-            return made
-        outputs[key] = run_stage(made)
-    raise AssertionError("no stage figures")
+def figures_job(run, environment):
+    graph, outputs = pipeline(run, environment, "figures"), {}
+    *needed, last = graph.nodes.values()
+    for node in needed:
+        outputs[node.id] = build_stage(graph.job(node, outputs))
+    return graph.job(last, outputs)
 
 
-def test_three_pictures_and_what_they_show(work, chain, tmp_path):
-    output = run_stage(work)
+def test_three_pictures_and_what_they_show(job, chain, tmp_path):
+    output = build_stage(job)
     about = read_json(output.folder / "figures.json")
-    assert about["format"] == "excel-figures/1" and about["clip"] == "excel-tiny" and output.summary["images"] == 4
-    rows = records(work, "held_out_1")
+    assert about["format"] == "excel-figures/1" and about["clip"] == "excel-tiny" and output.result["images"] == 4
+    rows = images_of(job, "held_out_1")
     names = read_knowledge(chain[0]["knowledge"].folder / "knowledge.zarr").class_names
     assert [image["id"] for image in about["images"]] == [row.id for row in rows[:4]]
     for image, row in zip(about["images"], rows, strict=False):
@@ -59,7 +57,7 @@ def test_three_pictures_and_what_they_show(work, chain, tmp_path):
         with Image.open(output.folder / name) as picture:
             assert picture.format == "PNG" and picture.width == 1200 and 600 < picture.height < 2500
             assert np.asarray(picture.convert("L")).std() > 20
-    again = run_stage(figures_work(work.run, RunEnvironment(store=_copy_without_figures(work.place.store, tmp_path))))
+    again = build_stage(figures_job(job.run, RunEnvironment(store=_copy_without_figures(job.environment.store, tmp_path))))
     assert all((again.folder / name).read_bytes() == (output.folder / name).read_bytes() for name in NAMES)
 
 
@@ -67,45 +65,45 @@ def _copy_without_figures(store, folder):
     return shutil.copytree(store, folder / "store", ignore=shutil.ignore_patterns("figures"))
 
 
-def test_the_last_column_is_what_the_stage_dynamic_makes(work):
-    cam_model, row = load_cam_model(work), records(work, "held_out_1")[0]
-    segmenter, image = trained_segmenter(work, cam_model), cam_model.prepare([row.read()])
-    plain = read_knowledge(work.input(tasks.figures.PLAIN) / "knowledge.zarr").knowledge
-    mirror = work.run.dynamic.mirror
-    columns = cam_columns(cam_model, plain.text, segmenter, image, row.classes[0], work.run.refine, mirror)
-    seeds = learnt_cams(cam_model, segmenter, image, work.run.refine, mirror)
+def test_the_last_column_is_what_the_stage_dynamic_makes(job):
+    cam_model, row = load_cam_model(job), images_of(job, "held_out_1")[0]
+    segmenter, image = load_trained(job, cam_model), cam_model.prepare([row.read()])
+    plain = read_knowledge(job.folder(tasks.stages.figures.PLAIN) / "knowledge.zarr").knowledge
+    mirror = job.run.dynamic.mirror
+    columns = cam_columns(cam_model, plain.text, segmenter, image, row.classes[0], job.run.refine, mirror)
+    seeds = learnt_cams(cam_model, segmenter, image, job.run.refine, mirror)
     np.testing.assert_array_equal(columns.learnt, seeds.cams[0, row.classes[0]].detach().numpy())
     assert np.abs(columns.learnt - columns.enriched).max() > 0.01
-    own = read_knowledge(work.input("knowledge") / "knowledge.zarr").knowledge
+    own = read_knowledge(job.folder("knowledge") / "knowledge.zarr").knowledge
     assert plain.text[: len(own.templates)].equal(own.templates) and len(plain.attributes) == 0
 
 
-def test_a_mask_that_is_opened_ends_it(work, tmp_path, monkeypatch):
-    assert STAGES["figures"].sees_masks(work.run) is False
-    mask = next((work.data / "SegmentationClass").glob("*.png"))
-    monkeypatch.setattr(tasks.figures, "draw_cams", lambda *_: load_labels_png(mask))
+def test_a_mask_that_is_opened_ends_it(job, tmp_path, monkeypatch):
+    assert STAGES["figures"].masks is MaskAccess.NEVER
+    mask = next((job.data / "SegmentationClass").glob("*.png"))
+    monkeypatch.setattr(tasks.stages.figures, "draw_cams", lambda *_: load_labels_png(mask))
     with pytest.raises(MaskLeakError, match="figures"):
-        run_stage(replace(work, place=RunEnvironment(store=tmp_path)))
+        build_stage(replace(job, environment=RunEnvironment(store=tmp_path)))
 
 
-def test_images_are_chosen_by_name(work, tmp_path):
-    first, second = (records(work, split)[0].id for split in ("held_out_2", "train"))
-    run = with_settings(work.run, [f"figures.images=[{second}, {first}, {second}]", "figures.query=[2, 3]"])
-    output = run_stage(figures_work(run, work.place))
+def test_images_are_chosen_by_name(job, tmp_path):
+    first, second = (images_of(job, split)[0].id for split in ("held_out_2", "train"))
+    run = with_settings(job.run, [f"figures.images=[{second}, {first}, {second}]", "figures.query=[2, 3]"])
+    output = build_stage(figures_job(run, job.environment))
     images = read_json(output.folder / "figures.json")["images"]
     assert [image["id"] for image in images] == [second, first] and {tuple(image["query"]) for image in images} == {(2, 3)}
     for setting, words in (
         ("figures.images=[nobody]", "no usable image 'nobody' in held_out_1, held_out_2, held_out_3, train"),
         ("figures.query=[16, 0]", "16 rows and 16 columns"),
     ):
-        wrong = figures_work(with_settings(work.run, [setting, "figures.count=1"]), work.place)
+        wrong = figures_job(with_settings(job.run, [setting, "figures.count=1"]), job.environment)
         with pytest.raises(SettingError, match=words):
-            run_stage(wrong)
-        assert complete_output(wrong) is None
+            build_stage(wrong)
+        assert complete(wrong) is None
 
 
-def test_fewer_images_than_asked_for_and_images_without_label(work, tmp_path, monkeypatch):
-    real = records(work, "held_out_1")
+def test_fewer_images_than_asked_for_and_images_without_label(job, tmp_path, monkeypatch):
+    real = images_of(job, "held_out_1")
 
     def labels_of(kept):
         def read(_, split):
@@ -113,30 +111,30 @@ def test_fewer_images_than_asked_for_and_images_without_label(work, tmp_path, mo
 
         return read
 
-    monkeypatch.setattr(tasks.figures, "records", labels_of({real[1].id}))
-    rows, notes = tasks.figures._chosen(work)
+    monkeypatch.setattr(tasks.stages.figures, "images_of", labels_of({real[1].id}))
+    rows, notes = tasks.stages.figures._chosen(job)
     assert [row.id for row in rows] == [real[1].id]
     assert notes == ["4 images were asked for; the validation splits have 1 with a label."]
-    named = replace(work, run=with_settings(work.run, [f"figures.images=[{real[0].id}, {real[1].id}]"]))
-    rows, notes = tasks.figures._chosen(named)
+    named = replace(job, run=with_settings(job.run, [f"figures.images=[{real[0].id}, {real[1].id}]"]))
+    rows, notes = tasks.stages.figures._chosen(named)
     assert [row.id for row in rows] == [real[1].id] and notes == [f"{real[0].id} has no image-level label and is left out."]
-    monkeypatch.setattr(tasks.figures, "records", labels_of(set()))
-    for found in (work, named):
+    monkeypatch.setattr(tasks.stages.figures, "images_of", labels_of(set()))
+    for found in (job, named):
         with pytest.raises(DataError, match="no image with an image-level label in"):
-            tasks.figures._chosen(found)
+            tasks.stages.figures._chosen(found)
 
 
-def test_a_fully_supervised_segmenter_is_named(work):
-    assert not any("supervised" in note for note in tasks.figures._notes(work, []))
-    summary = work.inputs["train"].summary | {"supervision": "masks: fully supervised"}
-    trained = work.inputs["train"].model_copy(update={"summary": summary})
-    notes = tasks.figures._notes(replace(work, inputs=work.inputs | {"train": trained}), [])
+def test_a_fully_supervised_segmenter_is_named(job):
+    assert not any("supervised" in note for note in tasks.stages.figures._notes(job, []))
+    result = job.inputs["train"].result | {"supervision": "masks: fully supervised"}
+    trained = job.inputs["train"].model_copy(update={"result": result})
+    notes = tasks.stages.figures._notes(replace(job, inputs=job.inputs | {"train": trained}), [])
     assert "trained on masks: fully supervised" in notes
 
 
 def test_a_run_without_attributes_says_so(chain, small_run):
     run = with_settings(small_run, ["knowledge.mode=none", "figures.count=1"])
-    output = follow(run, chain[1], "figures", run_stage)["figures"]
+    output = follow(run, chain[1], "figures")["figures"]
     about = read_json(output.folder / "figures.json")
     assert about["images"][0]["attributes"] == [] and about["images"][0]["cams"] == ["original", "calibrated", "learnt"]
     assert "No + TSE: the class texts are the plain templates (knowledge.mode=none)." in about["notes"]

@@ -1,4 +1,4 @@
-"""`train.supervision=masks`: masks are read through mask readers by training and scores alone, every number says so, and nothing
+"""`train.supervision=masks`: training and scores alone read masks, through mask readers; every number says so, and nothing
 weakly supervised is mixed with it."""
 
 import os
@@ -16,13 +16,14 @@ from excel_core.errors import DataError, SettingError
 from excel_core.files import read_json
 from excel_core.prediction.trained_segmenter import load_portable
 from flows.request import RunRequest
-from tasks.chain import follow, graph
-from tasks.engine.build import complete_output, run_stage
+from tasks.engine.executor import build_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.run_record import start_record
-from tasks.photos.export import Wanted, export_run
+from tasks.photos.export import ExportRequest, export_run
+from tasks.pipeline import pipeline
 from tests.mask_watch import opened_masks
+from tests.pipeline_runs import follow, follow_and_note
 from tests.voc_folder import TRAIN, write_list, write_voc
 
 MASKS = "train.supervision=masks"
@@ -46,12 +47,12 @@ def masked(run, chain):
             VocMaskReader, "read", lambda reader, image, *size: (asked[stage].add(image), _read(reader, image, *size))[1]
         )
 
-        def build(work):
+        def build(job):
             nonlocal stage
-            stage = work.stage.name
+            stage = job.stage.name
             asked.setdefault(stage, set())
             with opened_masks() as found:
-                output = run_stage(work)
+                output = build_stage(job)
             opened[stage] = {path.rpartition("/")[2].removesuffix(".png") for path in found}
             return output
 
@@ -85,7 +86,7 @@ def test_every_number_with_a_training_in_it_says_so(masked):
         protocol = result["protocol"]
         assert protocol["what"].count("fully supervised") == trained
         assert protocol.get("supervision") == ("true masks: fully supervised" if trained else None)
-    assert outputs["train"].summary["supervision"] == "true masks: fully supervised"
+    assert outputs["train"].result["supervision"] == "true masks: fully supervised"
     page = (outputs["report"].folder / "index.html").read_text()
     assert re.search(r"<title>[^<]*excel demo, fully supervised", page)
     assert re.search(r"<h1[^>]*>\s*excel demo, fully supervised", page)
@@ -96,21 +97,21 @@ def records(masked, chain, run, small_run):
     found = []
     for spec, outputs in ((run, masked[0]), (small_run, chain[0])):
         record = start_record("excel", spec, chain[1])
-        record.own = {name: output.identity for name, output in outputs.items()}
+        record.own = {name: output.key for name, output in outputs.items()}
         found.append(record)
     return found
 
 
 def test_exports_say_so(records, tmp_path):
     """The files that leave the store: weights, and label maps in which a training had a hand."""
-    export_run(records[0], Wanted("safetensors"), tmp_path / "model")
+    export_run(records[0], ExportRequest("safetensors"), tmp_path / "model")
     assert load_portable(tmp_path / "model" / "segmenter.safetensors").supervision == "masks"
     said = [read_json(tmp_path / "model" / "export.json")["supervision"]]
     for what, split in (("segmentation", "held_out_1"), ("pseudo", "train")):
-        export_run(records[0], Wanted("palette", what=what, split=split), tmp_path / what)
+        export_run(records[0], ExportRequest("palette", what=what, split=split), tmp_path / what)
         said.append(read_json(tmp_path / what / "export.json")["supervision"])
     assert said == ["true masks: fully supervised"] * 3
-    export_run(records[1], Wanted("palette", split="held_out_1"), tmp_path / "weak")
+    export_run(records[1], ExportRequest("palette", split="held_out_1"), tmp_path / "weak")
     assert "supervision" not in read_json(tmp_path / "weak" / "export.json")
 
 
@@ -127,20 +128,20 @@ def test_there_is_no_ablation_beside_it(run, chain):
         RunRequest(preset="demo", settings=[MASKS]).spec()
     RunRequest(preset="demo", settings=[MASKS, "evaluate.ablation=false"]).spec()
     with pytest.raises(SettingError, match="train.supervision=masks: the ablation is about image-level labels"):
-        graph(run, chain[1], "ablation")
+        pipeline(run, chain[1], "ablation")
 
 
 @pytest.mark.parametrize("spec", [[], ["train.crop_rule=random"]])
 def test_it_needs_no_pseudo_labels(run, chain, spec):
-    assert "refine" not in graph(with_settings(run, spec), chain[1], "train").own
+    assert "refine" not in pipeline(with_settings(run, spec), chain[1], "train").own
 
 
 def test_several_processes_train_on_masks_too(masked, run, chain, tmp_path):
     alone = masked[0]["train"]
-    place = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
-    shutil.rmtree(place.store / "train" / alone.identity)
-    process_group = follow(run, place, "train", run_stage)["train"]
-    assert process_group.identity == alone.identity
+    environment = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"), processes=2)
+    shutil.rmtree(environment.store / "train" / alone.key)
+    process_group = follow(run, environment, "train")["train"]
+    assert process_group.key == alone.key
     losses = [pd.read_csv(output.folder / "losses.csv") for output in (process_group, alone)]
     assert (losses[0] - losses[1]).abs().to_numpy().max() < 1e-5
     a, b = (load_file(output.folder / "segmenter.safetensors")["classifier.weight"] for output in (process_group, alone))
@@ -152,23 +153,22 @@ def voc(tmp_path):
     return write_voc(tmp_path / "VOC2012")
 
 
-def _voc_run(*settings):
-    return _voc_request(None, *settings).spec()
+def _resolve(data, *settings, store=None):
+    request = RunRequest(preset="voc", data=str(data), settings=[*SMALL_VOC, *settings], store=store and str(store))
+    return request.resolve().environment
 
 
 def test_missing_masks_are_refused_before_work_starts(voc, tmp_path):
     """VOC has masks of a part of train_aug; of train, of all."""
     with opened_masks() as opened:
         with pytest.raises(DataError) as error:
-            make_environment(_voc_run(MASKS), str(voc), str(tmp_path / "store"), "cpu")
+            _resolve(voc, MASKS, store=tmp_path / "store")
         message = str(error.value)
         assert "train.supervision=masks: 2 of 5 images of 'train_aug' have no mask" in message and "\n" not in message
         assert "2008_000002 first" in message and "--set dataset.train_split=NAME" in message
-        assert make_environment(_voc_run(MASKS, "dataset.train_split=train"), str(voc), None, "cpu").data == voc
-        assert (
-            make_environment(_voc_run(MASKS, "dataset.max_images=3"), str(voc), None, "cpu").data == voc
-        )  # the first have masks
-        assert make_environment(_voc_run(), str(voc), None, "cpu").data == voc
+        assert _resolve(voc, MASKS, "dataset.train_split=train").data == voc
+        assert _resolve(voc, MASKS, "dataset.max_images=3").data == voc  # the first have masks
+        assert _resolve(voc).data == voc
     assert not opened and not (tmp_path / "store").exists()
 
 
@@ -181,24 +181,23 @@ def test_where_no_list_tells_the_stage_refuses(voc, tmp_path):
     (photos / "labels.csv").write_text(f"image,labels\n{TRAIN[0]}.jpg,person\n{TRAIN[1]}.jpg,dog\n")
     shutil.copy(voc / "SegmentationClass" / "2007_000032.png", photos / "SegmentationClass")
     small = [setting for setting in SMALL_VOC if "partial" not in setting]
-    run = RunRequest(preset="photos", settings=[*small, MASKS, "knowledge.mode=none"]).spec()
-    place = make_environment(run, str(photos), str(tmp_path / "store"), "cpu")
+    settings = [*small, MASKS, "knowledge.mode=none"]
+    request = RunRequest(preset="photos", data=str(photos), settings=settings, store=str(tmp_path / "store"))
+    run, environment = request.resolve()
     with pytest.raises(DataError, match="1 of 2 images of 'train' have no mask in SegmentationClass, 2007_000039 first"):
-        follow(run, place, "train", run_stage)
+        follow(run, environment, "train")
     assert not list((tmp_path / "store").glob("train/*"))
 
 
 def test_an_edited_mask_trains_again_and_a_weak_run_does_not_care(voc, tmp_path):
-    place = RunEnvironment(store=tmp_path / "store", data=voc)
+    environment = RunEnvironment(store=tmp_path / "store", data=voc)
     runs = {
         name: with_settings(preset("voc"), [*SMALL_VOC, "dataset.train_split=train", f"train.supervision={name}"])
         for name in ("masks", "labels")
     }
 
     def built(name):
-        found = []
-        follow(runs[name], place, "train", lambda w: (found.extend([] if complete_output(w) else [w.name]), run_stage(w))[1])
-        return found
+        return follow_and_note(runs[name], environment, "train", parts=False)[1]
 
     assert built("masks")[-1] == built("labels")[-1] == "train"
     assert built("masks") == built("labels") == []

@@ -15,16 +15,17 @@ from excel_core.models.checkpoints import Architecture, load_segmenter
 from excel_core.models.clip_weights import load_clip
 from excel_core.prediction.trained_segmenter import load_portable
 from excel_core.stores import read_knowledge
-from tasks.chain import STAGES, follow, graph, report_work, work_of
-from tasks.engine.build import run_stage
-from tasks.engine.identity import file_digest
+from tasks.engine.executor import Step
+from tasks.engine.fingerprint import file_digest
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
 from tasks.inputs.given_segmenter import check_given_segmenter
-from tasks.photos.export import Wanted, export_run
+from tasks.photos.export import ExportRequest, export_run
 from tasks.photos.trained import published_trained
-from tasks.report import build_view
+from tasks.pipeline import STAGES, pipeline, report_job
+from tasks.stages.report import make_view
 from tests.core.published_toys import published_state, seeded_segmenter
+from tests.pipeline_runs import follow
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,11 @@ def checkpoint(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def given(chain, small_run, checkpoint, tmp_path_factory):
-    """(run, place, outputs) of the shared run, but for a checkpoint instead of training."""
+    """(run, environment, outputs) of the shared run, but for a checkpoint instead of training."""
     run = with_settings(small_run, [f"train.from_checkpoint={checkpoint}"])
-    place = RunEnvironment(store=tmp_path_factory.mktemp("given") / "store")
-    shutil.copytree(chain[1].store, place.store)
-    return run, place, follow(run, place, "report", run_stage)
+    environment = RunEnvironment(store=tmp_path_factory.mktemp("given") / "store")
+    shutil.copytree(chain[1].store, environment.store)
+    return run, environment, follow(run, environment, "report")
 
 
 def test_the_stage_takes_it_and_says_so(given, checkpoint):
@@ -57,8 +58,8 @@ def test_the_stage_takes_it_and_says_so(given, checkpoint):
     assert {path.name for path in output.folder.iterdir()} == {"segmenter.safetensors", "losses.csv", "stage.json"}
     losses = pd.read_csv(output.folder / "losses.csv")
     assert list(losses) == ["iteration", "loss", "segmentation", "diversity", "learning_rate"] and losses.empty
-    assert output.summary["checkpoint"] == "best.pth" and output.summary["sha256"] == file_digest(checkpoint)
-    assert "cams.normalisation is clip, not imagenet" in output.summary["differs"]
+    assert output.result["checkpoint"] == "best.pth" and output.result["sha256"] == file_digest(checkpoint)
+    assert "cams.normalisation is clip, not imagenet" in output.result["differs"]
     assert str(checkpoint.parent) not in (output.folder / "stage.json").read_text()
 
 
@@ -74,7 +75,7 @@ def test_label_maps_are_those_of_the_segmenter_it_was_made_from(chain, given):
 
 
 def test_only_what_reads_the_segmenter_ran(chain, given):
-    changed = {name for name, output in given[2].items() if output.identity != chain[0][name].identity}
+    changed = {name for name, output in given[2].items() if output.key != chain[0][name].key}
     assert changed == {"train", "dynamic", "predict", "evaluate", "report"}
     ours, theirs = (read_json(outputs["evaluate"].folder / "metrics.json")["results"] for outputs in (given[2], chain[0]))
     learnt = {key for key, result in ours.items() if result["protocol"].pop("weights", None) == "published checkpoint"}
@@ -83,27 +84,28 @@ def test_only_what_reads_the_segmenter_ran(chain, given):
 
 
 def test_it_is_keyed_by_its_bytes_and_not_by_its_folder(given, checkpoint, tmp_path):
-    run, place, outputs = given
+    run, environment, outputs = given
 
-    def identity(path):
-        found = graph(with_settings(run, [f"train.from_checkpoint={path}"]), place, "train")
-        return work_of(found.nodes[found.own["train"]], place, {key: outputs[n] for n, key in found.own.items()}).identity()
+    def key(path):
+        graph = pipeline(with_settings(run, [f"train.from_checkpoint={path}"]), environment, "train")
+        job = graph.job(graph.nodes[graph.own["train"]], {id: outputs[name] for name, id in graph.own.items()})
+        return Step(job).key
 
     copied = shutil.copy(checkpoint, tmp_path / "best.pth")
-    assert identity(copied) == outputs["train"].identity
+    assert key(copied) == outputs["train"].key
     state = torch.load(copied, weights_only=True)
     state["module.decoder.linear_pred.bias"][0] += 1
     torch.save(state, copied)
-    assert identity(copied) != outputs["train"].identity
+    assert key(copied) != outputs["train"].key
 
 
 def test_the_report_and_all_figures_do_without_losses(given, tmp_path):
-    run, place, outputs = given
-    words = f"checkpoint best.pth (SHA-256 {outputs['train'].summary['sha256'][:16]})"
+    run, environment, outputs = given
+    words = f"checkpoint best.pth (SHA-256 {outputs['train'].result['sha256'][:16]})"
     page = (outputs["report"].folder / "index.html").read_text()
     assert f"Nothing was trained: the segmenter comes from {words}; trained otherwise: cams.normalisation is clip" in page
     assert "loss curve over" not in page and 'href="#training"' in page
-    view = build_view(report_work(run, place, outputs))
+    view = make_view(report_job(run, environment, outputs))
     made = {body.key: body for body in bodies(view, tmp_path / "index.html")}
     assert "excel-losses-demo" not in made and words.split("(")[0] in made["excel-gallery-demo"].markdown
     results = write_figures(tmp_path, view)[1].read_text()
@@ -117,15 +119,15 @@ def test_a_run_that_trained_says_nothing_of_a_checkpoint(chain):
 
 def test_it_has_no_learning_curve(given):
     with pytest.raises(SettingError, match=r"curve: train\.from_checkpoint trains nothing"):
-        graph(given[0], given[1], "curve")
+        pipeline(given[0], given[1], "curve")
 
 
 def test_its_segmenter_can_be_exported(given, trained, tmp_path):
-    run, place, outputs = given
-    record = start_record("excel", run, place)
+    run, environment, outputs = given
+    record = start_record("excel", run, environment)
     for name, output in outputs.items():
-        record.own[name] = output.identity
-    export_run(record, Wanted("safetensors"), tmp_path / "out")
+        record.own[name] = output.key
+    export_run(record, ExportRequest("safetensors"), tmp_path / "out")
     loaded = load_portable(tmp_path / "out" / "segmenter.safetensors")
     assert loaded.class_names == read_knowledge(outputs["knowledge"].folder / "knowledge.zarr").class_names
     for key, value in trained.state_dict().items():

@@ -2,7 +2,6 @@
 before any work."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,15 +15,15 @@ from excel_core.stores import read_knowledge
 from excel_core.text.class_sets import named_classes
 from excel_core.text.knowledge import enrich
 from flows.cli import app
-from flows.settings import make_environment, make_run
-from tasks.chain import follow
-from tasks.engine.build import complete_output, find_or_build, run_stage
+from flows.request import RunRequest
 from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
-from tasks.inputs.cam_model import text_embeddings
+from tasks.inputs.models import text_embeddings
 from tasks.photos.trained import training_free
-from tasks.report import attributes_are
+from tasks.pipeline import pipeline
+from tasks.stages.report import attributes_are
 from tests.conftest import ROOT, SHARED
+from tests.pipeline_runs import follow, follow_and_note
 
 NAMES = ("house", "tree", "car", "boat", "fish", "flower", "cup", "kite", "mushroom", "rocket")
 WIDTH = 128  # of excel-tiny
@@ -35,7 +34,7 @@ class Files:
     """A store, a file of descriptions in the authors' form, and one of attributes in theirs."""
 
     def __init__(self, folder):
-        self.place = RunEnvironment(store=folder / "store")
+        self.environment = RunEnvironment(store=folder / "store")
         self.texts = {name: [f"a clean origami {name}. It's a {part} one." for part in ("Red", "big", "old")] for name in NAMES}
         self.bank = torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(0))
         self.descriptions, self.attributes = folder / "descriptors.json", folder / "bank.pth"
@@ -55,14 +54,8 @@ class Files:
 
     def run(self, settings, last="knowledge"):
         """(outputs by stage, what was built) of the demo with `settings`."""
-        built = []
-
-        def build(work):
-            built.extend([] if complete_output(work) else [work.name])
-            return find_or_build(work)
-
-        run = make_run("demo", "reference", settings, None)
-        return follow(run, self.place, last, partial(run_stage, build=build)), built
+        run = RunRequest(preset="demo", settings=settings).spec()
+        return follow_and_note(run, self.environment, last)
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ def _knowledge(outputs):
 
 def test_descriptions_come_from_the_file(files):
     outputs, built = files.run([*files.from_file, "knowledge.attributes=5"])
-    assert len(built) == 10 + 2 and outputs["describe"].summary["file"] == "descriptors.json"
+    assert len(built) == 10 + 2 and outputs["describe"].result["file"] == "descriptors.json"
     described = read_json(outputs["describe"].folder / "descriptions.json")
     assert described["classes"]["cup"][0] == "a clean origami cup. it's a red one."
     assert described["provenance"] == {"provider": "file", "file": "descriptors.json"}
@@ -90,7 +83,7 @@ def test_an_edit_of_the_file_rebuilds_the_class_it_touches(files, tmp_path):
     files.texts["spoon"] = ["a spoon"]  # which the world does not have
     files.write()
     outputs, built = files.run(settings)
-    assert built == ["describe cup", "describe", "knowledge"] and outputs["describe"].summary["unused"] == ["spoon"]
+    assert built == ["describe cup", "describe", "knowledge"] and outputs["describe"].result["unused"] == ["spoon"]
     files.descriptions = files.descriptions.rename(tmp_path / "store" / "descriptors.json")
     assert files.run([*files.from_file, "knowledge.attributes=5"])[1] == []  # wherever the file is
     files.descriptions.write_text(files.descriptions.read_text().replace("handles", "HANDLES"))
@@ -111,9 +104,9 @@ def test_excels_own_file_goes_round(files, tmp_path):
 def test_ready_attributes_are_those_of_the_file(files):
     outputs, _ = files.run(files.ready)
     found = _knowledge(outputs).knowledge
-    assert torch.equal(found.attributes, files.bank) and outputs["knowledge"].summary["attributes_file"] == "bank.pth"
+    assert torch.equal(found.attributes, files.bank) and outputs["knowledge"].result["attributes_file"] == "bank.pth"
     assert len(found.descriptions) == 30  # still encoded: attributes are read by their nearest ones
-    spec = make_run("demo", "reference", files.ready, None).knowledge
+    spec = RunRequest(preset="demo", settings=files.ready).spec().knowledge
     torch.testing.assert_close(found.text[:10], enrich(found.templates, files.bank, spec))
 
 
@@ -123,22 +116,22 @@ def test_another_file_of_attributes_reruns_knowledge_and_what_k_means_is_told_do
     assert files.run([*files.ready, "knowledge.attributes=7", "knowledge.n_init=3", "knowledge.seed=5"])[1] == []
     files.bank = files.bank.flip(0) * 1.5
     files.write()
-    run = make_run("demo", "reference", files.ready, None)
-    step = {step.name: step for step in plan_run(run, files.place, "knowledge")}["knowledge"]
+    run = RunRequest(preset="demo", settings=files.ready).spec()
+    step = {step.name: step for step in plan_run(pipeline(run, files.environment, "knowledge"))}["knowledge"]
     assert step.runs and step.why == "the file of attributes changed"
     after, built = files.run(files.ready)
     assert built == ["knowledge"] and torch.equal(_knowledge(after).knowledge.attributes, files.bank)
     assert not torch.equal(_knowledge(after).knowledge.text, _knowledge(before).knowledge.text)
-    run = make_run("demo", "reference", ["describe.n=3"], None)
-    step = {step.name: step for step in plan_run(run, files.place, "knowledge")}["knowledge"]
+    run = RunRequest(preset="demo", settings=["describe.n=3"]).spec()
+    step = {step.name: step for step in plan_run(pipeline(run, files.environment, "knowledge"))}["knowledge"]
     assert f"attributes: of {files.attributes} → 64" in step.why
 
 
 def test_no_attributes_are_read_where_none_are_used(files):
     """Rows of the ablation that change the attributes leave out the run's file."""
-    rows = {row.name: row for row in ablation_rows(make_run("demo", "reference", files.ready, None), 200)}
+    rows = {row.name: row for row in ablation_rows(RunRequest(preset="demo", settings=files.ready).spec(), 200)}
     assert rows["SVC + TSE"].run.knowledge.attributes_file == str(files.attributes)
-    plain = follow(rows["SVC"].run, files.place, "knowledge", run_stage)
+    plain = follow(rows["SVC"].run, files.environment, "knowledge")
     assert len(_knowledge(plain).knowledge.attributes) == 0
     assert rows["32 attributes"].run.knowledge.attributes_file is None
 
@@ -148,8 +141,8 @@ def test_single_photos_take_both_files(files, tmp_path):
     few = ["cams.image_size=64", "refine.par.enabled=false", "refine.crf.enabled=false", "dataset.prompts=data"]
 
     def see(*settings):
-        run = make_run("voc", "reference", [*few, *settings], "excel-tiny")
-        predictor = training_free(("kite", "zebra"), run, files.place)
+        run = RunRequest(preset="voc", settings=[*few, *settings], clip="excel-tiny").spec()
+        predictor = training_free(("kite", "zebra"), run, files.environment)
         assert predictor.predict(image)["affinity"].shape == (48, 64)
         return predictor.notes
 
@@ -177,7 +170,7 @@ def test_photos_of_ones_own_get_plain_words():
 
 def test_the_report_says_what_attributes_are(files):
     def words(*settings):
-        return attributes_are(make_run("demo", "reference", [*settings], None))
+        return attributes_are(RunRequest(preset="demo", settings=settings).spec())
 
     assert words() == words("knowledge.attributes=3") == "clusters of descriptions"
     assert words("knowledge.mode=class_means") == "the means of each class's descriptions"
@@ -186,8 +179,8 @@ def test_the_report_says_what_attributes_are(files):
 
 def _refused(files, kind, match, settings, *, clip=None, preset="demo"):
     with pytest.raises(kind, match=match) as caught:
-        make_run(preset, "reference", settings, clip)
-    assert "\n" not in str(caught.value) and not files.place.store.exists()
+        RunRequest(preset=preset, settings=settings, clip=clip).spec()
+    assert "\n" not in str(caught.value) and not files.environment.store.exists()
 
 
 def test_a_file_of_descriptions_that_cannot_be_used_is_refused_before_work(files, tmp_path):
@@ -213,10 +206,11 @@ def test_a_class_of_the_photos_that_the_file_lacks_is_refused_before_work(files,
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "labels.csv").write_text("image,labels\na,kite;zebra\n")
-    run = make_run("photos", "reference", files.from_file, "excel-tiny")
+    folders = {"data": str(photos), "store": str(files.environment.store)}
+    request = RunRequest(preset="photos", settings=files.from_file, clip="excel-tiny", **folders)
     with pytest.raises(PromptError, match="no descriptions of 'zebra'"):
-        make_environment(run, str(photos), str(files.place.store), "cpu")
-    assert not files.place.store.exists()
+        request.resolve()
+    assert not files.environment.store.exists()
 
 
 def test_a_file_of_attributes_that_cannot_be_used_is_refused_before_work(files, tmp_path):
@@ -234,12 +228,12 @@ def test_the_command_line_refuses_a_bank_of_another_width_in_one_line(files, tmp
     files.bank = files.bank[:, :64]
     files.write()
     ran = CliRunner().invoke(
-        app, ["demo", "--store", str(files.place.store), "--set", f"knowledge.attributes_file={files.attributes}"]
+        app, ["demo", "--store", str(files.environment.store), "--set", f"knowledge.attributes_file={files.attributes}"]
     )
     assert isinstance(ran.exception, SettingError) and "width 128, the joint width of the CLIP in use, got 64 × 12" in str(
         ran.exception
     )
-    assert not files.place.store.exists()
+    assert not files.environment.store.exists()
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
@@ -248,20 +242,20 @@ def test_the_authors_files_are_settings_of_a_run(data, name, count):
     texts = PUBLISHED / f"descriptors_{data}_gpt4.0_cluster_a_photo_of4.json"
     bank = PUBLISHED / f"{data}_desc_clip_ViT-B-16_gpt4.0_cluster_{count}_embedding_bank.pth"
     settings = ["describe.provider=file", f"describe.file={texts}", f"knowledge.attributes_file={bank}"]
-    assert make_run(name, "reference", settings, "ViT-B-16:openai").describe.n == 20
+    assert RunRequest(preset=name, settings=settings, clip="ViT-B-16:openai").spec().describe.n == 20
     with pytest.raises(SettingError, match=rf"expected attributes of width 128, .*, got 512 × {count}"):
-        make_run(name, "reference", settings, "excel-tiny")
+        RunRequest(preset=name, settings=settings, clip="excel-tiny").spec()
 
 
 def test_the_bundled_files_can_be_given_too():
     for name in ("voc", "coco"):
         file = ROOT / "prompts" / "descriptions" / f"{name}.json"
-        make_run(name, "reference", ["describe.provider=file", f"describe.file={file}"], "ViT-B-16:openai")
+        RunRequest(preset=name, settings=["describe.provider=file", f"describe.file={file}"], clip="ViT-B-16:openai").spec()
 
 
 def test_another_clip_or_device_has_text_embeddings_of_its_own(files):
     clips = ("excel-tiny", "ViT-B-16:openai")
-    runs = [make_run("voc", "reference", [], clip) for clip in clips]
-    environments = [files.place.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
+    runs = [RunRequest(preset="voc", clip=clip).spec() for clip in clips]
+    environments = [files.environment.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
     folders = {text_embeddings(run, environment).folder for run in runs for environment in environments}
-    assert len(folders) == 4 and {folder.parent for folder in folders} == {files.place.store / "texts"}
+    assert len(folders) == 4 and {folder.parent for folder in folders} == {files.environment.store / "texts"}

@@ -11,55 +11,55 @@ import pytest
 
 from excel_core.config.presets import with_settings
 from excel_core.errors import SettingError, StoreError
-from tasks.chain import follow
-from tasks.engine.build import complete_output, run_stage
-from tasks.engine.outputs import read_marker
+from tasks.engine.executor import build_stage
+from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.garbage import find_garbage, remove_garbage
 from tasks.history.run_record import Process, find_record, read_records, start_record
 from tasks.history.verify import verify_store
+from tests.pipeline_runs import complete, follow
 
 
 @pytest.fixture
-def place(chain, tmp_path):
+def environment(chain, tmp_path):
     """A store of its own with the small run's outputs, and no record: other tests leave theirs in the shared one."""
     return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=shutil.ignore_patterns("records")))
 
 
-def _recorded(run, place, last="report"):
-    record = start_record("excel", run, place)
+def _recorded(run, environment, last="report"):
+    record = start_record("excel", run, environment)
 
-    def build(work):
-        cached = complete_output(work) is not None
-        output = run_stage(work)
+    def build(job):
+        cached = complete(job) is not None
+        output = build_stage(job)
         record.use(output, cached)
         return output
 
-    record.note_own(follow(run, place, last, build))
+    record.note_own(follow(run, environment, last, build))
     record.end("complete")
     return record
 
 
-def test_what_no_run_refers_to_goes_and_nothing_else(place, small_run):
-    first = _recorded(small_run, place)
+def test_what_no_run_refers_to_goes_and_nothing_else(environment, small_run):
+    first = _recorded(small_run, environment)
     edited = with_settings(small_run, ["refine.crf.iterations=1", "evaluate.ablation=false"])
-    second = _recorded(edited, place)
-    remove_garbage(place.store, find_garbage(place.store))  # what other tests left in the store that was copied
-    assert find_garbage(place.store) == []
+    second = _recorded(edited, environment)
+    remove_garbage(find_garbage(environment.store))  # what other tests left in the store that was copied
+    assert find_garbage(environment.store) == []
     for run, record in ((small_run, first), (edited, second)):
-        assert follow(run, place, "report", complete_output)["report"].identity == record.own["report"]
-    found = find_garbage(place.store, keep=1)
+        assert follow(run, environment, "report", complete)["report"].key == record.own["report"]
+    found = find_garbage(environment.store, keep=1)
     kinds = {item.kind for item in found}
     assert {"records", "refine", "refine-parts", "dynamic", "evaluate", "report", "sweep", "ablation"} <= kinds
     assert not kinds & {"world", "dataset", "describe", "describe-parts", "knowledge-parts", "cams", "cams-parts", "train"}
-    size = _disk(place.store)
-    remove_garbage(place.store, found)
-    assert size - _disk(place.store) == sum(item.bytes for item in found) > 0
-    assert follow(edited, place, "report", complete_output)["report"].identity == second.own["report"]
-    assert "refine" not in follow(small_run, place, "report", complete_output)
-    assert [record.id for record in read_records(place.store)] == [second.id] != [first.id]
-    assert follow(small_run, place, "report", run_stage)["report"].content  # and it can be built again
+    size = _disk(environment.store)
+    remove_garbage(found)
+    assert size - _disk(environment.store) == sum(item.bytes for item in found) > 0
+    assert follow(edited, environment, "report", complete)["report"].key == second.own["report"]
+    assert "refine" not in follow(small_run, environment, "report", complete)
+    assert [record.id for record in read_records(environment.store)] == [second.id] != [first.id]
+    assert follow(small_run, environment, "report")["report"].content  # and it can be built again
 
 
 def _disk(store):
@@ -68,68 +68,68 @@ def _disk(store):
     return sum({(s.st_dev, s.st_ino): s.st_size for s in (path.stat() for path in files)}.values())
 
 
-def test_half_built_outputs_go_but_a_checkpoint_stays(place, small_run):
-    _recorded(small_run, place)
-    remove_garbage(place.store, find_garbage(place.store))
-    (place.store / "cams" / "abc.partial").mkdir()
-    checkpoint = place.store / "train" / "abc.partial" / "checkpoint.pt"
+def test_half_built_outputs_go_but_a_checkpoint_stays(environment, small_run):
+    _recorded(small_run, environment)
+    remove_garbage(find_garbage(environment.store))
+    (environment.store / "cams" / "abc.partial").mkdir()
+    checkpoint = environment.store / "train" / "abc.partial" / "checkpoint.pt"
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    assert [(item.path.name, item.why) for item in find_garbage(place.store)] == [("abc.partial", "half built")]
-    remove_garbage(place.store, find_garbage(place.store))
-    assert checkpoint.exists() and not (place.store / "cams" / "abc.partial").exists()
+    assert [(item.path.name, item.why) for item in find_garbage(environment.store)] == [("abc.partial", "half built")]
+    remove_garbage(find_garbage(environment.store))
+    assert checkpoint.exists() and not (environment.store / "cams" / "abc.partial").exists()
 
 
-def test_a_record_has_what_its_stages_took_whenever_that_was(place, small_run):
-    record = _recorded(with_settings(small_run, ["report.gallery_images=1"]), place)
-    (read,) = read_records(place.store)
+def test_a_record_has_what_its_stages_took_whenever_that_was(environment, small_run):
+    record = _recorded(with_settings(small_run, ["report.gallery_images=1"]), environment)
+    (read,) = read_records(environment.store)
     assert [cost.stage for cost in read.costs] == list(read.own) and read.costs == record.costs
     assert [cost.stage for cost in read.costs if not cost.cached] == ["report"]
     for cost in read.costs:
-        built = read_marker(record.output(cost.stage))["output"]
+        built = read_marker(record.output(cost.stage)).output
         assert cost.seconds == built["seconds"]
         assert cost.peak_host_bytes == built["peak_host_bytes"] > 10**7 and cost.peak_gpu_bytes is None
-    path = place.store / "records" / f"{record.id}.json"
+    path = environment.store / "records" / f"{record.id}.json"
     earlier = json.loads(path.read_text())
     del earlier["costs"]  # as written by a version that did not measure
     path.write_text(json.dumps(earlier))
-    (read,) = read_records(place.store)
+    (read,) = read_records(environment.store)
     assert read.costs == [] and read.own == record.own
 
 
-def test_nothing_goes_while_a_run_is_at_work(place, small_run):
-    record = start_record("excel", small_run, place)
+def test_nothing_goes_while_a_run_is_at_work(environment, small_run):
+    record = start_record("excel", small_run, environment)
     with pytest.raises(SettingError, match=f"run {record.id} is at work"):
-        find_garbage(place.store)
+        find_garbage(environment.store)
     record.end("failed", "why")
-    assert find_garbage(place.store)
+    assert find_garbage(environment.store)
 
 
-def test_a_killed_process_is_told_from_a_living_one(place, small_run):
+def test_a_killed_process_is_told_from_a_living_one(environment, small_run):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    record = start_record("excel", small_run, place)
+    record = start_record("excel", small_run, environment)
     started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
     record.process = Process(host=record.process.host, pid=process.pid, started=started)
     record.save()
-    assert not read_records(place.store)[0].dead
+    assert not read_records(environment.store)[0].dead
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert read_records(place.store)[0].dead  # a zombie still
+    assert read_records(environment.store)[0].dead  # a zombie still
     process.communicate()
-    assert read_records(place.store)[0].dead
+    assert read_records(environment.store)[0].dead
     record.process = record.process.model_copy(update={"host": "elsewhere"})
     assert not record.dead
 
 
-def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(place, small_run):
-    record = start_record("excel", small_run, place)
+def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(environment, small_run):
+    record = start_record("excel", small_run, environment)
     for group, field in (("cams", "antialias"), ("dataset", "seed_splits"), ("predict", "average_at")):
         del record.spec[group][field]
     del record.spec["curve"]
     record.spec["train"]["precision"] = "amp"  # half precision on a GPU alone
     record.spec["dataset"]["train_split"] = "mine"
     record.save()
-    found = find_record(place.store, record.id)
+    found = find_record(environment.store, record.id)
     assert (found.run.cams.antialias, found.run.train.precision, found.run.dataset.cam_splits) == (True, "fp32", ("mine",))
     assert found.model_copy(update={"device": "cuda"}).run.train.precision == "bf16"
     found.spec["train"]["precision"] = "fp64"
@@ -137,21 +137,21 @@ def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(place, small_ru
         assert found.run
 
 
-def test_runs_are_found_by_the_beginning_of_their_id(place, small_run):
+def test_runs_are_found_by_the_beginning_of_their_id(environment, small_run):
     with pytest.raises(SettingError, match="no run named 'x'; runs: none"):
-        find_record(place.store, "x")
-    records = [start_record("excel", small_run, place, flow_run_name=name) for name in ("brave-newt", "calm-owl")]
-    assert find_record(place.store, records[0].id[:-1]).id == records[0].id
-    assert find_record(place.store, "calm-owl").id == find_record(place.store, "latest").id == records[1].id
+        find_record(environment.store, "x")
+    records = [start_record("excel", small_run, environment, flow_run_name=name) for name in ("brave-newt", "calm-owl")]
+    assert find_record(environment.store, records[0].id[:-1]).id == records[0].id
+    assert find_record(environment.store, "calm-owl").id == find_record(environment.store, "latest").id == records[1].id
     with pytest.raises(SettingError, match="several runs named '20'"):
-        find_record(place.store, "20")
-    (place.store / "records" / "zz.json").write_text("{half")
-    assert len(read_records(place.store)) == 2
+        find_record(environment.store, "20")
+    (environment.store / "records" / "zz.json").write_text("{half")
+    assert len(read_records(environment.store)) == 2
 
 
-def test_two_runs_side_by_side(place, small_run):
-    a = _recorded(small_run, place)
-    b = _recorded(with_settings(small_run, ["train.learning_rate=0.01", "evaluate.ablation=false"]), place)
+def test_two_runs_side_by_side(environment, small_run):
+    a = _recorded(small_run, environment)
+    b = _recorded(with_settings(small_run, ["train.learning_rate=0.01", "evaluate.ablation=false"]), environment)
     found = compare_runs(a, b)
     assert {entry["field"] for entry in found["spec"]} == {"train.learning_rate", "evaluate.ablation"}
     metrics = [json.loads((record.output("evaluate") / "metrics.json").read_text()) for record in (a, b)]
@@ -168,19 +168,19 @@ def test_two_runs_side_by_side(place, small_run):
     with pytest.raises(SettingError, match="--result 'x': both runs have seeds.static.train.raw"):
         compare_runs(a, b, "x")
     with pytest.raises(SettingError, match="has no evaluate; it has world"):
-        compare_runs(a, _recorded(small_run, place, "cams"))
+        compare_runs(a, _recorded(small_run, environment, "cams"))
 
 
-def test_verify_finds_what_looks_untouched(place, small_run):
-    outputs = follow(small_run, place, "report", complete_output)
-    checked, damaged = verify_store(place.store)
-    assert checked == len(list(place.store.glob("*/*/stage.json"))) and damaged == {}
+def test_verify_finds_what_looks_untouched(environment, small_run):
+    outputs = follow(small_run, environment, "report", complete)
+    checked, damaged = verify_store(environment.store)
+    assert checked == len(list(environment.store.glob("*/*/stage.json"))) and damaged == {}
     path = outputs["train"].folder / "segmenter.safetensors"
     status, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert follow(small_run, place, "report", complete_output) == outputs  # nobody sees it
-    assert verify_store(place.store)[1] == {path.parent: ["segmenter.safetensors"]}
-    assert "train" not in follow(small_run, place, "report", complete_output)
-    assert follow(small_run, place, "train", run_stage)["train"].content == outputs["train"].content
+    assert follow(small_run, environment, "report", complete) == outputs  # nobody sees it
+    assert verify_store(environment.store)[1] == {path.parent: ["segmenter.safetensors"]}
+    assert "train" not in follow(small_run, environment, "report", complete)
+    assert follow(small_run, environment, "train")["train"].content == outputs["train"].content

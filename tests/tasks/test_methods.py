@@ -6,16 +6,15 @@ import pytest
 from excel_core.config.presets import preset, with_settings
 from excel_core.files import read_json
 from excel_core.stores import CamReader
-from tasks.chain import follow
-from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
+from tests.pipeline_runs import follow
 
 
 @pytest.mark.parametrize("method", ["paper", "clean"])
 def test_methods_run_and_differ_from_the_reference(chain, method):
     run = with_settings(preset("demo", method), SMALL_DEMO)
-    outputs = follow(run, RunEnvironment(store=chain[1].store), "evaluate", run_stage)
+    outputs = follow(run, RunEnvironment(store=chain[1].store), "evaluate")
     ours, theirs = (CamReader(found["dynamic"].folder) for found in (outputs, chain[0]))
     (_, a), (_, b) = ours.read(ours.ids[0]), theirs.read(ours.ids[0])
     assert a.shape == b.shape and np.abs(a - b).max() > 0.01

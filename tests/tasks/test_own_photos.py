@@ -12,9 +12,9 @@ from excel_core.errors import PromptError, SettingError
 from excel_core.files import read_json
 from excel_core.text.class_sets import class_set
 from excel_core.world.voc_layout import scene_id, write_world
-from tasks.chain import complete_outputs, follow
-from tasks.engine.build import run_stage
 from tasks.engine.stage import RunEnvironment
+from tasks.pipeline import complete_outputs
+from tests.pipeline_runs import follow
 
 SMALL = [
     "clip.model=excel-tiny", "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]", "train.crop=64",
@@ -55,7 +55,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outputs(photos, tmp_path_factory):
     run = with_settings(preset("photos"), SMALL)
-    return follow(run, RunEnvironment(store=tmp_path_factory.mktemp("store"), data=photos), "report", run_stage)
+    return follow(run, RunEnvironment(store=tmp_path_factory.mktemp("store"), data=photos), "report")
 
 
 def test_classes_come_from_the_table_and_their_descriptions_by_name(outputs):
@@ -63,7 +63,7 @@ def test_classes_come_from_the_table_and_their_descriptions_by_name(outputs):
     assert list(described["classes"]) == ["Boat", "Traffic_light"]
     bundled = read_json(Path("prompts/descriptions/coco.json"))["classes"]
     assert described["classes"]["Traffic_light"] == bundled["traffic light"][:4]
-    assert outputs["knowledge"].summary["attributes"] == 2  # a quarter of eight
+    assert outputs["knowledge"].result["attributes"] == 2  # a quarter of eight
 
 
 def test_every_photo_gets_its_label_maps_and_nothing_is_scored(photos, outputs):
@@ -71,7 +71,7 @@ def test_every_photo_gets_its_label_maps_and_nothing_is_scored(photos, outputs):
         size = SIZES[number]
         pseudo = load_labels_png(outputs["dynamic"].folder / "SegmentationClassPseudo" / f"photo {number}.png")
         assert pseudo.shape == size and pseudo.max() <= (1 if number < 4 else 2)
-        for variant in outputs["predict"].summary["variants"]:
+        for variant in outputs["predict"].result["variants"]:
             assert load_labels_png(outputs["predict"].folder / variant / "train" / f"photo {number}.png").shape == size
     metrics = read_json(outputs["evaluate"].folder / "metrics.json")
     assert metrics["results"] == {} and list(metrics["skipped"]) == ["scores"]
@@ -83,8 +83,8 @@ def test_what_else_lies_in_the_folder_changes_nothing(photos, outputs):
     run = with_settings(preset("photos"), SMALL)
     (photos / "runs").mkdir()
     (photos / "runs" / "notes.txt").write_text("mine")
-    place = RunEnvironment(store=outputs["dataset"].folder.parent.parent, data=photos)
-    assert complete_outputs(run, place, "report").keys() == outputs.keys()
+    environment = RunEnvironment(store=outputs["dataset"].folder.parent.parent, data=photos)
+    assert complete_outputs(run, environment, "report").keys() == outputs.keys()
 
 
 def test_a_class_file_in_the_folder_wins(photos, tmp_path):
@@ -105,7 +105,7 @@ def test_a_class_that_no_file_knows_is_said(photos, tmp_path):
     table.write_text(table.read_text().replace("Boat", "axolotl"))
     advice = "no bundled descriptions of axolotl; write .*classes.json, give a file.* or let a model"
     with pytest.raises(PromptError, match=advice):
-        follow(preset("photos"), RunEnvironment(store=tmp_path, data=data), "describe", run_stage)
+        follow(preset("photos"), RunEnvironment(store=tmp_path, data=data), "describe")
 
 
 def test_only_some_layouts_tell_their_classes(tmp_path):

@@ -10,10 +10,10 @@ from excel_core.datasets.palette import load_labels_png
 from excel_core.exports.voc_submission import VOC_ARCHIVE
 from excel_core.files import read_json
 from excel_core.paper.tables import paper_table_rows
-from tasks.chain import complete_outputs, follow, graph
-from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
-from tasks.paper import table_runs
+from tasks.pipeline import complete_outputs, pipeline
+from tasks.stages.paper import table_runs
+from tests.pipeline_runs import complete, follow, follow_and_note
 from tests.voc_folder import NAMES, VAL, write_list, write_voc
 
 SMALL_VOC = [
@@ -28,28 +28,23 @@ def _asking(run, table):
     return with_edits(run, {"paper": {"table": table}})
 
 
-def _made(run, place):
+def _made(run, environment):
     """table.json, and the names of what was not there before."""
-    built = []
-
-    def one(piece):
-        built.extend([] if complete_output(piece) else [piece.name])
-        return find_or_build(piece)
-
-    output = follow(run, place, "paper", lambda work: run_stage(work, one))["paper"]
+    outputs, built = follow_and_note(run, environment, "paper")
+    output = outputs["paper"]
     return read_json(output.folder / "table.json"), built, output
 
 
-def _complete(run, place):
+def _complete(run, environment):
     """How many of the outputs that the table is made of are there already, by stage."""
     there = Counter()
 
-    def look(work):
-        output = complete_output(work)
-        there.update([] if output is None else [work.stage.name])
+    def look(job):
+        output = complete(job)
+        there.update([] if output is None else [job.stage.name])
         return output
 
-    follow(run, place, "paper", look)
+    follow(run, environment, "paper", look)
     return there
 
 
@@ -78,7 +73,7 @@ def test_what_rows_share_is_built_once(table_3, small_run, chain):
     """Five trainings on three kinds of CAMs; whatever an earlier run of the store has made is taken from there."""
     _, built, _, before = table_3
     run = _asking(small_run, "table-3")
-    needed = Counter(node.stage.name for node in graph(run, chain[1], "paper").nodes.values())
+    needed = Counter(node.stage.name for node in pipeline(run, chain[1], "paper").nodes.values())
     expected = {"cams": 3, "refine": 3, "train": 5, "predict": 5, "evaluate": 5, "paper": 1}
     assert {stage: needed[stage] for stage in expected} == expected and before["train"] >= 1
     whole = Counter(name.partition(" (")[0] for name in built if " " not in name.partition(" (")[0])
@@ -117,8 +112,8 @@ def voc_run():
     return with_settings(preset("voc"), SMALL_VOC)
 
 
-def _list_tests(place, ids):
-    write_list(place.data, "test", ids)
+def _list_tests(environment, ids):
+    write_list(environment.data, "test", ids)
     return ids
 
 
@@ -153,15 +148,15 @@ def test_test_images_are_packed_for_the_server(voc, voc_run, tested):
     document, built, output = _made(_asking(voc_run, "table-1"), voc)
     rows = {row["row"]: row for row in document["rows"]}
     assert not any(name.startswith(("cams", "refine", "train")) for name in built)  # found, as the first table left them
-    predicted = follow(table_runs(_asking(voc_run, "table-1"), voc)[-1], voc, "predict", complete_output)["predict"]
+    predicted = follow(table_runs(_asking(voc_run, "table-1"), voc)[-1], voc, "predict", complete)["predict"]
     for name, variant in (("VOC test, no CRF", "multi_scale"), ("VOC test, CRF", "multi_scale_crf")):
         assert rows[name]["archive"] == f"submissions/{variant}/{VOC_ARCHIVE}"
         assert rows[name]["protocol"]["split"] == "test" and rows[name]["protocol"]["images"] == 2
         with tarfile.open(output.folder / rows[name]["archive"]) as archive:
             members = {member.name: archive.extractfile(member).read() for member in archive}
-        place = "results/VOC2012/Segmentation/comp6_test_cls"
+        folder = "results/VOC2012/Segmentation/comp6_test_cls"
         assert members == {
-            f"{place}/{image}.png": (predicted.folder / variant / "test" / f"{image}.png").read_bytes() for image in tested
+            f"{folder}/{image}.png": (predicted.folder / variant / "test" / f"{image}.png").read_bytes() for image in tested
         }
         assert load_labels_png(predicted.folder / variant / "test" / f"{tested[0]}.png").max() <= len(NAMES)
 
@@ -174,7 +169,7 @@ def test_a_variant_that_is_not_made_is_said(voc, voc_run, tested):
 
 
 def test_seeds_need_no_training_where_nothing_learnt_is_asked_for(voc, voc_run):
-    assert "train" not in {node.stage.name for node in graph(_asking(voc_run, "table-5"), voc, "paper").nodes.values()}
+    assert "train" not in {node.stage.name for node in pipeline(_asking(voc_run, "table-5"), voc, "paper").nodes.values()}
     document, _, _ = _made(_asking(voc_run, "table-5"), voc)
     assert [row["published"] for row in document["rows"]] == [0.112, 0.658, 0.697, 0.746]
     assert all(0 <= row["low"] <= row["ours"] <= row["high"] for row in document["rows"])

@@ -1,106 +1,160 @@
-"""Identity, sealing, damage, resuming and full disks of a stage."""
+"""Key, commit, damage, resuming and full disks of a stage."""
 
 import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
+from dataclasses import replace
 
 import pytest
-from pydantic import ValidationError
 
 from excel_core.config.presets import preset
 from excel_core.errors import StoreError
-from tasks.engine import code_version
-from tasks.engine.build import complete_output, find_or_build, run_stage
-from tasks.engine.outputs import StageOutput, damaged_files, link_tree
-from tasks.engine.stage import RunEnvironment, Stage, Work
-from tests.conftest import ROOT
+from tasks.engine import executor
+from tasks.engine.executor import Step, build_stage, complete_output, find_or_build
+from tasks.engine.output import StageResult, damaged_files, link_tree, read_marker, read_output
+from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage, Whole
 
 RUN = preset("voc")
 
 
-def _stage(build, **fields):
-    build.__module__ = "tasks.describe"  # a stage's code version is its module's
-    return Stage("toy", (), lambda run: {"n": run.describe.n}, build, **fields)
+class Runs(StageResult):
+    """How often the toy stage ran."""
+
+    runs: int = 0
+
+
+def _job(build, store, run=RUN, resumable=False):
+    key = KeyParts(settings=lambda run: {"n": run.describe.n})
+    stage = Stage("toy", reads=(), makes="a/b/out.txt", work=Whole(build, resumable), key=key)
+    return Job(stage, run, RunEnvironment(store=store), {})
+
+
+def _with(**groups):
+    """RUN with other fields, a group a stage."""
+    return RUN.model_copy(update={name: getattr(RUN, name).model_copy(update=edits) for name, edits in groups.items()})
 
 
 @pytest.fixture
-def counted():
-    """A stage that writes one file, and the list of its runs."""
+def counted(tmp_path):
+    """A stage's job that writes one file, and the list of its runs."""
     runs = []
 
-    def build(work):
-        (work.folder / "a" / "b").mkdir(parents=True)
-        (work.folder / "a" / "b" / "out.txt").write_text("hello")
-        runs.append(work.folder.name)
-        return {"runs": len(runs)}
+    def build(job, folder):
+        (folder / "a" / "b").mkdir(parents=True)
+        (folder / "a" / "b" / "out.txt").write_text("hello")
+        runs.append(folder.name)
+        return Runs(runs=len(runs))
 
-    return _stage(build), runs
+    return _job(build, tmp_path), runs
 
 
-def test_a_complete_output_is_reused_until_its_spec_changes(counted, tmp_path):
-    stage, runs = counted
-    first = run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {}))
-    assert run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {})) == first and len(runs) == 1
-    other = RUN.model_copy(update={"describe": RUN.describe.model_copy(update={"n": 3})})
-    changed = run_stage(Work(stage, other, RunEnvironment(store=tmp_path), {}))
-    assert len(runs) == 2 and changed.identity != first.identity
+def test_a_complete_output_is_reused_until_its_settings_change(counted):
+    job, runs = counted
+    first = build_stage(job)
+    assert build_stage(job) == first and len(runs) == 1
+    assert first.result_as(Runs) == Runs(runs=1)
+    changed = build_stage(replace(job, run=_with(describe={"n": 3})))
+    assert len(runs) == 2 and changed.key != first.key
     assert changed.content == first.content  # the same bytes: what follows need not run again
-    unrelated = RUN.model_copy(update={"report": RUN.report.model_copy(update={"gallery_images": 1})})
-    assert run_stage(Work(stage, unrelated, RunEnvironment(store=tmp_path), {})).identity == first.identity
+    assert build_stage(replace(job, run=_with(report={"gallery_images": 1}))).key == first.key
 
 
-@pytest.mark.parametrize("damage", ["delete", "truncate", "marker", "half marker"])
-def test_a_damaged_output_is_built_again(counted, tmp_path, damage):
-    stage, runs = counted
-    output = run_stage(Work(stage, RUN, RunEnvironment(store=tmp_path), {}))
+def test_another_input_or_other_code_is_another_key(counted, monkeypatch):
+    """Inputs count by their content alone, not by their keys."""
+    job, _ = counted
+    read = build_stage(job)
+    reader = replace(job, stage=replace(job.stage, name="reader"), inputs={"toy": read})
+    key = Step(reader).key
+    assert Step(replace(reader, inputs={"toy": read.model_copy(update={"key": "other"})})).key == key
+    assert Step(replace(reader, inputs={"toy": read.model_copy(update={"content": "other"})})).key != key
+    monkeypatch.setattr(executor, "code_digest", lambda function: "edited")
+    assert Step(reader).key != key
+
+
+def test_a_part_is_keyed_by_its_own_code_and_the_whole_by_that_of_both(counted, monkeypatch):
+    """Code of the join touches no part."""
+
+    def build_part(job, part, folder):
+        return StageResult()
+
+    def join(job, parts, folder):
+        return StageResult()
+
+    job, _ = counted
+    parts = [Part("one", 1, {"number": 1}), Part("two", 1, {"number": 2})]
+    job = replace(job, stage=replace(job.stage, work=Sharded(lambda job: parts, build_part, join)))
+
+    def keys(edited=None):
+        monkeypatch.setattr(executor, "code_digest", lambda function: function is edited)
+        return {step.name: step.key for step in (*executor.part_steps(job), Step(job))}
+
+    before = keys()
+    assert len(set(before.values())) == 3
+    for edited, changed in ((join, {"toy"}), (build_part, {"toy", "toy one", "toy two"})):
+        assert {name for name, key in keys(edited).items() if key != before[name]} == changed
+    parts[1] = Part("two", 1, {"number": 3})
+    assert {name for name, key in keys().items() if key != before[name]} == {"toy", "toy two"}
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "marker", "half marker", "earlier version"])
+def test_a_damaged_output_is_built_again(counted, damage):
+    job, runs = counted
+    output = build_stage(job)
     file, marker = output.folder / "a" / "b" / "out.txt", output.folder / "stage.json"
     {
         "delete": file.unlink,
         "truncate": lambda: file.write_text("hel"),
         "marker": marker.unlink,
         "half marker": lambda: marker.write_text(marker.read_text()[:40]),
+        "earlier version": lambda: marker.write_text(marker.read_text().replace("excel-stage/3", "excel-stage/2")),
     }[damage]()
-    assert complete_output(Work(stage, RUN, RunEnvironment(store=tmp_path), {})) is None
-    with pytest.raises(ValidationError):
-        StageOutput.model_validate(output.model_dump())
+    assert complete_output(Step(job)) is None and read_output(output.folder) is None
     notes = []
-    again = find_or_build(Work(stage, RUN, RunEnvironment(store=tmp_path), {}), notes.append)
+    again = find_or_build(Step(job), notes.append)
     assert again.content == output.content and len(runs) == 2 and "damaged" in notes[0]
+
+
+def test_an_output_without_marker_is_an_error_to_whoever_needs_one(counted):
+    output = build_stage(counted[0])
+    marker = output.folder / "stage.json"
+    assert read_marker(output.folder).origin.key_parts["settings"] == {"n": RUN.describe.n}
+    marker.write_text('{"format": "excel-stage/1"}')
+    with pytest.raises(StoreError, match=r"stage.json: format: .*; the next run builds it again"):
+        read_marker(output.folder)
+    marker.unlink()
+    with pytest.raises(StoreError):
+        read_marker(output.folder)
 
 
 def test_a_failed_stage_leaves_nothing_complete_and_resumable_ones_their_folder(tmp_path):
     tries = []
 
-    def build(work):
-        tries.append(sorted(path.name for path in work.folder.iterdir()))
-        (work.folder / "progress").write_text("half")
+    def build(job, folder):
+        tries.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "progress").write_text("half")
         if len(tries) == 1:
             raise RuntimeError("killed")
-        return {}
+        return StageResult()
 
-    for resumable, seen in ((True, ["progress"]), (False, [])):
+    for resumable, left in ((True, ["progress"]), (False, [])):
         tries.clear()
-        place = RunEnvironment(store=tmp_path / str(resumable))
-        stage = _stage(build, resumable=resumable)
+        job = _job(build, tmp_path / str(resumable), resumable=resumable)
         with pytest.raises(RuntimeError):
-            run_stage(Work(stage, RUN, place, {}))
-        assert not list(place.store.rglob("stage.json"))
-        run_stage(Work(stage, RUN, place, {}))
-        assert tries == [[], seen]
+            build_stage(job)
+        assert not list(job.environment.store.rglob("stage.json"))
+        build_stage(job)
+        assert tries == [[], left]
 
 
 def _build_slowly(store, queue):
-    def build(work):
+    def build(job, folder):
         queue.put("ran")
         __import__("time").sleep(0.5)
-        (work.folder / "x").write_text("x")
-        return {}
+        (folder / "x").write_text("x")
+        return StageResult()
 
-    queue.put(run_stage(Work(_stage(build), RUN, RunEnvironment(store=store), {})).content)
+    queue.put(build_stage(_job(build, store)).content)
 
 
 def test_two_runs_at_once_build_once(tmp_path):
@@ -109,10 +163,10 @@ def test_two_runs_at_once_build_once(tmp_path):
     both = [context.Process(target=_build_slowly, args=(tmp_path, queue)) for _ in range(2)]
     for process in both:
         process.start()
-    got = [queue.get(timeout=60) for _ in range(3)]
+    messages = [queue.get(timeout=60) for _ in range(3)]
     for process in both:
         process.join()
-    assert got.count("ran") == 1 and len(set(got)) == 2
+    assert messages.count("ran") == 1 and len(set(messages)) == 2
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
@@ -120,74 +174,30 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def build(work):
-        (work.folder / "big").write_bytes(b"x" * 2**20)
-        return {}
+    def build(job, folder):
+        (folder / "big").write_bytes(b"x" * 2**20)
+        return StageResult()
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
     try:
         with pytest.raises(StoreError, match="toy: cannot write to .*File too large.*make room or choose another --store"):
-            run_stage(Work(_stage(build), RUN, RunEnvironment(store=tmp_path), {}))
+            build_stage(_job(build, tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.rglob("stage.json"))
 
 
-def test_code_version_sees_every_module_a_stage_uses():
-    used = code_version.used_modules("tasks.cams")
-    assert {
-        "tasks.cams",
-        "tasks.inputs.cam_model",
-        "excel_core.cams.cam_model",
-        "excel_core.models.calibration",
-        "excel_core.models.clip",
-    } <= set(used)
-    assert not {
-        "tasks.refine",
-        "excel_core.evaluation.metrics",
-        "tasks.engine.stage",
-        "tasks.engine.progress",
-        "tasks.evaluate",
-    } & set(used)
-
-
-def test_code_version_changes_with_an_indirect_module(tmp_path):
-    package = tmp_path / "excel_core"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "top.py").write_text("from excel_core import middle\n")
-    (package / "middle.py").write_text("from excel_core.bottom import x\n")
-    (package / "bottom.py").write_text("x = 1\n")
-    (package / "beside.py").write_text("y = 1\n")
-    script = textwrap.dedent(f"""
-        import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r})
-        from tasks.engine.code_version import code_version
-        print(code_version("excel_core.top"))
-    """)
-
-    def version():
-        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
-        return ran.stdout
-
-    before = version()
-    (package / "beside.py").write_text("y = 2\n")
-    assert version() == before
-    (package / "bottom.py").write_text("x = 2\n")
-    assert version() != before
-
-
-def test_the_same_size_with_other_bytes_is_damage(counted, tmp_path):
-    stage, _ = counted
-    work = Work(stage, RUN, RunEnvironment(store=tmp_path), {})
-    output = run_stage(work)
+def test_the_same_size_with_other_bytes_is_damage(counted):
+    job, _ = counted
+    output = build_stage(job)
     file = output.folder / "a" / "b" / "out.txt"
     status = file.stat()
     file.write_text("hello")  # touched, but the same
-    assert complete_output(work) == output
+    assert complete_output(Step(job)) == output
     file.write_text("HELLO")
-    assert complete_output(work) is None and damaged_files(output.folder) == ["a/b/out.txt"]
+    assert complete_output(Step(job)) is None and damaged_files(output.folder) == ["a/b/out.txt"]
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # behind our back
-    assert complete_output(work) == output and damaged_files(output.folder) == ["a/b/out.txt"]
+    assert complete_output(Step(job)) == output and damaged_files(output.folder) == ["a/b/out.txt"]
 
 
 def test_linked_files_are_one_file(tmp_path):

@@ -12,13 +12,13 @@ from excel_core.errors import SettingError
 from excel_core.evaluation.metrics import confusion_matrix, scores
 from excel_core.files import read_json
 from excel_core.stores import CamReader, read_manifest
-from tasks.chain import follow
-from tasks.dataset import check_layout
-from tasks.engine.build import complete_output, find_or_build, run_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.plan import plan_run
 from tasks.history.run_record import start_record
-from tasks.photos.export import Wanted, chosen_maps
+from tasks.photos.export import ExportRequest, chosen_maps
+from tasks.pipeline import pipeline
+from tasks.stages.dataset import check_layout
+from tests.pipeline_runs import complete, follow, follow_and_note
 from tests.voc_folder import MORE, NAMES, TRAIN, VAL, write_list, write_voc
 
 SMALL = [
@@ -33,25 +33,19 @@ def _run(*settings):
     return with_settings(preset("voc"), [*SMALL, *settings])
 
 
-def _built(run, place, last="report"):
+def _built(run, environment, last="report"):
     """The run's outputs, and the names of what was not there before."""
-    built = []
-
-    def one(piece):
-        built.extend([] if complete_output(piece) else [piece.name])
-        return find_or_build(piece)
-
-    return follow(run, place, last, lambda work: run_stage(work, one)), built
+    return follow_and_note(run, environment, last)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def environment(tmp_path_factory):
     return RunEnvironment(store=tmp_path_factory.mktemp("store"), data=write_voc(tmp_path_factory.mktemp("data") / "VOC2012"))
 
 
 @pytest.fixture(scope="module")
-def first(place):
-    return _built(_run(), place)
+def first(environment):
+    return _built(_run(), environment)
 
 
 def _metrics(outputs):
@@ -60,8 +54,8 @@ def _metrics(outputs):
 
 def test_it_is_trained_on_train_aug_with_published_labels(first):
     outputs, _ = first
-    assert outputs["dataset"].summary["images"] == {"train_aug": 5, "train": 3, "val": 2}
-    assert outputs["dataset"].summary["absent"] == {"train_aug": 10_577}
+    assert outputs["dataset"].result["images"] == {"train_aug": 5, "train": 3, "val": 2}
+    assert outputs["dataset"].result["absent"] == {"train_aug": 10_577}
     manifest = read_manifest(outputs["dataset"].folder / "manifest.parquet")
     rows = manifest[manifest["split"] == "train_aug"].set_index("id")
     assert list(rows.index) == [*TRAIN, *MORE] and list(rows.loc["2008_000008", "labels"]) == ["horse", "person"]
@@ -75,28 +69,28 @@ def test_an_image_of_two_splits_is_computed_once(first):
     for stage in ("cams", "refine", "dynamic"):
         assert [name for name in built if name.split()[0] == stage] == [f"{stage} train_aug-1of1", stage]
     for stage in ("refine", "dynamic"):
-        assert outputs[stage].summary["images"] == 5
+        assert outputs[stage].result["images"] == 5
         for split, ids in {"train_aug": (*TRAIN, *MORE), "train": TRAIN}.items():
             listed = outputs[stage].folder / "ImageSets" / "Segmentation" / f"{split}.txt"
             assert listed.read_text().split() == list(ids)
 
 
-def test_seeds_are_scored_on_train_alone(first, place):
+def test_seeds_are_scored_on_train_alone(first, environment):
     outputs, built = first
     results = _metrics(outputs)["results"]
     assert {key.rpartition(".")[0] for key in results} == {"seeds.static.train", "seeds.lvc.train", "segmentation.val"}
     assert {"evaluate static-train-in-train_aug-1of1", "evaluate lvc-train-in-train_aug-1of1"} < set(built)
-    reader, folder = VocMaskReader(place.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
+    reader, folder = VocMaskReader(environment.data), outputs["dynamic"].folder / "SegmentationClassPseudo"
     matrix = sum(confusion_matrix(reader.read(i, 48, 48), load_labels_png(folder / f"{i}.png"), 21) for i in TRAIN)
     result = results["seeds.lvc.train.par"]
     assert (result["protocol"]["split"], result["protocol"]["images"]) == ("train", 3)
     assert result["miou"] == pytest.approx(scores(matrix, ("background", *NAMES)).miou)
-    assert [row["id"] for row in read_json(outputs["evaluate"].folder / "shown.json")["train"]]
+    assert [row["id"] for row in read_json(outputs["evaluate"].folder / "examples.json")["train"]]
 
 
-def test_a_seed_split_more_costs_its_own_images(first, place):
+def test_a_seed_split_more_costs_its_own_images(first, environment):
     """Scores of train are found; those of val's seeds are made in val's own shard."""
-    outputs, built = _built(_run("dataset.seed_splits=[train, val]"), place)
+    outputs, built = _built(_run("dataset.seed_splits=[train, val]"), environment)
     made = {f"{stage} val-1of1" for stage in ("cams", "refine", "dynamic")}
     joined = {"dataset", "cams", "refine", "dynamic", "evaluate", "report"}
     assert set(built) == made | joined | {"evaluate static-val-1of1", "evaluate lvc-val-1of1"}
@@ -106,23 +100,23 @@ def test_a_seed_split_more_costs_its_own_images(first, place):
     assert all(results[key]["miou"] == before[key]["miou"] for key in before)
 
 
-def test_no_seed_split_and_no_masks_of_one(first, place):
-    outputs, built = _built(_run("dataset.seed_splits=[]"), place)
+def test_no_seed_split_and_no_masks_of_one(first, environment):
+    outputs, built = _built(_run("dataset.seed_splits=[]"), environment)
     assert {key.split(".")[0] for key in _metrics(outputs)["results"]} == {"segmentation"}
     assert not any(name.startswith(("cams", "train", "predict")) for name in built)
-    outputs, _ = _built(_run("dataset.seed_splits=[train_aug]"), place)
+    outputs, _ = _built(_run("dataset.seed_splits=[train_aug]"), environment)
     metrics = _metrics(outputs)
     assert metrics["results"]["seeds.static.train_aug.par"]["protocol"]["images"] == 3
     skipped = metrics["skipped"]["train_aug: 2 of 5 images"]
     assert skipped == "no mask in SegmentationClass or SegmentationClassAug"
 
 
-def test_the_list_of_a_seed_split_touches_lists_and_scores_alone(first, place, tmp_path):
-    data = shutil.copytree(place.data, tmp_path / "VOC2012")
-    elsewhere = RunEnvironment(store=shutil.copytree(place.store, tmp_path / "store"), data=data)
+def test_the_list_of_a_seed_split_touches_lists_and_scores_alone(first, environment, tmp_path):
+    data = shutil.copytree(environment.data, tmp_path / "VOC2012")
+    elsewhere = RunEnvironment(store=shutil.copytree(environment.store, tmp_path / "store"), data=data)
     _built(_run(), elsewhere)
     write_list(data, "train", TRAIN[:2])
-    steps = {step.name: step.why for step in plan_run(_run(), elsewhere, "report")}
+    steps = {step.name: step.why for step in plan_run(pipeline(_run(), elsewhere))}
     assert steps["dataset"].startswith("data, prompts or weights outside")
     outputs, built = _built(_run(), elsewhere)
     scored = {"evaluate static-train-in-train_aug-1of1", "evaluate lvc-train-in-train_aug-1of1"}
@@ -131,20 +125,22 @@ def test_the_list_of_a_seed_split_touches_lists_and_scores_alone(first, place, t
     assert _metrics(outputs)["results"]["seeds.static.train.par"]["protocol"]["images"] == 2
 
 
-def test_pseudo_labels_of_either_split_are_exported(first, place):
-    record = start_record("excel", _run(), place)
-    record.own = {name: output.identity for name, output in first[0].items()}
+def test_pseudo_labels_of_either_split_are_exported(first, environment):
+    record = start_record("excel", _run(), environment)
+    record.own = {name: output.key for name, output in first[0].items()}
     with pytest.raises(SettingError, match="--split is needed: this run has train_aug, train$"):
-        chosen_maps(record, Wanted("palette", what="pseudo"))
+        chosen_maps(record, ExportRequest("palette", what="pseudo"))
     for split, ids in {"train_aug": [*TRAIN, *MORE], "train": list(TRAIN)}.items():
-        about, maps = chosen_maps(record, Wanted("palette", what="pseudo", split=split))
+        about, maps = chosen_maps(record, ExportRequest("palette", what="pseudo", split=split))
         assert about["split"] == split and [found.id for found in maps] == ids
         assert all(np.array_equal(load_labels_png(found.path).shape, (48, 48)) for found in maps)
 
 
-def test_the_source_of_labels_is_part_of_the_data_set(place):
-    one, other = (_built(_run(*settings), place, "dataset")[0]["dataset"] for settings in ((), ("dataset.labels=folder",)))
-    assert one.identity != other.identity and one.content != other.content
+def test_the_source_of_labels_is_part_of_the_data_set(environment):
+    one, other = (
+        _built(_run(*settings), environment, "dataset")[0]["dataset"] for settings in ((), ("dataset.labels=folder",))
+    )
+    assert one.key != other.key and one.content != other.content
     manifest = read_manifest(other.folder / "manifest.parquet").set_index("id")
     assert list(manifest[manifest["split"] == "train_aug"].loc["2008_000008", "labels"]) == ["horse"]
 
@@ -166,5 +162,5 @@ def test_wrong_splits_are_refused(name, setting, message):
 def test_the_world_is_keyed_by_what_it_draws_alone(small_run, chain):
     """The setting of another layout changes no stage of it."""
     other = with_settings(small_run, ["dataset.labels=folder"])
-    outputs = follow(other, chain[1], "dataset", complete_output)
+    outputs = follow(other, chain[1], "dataset", complete)
     assert outputs["dataset"] == chain[0]["dataset"]
