@@ -32,8 +32,8 @@ class FlowProcess:
     @classmethod
     def start(cls, log: Path, store: Path, settings: Sequence[str], stage: str, runner: str = "sequential") -> "FlowProcess":
         """Run `stage` of the demo, against this session's server."""
-        found = prefect.settings.get_current_settings()
-        server = {"PREFECT_API_URL": str(found.api.url), "PREFECT_HOME": str(found.home)}
+        current = prefect.settings.get_current_settings()
+        server = {"PREFECT_API_URL": str(current.api.url), "PREFECT_HOME": str(current.home)}
         process = CONTEXT.Process(target=_run, args=(log, server, stage, str(store), list(settings), runner))
         process.start()
         return cls(process, log)
@@ -48,11 +48,11 @@ class FlowProcess:
         self.process.join()
 
     def begun(self) -> list[str]:
-        """Lines of the log that are this process's own: "build KIND/IDENTITY" and "iteration N"."""
+        """Lines of the log that are this process's own: "build KIND/KEY" and "iteration N"."""
         if not self.log.exists():
             return []
         lines = [line.split(" ", 1) for line in self.log.read_text().splitlines()]
-        return [what for pid, what in lines if pid == str(self.process.pid)]
+        return [event for pid, event in lines if pid == str(self.process.pid)]
 
 
 def builds(lines: Sequence[str]) -> list[str]:
@@ -79,21 +79,21 @@ def _run(log: Path, server: dict[str, str], stage: str, store: str, settings: li
 def _log_what_begins(log: Path) -> None:
     """One write a line, at the end of the file: whole lines, whoever else writes, up to the moment of a kill."""
     import excel_core.training.loop
-    import tasks.engine.build
+    import tasks.engine.executor
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(text: str) -> None:
         os.write(file, f"{os.getpid()} {text}\n".encode())
 
-    build, step = tasks.engine.build._build, excel_core.training.loop.training_step
+    build, train = tasks.engine.executor._build_guarded, excel_core.training.loop.training_step
 
-    def noted_build(work):  # type: ignore[no-untyped-def]
-        note(f"build {work.kind}/{work.folder.name.removesuffix('.partial')}")
-        return build(work)
+    def noted_build(step):  # type: ignore[no-untyped-def]
+        note(f"build {step.kind}/{step.key}")
+        return build(step)
 
     def noted_step(cam_model, segmenter, optimiser, batch, iteration, *rest):  # type: ignore[no-untyped-def]
         note(f"iteration {iteration}")
-        return step(cam_model, segmenter, optimiser, batch, iteration, *rest)
+        return train(cam_model, segmenter, optimiser, batch, iteration, *rest)
 
-    tasks.engine.build._build, excel_core.training.loop.training_step = noted_build, noted_step
+    tasks.engine.executor._build_guarded, excel_core.training.loop.training_step = noted_build, noted_step

@@ -3,11 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from tasks.engine.outputs import MARKER, read_marker, read_output
+from tasks.engine.output import MARKER, read_marker, read_output
 
-__all__ = ["contents", "file_digests", "sealed"]
+__all__ = ["committed", "contents", "file_digests"]
 
-TIMES = ("records", "prefect-results", "prefect", "report")  # they, and markers, hold times, processes and paths
+TIMES = ("records", "prefect", "report")  # they, and markers, hold times, processes and paths
 
 
 def file_digests(store: Path) -> dict[str, str]:
@@ -24,18 +24,18 @@ def file_digests(store: Path) -> dict[str, str]:
 
 def contents(store: Path) -> dict[str, str]:
     """The content digest of every complete output but the report, which shows times."""
-    found = {folder.relative_to(store).as_posix(): read_marker(folder) for folder in _finals(store)}
-    return {name: marker["output"]["content"] for name, marker in found.items() if not name.startswith("report/")}
+    markers = {folder.relative_to(store).as_posix(): read_marker(folder) for folder in _finals(store)}
+    return {name: marker.output["content"] for name, marker in markers.items() if not name.startswith("report/")}
 
 
-def sealed(store: Path) -> dict[str, tuple[int, int]]:
+def committed(store: Path) -> dict[str, tuple[int, int]]:
     """Every folder that has its final name: inode and time of change of its marker. It must be complete."""
     for folder in _finals(store):
         assert read_output(folder) is not None, f"{folder} is not complete"
-    status = {folder.relative_to(store).as_posix(): (folder / MARKER).stat() for folder in _finals(store)}
-    return {name: (found.st_ino, found.st_mtime_ns) for name, found in status.items()}
+    markers = {folder.relative_to(store).as_posix(): (folder / MARKER).stat() for folder in _finals(store)}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in markers.items()}
 
 
 def _finals(store: Path) -> list[Path]:
-    kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "prefect-results", "prefect", "texts")]
+    kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "prefect", "texts")]
     return sorted(folder for kind in kinds for folder in kind.glob("[!.]*") if folder.suffix != ".partial")

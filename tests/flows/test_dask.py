@@ -18,14 +18,14 @@ from prefect.client.orchestration import get_client
 
 from excel_core.errors import DataError, MaskLeakError, SettingError, WorkerError
 from flows import runners, stages
-from tasks.chain import STAGES
-from tasks.engine.build import part_works
-from tasks.engine.outputs import read_marker
-from tasks.engine.prefect_task import work_task
+from tasks.engine.executor import Step, part_steps
+from tasks.engine.output import read_marker
+from tasks.engine.prefect_task import step_task
 from tasks.engine.stage import RunEnvironment
+from tasks.pipeline import STAGES
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.server import task_states
-from tests.flows.store_files import file_digests, sealed
+from tests.flows.store_files import committed, file_digests
 from tests.flows.toys import build_toys, pids_of, toys
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -47,7 +47,7 @@ def address(cluster):
 
 
 @pytest.fixture
-def place(tmp_path):
+def environment(tmp_path):
     return RunEnvironment(store=tmp_path)
 
 
@@ -57,14 +57,14 @@ def _pids(cluster):
 
 def _loads():
     """How often this process loaded a CLIP, and how often it had one."""
-    from tasks.inputs.cam_model import cached_clip
+    from tasks.inputs.models import cached_clip
 
     return cached_clip.cache_info()
 
 
 def _part_pids(store, kind):
     markers = [read_marker(path.parent) for path in (store / f"{kind}-parts").glob("[!.]*/stage.json")]
-    return Counter(marker["origin"]["pid"] for marker in markers)
+    return Counter(marker.origin.pid for marker in markers)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
                 os.kill(pid, signal.SIGSTOP)
             done, begun = ([*hurt.glob(f"refine-parts/[!.]*{end}")] for end in ("/stage.json", ".partial"))
             if done and len(begun) == 2:  # each of the two is in the middle of one
-                finished.update(sealed(hurt))
+                finished.update(committed(hurt))
                 os.kill(workers.pop(0), signal.SIGKILL)
             for pid in workers:
                 os.kill(pid, signal.SIGCONT)
@@ -111,50 +111,50 @@ def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
     killer.start()
     stages.refine("demo", settings=settings, store=str(hurt), runner=address)
     killer.join()
-    after = sealed(hurt)
+    after = committed(hurt)
     assert finished and {name: after[name] for name in finished} == finished
     assert file_digests(hurt) == file_digests(whole)
     assert sum(_part_pids(hurt, "refine").values()) == len(list(whole.glob("refine-parts/[!.]*"))) >= 6
 
 
-def test_only_the_part_whose_worker_died_is_tried_again(cluster, address, place):
-    work = toys(place, a="build", b="die once", c="build", d="build")
-    output = build_toys(work, address)
+def test_only_the_part_whose_worker_died_is_tried_again(cluster, address, environment):
+    job = toys(environment, a="build", b="die once", c="build", d="build")
+    output = build_toys(job, address)
     assert (output.folder / "all.txt").read_text() == "abcd"
-    tries = Counter(mark.name.partition("-")[0] for mark in (place.store / "tries").glob("*"))
+    tries = Counter(mark.name.partition("-")[0] for mark in (environment.store / "tries").glob("*"))
     assert tries == {"a": 1, "b": 2, "c": 1, "d": 1}
 
 
-def test_a_part_that_kills_every_worker_is_one_message(cluster, address, place):
-    work = toys(place, **dict.fromkeys("bcdefgh", "build"), a="die")  # last: Dask spreads the first few over busy workers
+def test_a_part_that_kills_every_worker_is_one_message(cluster, address, environment):
+    job = toys(environment, **dict.fromkeys("bcdefgh", "build"), a="die")  # last: Dask spreads the first few over busy workers
     with pytest.raises(WorkerError, match="toys a: 2 Dask workers died over it, the last one tcp://.*memory"):
-        build_toys.with_options(flow_run_name="deadly")(work, address)
-    assert set(pids_of(work)) == set("bcdefgh")
+        build_toys.with_options(flow_run_name="deadly")(job, address)
+    assert set(pids_of(job)) == set("bcdefgh")
     states = task_states("deadly")
     assert states.pop("toys a") == "Crashed"
     assert len(states) == 7 and set(states.values()) <= {"Completed", "Cached"}  # cached: looked up again, its worker died
 
 
-def test_the_other_parts_finish_before_an_error_is_raised(cluster, address, place):
-    work = toys(place, a="fail", **dict.fromkeys("bcdefg", "build"))
+def test_the_other_parts_finish_before_an_error_is_raised(cluster, address, environment):
+    job = toys(environment, a="fail", **dict.fromkeys("bcdefg", "build"))
     with pytest.raises(DataError, match="toys a fails for good"):
-        build_toys(work, address)
-    assert set(pids_of(work)) == set("bcdefg")
-    assert not list(place.store.glob("toys/[!.]*"))
+        build_toys(job, address)
+    assert set(pids_of(job)) == set("bcdefg")
+    assert not list(environment.store.glob("toys/[!.]*"))
 
 
-def test_masks_are_guarded_in_workers(cluster, address, place):
+def test_masks_are_guarded_in_workers(cluster, address, environment):
     with pytest.raises(MaskLeakError, match="toys: open of the segmentation mask"):
-        build_toys(toys(place, a="open a mask"), address)
+        build_toys(toys(environment, a="open a mask"), address)
 
 
-def test_runner_dask_starts_workers_of_its_own(place):
+def test_runner_dask_starts_workers_of_its_own(environment):
     """Two parts that wait for each other's process."""
-    work = toys(place, a="meet", b="meet")
+    job = toys(environment, a="meet", b="meet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 2)
-        build_toys(work, "dask")
-    pids = set(pids_of(work).values())
+        build_toys(job, "dask")
+    pids = set(pids_of(job).values())
     assert len(pids) == 2 and os.getpid() not in pids
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -180,7 +180,7 @@ def scheduler(tmp_path, prefect_server):
         process.wait()
 
 
-def test_shards_that_need_a_gpu_go_where_one_is(scheduler, place, monkeypatch):
+def test_shards_that_need_a_gpu_go_where_one_is(scheduler, environment, monkeypatch):
     runner, start_worker = scheduler
     start_worker("--nthreads", "1", "--name", "plain")
     start_worker("--nthreads", "1", "--name", "gpu", "--resources", "GPU=1")
@@ -188,31 +188,31 @@ def test_shards_that_need_a_gpu_go_where_one_is(scheduler, place, monkeypatch):
         client.wait_for_workers(2, timeout=120)
         pids = client.run(os.getpid)
         names = {worker["name"]: pids[address] for address, worker in client.scheduler_info()["workers"].items()}
-        both = toys(place, a="meet", b="meet")
+        both = toys(environment, a="meet", b="meet")
         build_toys(both, runner)
         assert set(pids_of(both).values()) == set(names.values())
         monkeypatch.setattr(runners, "resources", lambda work: {"GPU": 1})
-        one = toys(place, **dict.fromkeys("cdefgh", "build"))
+        one = toys(environment, **dict.fromkeys("cdefgh", "build"))
         build_toys(one, runner)
         assert set(pids_of(one).values()) == {names["gpu"]} and len(pids_of(one)) == 6
 
 
-def test_workers_with_several_threads_are_refused(scheduler, place):
+def test_workers_with_several_threads_are_refused(scheduler, environment):
     runner, start_worker = scheduler
     start_worker("--nthreads", "2", "--no-nanny")
     with Client(runner.partition(":")[2], set_as_default=False) as client:
         client.wait_for_workers(1, timeout=120)
     with pytest.raises(SettingError, match="several threads .*--nthreads 1"):
-        build_toys(toys(place, a="build"), runner)
+        build_toys(toys(environment, a="build"), runner)
 
 
-def test_the_gpus_tag_is_on_what_computes_there(place):
-    on_gpu = toys(place.model_copy(update={"device": "cuda"}), a="build")
-    (part,) = part_works(on_gpu)
-    assert work_task(part).tags == {"gpu"} and runners.resources(part) == {"GPU": 1}
-    (plain,) = part_works(toys(place, a="build"))
-    for work in (on_gpu, plain):  # joining parts computes nothing there
-        assert work_task(work).tags == set() and runners.resources(work) == {}
+def test_the_gpus_tag_is_on_what_computes_there(environment):
+    on_gpu = toys(environment.model_copy(update={"device": "cuda"}), a="build")
+    (part,) = part_steps(on_gpu)
+    assert step_task(part).tags == {"gpu"} and runners.resources(part) == {"GPU": 1}
+    (plain,) = part_steps(toys(environment, a="build"))
+    for step in (Step(on_gpu), plain):  # joining parts computes nothing there
+        assert step_task(step).tags == set() and runners.resources(step) == {}
     assert {name for name, stage in STAGES.items() if stage.on_device} == {
         *SHARDED,
         "knowledge",
@@ -222,13 +222,13 @@ def test_the_gpus_tag_is_on_what_computes_there(place):
     } - {"evaluate"}
 
 
-def test_a_limit_of_one_keeps_gpu_tasks_apart(place):
+def test_a_limit_of_one_keeps_gpu_tasks_apart(environment):
     """On threads of one process: with the limit nobody is ever beside another, without it two parts meet. (In this order:
     Prefect 3.8 looks for a limit once a process, so one that is made later goes unseen.)"""
-    gpu = place.model_copy(update={"device": "cuda"})
+    gpu = environment.model_copy(update={"device": "cuda"})
     limited, free = (
-        replace(work, stage=replace(work.stage, parallel="threads"))
-        for work in (toys(gpu, a="be alone", b="be alone", c="be alone"), toys(gpu, d="meet", e="meet"))
+        replace(job, stage=replace(job.stage, work=replace(job.stage.work, run_on="threads")))
+        for job in (toys(gpu, a="be alone", b="be alone", c="be alone"), toys(gpu, d="meet", e="meet"))
     )
     with get_client(sync_client=True) as client:
         client.create_concurrency_limit(tag="gpu", concurrency_limit=1)

@@ -14,10 +14,10 @@ from excel_core.files import read_json
 from excel_core.text.class_sets import descriptions_file, prompts_file
 from excel_core.world.voc_layout import scene_id, write_world
 from flows.excel import excel
-from tasks.chain import graph
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
-from tasks.inputs.records import shard_of
+from tasks.inputs.images import shard_index
+from tasks.pipeline import pipeline
 from tests.flows.server import task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -198,9 +198,9 @@ def test_keeping_segmenters_adds_the_curve(edited, full):
 
 def test_random_crops_look_at_no_label(edited, full):
     """Then training needs neither CAMs nor their refinement: it makes the labels of its crops itself."""
-    place = RunEnvironment(store=edited.store, data=edited.data)
+    environment = RunEnvironment(store=edited.store, data=edited.data)
     runs = {rule: with_settings(preset("voc"), [*SETTINGS, f"train.crop_rule={rule}"]) for rule in ("pseudo", "random")}
-    needed = {rule: set(graph(run, place, "train").own) for rule, run in runs.items()}
+    needed = {rule: set(pipeline(run, environment, "train").own) for rule, run in runs.items()}
     assert needed["random"] == {"dataset", "describe", "knowledge", "train"}
     assert needed["pseudo"] == needed["random"] | {"cams", "refine"}
 
@@ -217,14 +217,14 @@ def _mirror(path):
 
 def test_one_training_image_replaced(edited, full):
     path = _image(edited, TRAIN[2])
-    one = {"", f"train-{shard_of(path.stem, 2) + 1}of2"}
+    one = {"", f"train-{shard_index(path.stem, 2) + 1}of2"}
     with _undone(path):
         change = lambda: _mirror(path)  # noqa: E731
         _check(edited, full, TRAINED, change=change, dataset={""}, cams=one, refine=one)
 
 
 def test_one_training_image_added(edited, full):
-    one = {"", f"train-{shard_of(scene_id(LATER), 2) + 1}of2"}
+    one = {"", f"train-{shard_index(scene_id(LATER), 2) + 1}of2"}
     change = lambda: edited.listed.write_text(f"{edited.listed.read_text()}{scene_id(LATER)}\n")  # noqa: E731
     _check(edited, full, TRAINED, change=change, dataset={""}, cams=one, refine=one)
 
@@ -234,6 +234,6 @@ def test_one_held_out_image_replaced(edited, full):
     with _undone(path):
         _mirror(path)
         executed = edited.run()
-    shard = f"held_out-{shard_of(path.stem, 2) + 1}of2"
+    shard = f"held_out-{shard_index(path.stem, 2) + 1}of2"
     evaluated = {"", f"segmentation-{shard}"}
     assert executed == {"dataset": {""}, "predict": {"", shard}, "evaluate": evaluated, "report": {""}}

@@ -14,15 +14,16 @@ from excel_core.files import read_json
 from flows import stages
 from flows.ablation import ablation
 from flows.excel import excel
-from tasks.chain import graph
+from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
+from tasks.pipeline import pipeline
 from tests.conftest import SMALL_DEMO
 from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-STAGES = set(graph(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(store=Path()), "report").own)
+STAGES = set(pipeline(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(store=Path())).own)
 FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 
@@ -58,8 +59,8 @@ def test_a_record_says_what_became_of_the_run(store):
     assert (first.state, second.state) == ("complete", "complete") and first.own == second.own
     assert first.cached == [] and second.cached == second.outputs
     assert first.flow_run_name == "first" and first.headline["seeds.lvc.train.crf"] > 0
-    marker = read_json(store / "cams" / first.own["cams"] / "stage.json")
-    assert marker["origin"]["flow_run_name"] == "first" and marker["origin"]["flow_run_id"] == first.flow_run_id
+    origin = read_marker(store / "cams" / first.own["cams"]).origin
+    assert origin.flow_run_name == "first" and origin.flow_run_id == first.flow_run_id
 
 
 def test_damaged_outputs_alone_are_built_again(store):

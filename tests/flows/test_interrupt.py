@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 
 from flows.interrupts import STOPPED
 from tests.conftest import ROOT, SMALL_DEMO
-from tests.flows.store_files import sealed
+from tests.flows.store_files import committed
 
 MORE = [*SMALL_DEMO, "train.iterations=400", "train.checkpoint_every=2"]  # so many that it is never done
 # Where the tests run in a shell's background, SIGINT is ignored, and what they start would inherit that.
@@ -64,7 +64,7 @@ def test_ctrl_c_stops_the_command_and_its_own_server(tmp_path):
         status, said, left = _interrupted(tmp_path / "log", store, "sequential", {}, word)
         assert status == 130 and "Traceback" not in said and not left
         assert said.strip().endswith(STOPPED)
-        assert stages <= {name.partition("/")[0] for name in sealed(store)}
+        assert stages <= {name.partition("/")[0] for name in committed(store)}
     assert [record["state"] for record in _records(store)] == ["stopped", "stopped"]
     assert list(store.glob("train/*.partial/checkpoint.pt"))
 

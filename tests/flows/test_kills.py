@@ -22,7 +22,7 @@ from flows.dead_runs import MESSAGE
 from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
 from tests.flows.flow_process import FlowProcess, builds, iterations
-from tests.flows.store_files import contents, file_digests, sealed
+from tests.flows.store_files import committed, contents, file_digests
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 KILLS, FURTHEST, PAUSE = 20, 14, 0.4  # builds and iterations that an attempt begins, and seconds from there to the kill
@@ -100,7 +100,7 @@ def test_twenty_kills_change_no_byte(tmp_path):
             kills += killed
             attempts.append(flow.begun())
             print(f"{'killed' if killed else 'ended'} in: {(attempts[-1] or ['nothing'])[-1]}")
-            now = sealed(store)  # all of them complete, whatever was left half-done
+            now = committed(store)  # all of them complete, whatever was left half-done
             assert {name: now[name] for name in finished} == finished
             assert not set(builds(attempts[-1])) & finished.keys()  # nor begun again
             finished = now

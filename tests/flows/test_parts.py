@@ -13,9 +13,8 @@ from prefect.client.schemas.filters import (
 )
 
 from flows import chain_run, stages
-from tasks import describe
-from tasks.chain import STAGES
 from tasks.history.run_record import read_records
+from tasks.pipeline import STAGES
 from tests.conftest import SMALL_DEMO
 from tests.flows.server import task_states
 
@@ -41,7 +40,7 @@ def store(tmp_path_factory, prefect_server):
     """A store in which the small demo ran up to `refine`, with a progress artifact of every stage that has parts."""
     path = tmp_path_factory.mktemp("parts") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain_run, "PAUSE", 0.0)
+        patch.setattr(chain_run, "UPDATE_SECONDS", 0.0)
         _run("parts", path)
     return path
 
@@ -92,14 +91,15 @@ def test_the_parts_of_describe_run_side_by_side(store, monkeypatch, tmp_path):
     """All eight threads must be inside at once to get on."""
     import threading
 
-    together, build = threading.Barrier(8, timeout=60), describe.STAGE.build_part
+    work = STAGES["describe"].work
+    together, build = threading.Barrier(8, timeout=60), work.build_part
     first = iter(range(8))
 
-    def meet(work):
+    def meet(job, part, folder):
         if next(first, None) is not None:
             together.wait()
-        return build(work)
+        return build(job, part, folder)
 
-    monkeypatch.setitem(vars(describe.STAGE), "build_part", meet)
+    monkeypatch.setitem(vars(work), "build_part", meet)
     _run("side by side", tmp_path / "store", stages.describe)
     assert set(task_states("side by side").values()) == {"Completed"}
