@@ -27,7 +27,7 @@ __all__ = [
 
 
 class RunSpec(Spec):
-    """The whole run, a field a stage."""
+    """The whole run, one field per stage."""
 
     preset: str
     method: str

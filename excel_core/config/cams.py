@@ -58,7 +58,7 @@ class CamSpec(Spec):
     surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
     calibration: CalibrationSpec = CalibrationSpec()
-    batch_size: Positive = Field(8, description="images a forward pass")
+    batch_size: Positive = Field(8, description="images per forward pass")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the tower's products (autocast), but in training, which has its own"
     )

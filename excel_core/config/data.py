@@ -64,9 +64,9 @@ class ShardSpec(Spec):
     # Shards are a power of two, so they hold images/2 to images on average: 165 each of VOC's 10,582 at 256, 64 in all. What
     # orchestration adds to one (docs/speed.md: some 10 ms in the flow's process, 0.1 s on Dask) is a thousandth or less of
     # CAMs on a CPU, 80 s a shard. Larger ones would lose more at a kill: at 256 up to 2 minutes of CAMs or refinement.
-    images: Positive = Field(256, description="images a shard, at most about; shards are cut by a digest of the image's id")
+    images: Positive = Field(256, description="images per shard, at most about; shards are cut by a digest of the image's id")
     keep_attention: bool = Field(
         True,
-        description="CAMs are stored with the attention that refinement needs, else it encodes each image again: 0.25 MB an "
+        description="CAMs are stored with the attention that refinement needs, else it encodes each image again: 0.25 MB per "
         "image of 400 patches; none is stored of images of more than 1,024 patches",
     )

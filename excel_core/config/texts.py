@@ -21,7 +21,7 @@ class DescribeSpec(Spec):
     file: str | None = Field(
         None, description="file: JSON with the descriptions of every class, excel's or the authors' form; lower-cased"
     )
-    n: Annotated[int, Field(ge=1, le=100)] = Field(20, description="descriptions a class")
+    n: Annotated[int, Field(ge=1, le=100)] = Field(20, description="descriptions per class")
     instruction: str | None = Field(None, description="openai: file with the request; None: prompts/describe.md")
     model: Annotated[str, Field(min_length=1)] = Field("gpt-4.1-mini", description="openai: name of the model")
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")] | None = Field(
@@ -70,7 +70,7 @@ class KnowledgeSpec(Spec):
     attributes: Positive | None = Field(
         112, description="k-means clusters over all descriptions; None: a quarter of them, at most 112"
     )
-    keep: Positive | None = Field(None, description="TOP-K attributes a class; None drops the lowest tenth")
+    keep: Positive | None = Field(None, description="TOP-K attributes per class; None drops the lowest tenth")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in T_c = t_c + lambda * sum")
     normalise: bool = Field(True, description="T_c to unit length (published); eq. 4 does not")
     n_init: Positive = Field(10, description="k-means: random starts, of which the best is taken")

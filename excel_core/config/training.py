@@ -23,7 +23,7 @@ class TrainSpec(Spec):
 
     segmenter: SegmenterSpec = SegmenterSpec()
     iterations: Positive = Field(30000, description="batches in all")
-    batch_size: Positive = Field(4, description="crops a batch")
+    batch_size: Positive = Field(4, description="crops per batch")
     crop: Annotated[int, Field(ge=32)] = Field(320, description="side of a crop, pixels")
     scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = Field(
         (0.5, 2.0), description="least and greatest random rescaling before the crop"

@@ -52,29 +52,24 @@ def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
 def _components(run: RunSpec) -> list[AblationRow]:
     """Table 3: what each part of the method adds."""
     plain = without_tse(run)
-    learnt_alone = AblationRow("components", "SVC + LVC", plain, learnt=True)
-    return [
+    rows = [
         AblationRow("components", "q-k baseline", calibrated_by(plain, "qk"), seeded=False),
         AblationRow("components", "SVC", plain, seeded=False),
         AblationRow("components", "SVC + TSE", run),
-        *([learnt_alone] if run.ablation.own_trainings else []),
-        AblationRow("components", "SVC + TSE + LVC", run, learnt=True),
     ]
+    if run.ablation.own_trainings:  # every other row shares the run's training
+        rows.append(AblationRow("components", "SVC + LVC", plain, learnt=True))
+    return [*rows, AblationRow("components", "SVC + TSE + LVC", run, learnt=True)]
 
 
 def _attributes(run: RunSpec, descriptions: int) -> list[AblationRow]:
     """Table 4: how many attributes; none in both readings."""
-    return [
-        *(
-            AblationRow("attributes", f"none: {reading}", without_attributes(run, mode), seeded=False)
-            for reading, mode in NO_ATTRIBUTES.items()
-        ),
-        *(
-            AblationRow("attributes", f"{count} attributes", with_attributes(run, count))
-            for count in run.ablation.attributes
-            if count <= descriptions
-        ),
+    rows = [
+        AblationRow("attributes", f"none: {reading}", without_attributes(run, mode), seeded=False)  # no k-means, no seed
+        for reading, mode in NO_ATTRIBUTES.items()
     ]
+    counts = [count for count in run.ablation.attributes if count <= descriptions]
+    return rows + [AblationRow("attributes", f"{count} attributes", with_attributes(run, count)) for count in counts]
 
 
 def _calibration(run: RunSpec) -> list[AblationRow]:
@@ -98,11 +93,12 @@ def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8])
         full = F.interpolate(cams[list(classes)][None], size=truth.shape, mode="bilinear", align_corners=False)[0]
         value, slot = (part.cpu().numpy() for part in full.max(dim=0))
         strongest = np.asarray(classes)[slot]
-    else:  # nothing can be found in it: background at every threshold above 0
+    else:  # an image without classes: background at every threshold above 0
         value, strongest = np.zeros(truth.shape), np.zeros(truth.shape, dtype=np.int64)
     level = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
     counted = truth != IGNORE
     shape = (256, len(cams), BINS)
+    # Pixels are counted by one flat number per (truth, strongest, level): np.unique is far faster on numbers than on rows.
     index = np.ravel_multi_index((truth[counted].astype(np.int64), strongest[counted], level[counted]), shape)
     cells, pixels = np.unique(index, return_counts=True)
     names = ("truth", "strongest", "level")
@@ -119,6 +115,7 @@ def confusion_counts(levels: pd.DataFrame, level: int) -> pd.DataFrame:
 
 def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
     """(mIoU, level) of the best single threshold over all images of `levels`; `classes` without background."""
+    # Pixels by truth, strongest class and level; their sums from each level upwards are the confusions at all thresholds.
     table = np.zeros((classes + 1, classes, BINS), dtype=np.int64)
     np.add.at(table, (levels["truth"], levels["strongest"], levels["level"]), levels["pixels"])
     above = table[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # pixels at or above each level
@@ -149,8 +146,8 @@ def score_at_best_threshold(
 
 
 def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]]) -> dict[str, Any]:
-    """A row's scores by split, one per seed → its entry in ablation.json. Its mIoU is the mean over splits, then over seeds; its
-    interval is that of the mean over all of them, resample by resample."""
+    """A row's scores by split, one per seed → its entry in ablation.json. Its mIoU is the mean over splits, then over seeds.
+    Its interval is that of the mean over all of them, resample by resample."""
     miou = {split: [score.miou for score in seeds] for split, seeds in scores.items()}
     by_seed = [np.mean(values) for values in zip(*miou.values(), strict=True)]
     low, high = percentile_interval(np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0))

@@ -35,11 +35,13 @@ def confusions_by_image(counts: pd.DataFrame, images: Sequence[str], classes: in
 def image_draws(images: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
     """(B, I): how often each image is drawn in each resample; every row sums to I."""
     generator = np.random.default_rng(seed)
+    # Drawing n images with replacement and counting them is one multinomial draw; scores need the counts alone.
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def resample(by_image: csr_matrix, draws: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Confusions by image (I, C·C) and draws (B, I) → the resamples' confusions (B, C, C)."""
+    # A resample's confusion is the sum of its images' confusions, so all resamples are one sparse product.
     return np.asarray(draws @ by_image).reshape(len(draws), classes, classes)
 
 

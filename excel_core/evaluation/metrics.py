@@ -78,6 +78,7 @@ def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes:
         odd = values[(values < 0) | (values >= num_classes)]
         if odd.size:
             raise DataError(f"the {name} holds the value {odd[0]}, expected 0 … {num_classes - 1}")
+    # One bincount over truth * C + prediction counts all cells at once.
     cell = pair["truth"].astype(np.int64) * num_classes + pair["prediction"].astype(np.int64)
     return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
 

@@ -14,7 +14,8 @@ and gave every view the same weight.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,38 +27,86 @@ from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf import dense_crf
-from excel_core.config import CamSpec, CrfSpec, PredictSpec, SegmenterSpec
+from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec
 from excel_core.config.base import upgrade_cam_fields
+from excel_core.datasets.images import ImageSource, load_image
 from excel_core.errors import ModelError
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+from excel_core.text.prompts import class_indices
+from excel_core.training.loop import LossRow
 
 __all__ = ["PORTABLE_FORMAT", "TrainedSegmenter", "load_portable", "save_portable"]
 
 PORTABLE_FORMAT = "excel-segmenter/1"
 Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
     """Neck and head with their CLIP. `cam_model.spec.image_size` is the side S at scale 1.0. `supervision`: what they were
-    trained on: image-level labels or, for a fully supervised counterpart, true masks."""
+    trained on: image-level labels or, for a fully supervised counterpart, true masks. `losses`: of each iteration, where they
+    were trained just now."""
 
     class_names: tuple[str, ...]
     cam_model: CamModel
     segmenter: Segmenter
     spec: SegmenterSpec
-    predict: PredictSpec
+    predict_spec: PredictSpec
     crf: CrfSpec
     supervision: Literal["labels", "masks"] = "labels"
+    losses: tuple[LossRow, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        cam_model: CamModel,
+        segmenter: Segmenter,
+        class_names: Sequence[str],
+        run: RunSpec,
+        losses: tuple[LossRow, ...] = (),
+    ) -> "TrainedSegmenter":
+        """What `run` trained behind `cam_model`, which then looks at photos of `predict.image_size`."""
+        cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"image_size": run.predict.image_size}))
+        train, crf = run.train, run.refine.crf
+        return cls(tuple(class_names), cam_model, segmenter, train.segmenter, run.predict, crf, train.supervision, losses)
+
+    def predict(
+        self, photo: ImageSource, class_names: Sequence[str] | None = None, multi_scale: bool = False, crf: bool = False
+    ) -> Labels:
+        """A photo → labels (H, W) uint8: 0 background, i + 1 class i of the segmenter's.
+
+        photo: a file, a PIL image, or an array (H, W, 3) uint8 RGB
+        class_names: each pixel goes to background or the strongest of these classes; None: of all
+        multi_scale: the mean of logits over scales and flips, as published, in place of one look
+        crf: then the dense CRF
+
+        SettingError for an unknown class, ImageError for a photo that cannot be used.
+        """
+        return list(self.label_steps(load_image(photo), class_names, multi_scale, crf).values())[-1]
+
+    @torch.inference_mode()
+    def label_steps(
+        self, image: Image, class_names: Sequence[str] | None = None, multi_scale: bool = False, crf: bool = False
+    ) -> dict[str, Labels]:
+        """image (H, W, 3) uint8 → labels (H, W) as `predict` by step: segmenter, then crf where it is asked for."""
+        classes = range(len(self.class_names)) if class_names is None else class_indices(class_names, self.class_names)
+        channels = [0, *(index + 1 for index in classes)]
+        label_values = np.array(channels, dtype=np.uint8)
+        logits = self.segment(image, multi_scale)[channels]
+        steps = {"segmenter": label_values[logits.argmax(dim=0).cpu().numpy()]}
+        if crf:
+            steps["crf"] = label_values[self.refine(image, logits).argmax(axis=0)]
+        return steps
 
     @torch.inference_mode()
     def segment(self, image: Image, multi_scale: bool = False) -> Tensor:
-        """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict`'s scales and flips, or at one."""
+        """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict_spec`'s scales and flips, or at one."""
         if multi_scale:
-            return segment_multi_scale(self.cam_model, self.segmenter, image, self.predict)
+            return segment_multi_scale(self.cam_model, self.segmenter, image, self.predict_spec)
         return segment_single_scale(self.cam_model, self.segmenter, image)
 
     def refine(self, image: Image, logits: Tensor) -> NDArray[np.float32]:
@@ -82,7 +131,7 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
             "patch": clip.patch,
             "grid": [side, side],
         },
-        "predict": trained.predict.model_dump(mode="json", include={"scales", "flip", "average_at"}),
+        "predict": trained.predict_spec.model_dump(mode="json", include={"scales", "flip", "average_at"}),
         "crf": trained.crf.model_dump(mode="json"),
         "supervision": trained.supervision,
     }
@@ -132,6 +181,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ModelError(
             f"{path}: format must be {PORTABLE_FORMAT}, got {actual}; write one with `excel export RUN --format safetensors`"
         )
+    # safetensors has no checksum of its own: a flipped bit in a weight would go unnoticed.
     digest = metadata.pop("digest", "")
     if digest != _digest(tensors, metadata):
         raise ModelError(f"{path}: damaged: its bytes are not those that were written; copy or export it again")

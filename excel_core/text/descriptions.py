@@ -87,7 +87,7 @@ def load_descriptions(path: Path, prompts: PromptSet, n: int | None, problem: Fo
     `problem` says what is wrong with a text, or None. PromptError for the first thing that is wrong.
     """
     if n is not None and n < 1:
-        raise PromptError(f"n: descriptions a class must be at least 1, got {n}; ask for 1 or more")
+        raise PromptError(f"n: descriptions per class must be at least 1, got {n}; ask for 1 or more")
     root = compose_json(path, read_text(path))
     parts = fields(path, root, "file", ("format", "provenance", "classes"), optional=("class_provenance",))
     version = text(path, parts["format"], "format")

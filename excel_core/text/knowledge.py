@@ -68,6 +68,8 @@ def build_knowledge(
 
     `centroids` (A, D) are ready attributes, which mode `attributes` takes instead of k-means.
     """
+    # Four modes: k-means attributes (the paper), class means in their place, the mean of a class's own descriptions added
+    # directly, or the template alone. The two in the middle are the readings of table 4's None (method 1).
     attributes, enriched = descriptions[:0], templates
     if spec.mode == "attributes":
         attributes = cluster_attributes(descriptions, spec) if centroids is None else centroids
@@ -87,6 +89,7 @@ def class_means(descriptions: Tensor, classes: int) -> Tensor:
 
 def cluster_attributes(descriptions: Tensor, spec: KnowledgeSpec) -> Tensor:
     """descriptions (n*C, D) unit rows → k-means centroids (A, D), deliberately not re-normalised (method 1)."""
+    # scikit-learn only warns where there are fewer distinct points than clusters, and returns centroids that coincide.
     count = len(np.unique(descriptions.numpy(), axis=0))
     clusters = spec.attributes or min(MAX_ATTRIBUTES, max(1, count // 4))
     if clusters > count:
@@ -114,6 +117,7 @@ def attribute_weights(templates: Tensor, attributes: Tensor, spec: KnowledgeSpec
     keep = len(attributes) - dropped_attributes(len(attributes)) if spec.keep is None else spec.keep
     if keep > len(attributes):
         raise SettingError(f"knowledge.keep={keep} exceeds the {len(attributes)} attributes")
+    # The softmax is over the TOP-K alone, as published: weights of a class sum to 1 whatever is dropped.
     scores, index = (templates @ attributes.T).topk(keep, dim=1)
     return torch.softmax(scores, dim=1), index
 
