@@ -19,7 +19,7 @@ test: install
 bench: install
 	mkdir -p docs/bench
 	$(BIN)/python -m bench.speed --json docs/bench/speed.json
-	$(BIN)/python -m bench.likely --json docs/bench/likely.json
+	$(BIN)/python -m bench.active_labels --json docs/bench/active_labels.json
 	$(BIN)/python -m bench.scale --json docs/bench/scale.json
 	$(BIN)/python -m bench.gpu --batches 4 --steps 2 --json docs/bench/device.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.overhead --json docs/bench/overhead.json

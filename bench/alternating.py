@@ -16,7 +16,7 @@ __all__ = ["Case", "measure"]
 
 @dataclass(frozen=True)
 class Case:
-    """One thing computed by `ours` and by `published`, each a function of the round. `items`: images (or steps) a call.
+    """One thing computed by `ours` and by `published`, each a function of the round. `items`: images (or steps) per call.
     `agree(ours, published)` → what to report of the two results, by name."""
 
     name: str
@@ -28,7 +28,7 @@ class Case:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Seconds an item of both sides, the ratio with its least and greatest over the rounds, memory, and how far they agree."""
+    """Seconds per item of both sides, the ratio with its least and greatest over the rounds, memory, and how far they agree."""
     case.ours(0), case.published(0)  # what is compiled, cached or paged in the first time
     seconds: dict[str, list[float]] = {"ours": [], "published": []}
     agreements: list[dict[str, float]] = []
@@ -43,12 +43,12 @@ def measure(case: Case) -> dict[str, Any]:
     ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["published"], strict=True)]
     return {
         "name": case.name,
-        "seconds": {side: statistics.median(found) for side, found in seconds.items()},
+        "seconds": {side: statistics.median(rounds) for side, rounds in seconds.items()},
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
         "rounds": case.rounds,
         "peak_bytes": {side: grown_by(getattr(case, side)) for side in seconds},
-        "agreement": {name: [found[name] for found in agreements] for name in agreements[0]},
+        "agreement": {name: [agreement[name] for agreement in agreements] for name in agreements[0]},
     }
 
 
@@ -63,6 +63,6 @@ def grown_by(call: Callable[[int], Any]) -> int:
 
 
 def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return 1024 * int(match[1])

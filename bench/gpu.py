@@ -1,4 +1,4 @@
-"""Images and iterations a second and memory on a device, with torch and excel_core alone: no Prefect, no open_clip, no data.
+"""Images and iterations per second and memory on a device, with torch and excel_core alone: no Prefect, no open_clip, no data.
 
     python -m bench.gpu [--device cuda] [--json FILE] [--side 320] [--batches 4,8,16,32,64] [--steps 20] [--tiny]
 
@@ -31,7 +31,7 @@ from excel_core.training.samples import plain_sample
 from excel_core.training.step import training_step
 
 CLASSES, BACKGROUND = 20, 25
-WAYS = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp32, torch.compile": "fp32"}  # and their precisions
+PRECISIONS = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp32, torch.compile": "fp32"}  # by way of computing
 
 
 def pictures(count: int, side: int) -> Tensor:
@@ -43,12 +43,12 @@ def pictures(count: int, side: int) -> Tensor:
 
 
 def classes_of(count: int) -> list[tuple[int, ...]]:
-    """One to three classes an image, as VOC's have."""
+    """One to three classes per image, as VOC's have."""
     return [tuple(range(i % 7, i % 7 + 1 + i % 3)) for i in range(count)]
 
 
 def timed(device: torch.device, call: Callable[[], Any], repeats: int) -> tuple[float, int]:
-    """(seconds a call once it is warm, peak bytes of the device's memory; 0 on a CPU)."""
+    """(seconds per call after a warm-up, peak bytes of the device's memory; 0 on a CPU)."""
     cuda = device.type == "cuda"
     for _ in range(2):
         call()
@@ -69,31 +69,31 @@ def cams(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSpec, 
     """Training-free stages by batch and precision."""
     rows, device = [], cam_model.clip.device
     for batch in batches:
-        pixels, kept = images[:batch].to(device), classes_of(batch)
+        pixels, classes = images[:batch].to(device), classes_of(batch)
         inputs = (pixels / 255 - 0.45) / 0.25
         expected = None
-        for way, precision in WAYS.items():
-            sight = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": precision}))
+        for way, precision in PRECISIONS.items():
+            model = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": precision}))
 
-            def seen(sight: CamModel = sight, inputs: Tensor = inputs) -> tuple[Tensor, Tensor]:
-                encoded = sight.encode(inputs, run.refine.affinity.layers, whole=False)
-                return sight.cams(encoded).float(), sight.attention(encoded.path, run.refine)
+            def encode(model: CamModel = model, inputs: Tensor = inputs) -> tuple[Tensor, Tensor]:
+                encoded = model.encode(inputs, run.refine.affinity.layers, with_patch_tokens=False)
+                return model.cams(encoded).float(), model.attention(encoded.activations, run.refine)
 
-            def refined(found: tuple[Tensor, Tensor], pixels: Tensor = pixels, kept: Any = kept) -> Tensor:
-                return refine_batch(pixels, kept, *found, run.refine)
+            def refine(maps: tuple[Tensor, Tensor], pixels: Tensor = pixels, classes: Any = classes) -> Tensor:
+                return refine_batch(pixels, classes, *maps, run.refine)
 
-            run_it = torch.compile(seen) if "compile" in way else seen
-            seconds, peak = timed(device, run_it, repeats)
-            after, peak_after = timed(device, lambda found=run_it(): refined(found), repeats)  # noqa: B008
-            labels = refined(run_it())
+            encode_batch = torch.compile(encode) if "compile" in way else encode
+            seconds, peak = timed(device, encode_batch, repeats)
+            refine_seconds, refine_peak = timed(device, lambda maps=encode_batch(): refine(maps), repeats)  # noqa: B008
+            labels = refine(encode_batch())
             expected = labels if expected is None else expected
             rows.append(
                 {
                     "batch": batch,
                     "way": way,
-                    "cams_images_a_second": batch / seconds,
-                    "refined_images_a_second": batch / after,
-                    "peak_bytes": max(peak, peak_after),
+                    "cams_images_per_second": batch / seconds,
+                    "refined_images_per_second": batch / refine_seconds,
+                    "peak_bytes": max(peak, refine_peak),
                     "equal_labels": float((labels == expected).float().mean()),
                 }
             )
@@ -109,15 +109,18 @@ def training(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSp
         clip = cam_model.clip
         segmenter = Segmenter(len(clip.blocks), clip.width, CLASSES, spec.segmenter).to(device).train()
         optimiser = torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate)
-        samples = [plain_sample(image.byte(), kept) for image, kept in zip(images[:batch], classes_of(batch), strict=True)]
+        pairs = zip(images[:batch], classes_of(batch), strict=True)
+        samples = [plain_sample(image.byte(), classes) for image, classes in pairs]
         samples = [sample.pin_memory() for sample in samples] if device.type == "cuda" else samples
-        for name, at in (("before LVC", spec.warmup), ("with LVC", spec.dynamic_from)):
+        for name, iteration in (("before LVC", spec.warmup), ("with LVC", spec.dynamic_from)):
 
-            def step(at: int = at, segmenter: Any = segmenter, optimiser: Any = optimiser, samples: Any = samples) -> None:
-                training_step(cam_model, segmenter, optimiser, samples, at, spec, run.refine)
+            def step(
+                iteration: int = iteration, segmenter: Any = segmenter, optimiser: Any = optimiser, samples: Any = samples
+            ) -> None:
+                training_step(cam_model, segmenter, optimiser, samples, iteration, spec, run.refine)
 
             seconds, peak = timed(device, step, repeats)
-            rows.append({"batch": batch, "phase": name, "iterations_a_second": 1 / seconds, "peak_bytes": peak})
+            rows.append({"batch": batch, "phase": name, "iterations_per_second": 1 / seconds, "peak_bytes": peak})
             print(rows[-1], flush=True)
     return rows
 

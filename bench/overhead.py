@@ -24,55 +24,63 @@ from distributed import Client  # isort: skip
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
+from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from flows.runners import local_cluster, parts_builder
-from tasks.engine.build import run_stage
-from tasks.engine.prefect_task import work_task
-from tasks.engine.stage import Part, RunEnvironment, Stage, Work
+from tasks.engine.executor import build_stage
+from tasks.engine.output import StageOutput, StageResult
+from tasks.engine.prefect_task import run_step
+from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage
 
 IMAGES = 10_582  # VOC's training images with its augmented set
-# Seconds an image: the cheapest shards there are (CAMs at 200 images/s on a GPU), and a CPU's.
-WORK = {"CAMs, GPU": 1 / 200, "CAMs, CPU (ViT-B/16)": 0.87, "CAMs and refinement, CPU, at least": 1.17}
+# Seconds per image: the cheapest shards there are (CAMs at 200 images/s on a GPU), and a CPU's.
+SECONDS_PER_IMAGE = {"CAMs, GPU": 1 / 200, "CAMs, CPU (ViT-B/16)": 0.87, "CAMs and refinement, CPU, at least": 1.17}
 SHARDS = (64, 128, 256, 512, 1024, 2048)
 
 
-def tiny(store: Path, parts: int) -> Work:
+def tiny_job(store: Path, parts: int) -> Job:
     """A stage of `parts` parts, each a file of a few bytes."""
-    stage = Stage("tiny", (), _spec, _join, parts=partial(_parts, parts), build_part=_build)
-    return Work(stage, preset("demo"), RunEnvironment(store=store), {})
+    stage = Stage(
+        "tiny",
+        reads=(),
+        makes="nothing",
+        work=Sharded(partial(_parts, parts), _build_part, _join),
+        key=KeyParts(settings=_settings),
+    )
+    return Job(stage, preset("demo"), RunEnvironment(store=store), {})
 
 
-def _spec(run: Any) -> dict[str, Any]:
+def _settings(run: RunSpec) -> dict[str, Any]:
     return {}
 
 
-def _parts(count: int, work: Work) -> list[Part]:
+def _parts(count: int, job: Job) -> list[Part]:
     return [Part(name=f"part{i}", items=1, key={"number": i}) for i in range(count)]
 
 
-def _build(work: Work) -> dict[str, Any]:
-    (work.folder / "part.txt").write_text(work.this_part.name)
-    return {}
+def _build_part(job: Job, part: Part, folder: Path) -> StageResult:
+    (folder / "part.txt").write_text(part.name)
+    return StageResult()
 
 
-def _join(work: Work) -> dict[str, Any]:
-    return {"parts": len(work.parts)}
+def _join(job: Job, parts: dict[str, StageOutput], folder: Path) -> StageResult:
+    return StageResult()
 
 
 @flow(persist_result=False)
-def _built(work: Work, runner: str) -> float:
+def _in_flow(job: Job, runner: str) -> float:
     """Seconds from the first part to the joined stage, as flows/chain_run.py builds one."""
-    with parts_builder(runner, work.place) as build_parts:
-        run_stage(tiny(work.place.store / "warm", 2), lambda piece: work_task(piece)(piece), build_parts)
+    with parts_builder(runner, job.environment) as build_parts:
+        build_stage(tiny_job(job.environment.store / "warm", 2), run_step, build_parts)
         started = time.perf_counter()
-        run_stage(work, lambda piece: work_task(piece)(piece), build_parts)
+        build_stage(job, run_step, build_parts)
         return time.perf_counter() - started
 
 
-def plain(work: Work) -> float:
+def in_loop(job: Job) -> float:
     """Seconds of the loop without Prefect."""
     started = time.perf_counter()
-    run_stage(work)
+    build_stage(job)
     return time.perf_counter() - started
 
 
@@ -82,29 +90,29 @@ def measure(parts: int, rounds: int) -> dict[str, list[float]]:
         stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         cluster = stack.enter_context(local_cluster(RunEnvironment(store=Path())))
         address = stack.enter_context(Client(cluster, set_as_default=False)).scheduler.address
-        ways: dict[str, Callable[[Work], float]] = {
-            "plain loop": plain,
-            "sequential": lambda work: _built(work, "sequential"),
-            "dask": lambda work: _built(work, f"dask:{address}"),
+        ways: dict[str, Callable[[Job], float]] = {
+            "plain loop": in_loop,
+            "sequential": lambda job: _in_flow(job, "sequential"),
+            "dask": lambda job: _in_flow(job, f"dask:{address}"),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, build in ways.items():
                 with tempfile.TemporaryDirectory() as store:
-                    seconds[way].append(build(tiny(Path(store), parts)))
+                    seconds[way].append(build(tiny_job(Path(store), parts)))
     return seconds
 
 
 def report(seconds: dict[str, list[float]], parts: int) -> dict[str, Any]:
-    """Milliseconds a part, what each runner adds to the plain loop, and its share of shards of several sizes."""
-    median = {way: statistics.median(found) / parts for way, found in seconds.items()}
+    """Milliseconds per part, what each runner adds to the plain loop, and its share of shards of several sizes."""
+    median = {way: statistics.median(rounds) / parts for way, rounds in seconds.items()}
     base = median["plain loop"]
     ways = {
         way: {
-            "milliseconds_a_part": 1000 * value,
+            "milliseconds_per_part": 1000 * value,
             "added": 1000 * (value - base),
             "ratio": value / base,
-            "rounds": [1000 * found / parts for found in seconds[way]],
+            "rounds": [1000 * total / parts for total in seconds[way]],
         }
         for way, value in median.items()
     }
@@ -112,7 +120,7 @@ def report(seconds: dict[str, list[float]], parts: int) -> dict[str, Any]:
     shares = {
         way: {
             work: {str(size): workers * (median[way] - base) / (mean_shard(size) * image) for size in SHARDS}
-            for work, image in WORK.items()
+            for work, image in SECONDS_PER_IMAGE.items()
         }
         for way, workers in busy.items()
     }
@@ -120,7 +128,8 @@ def report(seconds: dict[str, list[float]], parts: int) -> dict[str, Any]:
 
 
 def mean_shard(size: int) -> float:
-    """Images a shard at VOC's size: the number of shards is the power of two that leaves at most `size` on average."""
+    """Images per shard at VOC's size: the number of shards is the least power of two with at most `size` per shard on
+    average."""
     count = 1
     while count * size < IMAGES:
         count *= 2
@@ -128,10 +137,10 @@ def mean_shard(size: int) -> float:
 
 
 def show(result: dict[str, Any]) -> None:
-    """The tables."""
-    print(f"{'way':<12} {'ms a part':>10} {'added':>8} {'ratio':>7}")
-    for way, found in result["ways"].items():
-        print(f"{way:<12} {found['milliseconds_a_part']:>10.1f} {found['added']:>8.1f} {found['ratio']:>7.2f}")
+    """Print the tables."""
+    print(f"{'way':<12} {'ms per part':>11} {'added':>8} {'ratio':>7}")
+    for way, cost in result["ways"].items():
+        print(f"{way:<12} {cost['milliseconds_per_part']:>11.1f} {cost['added']:>8.1f} {cost['ratio']:>7.2f}")
     print(f"\n{'overhead in % of a shard, by shards.images':<48}" + "".join(f"{size:>8}" for size in SHARDS))
     for way, works in result["share_of_a_shard"].items():
         for work, shares in works.items():

@@ -6,7 +6,7 @@ A ViT-B/16 of seeded random weights (`--tiny`: 6 narrow blocks, for a CPU) looks
 change within the steps as within VOC's 30,000: static, then dynamic, then the head's own argmax. Without dropout, whose draws
 are others in bf16, and without warm-up. Reported are the relative difference of the losses step by step; the share of pixels
 whose pseudo label is the same, while labels are static (the tower's precision alone) and dynamic (the weights' too); the share
-of pixels that the two trained heads segment alike, both looked at in float32; seconds a step and peak memory of each.
+of pixels that the two trained heads segment alike, both looked at in float32; seconds per step and peak memory of each.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from tasks.engine.memory import MemoryWatch, Peak
 
 CLASSES, BACKGROUND = 20, 25
 PICTURES = 16  # that crops are taken from, and that are segmented at the end
-LARGER = 1.25  # times a crop's side: a picture's
+PICTURE_SCALE = 1.25  # a picture's side, in sides of a crop
 PRECISIONS = ("fp32", "bf16")
 LOSSES = ("total", "segmentation", "diversity")
 
@@ -47,13 +47,13 @@ class Trained:
     losses: Tensor
     labels: Tensor
     segmented: Tensor
-    seconds: float  # a step
+    seconds: float  # per step
     peak: Peak
 
     @property
     def cost(self) -> dict[str, Any]:
         """What it took."""
-        return {"seconds_a_step": self.seconds, **{f"peak_{name}": value for name, value in self.peak.model_dump().items()}}
+        return {"seconds_per_step": self.seconds, **{f"peak_{name}": value for name, value in self.peak.model_dump().items()}}
 
 
 def spec_of(run: RunSpec, steps: int, batch: int, side: int) -> TrainSpec:
@@ -75,14 +75,14 @@ def spec_of(run: RunSpec, steps: int, batch: int, side: int) -> TrainSpec:
 
 
 def batches(images: Tensor, spec: TrainSpec, device: torch.device) -> list[list[Sample]]:
-    """A batch a step, of crops of images (P, 3, S, S), the same at every call."""
+    """A batch per step, of crops of images (P, 3, S, S), the same at every call."""
     photos, classes = images.byte().permute(0, 2, 3, 1).numpy(), classes_of(len(images))
     batches_by_step = []
     for step in range(spec.iterations):
         positions = range(step * spec.batch_size, (step + 1) * spec.batch_size)
         crops = [
-            augment(photos[at % len(photos)], classes[at % len(photos)], None, spec, np.random.default_rng([0, at]))
-            for at in positions
+            augment(photos[i % len(photos)], classes[i % len(photos)], None, spec, np.random.default_rng([0, i]))
+            for i in positions
         ]
         batches_by_step.append([crop.pin_memory() for crop in crops] if device.type == "cuda" else crops)
     return batches_by_step
@@ -113,7 +113,7 @@ def _head(cam_model: CamModel, spec: TrainSpec) -> Segmenter:
 def _steps(
     cam_model: CamModel, segmenter: Segmenter, samples: Sequence[list[Sample]], spec: TrainSpec, run: RunSpec
 ) -> list[StepResult]:
-    """A step a batch; labels as uint8, all of them stay on the device."""
+    """One step per batch. Labels are kept as uint8 on the device."""
     optimiser = make_optimiser(segmenter, spec)
     results = []
     for step, batch in enumerate(samples):
@@ -168,7 +168,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         cost = result[precision]
         memory = {name: cost[f"peak_{name}_bytes"] for name in ("host", "gpu")}
         words = [f"{name} {value / 2**30:.2f} GiB" for name, value in memory.items() if value is not None]
-        text.append(f"{precision}: {cost['seconds_a_step']:.3f} s a step; peak memory: {', '.join(words) or 'not measured'}")
+        text.append(
+            f"{precision}: {cost['seconds_per_step']:.3f} s per step; peak memory: {', '.join(words) or 'not measured'}"
+        )
     return text
 
 
@@ -180,7 +182,7 @@ def measured(device: torch.device, steps: int, batch: int, side: int, tiny: bool
     cams = run.cams.model_copy(update={"image_size": side, "precision": "fp32"})
     cam_model = CamModel(clip, text.to(device), CLASSES, cams)
     spec = spec_of(run, steps, batch, side)
-    images = pictures(PICTURES, int(LARGER * side))
+    images = pictures(PICTURES, int(PICTURE_SCALE * side))
     samples = batches(images, spec, device)
     trainings = {
         way: trained(cam_model, samples, spec.model_copy(update={"precision": way}), run, images) for way in PRECISIONS

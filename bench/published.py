@@ -2,7 +2,7 @@
 
 Direct formulations, one image at a time in refinement: all neighbours of PAR materialised by grouped convolutions (im2col),
 q-k attention of every block as a matrix, feature surgery by a tensor of images x tokens x classes x channels, a second pass
-of the whole tower for dynamic CAMs, the dense CRF by pydensecrf over every label there is. It looks through the same
+of the whole tower for dynamic CAMs, the dense CRF by pydensecrf over every label there is. It uses the same
 FrozenClip, so results can be compared.
 """
 
@@ -85,11 +85,11 @@ def par(image: Tensor, maps: Tensor, dilations: tuple[int, ...] = (1, 2, 4, 8, 1
 
     def neighbours(values: Tensor) -> Tensor:
         B, C, H, W = values.shape
-        found = []
+        by_dilation = []
         for d in dilations:
             padded = F.pad(values, (d,) * 4, mode="replicate").reshape(B * C, 1, H + 2 * d, W + 2 * d)
-            found.append(F.conv2d(padded, kernel.to(values), dilation=d).reshape(B, C, 8, H, W))
-        return torch.cat(found, dim=2)
+            by_dilation.append(F.conv2d(padded, kernel.to(values), dilation=d).reshape(B, C, 8, H, W))
+        return torch.cat(by_dilation, dim=2)
 
     around = neighbours(image)
     distance = (around - image[:, :, None].repeat(1, 1, 8 * len(dilations), 1, 1)).abs()
@@ -124,14 +124,14 @@ def affinity(cam: Tensor, attention: Tensor, threshold: float) -> Tensor:
 
 
 def label(
-    colours: Tensor, kept: tuple[int, ...], cams: Tensor, attention: Tensor, spec: RefineSpec, size: tuple[int, int]
+    colours: Tensor, classes: tuple[int, ...], cams: Tensor, attention: Tensor, spec: RefineSpec, size: tuple[int, int]
 ) -> Tensor:
     """One image: colours (3, H, W), its classes, CAMs (C, h, w), attention (M, M) → labels (H, W)."""
-    maps = torch.stack([affinity(cams[c], attention, spec.affinity.threshold) for c in kept])
+    maps = torch.stack([affinity(cams[c], attention, spec.affinity.threshold) for c in classes])
     full = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)
     full = torch.cat([1 - full.amax(dim=1, keepdim=True), full], dim=1)
     winner = par(colours[None], full).argmax(dim=1)[0]
-    return torch.tensor([0, *(c + 1 for c in kept)])[winner]
+    return torch.tensor([0, *(c + 1 for c in classes)])[winner]
 
 
 def averaged(attention: Tensor, heads: int) -> Tensor:
@@ -142,14 +142,14 @@ def averaged(attention: Tensor, heads: int) -> Tensor:
 
 
 def chain(
-    clip: FrozenClip, text: Tensor, image: NDArray[np.uint8], kept: tuple[int, ...], batch: Tensor, run: RunSpec
+    clip: FrozenClip, text: Tensor, image: NDArray[np.uint8], classes: tuple[int, ...], batch: Tensor, run: RunSpec
 ) -> Tensor:
     """One image (H, W, 3) and its network input (1, 3, S, S) → pseudo labels (H, W): CAM, affinity, PAR."""
-    passed = encode(clip, batch)
+    encoded = encode(clip, batch)
     side = batch.shape[-1] // clip.patch
-    cams = surgery(clip.project(passed.calibrated), text, len(text) - 25)[0].reshape(-1, side, side)
+    cams = surgery(clip.project(encoded.calibrated), text, len(text) - 25)[0].reshape(-1, side, side)
     colours = F.interpolate(batch, size=image.shape[:2], mode="bilinear", align_corners=True)[0]
-    return label(colours, kept, cams, averaged(passed.attention, clip.heads)[0], run.refine, image.shape[:2])
+    return label(colours, classes, cams, averaged(encoded.attention, clip.heads)[0], run.refine, image.shape[:2])
 
 
 def crf_of_all_labels(image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -179,22 +179,22 @@ def training_step(
     grid = (pixels.shape[-1] // clip.patch,) * 2
     network_input = normalise_pixels(pixels / 255, run.cams.normalisation)
     with torch.no_grad():
-        passed = encode(clip, network_input)
-    output = segmenter(passed.layers, grid)
+        encoded = encode(clip, network_input)
+    output = segmenter(encoded.layers, grid)
     unit = F.normalize(output.features.flatten(2), dim=1)
     cosine = unit.transpose(1, 2) @ unit
     raw = 3 * (cosine - cosine.mean())
     probability = torch.sigmoid(raw)
     with torch.no_grad():
-        used = encode(clip, network_input, raw) if dynamic else passed
+        used = encode(clip, network_input, raw) if dynamic else encoded
         cams = surgery(clip.project(used.calibrated), text, len(text) - 25)
-        attention = averaged(passed.attention, clip.heads)
+        attention = averaged(encoded.attention, clip.heads)
         if dynamic:
-            attention = _sharpened(passed.attention, clip.heads, probability)
+            attention = _sharpened(encoded.attention, clip.heads, probability)
         labels = torch.stack(
             [
-                label(pixels[i], kept, cams[i].reshape(-1, *grid), attention[i], run.refine, pixels.shape[-2:])
-                for i, kept in enumerate(classes)
+                label(pixels[i], image_classes, cams[i].reshape(-1, *grid), attention[i], run.refine, pixels.shape[-2:])
+                for i, image_classes in enumerate(classes)
             ]
         )
     logits = F.interpolate(output.logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
@@ -211,9 +211,9 @@ def _sharpened(attention: Tensor, heads: int, probability: Tensor) -> Tensor:
     scaled = attention[-AVERAGED:].clone()
     scaled[-CALIBRATED:] *= heads
     scaled = scaled[:, :, 1:, 1:]
-    found = []
-    for i, wanted in enumerate(probability):
-        excess = torch.stack([(wanted - layer[i]).sum() for layer in scaled])
+    sharpened = []
+    for i, image_probability in enumerate(probability):
+        excess = torch.stack([(image_probability - layer[i]).sum() for layer in scaled])
         chosen = [layer[i] for layer, over in zip(scaled, excess, strict=True) if over <= excess.mean()]
-        found.append(torch.stack(chosen).sum(dim=0) / (len(chosen) + 1e-5) * wanted)
-    return torch.stack(found)
+        sharpened.append(torch.stack(chosen).sum(dim=0) / (len(chosen) + 1e-5) * image_probability)
+    return torch.stack(sharpened)

@@ -4,7 +4,7 @@
 
 Real photos at a quarter of their sides, each given as many ids as it takes; the tiny CLIP at 64 x 64. What grows with the
 number of images is the same at any size. Each number of images is a process of its own, with a store of its own. Bytes on
-disk are those of whole photos and 20 x 20 patches, as ViT-B/16 has them at 320 x 320, of FULL_SIZE images.
+disk are those of whole photos and 20 x 20 patches, as ViT-B/16 has them at 320 x 320, of FULL_SIZE_IMAGES images.
 """
 
 import argparse
@@ -23,14 +23,16 @@ from PIL import Image  # isort: skip
 
 from bench.scene import PHOTOS
 from excel_core.config.presets import preset, with_settings
-from tasks.chain import follow
-from tasks.engine.build import run_stage
-from tasks.engine.outputs import StageOutput
-from tasks.engine.stage import RunEnvironment, Work
+from tasks.engine.executor import build_stage
+from tasks.engine.output import StageOutput
+from tasks.engine.stage import Job, RunEnvironment
+from tasks.pipeline import pipeline
+from tasks.stages.cams import CamsResult
+from tasks.stages.refine import LabelsResult
 
 SETTINGS = ["clip.model=excel-tiny", "dataset.train_split=train", "dataset.val_splits=[]"]
-SIDE, SHRUNK = 64, 4
-FULL_SIZE, FULL_SIDE = 40, 160
+SIDE, SHRINK = 64, 4  # pixels of the network input; by what the photos' sides are divided
+FULL_SIZE_IMAGES, FULL_SIZE_SIDE = 40, 160
 
 
 def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
@@ -38,8 +40,8 @@ def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
     header, *lines = (photos / "labels.csv").read_text().splitlines()
     names = [line.partition(",") for line in lines]
     shrunk, data = folder / "shrunk", folder / "data"
-    for place in (shrunk, data / "JPEGImages", data / "ImageSets" / "Segmentation"):
-        place.mkdir(parents=True)
+    for new_folder in (shrunk, data / "JPEGImages", data / "ImageSets" / "Segmentation"):
+        new_folder.mkdir(parents=True)
     for name, _, _ in names:
         with Image.open(photos / "JPEGImages" / f"{name}.jpg") as image:
             image.resize((image.width // shrink, image.height // shrink)).save(shrunk / f"{name}.jpg", quality=95)
@@ -54,35 +56,34 @@ def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
 
 def run_chain(folder: Path, side: int) -> dict[str, Any]:
     """Seconds of each stage up to `refine`, the process' peak memory over all of them, and bytes on disk of what is kept."""
-    run, place = (
-        with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"]),
-        RunEnvironment(store=folder / "store", data=folder / "data"),
-    )
+    run = with_settings(preset("voc"), [*SETTINGS, f"cams.image_size={side}"])
+    environment = RunEnvironment(store=folder / "store", data=folder / "data")
     seconds: dict[str, float] = {}
 
-    def build(work: Work) -> StageOutput:
+    def build(job: Job) -> StageOutput:
         started = time.perf_counter()
-        output = run_stage(work)
-        seconds[work.stage.name] = time.perf_counter() - started
+        output = build_stage(job)
+        seconds[job.stage.name] = time.perf_counter() - started
         return output
 
-    outputs = follow(run, place, "refine", build)
+    outputs = pipeline(run, environment, "refine").follow(build)
     peak = max(output.peak_host_bytes or 0 for output in outputs.values())
     started = time.perf_counter()
-    follow(run, place, "refine", run_stage)
+    pipeline(run, environment, "refine").follow(build_stage)
+    cams, labels = outputs["cams"].result_as(CamsResult), outputs["refine"].result_as(LabelsResult)
     return {
         "seconds": seconds,
         "found_again_seconds": time.perf_counter() - started,
         "peak_bytes": peak,
-        "disk_bytes_an_image": {
-            "cams": outputs["cams"].summary["bytes_an_image"],
-            "attention": outputs["cams"].summary["attention_bytes_an_image"],
-            "refine": outputs["refine"].bytes / outputs["refine"].summary["images"],
+        "disk_bytes_per_image": {
+            "cams": cams.bytes_per_image,
+            "attention": cams.attention_bytes_per_image,
+            "refine": outputs["refine"].bytes / labels.images,
         },
     }
 
 
-def measured(photos: Path, images: int, side: int = SIDE, shrink: int = SHRUNK) -> dict[str, Any]:
+def measured(photos: Path, images: int, side: int = SIDE, shrink: int = SHRINK) -> dict[str, Any]:
     """The chain over that many images in a fresh process."""
     folder = Path(tempfile.mkdtemp(prefix="excel-scale-"))
     try:
@@ -109,8 +110,8 @@ def main() -> None:
     for images in map(int, arguments.images.split(",")):
         results.append(measured(arguments.photos, images))
         print(json.dumps(results[-1]), flush=True)
-    disk = measured(arguments.photos, FULL_SIZE, FULL_SIDE, shrink=1)["disk_bytes_an_image"]
-    result = {"format": "excel-scale/1", "runs": results, "disk_bytes_an_image": disk}
+    disk = measured(arguments.photos, FULL_SIZE_IMAGES, FULL_SIZE_SIDE, shrink=1)["disk_bytes_per_image"]
+    result = {"format": "excel-scale/1", "runs": results, "disk_bytes_per_image": disk}
     print(disk)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 
 
 class Scene:
-    """`count` photos of a folder in VOC's layout with labels.csv, spread over it; each thing is made when it is asked for."""
+    """`count` photos spread over a folder in VOC's layout with labels.csv. Everything is computed on first use."""
 
     def __init__(self, photos: Path, count: int = 8) -> None:
         self.run: RunSpec = preset("voc")
@@ -36,7 +36,7 @@ class Scene:
         labels = list(read_labels_csv(photos / "labels.csv", names).items())
         chosen = labels[:: max(1, len(labels) // count)][:count]
         self.paths = [photos / "JPEGImages" / f"{image}.jpg" for image, _ in chosen]
-        self.classes = [tuple(names.index(name) for name in kept) for _, kept in chosen]
+        self.classes = [tuple(names.index(name) for name in image_labels) for _, image_labels in chosen]
 
     @cached_property
     def images(self) -> list[NDArray[np.uint8]]:
@@ -74,27 +74,27 @@ class Scene:
         return [torch.cat([1 - full.amax(dim=1, keepdim=True), full], dim=1) for full in self._smooth(torch.rand)]
 
     def _smooth(self, draw: Callable[..., Tensor], labels: int | None = None) -> list[Tensor]:
-        """Values drawn on a grid of patches, one plane a class of the photo (or `labels`), at the photo's size."""
-        found = []
-        for i, (image, kept) in enumerate(zip(self.images, self.classes, strict=True)):
-            grid = draw(1, labels or len(kept), 20, 20, generator=torch.Generator().manual_seed(i))
-            found.append(F.interpolate(grid, size=image.shape[:2], mode="bilinear", align_corners=False))
-        return found
+        """Values drawn on a grid of patches, a plane per class of the photo (or `labels` planes), at the photo's size."""
+        planes = []
+        for i, (image, classes) in enumerate(zip(self.images, self.classes, strict=True)):
+            grid = draw(1, labels or len(classes), 20, 20, generator=torch.Generator().manual_seed(i))
+            planes.append(F.interpolate(grid, size=image.shape[:2], mode="bilinear", align_corners=False))
+        return planes
 
     @cached_property
-    def own(self) -> list[Floats]:
+    def probabilities(self) -> list[Floats]:
         """Probabilities (K+1, H, W) of background and the photo's classes."""
         return [(maps[0] / maps[0].sum(dim=0)).numpy() for maps in self.maps]
 
     @cached_property
-    def own_among_all(self) -> list[Floats]:
-        """The same as the published code hands them over: (C+1, H, W), most labels nowhere."""
-        found = []
-        for mine, kept in zip(self.own, self.classes, strict=True):
-            full = np.zeros((CLASSES + 1, *mine.shape[1:]), np.float32)
-            full[[0, *(c + 1 for c in kept)]] = mine
-            found.append(full)
-        return found
+    def among_all_labels(self) -> list[Floats]:
+        """The same among all labels (C+1, H, W), most of them zero: the published code's input of the CRF."""
+        padded = []
+        for probabilities, classes in zip(self.probabilities, self.classes, strict=True):
+            full = np.zeros((CLASSES + 1, *probabilities.shape[1:]), np.float32)
+            full[[0, *(c + 1 for c in classes)]] = probabilities
+            padded.append(full)
+        return padded
 
     @cached_property
     def spread(self) -> list[Floats]:

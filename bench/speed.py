@@ -33,6 +33,7 @@ from excel_core.cams.crf import dense_crf
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import minmax, patch_text_cams
 from excel_core.cams.pseudo_labels import refine_maps
+from excel_core.cams.seeds import patch_attention, static_cams
 from excel_core.config import SegmenterSpec
 from excel_core.datasets.images import read_image
 from excel_core.datasets.palette import save_labels_png
@@ -58,7 +59,7 @@ def cases(scene: Scene, rounds: int) -> Iterator[Case]:
 
 
 def _by_photo(scene: Scene, call: Call) -> Call:
-    """`call` of the number of a photo as a function of the round."""
+    """`call`, a function of a photo's number, as a function of the round: photos take turns."""
     return torch.inference_mode()(lambda number: call(number % len(scene.paths)))
 
 
@@ -84,12 +85,12 @@ def _refinement(scene: Scene, rounds: int) -> Iterator[Case]:
 
 def _crf(scene: Scene, rounds: int, few: int) -> Iterator[Case]:
     spec, count = scene.run.refine.crf, len(scene.paths)
-    for image, own in zip(scene.images, scene.own, strict=True):
-        dense_crf(image, own, spec)  # compiled for each number of labels
+    for image, probabilities in zip(scene.images, scene.probabilities, strict=True):
+        dense_crf(image, probabilities, spec)  # compiles for each number of labels
     yield Case(
         "CRF of a pseudo label, one core",
-        _by_photo(scene, lambda i: scene.label_of(i, dense_crf(scene.images[i], scene.own[i], spec).argmax(axis=0))),
-        _by_photo(scene, lambda i: published.crf_of_all_labels(scene.images[i], scene.own_among_all[i]).argmax(axis=0)),
+        _by_photo(scene, lambda i: scene.label_of(i, dense_crf(scene.images[i], scene.probabilities[i], spec).argmax(axis=0))),
+        _by_photo(scene, lambda i: published.crf_of_all_labels(scene.images[i], scene.among_all_labels[i]).argmax(axis=0)),
         _equal_labels,
         rounds=count,
     )
@@ -103,20 +104,20 @@ def _crf(scene: Scene, rounds: int, few: int) -> Iterator[Case]:
 
     def in_threads(number: int) -> list[Labels]:
         with ThreadPoolExecutor(CORES) as pool:
-            refined = list(pool.map(lambda one: dense_crf(*one, spec), zip(scene.images, scene.own, strict=True)))
-        return [scene.label_of(i, found.argmax(axis=0)) for i, found in enumerate(refined)]
+            refined = list(pool.map(partial(dense_crf, spec=spec), scene.images, scene.probabilities))
+        return [scene.label_of(i, scores.argmax(axis=0)) for i, scores in enumerate(refined)]
 
     def on_one(number: int) -> list[Labels]:
-        both = zip(scene.images, scene.own_among_all, strict=True)
-        return [published.crf_of_all_labels(*one).argmax(axis=0) for one in both]
+        pairs = zip(scene.images, scene.among_all_labels, strict=True)
+        return [published.crf_of_all_labels(image, scores).argmax(axis=0) for image, scores in pairs]
 
     name = f"CRF of {count} pseudo labels: threads on {CORES} cores, published "
     yield Case(f"{name}on one", in_threads, on_one, _equal_label_maps, items=count, rounds=few)
     with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as pool:
 
         def in_processes(number: int) -> list[Labels]:
-            found = pool.map(published.crf_of_all_labels, scene.images, scene.own_among_all)
-            return [one.argmax(axis=0) for one in found]
+            refined = pool.map(published.crf_of_all_labels, scene.images, scene.among_all_labels)
+            return [scores.argmax(axis=0) for scores in refined]
 
         yield Case(f"{name}in as many processes", in_threads, in_processes, _equal_label_maps, items=count, rounds=few)
 
@@ -125,12 +126,12 @@ def _tower(scene: Scene, rounds: int) -> Iterator[Case]:
     cam_model, spec = scene.cam_model, scene.run.cams
 
     def theirs(i: int) -> Tensor:
-        passed = published.encode(cam_model.clip, scene.inputs[i])
-        return published.surgery(cam_model.clip.project(passed.calibrated), scene.text, CLASSES)
+        encoded = published.encode(cam_model.clip, scene.inputs[i])
+        return published.surgery(cam_model.clip.project(encoded.calibrated), scene.text, CLASSES)
 
     yield Case(
         "encoder with SVC and CAMs, a photo",
-        _by_photo(scene, lambda i: cam_model.cams(cam_model.encode(scene.inputs[i], whole=False)).flatten(2)),
+        _by_photo(scene, lambda i: static_cams(cam_model, scene.inputs[i]).cams.flatten(2)),
         _by_photo(scene, theirs),
         _largest_difference,
         rounds=rounds,
@@ -148,52 +149,48 @@ def _tower(scene: Scene, rounds: int) -> Iterator[Case]:
 def _chains(scene: Scene, rounds: int) -> Iterator[Case]:
     """From the photo's file to the PNG of its pseudo label, without CRF."""
     run, cam_model, folder = scene.run, scene.cam_model, Path(tempfile.mkdtemp(prefix="excel-bench-"))
-    layers = run.refine.affinity.layers
 
     def save(labels: NDArray[Any]) -> Labels:
-        save_labels_png(folder / "label.png", found := labels.astype(np.uint8))
-        return found
+        save_labels_png(folder / "label.png", png_labels := labels.astype(np.uint8))
+        return png_labels
 
-    def labelled(i: int, image: Labels, network_input: Tensor, cams: Tensor, kept: Tensor) -> Labels:
-        maps = refine_maps(image, network_input[0], cams, kept, run.refine)["par"]
-        return save(scene.label_of(i, maps.argmax(dim=0).numpy()))
+    def save_refined(i: int, maps: dict[str, Tensor]) -> Labels:
+        return save(scene.label_of(i, maps["par"].argmax(dim=0).numpy()))
 
     def ours(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        batch = cam_model.prepare([image])
-        encoded = cam_model.encode(batch, layers, whole=False)
-        cams = cam_model.cams(encoded)[0, list(scene.classes[i])]
-        return labelled(i, image, batch, cams, cam_model.attention(encoded.path, run.refine)[0])
+        seeds = static_cams(cam_model, [image], run.refine)
+        return save_refined(i, seeds.refined_maps(0, image, run.refine, scene.classes[i]))
 
-    def in_two_stages(i: int, keep: bool) -> Labels:
-        """As a run does it: CAMs through a store, and with them the attention, if it keeps that."""
+    def in_two_stages(i: int, keep_attention: bool) -> Labels:
+        """As a run does it: CAMs, and with `keep_attention` the attention, go through a store."""
         shard = Path(tempfile.mkdtemp(dir=folder))
-        encoded = cam_model.encode(cam_model.prepare([read_image(scene.paths[i])]), layers if keep else 0, whole=False)
-        cams = cam_model.cams(encoded)[0, list(scene.classes[i])].numpy()
-        kept = [cam_model.attention(encoded.path, run.refine)[0].half().numpy()] if keep else []
-        write_cams(shard / "one", ["photo"], [scene.classes[i]], [cams], kept)
+        seeds = static_cams(cam_model, [read_image(scene.paths[i])], run.refine if keep_attention else None)
+        cams = seeds.cams[0, list(scene.classes[i])].numpy()
+        attention_to_keep = [] if seeds.attention is None else [seeds.attention[0].half().numpy()]
+        write_cams(shard / "one", ["photo"], [scene.classes[i]], [cams], attention_to_keep)
         (shard / "cams.zarr").mkdir()
         (shard / "one" / "cams.zarr").rename(shard / "cams.zarr" / "one")
         join_cams(shard, {"one": shard / "one"})
 
         image, reader = read_image(scene.paths[i]), CamReader(shard)
-        stored, batch = reader.attention("photo"), cam_model.prepare([image])
+        stored, network_input = reader.attention("photo"), cam_model.prepare([image])
         if stored is None:
-            path = cam_model.encode_for_attention(batch, layers)
-            attention = cam_model.attention(path, run.refine)[0]
+            attention = patch_attention(cam_model, network_input, run.refine)[0]
         else:
             attention = torch.from_numpy(stored).float()
-        return labelled(i, image, batch, torch.from_numpy(reader.read("photo")[1]), attention)
+        stored_cams = torch.from_numpy(reader.read("photo")[1])
+        return save_refined(i, refine_maps(image, network_input[0], stored_cams, attention, run.refine))
 
     def theirs(i: int) -> Labels:
         image = read_image(scene.paths[i])
-        batch = cam_model.prepare([image])
-        return save(published.chain(cam_model.clip, scene.text, image, scene.classes[i], batch, run).numpy())
+        network_input = cam_model.prepare([image])
+        return save(published.chain(cam_model.clip, scene.text, image, scene.classes[i], network_input, run).numpy())
 
     for name, way in {
         "static chain, photo to PNG": ours,
-        "static chain in two stages, photo to PNG": partial(in_two_stages, keep=True),
-        "static chain in two stages, attention not kept": partial(in_two_stages, keep=False),
+        "static chain in two stages, photo to PNG": partial(in_two_stages, keep_attention=True),
+        "static chain in two stages, attention not kept": partial(in_two_stages, keep_attention=False),
     }.items():
         yield Case(name, _by_photo(scene, way), _by_photo(scene, theirs), _equal_labels, rounds=rounds)
 
@@ -203,22 +200,22 @@ def _training(scene: Scene, dynamic: bool, rounds: int) -> Case:
     spec = scene.run.train.model_copy(update={"segmenter": SegmenterSpec(dropout=0), "precision": "fp32", "warmup": 0})
     chosen = [i % len(scene.paths) for i in range(spec.batch_size)]
     crops, classes = [scene.crop(i) for i in chosen], [scene.classes[i] for i in chosen]
-    batch = [plain_sample(crop, kept) for crop, kept in zip(crops, classes, strict=True)]
+    batch = [plain_sample(crop, crop_classes) for crop, crop_classes in zip(crops, classes, strict=True)]
     pixels = torch.stack(crops).float()
     sides = {}
     for side in ("ours", "published"):
         torch.manual_seed(3)
         segmenter = Segmenter(12, 768, CLASSES, spec.segmenter).train()
         sides[side] = segmenter, torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate)
-    at = spec.dynamic_from if dynamic else 0
+    iteration = spec.dynamic_from if dynamic else 0
 
     def ours(number: int) -> float:
-        return float(training_step(scene.cam_model, *sides["ours"], batch, at, spec, scene.run.refine).losses[0])
+        return float(training_step(scene.cam_model, *sides["ours"], batch, iteration, spec, scene.run.refine).losses[0])
 
     def theirs(number: int) -> float:
         segmenter, optimiser = sides["published"]
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(at, spec)
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = learning_rate(iteration, spec)
         step = (scene.clip, segmenter, optimiser, scene.text, pixels, classes, scene.run, dynamic)
         return float(published.training_step(*step))
 
@@ -259,8 +256,8 @@ def main() -> None:
         results.append(measure(case))
         print(speed_row(results[-1]), flush=True)
     if arguments.json:
-        about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "photos": len(scene.paths)}
-        arguments.json.write_text(json.dumps({"format": "excel-speed/1", **about, "cases": results}, indent=1) + "\n")
+        machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "photos": len(scene.paths)}
+        arguments.json.write_text(json.dumps({"format": "excel-speed/1", **machine, "cases": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from excel_core.config import SegmenterSpec
 from excel_core.errors import StoreError
 from excel_core.files import written_then_renamed
+from excel_core.models.clip import FrozenClip
 from excel_core.models.segmenter import Segmenter
 
 __all__ = ["Architecture", "load_checkpoint", "load_segmenter", "save_checkpoint", "save_segmenter"]
@@ -20,7 +21,7 @@ __all__ = ["Architecture", "load_checkpoint", "load_segmenter", "save_checkpoint
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a segmenter's weights fit: L blocks of width D_s of `clip`, class names, and the segmenter's own spec."""
+    """The architecture of a segmenter: L blocks of width D_s of `clip`, the class names, and the segmenter's own spec."""
 
     clip: str
     blocks: int
@@ -28,12 +29,17 @@ class Architecture:
     class_names: tuple[str, ...]
     segmenter: SegmenterSpec
 
+    @classmethod
+    def of(cls, clip: FrozenClip, class_names: Sequence[str], segmenter: SegmenterSpec) -> "Architecture":
+        """What fits a segmenter of these classes behind `clip`."""
+        return cls(clip.name, len(clip.blocks), clip.width, tuple(class_names), segmenter)
+
     def build(self) -> Segmenter:
         """A fresh segmenter of this architecture."""
         return Segmenter(self.blocks, self.token_width, len(self.class_names), self.segmenter)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `require` compares."""
+        """The architecture as plain data, for files and for `require`."""
         return {
             "clip": self.clip,
             "blocks": self.blocks,
@@ -42,17 +48,18 @@ class Architecture:
             "segmenter": self.segmenter.model_dump(),
         }
 
-    def require(self, found: dict[str, Any], path: Path) -> None:
-        """StoreError naming the differing fields unless `found` describes this architecture."""
-        wanted = self.to_json()
-        different = [f"{key}: expected {wanted[key]}, got {found.get(key)}" for key in wanted if wanted[key] != found.get(key)]
+    def require(self, stored: dict[str, Any], path: Path) -> None:
+        """StoreError with the differing fields unless `stored`, from the file `path`, describes this architecture."""
+        expected = self.to_json()
+        different = [key for key, value in expected.items() if value != stored.get(key)]
         if different:
-            raise StoreError(f"{path}: weights of another architecture ({'; '.join(different)}); rerun train")
+            differences = "; ".join(f"{key}: expected {expected[key]}, got {stored.get(key)}" for key in different)
+            raise StoreError(f"{path}: weights of another architecture ({differences}); rerun train")
 
 
 def save_checkpoint(path: Path, architecture: Architecture, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, lists and dicts of them) with the architecture it belongs to."""
-    buffer = io.BytesIO()  # torch's own writer reports a full disk as anything but an OSError
+    buffer = io.BytesIO()  # in memory first: of a full disk, torch's own writer raises no OSError
     torch.save({"format": "excel-checkpoint/1", "architecture": architecture.to_json(), **state}, buffer)
     with written_then_renamed(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -94,5 +101,5 @@ def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:
 def _guarded(read: Callable[[], Any], path: Path) -> Any:
     try:
         return read()
-    except Exception as error:  # torch and safetensors raise many kinds; all mean that the file is damaged
+    except Exception as error:  # torch and safetensors raise many types; all mean that the file is damaged
         raise StoreError(f"{path}: not readable ({type(error).__name__}: {error}); remove it and rerun train") from None

@@ -1,4 +1,4 @@
-"""A frozen CLIP with a plain ViT tower, opened up: its pieces by name, and images turned into its input.
+"""A frozen CLIP with a plain ViT tower, part by part, and the way from images to its input.
 
 Only reads an open_clip model's modules; nothing here trains or patches it. Loading is in `clip_weights.py`.
 """

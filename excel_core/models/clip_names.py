@@ -86,13 +86,14 @@ def clip_config(model: str) -> dict[str, Any]:
     return config
 
 
-def check_settings_fit_clip(run: RunSpec) -> None:
-    """Check settings against each other and against the CLIP's sizes, before any work.
+def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> None:
+    """Check settings against each other and against the CLIP's sizes (None: of the run's CLIP), before any work.
 
     SettingError for a side that is no multiple of the patch, for more calibrated or averaged blocks than the CLIP has, for a
     segmenter's width that its heads do not divide, and for scales in falling order. ModelError for a CLIP that is no ViT.
     """
-    sizes, calibration, train = clip_sizes(run.clip.model), run.cams.calibration, run.train
+    sizes = sizes or clip_sizes(run.clip.model)
+    calibration, train = run.cams.calibration, run.train
     sides = {"cams.image_size": run.cams.image_size, "train.crop": train.crop, "predict.image_size": run.predict.image_size}
     for field, side in sides.items():
         if side % sizes.patch:

@@ -54,8 +54,8 @@ UNUSED = re.compile(r"^(visual\.attn\..*|visual\.positional_embedding|logit_scal
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A checkpoint as it was read: `encoder` under the CLIP's own names, `segmenter` under the published ones, `calibrated`
-    the number of blocks whose attention has the calibrated blocks' names."""
+    """The tensors of a checkpoint: `encoder` by the CLIP's own names, `segmenter` by the published ones. `calibrated`: the
+    number of blocks whose attention has the names of calibrated blocks."""
 
     name: str
     encoder: State
@@ -79,7 +79,7 @@ class PublishedCheckpoint:
         return segmenter
 
     def differences(self, clip: FrozenClip, spec: CamSpec) -> list[str]:
-        """What decides the tokens that the neck sees and is not as in the published code, in words; [] where all is."""
+        """Settings that decide the neck's input and differ from the published code's, a phrase for each."""
         activation = type(clip.blocks[0].mlp.gelu).__name__
         settings = {
             "cams.normalisation": (spec.normalisation, "imagenet"),
@@ -93,8 +93,8 @@ class PublishedCheckpoint:
 
 
 def is_published(path: Path) -> bool:
-    """Whether to read a file as a published checkpoint: torch's, or safetensors with a published neck, by its content; and
-    whatever is called .pth or .pt, so that reading it says what is wrong."""
+    """Whether to read a file as a published checkpoint: a torch file, or safetensors with a published neck, by its content. Any
+    .pth or .pt is one, so that reading it reports what is wrong with it."""
     from safetensors import safe_open
 
     kind = _kind(path) if path.is_file() else ""
@@ -108,7 +108,7 @@ def is_published(path: Path) -> bool:
 
 
 def read_published(path: Path) -> PublishedCheckpoint:
-    """Read a checkpoint onto the CPU; ModelError for a file that is none, naming what it lacks."""
+    """Read a checkpoint onto the CPU; ModelError, with what is missing, for any other file."""
     tensors = _tensors(path)
     state = {key.removeprefix("module."): value for key, value in tensors.items()}
     if len(state) < len(tensors):
@@ -129,8 +129,8 @@ def read_published(path: Path) -> PublishedCheckpoint:
 
 
 def _check_encoder(checkpoint: PublishedCheckpoint, clip: FrozenClip) -> None:
-    """ModelError naming the first layer, the vision tower's before the text tower's, that is not the CLIP's. Texts are
-    compared where both have a text tower."""
+    """ModelError with the first layer that differs from the CLIP's, the vision tower first. Text towers are compared where both
+    have one."""
     theirs = {key: value for key, value in checkpoint.encoder.items() if not UNUSED.match(key)}
     ours = {key: value for key, value in clip.model.state_dict().items() if not UNUSED.match(key)}
     if not (_has_texts(theirs) and _has_texts(ours)):
@@ -171,12 +171,12 @@ def _kind(path: Path) -> str:
 
 
 def _tensors(path: Path) -> State:
-    """The state dict of a file, as it is named there."""
+    """The state dict of a file, by the names in it; ModelError where the file has none."""
     from safetensors.torch import load_file
 
     if not path.is_file():
-        what = "is not a file" if path.exists() else "there is no such file"
-        raise ModelError(f"{path}: {what}; give a checkpoint of the published code (.pth, .pt or .safetensors)")
+        problem = "is not a file" if path.exists() else "there is no such file"
+        raise ModelError(f"{path}: {problem}; give a checkpoint of the published code (.pth, .pt or .safetensors)")
     kind = _kind(path)
     if not kind:
         raise ModelError(f"{path}: neither a file of torch nor safetensors; give a checkpoint of the published code")
@@ -185,7 +185,7 @@ def _tensors(path: Path) -> State:
             loaded: Any = load_file(path)
         else:
             loaded = load_tensors(path)
-    except Exception as error:  # torch, zip and safetensors raise many kinds, with many lines of words
+    except Exception as error:  # torch, zip and safetensors raise many types, with messages of many lines
         raise ModelError(
             f"{path}: cannot be read as weights alone ({type(error).__name__}): damaged, or it holds more than tensors, "
             "which is never run; save its state_dict"

@@ -36,7 +36,7 @@ State = dict[str, Tensor]
 NECK, HEAD = "decoder_fts_fuse.", "decoder."
 PUBLISHED_HEADS = 8  # attention heads of the head's layers, which no shape tells
 PUBLISHED_DEPTH = 5  # calibrated blocks, counted from the last
-NAMED = 3  # names in a message
+MAX_NAMES = 3  # in a message
 
 # Segmenter's own names → the published ones.
 NECK_AND_HEAD = (
@@ -52,8 +52,8 @@ PLAIN = re.compile(r"^(visual\.transformer\.resblocks\.(\d+)\.attn)\.(in_proj_|o
 
 @dataclass(frozen=True)
 class SegmenterSizes:
-    """What the shapes of a segmenter tell: C classes without background, L blocks of the CLIP and their width D_s, the width
-    D_d of neck and head, and the layers of the head."""
+    """Sizes of a segmenter, from its shapes: C classes without background, L blocks of the CLIP and their width D_s, the width
+    D_d of neck and head, and the number of layers of the head."""
 
     classes: int
     blocks: int
@@ -62,7 +62,7 @@ class SegmenterSizes:
     layers: int
 
     def require(self, expected: "SegmenterSizes", name: str) -> None:
-        """ModelError saying what was expected, what `name` has, and what to change, unless they are the same."""
+        """ModelError with the sizes that differ from `expected`, and the settings to change; `name` is the checkpoint's."""
         change = {
             "classes": "dataset.prompts",
             "blocks": "--clip",
@@ -92,8 +92,8 @@ def segmenter_sizes(state: State, name: str) -> SegmenterSizes:
 def published_segmenter(state: State, spec: SegmenterSpec | None, name: str) -> Segmenter:
     """The segmenter that holds a published neck and head (`decoder_fts_fuse.*` or `neck.*`, `decoder.*`), in evaluation mode.
 
-    Its sizes are the state's; `spec` gives what shapes do not tell (heads, dropout; None: as published) and must fit them.
-    ModelError names what is missing, unknown or of another shape.
+    Its sizes come from the shapes. `spec` must agree with them, and gives heads and dropout besides; None: as published.
+    ModelError for weights that are missing, unknown, of another shape or not finite.
     """
     state = _with_published_neck(state)
     sizes = segmenter_sizes(state, name)
@@ -113,12 +113,12 @@ def published_segmenter(state: State, spec: SegmenterSpec | None, name: str) -> 
 
 
 def require_names(expected: list[str], present: list[str], name: str) -> None:
-    """ModelError naming what is missing and what is unknown."""
-    here, there = set(expected), set(present)
-    missing, unknown = [key for key in expected if key not in there], [key for key in present if key not in here]
-    words = [f"{what} {list_names(keys)}" for what, keys in (("missing", missing), ("unknown", unknown)) if keys]
-    if words:
-        raise ModelError(f"{name}: other names than a checkpoint of the published code has: {'; '.join(words)}")
+    """ModelError with the names that are missing and those that are unknown, if any."""
+    missing, unknown = set(expected) - set(present), set(present) - set(expected)
+    problems = [f"missing {list_names(missing)}"] if missing else []
+    problems += [f"unknown {list_names(unknown)}"] if unknown else []
+    if problems:
+        raise ModelError(f"{name}: other names than a checkpoint of the published code has: {'; '.join(problems)}")
 
 
 def clip_name(key: str) -> str:
@@ -140,8 +140,8 @@ def published_clip_name(key: str, blocks: int) -> str:
 def list_names(names: Iterable[object]) -> str:
     """The first few of some names, and how many more there are."""
     listed = sorted(map(str, names))
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return (", ".join(listed[:NAMED]) or "nothing") + more
+    more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
+    return (", ".join(listed[:MAX_NAMES]) or "nothing") + more
 
 
 def _with_published_neck(state: State) -> State:
