@@ -66,8 +66,8 @@ def instruction_of(spec: DescribeSpec) -> Instruction:
 
 
 def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str, api_key: SecretStr | None) -> Answer:
-    """describe.n descriptions of class `name`; a server of one's own may need no key. It counts as one request at a time until they are whole, repair and retries
-    included. DescriptionError names the class."""
+    """describe.n descriptions of class `name`. A local server may need no key. A class counts as one request at a time until
+    its texts are complete, repair and retries included. DescriptionError names the class."""
     instruction = instruction_of(spec)
     entry = next(entry for entry in prompts.classes if entry.name == name)
     request = instruction.fill(prompts, entry, spec.n)
