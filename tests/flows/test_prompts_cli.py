@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import SettingError
 from flows.cli import app
-from tasks.chain import follow
-from tasks.engine.build import run_stage
+from tasks.engine.executor import build_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
+from tasks.pipeline import pipeline
 from tests.conftest import ROOT
 
 WORLD = ROOT / "prompts" / "descriptions" / "world.json"
@@ -50,7 +50,7 @@ def test_two_runs(edited, tmp_path):
         run = with_settings(preset("demo"), [f"dataset.prompts={prompts}"])
         place = RunEnvironment(store=tmp_path)
         record = start_record("knowledge", run, place)
-        record.own = {name: output.identity for name, output in follow(run, place, "knowledge", run_stage).items()}
+        record.own = {name: output.key for name, output in pipeline(run, place, "knowledge").follow(build_stage).items()}
         record.end("complete")
         names.append(record.id)
     ran = _excel("prompts", "diff", *names, "--store", tmp_path, "-v")
