@@ -46,16 +46,16 @@ class ChainRun:
         missing = set(STAGES[name].reads) - {"world"} - {output.stage for output in inputs}
         if missing:
             raise TypeError(f"stage {name!r} reads {', '.join(sorted(missing))} too: give it their outputs")
-        return self._build(self._graph.own[name])
+        return self._build(self._graph.own_ids[name])
 
     def until_last(self) -> StageOutput:
         """The last stage, and whatever it needs."""
-        return self._build(self._graph.own[self.last])
+        return self._build(self._graph.own_ids[self.last])
 
     @property
     def outputs(self) -> dict[str, StageOutput]:
         """The run's own outputs by stage name."""
-        return {name: self._built[node] for name, node in self._graph.own.items() if node in self._built}
+        return {name: self._built[node] for name, node in self._graph.own_ids.items() if node in self._built}
 
     def _build(self, id: str) -> StageOutput:
         if id not in self._built:

@@ -27,11 +27,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by id, inputs before what reads them. `own`: ids of the run's own stages by name, without its variants'."""
+    """Nodes by id, inputs before what reads them. `own_ids`: ids of the run's own stages by name, without its variants'."""
 
     environment: RunEnvironment
     nodes: dict[str, Node]
-    own: dict[str, str]
+    own_ids: dict[str, str]
 
     def job(self, node: Node, outputs: Mapping[str, StageOutput]) -> Job:
         """The node's job, its inputs taken from `outputs`, which maps nodes' ids to outputs."""
@@ -47,13 +47,13 @@ class Graph:
                 output = build(self.job(node, outputs))
                 if output is not None:
                     outputs[node.id] = output
-        return {name: outputs[id] for name, id in self.own.items() if id in outputs}
+        return {name: outputs[id] for name, id in self.own_ids.items() if id in outputs}
 
 
 def make_graph(stages: Mapping[str, Stage], run: RunSpec, environment: RunEnvironment, last: str) -> Graph:
     """Every node that stage `last` of `run` needs, itself included."""
     nodes: dict[str, Node] = {}
-    own: dict[str, str] = {}
+    own_ids: dict[str, str] = {}
 
     def add(stage: Stage, stage_run: RunSpec, variant: str) -> str:
         inputs = {}
@@ -66,8 +66,8 @@ def make_graph(stages: Mapping[str, Stage], run: RunSpec, environment: RunEnviro
         id = digest_of([stage.name, stage.key.settings(stage_run), inputs, *outside])
         nodes.setdefault(id, Node(stage, stage_run, id, inputs, variant))
         if stage_run == run:
-            own[stage.name] = id
+            own_ids[stage.name] = id
         return id
 
     add(stages[last], run, "")
-    return Graph(environment, nodes, own)
+    return Graph(environment, nodes, own_ids)

@@ -49,14 +49,14 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
 
 def spec_differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[dict[str, Any]]:
     """Every field, dotted, in which two dumped specs differ."""
-    found = []
+    differences = []
     for name in dict.fromkeys((*a, *b)):
         field, one, other = f"{path}{name}", a.get(name), b.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += spec_differences(one, other, f"{field}.")
+            differences += spec_differences(one, other, f"{field}.")
         elif one != other:
-            found.append({"field": field, "a": one, "b": other})
-    return found
+            differences.append({"field": field, "a": one, "b": other})
+    return differences
 
 
 def _paired(counts: list[Any], key: str, names: list[str]) -> dict[str, Any]:

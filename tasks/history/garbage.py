@@ -32,16 +32,16 @@ def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
     working = [record.id for record in records if record.state == "running" and not record.dead]
     if working:
         raise SettingError(f"{store}: run {working[0]} is at work; wait until it ends, or stop it")
-    kept = records if keep is None else records[max(0, len(records) - keep) :]
-    wanted = _wanted(store, kept)
-    found = [_old_record(record) for record in records if record not in kept]
+    kept_runs = records if keep is None else records[max(0, len(records) - keep) :]
+    needed = _needed_outputs(store, kept_runs)
+    garbage = [_old_record(record) for record in records if record not in kept_runs]
     for kind in KINDS:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
-            if f"{kind}/{folder.name}" in wanted or _checkpoint(folder):
+            if f"{kind}/{folder.name}" in needed or _is_resumable(folder):
                 continue
             why = "half built" if folder.name.endswith(".partial") else "no kept run refers to it"
-            found.append(Garbage(folder, kind, why, 0))
-    return _with_sizes(found)
+            garbage.append(Garbage(folder, kind, why, 0))
+    return _with_sizes(garbage)
 
 
 def remove_garbage(garbage: list[Garbage]) -> None:
@@ -60,21 +60,21 @@ def remove_garbage(garbage: list[Garbage]) -> None:
             continue
 
 
-def _wanted(store: Path, records: list[RunRecord]) -> set[str]:
-    """kind/identity of everything that the records' runs used, and the parts that it was joined from."""
-    wanted = {output for record in records for output in record.outputs}
-    for output in list(wanted):
+def _needed_outputs(store: Path, records: list[RunRecord]) -> set[str]:
+    """kind/key of everything that the records' runs used, and the parts that it was joined from."""
+    needed = {output for record in records for output in record.outputs}
+    for output in list(needed):
         kind, _, _ = output.partition("/")
         try:
             parts = read_marker(store / output).origin.parts
         except StoreError:
             continue
-        wanted |= {f"{kind}-parts/{identity}" for identity in parts.values()}
-    return wanted
+        needed |= {f"{kind}-parts/{key}" for key in parts.values()}
+    return needed
 
 
-def _checkpoint(folder: Path) -> bool:
-    """A half-built folder that a training can go on from stays."""
+def _is_resumable(folder: Path) -> bool:
+    """Whether a training can go on from a half-built folder, which then stays."""
     return folder.name.endswith(".partial") and (folder / "checkpoint.pt").is_file()
 
 
@@ -82,16 +82,16 @@ def _old_record(record: RunRecord) -> Garbage:
     return Garbage(record.store / "records" / f"{record.id}.json", "records", "older than the kept runs", 0)
 
 
-def _with_sizes(found: list[Garbage]) -> list[Garbage]:
+def _with_sizes(garbage: list[Garbage]) -> list[Garbage]:
     """Bytes that the file system gets back: a file whose every name goes counts once, at the first; others not at all."""
     names: dict[tuple[int, int], int] = {}
-    files = [[path for path in _files(item.path)] for item in found]
+    files = [[path for path in _files(item.path)] for item in garbage]
     for paths in files:
         for path in paths:
             status = path.stat()
             names[status.st_dev, status.st_ino] = names.get((status.st_dev, status.st_ino), 0) + 1
     sized = []
-    for item, paths in zip(found, files, strict=True):
+    for item, paths in zip(garbage, files, strict=True):
         total = 0
         for path in paths:
             status = path.stat()

@@ -73,8 +73,8 @@ def segment_photos(photos: Sequence[Photo], predictor: Predictor, out: Path, sid
         raise SettingError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
     with Counter("segment", len(photos)):
         results = [_segmented(photo, predictor, out, side, steps) for photo in track(photos)]
-    about = {"format": PHOTOS_FORMAT, "class_names": list(predictor.class_names), "notes": list(predictor.notes)}
-    write_json(out / SUMMARY, about | {"photos": [result.to_json() for result in results]})
+    description = {"format": PHOTOS_FORMAT, "class_names": list(predictor.class_names), "notes": list(predictor.notes)}
+    write_json(out / SUMMARY, description | {"photos": [result.to_json() for result in results]})
     return results
 
 

@@ -43,7 +43,7 @@ __all__ = [
     "train_segmenter",
 ]
 
-KEPT = "kept"
+SNAPSHOTS = "kept"  # folder
 
 
 class TrainResult(StageResult):
@@ -113,7 +113,7 @@ def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
         shape,
         checkpoint,
         progress,
-        lambda iteration, network: save_segmenter(folder / KEPT / f"{iteration:06d}.safetensors", shape, network),
+        lambda iteration, network: save_segmenter(folder / SNAPSHOTS / f"{iteration:06d}.safetensors", shape, network),
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)
@@ -143,8 +143,8 @@ def reads_pseudo_labels(run: RunSpec) -> bool:
 def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:
     """Files of the segmenters that a train stage's folder keeps, by the number of iterations done; the trained one is the
     last, whether `train.keep_every` asked for it or not."""
-    kept = {int(path.stem): path for path in sorted((folder / KEPT).glob("*.safetensors"))}
-    return kept | {iterations: folder / "segmenter.safetensors"}
+    snapshots = {int(path.stem): path for path in sorted((folder / SNAPSHOTS).glob("*.safetensors"))}
+    return snapshots | {iterations: folder / "segmenter.safetensors"}
 
 
 def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:

@@ -200,7 +200,7 @@ def test_random_crops_look_at_no_label(edited, full):
     """Then training needs neither CAMs nor their refinement: it makes the labels of its crops itself."""
     environment = RunEnvironment(store=edited.store, data=edited.data)
     runs = {rule: with_settings(preset("voc"), [*SETTINGS, f"train.crop_rule={rule}"]) for rule in ("pseudo", "random")}
-    needed = {rule: set(pipeline(run, environment, "train").own) for rule, run in runs.items()}
+    needed = {rule: set(pipeline(run, environment, "train").own_ids) for rule, run in runs.items()}
     assert needed["random"] == {"dataset", "describe", "knowledge", "train"}
     assert needed["pseudo"] == needed["random"] | {"cams", "refine"}
 

@@ -23,7 +23,7 @@ from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-STAGES = set(pipeline(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(store=Path())).own)
+STAGES = set(pipeline(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(store=Path())).own_ids)
 FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 

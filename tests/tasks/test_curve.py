@@ -115,7 +115,7 @@ def test_chart_and_table_are_in_the_report(curved):
 
 def test_it_is_asked_for_by_keeping_alone(run, small_run, chain):
     environment = chain[1]
-    assert "curve" in pipeline(run, environment).own and "curve" not in pipeline(small_run, environment).own
+    assert "curve" in pipeline(run, environment).own_ids and "curve" not in pipeline(small_run, environment).own_ids
     edited = with_settings(run, ["curve.threshold=0.5"])
     _, built = follow_and_note(edited, environment, "report", parts=False)
     assert built == ["curve", "report"]  # nothing is trained again

@@ -133,7 +133,7 @@ def test_there_is_no_ablation_beside_it(run, chain):
 
 @pytest.mark.parametrize("spec", [[], ["train.crop_rule=random"]])
 def test_it_needs_no_pseudo_labels(run, chain, spec):
-    assert "refine" not in pipeline(with_settings(run, spec), chain[1], "train").own
+    assert "refine" not in pipeline(with_settings(run, spec), chain[1], "train").own_ids
 
 
 def test_several_processes_train_on_masks_too(masked, run, chain, tmp_path):

@@ -88,7 +88,7 @@ def test_it_is_keyed_by_its_bytes_and_not_by_its_folder(given, checkpoint, tmp_p
 
     def key(path):
         graph = pipeline(with_settings(run, [f"train.from_checkpoint={path}"]), environment, "train")
-        job = graph.job(graph.nodes[graph.own["train"]], {id: outputs[name] for name, id in graph.own.items()})
+        job = graph.job(graph.nodes[graph.own_ids["train"]], {id: outputs[name] for name, id in graph.own_ids.items()})
         return Step(job).key
 
     copied = shutil.copy(checkpoint, tmp_path / "best.pth")
@@ -162,7 +162,7 @@ def test_photos_get_the_bundled_classes(tmp_path, classes, first):
     found = published_trained(tmp_path / "c.pth", "cpu", "excel-tiny")
     assert len(found.class_names) == classes and found.class_names[0] == first
     assert found.cam_model.spec.image_size == 320 and found.spec.layers == 2
-    assert found.predict.flip == ("not_at_1" if classes == 20 else "all")
+    assert found.predict_spec.flip == ("not_at_1" if classes == 20 else "all")
     for key, value in segmenter.state_dict().items():
         assert torch.equal(found.segmenter.state_dict()[key], value)
 
