@@ -1,14 +1,22 @@
-"""What several test rings share: small seeded models, and where the real data and goldens are."""
+"""What all test rings share: their marks and order, the Prefect server, small seeded models, and where extra photos may be.
+
+A ring is a folder of tests and a mark of the same name: core, parity, tasks, flows, browser.
+"""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-# The same number of threads here and in every process that a test starts: sums over threads end in other last bits.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+from tests.prefect_server import FOLDER, connected, shared_server, stop_shared_server
+
+# The same number of threads here and in every process that a test starts: sums over threads end in other last bits. One, since
+# several tests run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import flows  # noqa: F401  sets OpenMP's wait policy, so before torch
 
@@ -22,9 +30,23 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 ROOT = Path(__file__).parent.parent
 THREADS = {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}
+# Real photos and published files that are not the project's to give. No test needs them; extras that look at them are skipped
+# where they are not beside the repository.
 SHARED = ROOT.parent / "shared"
 VOC = SHARED / "data" / "VOC2012"
-needs_photos = pytest.mark.skipif(not VOC.is_dir(), reason="the real VOC photos are not beside the repository")
+COCO = SHARED / "data" / "coco_tiny"
+PUBLISHED = SHARED / "data" / "published"
+GOLDENS = SHARED / "goldens" / "reference"
+
+
+def _extra(path: Path, name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not path.exists(), reason=f"an extra on {name}, which are not beside the repository")
+
+
+needs_photos = _extra(VOC, "real VOC photos")
+needs_coco = _extra(COCO, "real COCO photos")
+needs_published = _extra(PUBLISHED, "the authors' own files")
+needs_goldens = _extra(GOLDENS.with_name("reference.npz"), "the published program's weights and arrays")
 
 settings.register_profile("no times", deadline=None)  # a slow machine is no failure
 settings.load_profile("no times")
@@ -43,6 +65,62 @@ SMALL_DEMO = [
     "refine.par.iterations=4",
     "report.gallery_images=2",
 ]
+
+
+# Files whose tests take long, the longest first: they are started first, so that no process waits for another's last file.
+LONG_FILES = (
+    "flows/test_kills.py", "flows/test_dask.py", "flows/test_edits.py", "flows/test_flow.py", "flows/test_deployments.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder in which the processes of this run find its Prefect server."""
+    if not hasattr(config, "workerinput"):
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="excel-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After every process of the run: its server ends."""
+    if not hasattr(config, "workerinput"):
+        folder = Path(os.environ.pop(FOLDER))
+        stop_shared_server(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with its ring, and puts the long files first."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        return LONG_FILES.index(file) if file in LONG_FILES else len(LONG_FILES)
+
+    for item in items:
+        item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests share a process under `-n`: those of a file, all of `tasks`, which look at one small run, and all of `browser`.
+    By name: marks for xdist's own groups do not reach its scheduler under pytest 9."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            ring = Path(file).parent.name
+            return ring if ring in ("tasks", "browser") else file
+
+    config.option.loadscopereorder = False  # in the order of collection
+    return ByFile(config, log)
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """The run's Prefect server, which every flow of this process uses."""
+    server = shared_server()
+    with connected(server):
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -1,28 +1,22 @@
 """A headless Chromium that keeps what it logged and asked for, and a Prefect server with artifacts in it."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.prefect_server import shared_server
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 # --disable-background-networking: Chromium's own requests are no requests of the page.
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
-PATIENCE = 120  # seconds until something that never comes is called missing
 
 
 @pytest.fixture(scope="session")
@@ -85,51 +79,19 @@ class Published:
 
 
 @pytest.fixture(scope="session")
-def published(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """A real server with the artifacts of tests/report_view.py, published by a real flow run."""
-    folder = tmp_path_factory.mktemp("prefect")
-    url = f"http://127.0.0.1:{_free_port()}"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    environment |= {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_URL": f"{url}/api",
-        "PREFECT_UI_API_URL": f"{url}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    start = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(start, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            _wait_for(f"{url}/api/health", server, folder / "server.log")
-            run = [sys.executable, "-m", "tests.browser.publish_example"]
-            subprocess.run(run, env=environment, cwd=ROOT, check=True, capture_output=True)
-            found = _post(f"{url}/api/artifacts/filter")
-            yield Published(url, {each["key"]: each["id"] for each in found}, found[0]["flow_run_id"])
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)  # of the session that it was started in: itself and its children
-            server.wait(timeout=PATIENCE)
+def published(browser: Any) -> Published:
+    """The run's server with the artifacts of tests/report_view.py, published by a real flow run."""
+    server = shared_server()
+    run = [sys.executable, "-m", "tests.browser.publish_example"]
+    ran = subprocess.run(run, env=server.environment(), cwd=ROOT, check=True, capture_output=True, text=True)
+    flow_run = ran.stdout.split()[-1]
+    artifacts = _post(f"{server.url}/api/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
+    return Published(server.url, {artifact["key"]: artifact["id"] for artifact in artifacts}, flow_run)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.5)
-    raise AssertionError(f"no Prefect server at {address}:\n{log.read_text()[-2000:]}")
-
-
-def _post(address: str) -> list[dict[str, Any]]:
-    request = urllib.request.Request(address, data=b"{}", headers={"content-type": "application/json"})
+def _post(address: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    content = json.dumps(body).encode()
+    request = urllib.request.Request(address, data=content, headers={"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
-    return found
+        result: list[dict[str, Any]] = json.load(answer)
+    return result

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, Published
+from tests.browser.conftest import Published
+from tests.prefect_server import PATIENCE_SECONDS
 
 # Ours are data URIs; the UI's editor has empty images of its own.
 PICTURES = "return [...document.images].filter(i => i.src.startsWith('data:')).map(i => i.complete && i.naturalWidth)"
@@ -19,7 +20,7 @@ def waited(chromium: Any, condition: Any) -> Any:
     """What `condition` returns once it is true; the UI draws itself after the page has loaded."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(chromium, PATIENCE).until(condition)
+    return WebDriverWait(chromium, PATIENCE_SECONDS).until(condition)
 
 
 @pytest.mark.parametrize("ui", ["", "/v2"])

@@ -8,7 +8,7 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+from prefect.settings import PREFECT_HOME
 
 from excel_core.errors import DescriptionError, SettingError
 from flows import stages
@@ -37,10 +37,9 @@ def _describe(name, server, store, *settings):
 
 def _told(name, store, captured):
     """Everything that a run leaves behind where someone might read it, as one text a place."""
-    database = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
-    files = [path for root in (store, Path(PREFECT_HOME.value())) for path in root.rglob("*") if path.is_file()]
-    files += list(database.parent.glob(f"{database.name}*"))
-    assert database in files
+    home = Path(PREFECT_HOME.value())
+    files = [path for root in (store, home) for path in root.rglob("*") if path.is_file()]
+    assert home / "prefect.db" in files
     with get_client(sync_client=True) as client:
         of_run = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
         flow_runs = client.read_flow_runs(flow_run_filter=of_run)
