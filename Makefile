@@ -1,20 +1,25 @@
-# make demo · make test · make bench · make figures (README's pictures and tables) · make check (linter and types)
-# make docs (the documentation site, into site/)
+# make demo · make test · make test-fast (the ring core) · make bench · make figures (README's pictures and tables)
+# make check (linter and types) · make docs (the documentation site, into site/)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
+# Processes that tests run in.
+PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test bench figures docs check install clean
+.PHONY: demo test test-fast bench figures docs check install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: install
+	$(BIN)/python -m pytest $(PARALLEL) tests/core
 
 bench: install
 	mkdir -p docs/bench
