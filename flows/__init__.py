@@ -4,10 +4,7 @@ import ctypes
 import os
 import sys
 
-# Before torch is imported: an idle OpenMP thread spins for some microseconds, then sleeps. By default it spins for long,
-# which makes the many small operations of refinement up to a hundred times slower beside any other busy process; if it
-# slept at once, they would take three times as long on a machine of their own.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+import excel_core  # noqa: F401  sets OpenMP's wait policy, so before torch
 
 # What a thread frees stays in the arena it came from, and glibc makes up to eight arenas a core for the threads that read,
 # refine and write: memory grows with them for thousands of images (MALLOC_ARENA_MAX=16 python -m bench.scale). Two do.

@@ -10,10 +10,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from excel_core.errors import ImageError
 
-__all__ = ["AS_STORED", "MIN_SIDE", "DecodeOptions", "read_image", "shrink_image"]
+__all__ = ["AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "read_image", "shrink_image"]
 
+NO_FILE = Path("image")  # in messages about an image that comes from no file
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
+ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
@@ -34,6 +36,25 @@ class DecodeOptions:
 
 
 AS_STORED = DecodeOptions()  # data sets with masks: these fit the pixels as they are stored
+UPRIGHT = DecodeOptions(upright=True)  # a user's own photos
+
+
+def load_image(source: ImageSource) -> NDArray[np.uint8]:
+    """A photo as (H, W, 3) uint8 RGB: a file or a PIL image, turned upright as its EXIF orientation says, or such an array.
+
+    ImageError for what `read_image` refuses, and for an array of another shape or type.
+    """
+    if isinstance(source, str | Path):
+        return UPRIGHT.read(Path(source))
+    if isinstance(source, Image.Image):
+        _check_size(NO_FILE, source)
+        return _turn_upright(_to_rgb(NO_FILE, source), source.getexif().get(ExifTags.Base.Orientation, 1))
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or min(source.shape[:2]) < MIN_SIDE:
+        raise ImageError(
+            f"array: expected (H, W, 3) uint8 RGB with sides of at least {MIN_SIDE} pixels, got {source.shape} {source.dtype}; "
+            "convert it first"
+        )
+    return np.ascontiguousarray(source)
 
 
 def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

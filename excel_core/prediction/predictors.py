@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import KnowledgeSpec, RunSpec
@@ -20,7 +19,7 @@ from excel_core.text.attributes_file import used_attributes_file
 from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, known_descriptions, named_classes, user_descriptions
 from excel_core.text.embeddings import TextEmbeddings
 from excel_core.text.knowledge import build_knowledge_base
-from excel_core.text.prompts import PromptSet
+from excel_core.text.prompts import PromptSet, class_indices
 
 __all__ = [
     "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
@@ -118,23 +117,10 @@ def _notes(missing: Sequence[str], some_described: bool, run: RunSpec) -> tuple[
 
 def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_scale: bool, crf: bool) -> Predictor:
     """The segmenter's own prediction; with `names`, each pixel goes to background or the strongest of these classes."""
-    labels_by_name = {name.casefold(): index + 1 for index, name in enumerate(trained.class_names)}
-    unknown = [name for name in names if name.casefold() not in labels_by_name]
-    if unknown:
-        raise SettingError(f"--classes: these weights know no {unknown[0]!r}; their classes: {', '.join(trained.class_names)}")
-    if names:
-        channels = [0, *sorted(labels_by_name[name.casefold()] for name in names)]
-    else:
-        channels = list(range(len(trained.class_names) + 1))
-    label_values = np.array(channels, dtype=np.uint8)
+    class_indices(names, trained.class_names)  # refuses an unknown class before the first photo
 
-    @torch.inference_mode()
     def predict(image: Image) -> dict[str, Labels]:
-        logits: Tensor = trained.segment(image, multi_scale)[channels]
-        steps = {"segmenter": label_values[logits.argmax(dim=0).cpu().numpy()]}
-        if crf:
-            steps["crf"] = label_values[trained.refine(image, logits).argmax(axis=0)]
-        return steps
+        return trained.label_steps(image, names or None, multi_scale, crf)
 
     notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
     return Predictor(trained.class_names, predict, notes)
@@ -163,7 +149,6 @@ def published_trained_segmenter(
     sizes = checkpoint.sizes
     spec = run.train.segmenter.model_copy(update={"width": sizes.width, "layers": sizes.layers})
     segmenter = checkpoint.fit(clip, len(class_names), spec).to(clip.device)
-    cam_spec = run.cams.model_copy(update={"image_size": run.predict.image_size})
     texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; only CAMs need texts
-    cam_model = CamModel(clip, texts, len(class_names), cam_spec)
-    return TrainedSegmenter(class_names, cam_model, segmenter, spec, run.predict, run.refine.crf)
+    cam_model = CamModel(clip, texts, len(class_names), run.cams)
+    return replace(TrainedSegmenter.of(cam_model, segmenter, class_names, run), spec=spec)

@@ -52,8 +52,8 @@ class TrainedSegmenter:
     were trained just now."""
 
     class_names: tuple[str, ...]
-    cam_model: CamModel
-    segmenter: Segmenter
+    cam_model: CamModel = field(repr=False)
+    segmenter: Segmenter = field(repr=False)
     spec: SegmenterSpec
     predict_spec: PredictSpec
     crf: CrfSpec

@@ -14,8 +14,9 @@ from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
 from excel_core.text.user_descriptions import UserDescriptions, load_user_descriptions
 
 __all__ = [
-    "BUNDLED_CLASS_SETS", "DATA_CLASSES", "PROMPTS_FOLDER", "bundled_descriptions", "class_set", "descriptions_file",
-    "known_descriptions", "named_classes", "prompts_file", "user_descriptions", "written_descriptions",
+    "BUNDLED_CLASS_SETS", "DATA_CLASSES", "PROMPTS_FOLDER", "bundled_descriptions", "class_set", "class_set_of_file",
+    "describe_bundled", "descriptions_file", "known_descriptions", "named_classes", "prompts_file", "user_descriptions",
+    "written_descriptions",
 ]  # fmt: skip
 
 DATA_CLASSES = "data"  # dataset.prompts: the classes of the data folder itself
@@ -28,7 +29,7 @@ def class_set(run: RunSpec, data: Path | None) -> PromptSet:
     then classes.yaml in it, or the class names that its layout tells."""
     name = run.dataset.prompts
     if name != DATA_CLASSES:
-        return _prompts(prompts_file(name))
+        return class_set_of_file(name)
     names = LAYOUTS[run.dataset.layout].class_names
     if data is not None and (data / "classes.yaml").is_file():
         return _prompts(data / "classes.yaml")
@@ -37,6 +38,11 @@ def class_set(run: RunSpec, data: Path | None) -> PromptSet:
             f"dataset.prompts={DATA_CLASSES}: layout {run.dataset.layout!r} needs classes.yaml in its data folder"
         )
     return named_classes(names(data))
+
+
+def class_set_of_file(name: str) -> PromptSet:
+    """`voc` → the class set of prompts/voc.yaml; or that of a path to a .yaml file. SettingError lists the valid names."""
+    return _prompts(prompts_file(name))
 
 
 def written_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
@@ -65,13 +71,33 @@ def bundled_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
         return _descriptions(descriptions_file(name), prompts, n)
     if data is not None and (data / "classes.json").is_file():
         return _descriptions(data / "classes.json", prompts, n)
+    return _descriptions_by_name(
+        prompts,
+        n,
+        f"write {data}/classes.json, give a file: --set describe.provider=file --set describe.file=FILE, or let a model "
+        "write them: --set describe.provider=openai",
+    )
+
+
+def describe_bundled(prompts: PromptSet, n: int) -> Descriptions:
+    """n bundled descriptions of every class: of the bundled class set that `prompts` is, or else by class name. PromptError
+    names the classes that have none."""
+    for path in sorted(PROMPTS_FOLDER.glob("*.yaml")):
+        if _prompts(path) == prompts:
+            return _descriptions(descriptions_file(path.stem), prompts, n)
+    return _descriptions_by_name(
+        prompts,
+        n,
+        "give a file (file=), let a language model write them (describe.provider=openai), or build the knowledge base "
+        "without descriptions",
+    )
+
+
+def _descriptions_by_name(prompts: PromptSet, n: int, advice: str) -> Descriptions:
     texts = known_descriptions(prompts.class_names, n)
     missing = [name for name in prompts.class_names if name not in texts]
     if missing:
-        raise PromptError(
-            f"no bundled descriptions of {', '.join(missing)}; write {data}/classes.json, give a file: --set "
-            "describe.provider=file --set describe.file=FILE, or let a model write them: --set describe.provider=openai"
-        )
+        raise PromptError(f"no bundled descriptions of {', '.join(missing)}; {advice}")
     return Descriptions(texts, {"provider": "bundled", "file": "by class name"})
 
 

@@ -7,14 +7,15 @@ template: "a clean origami {}." with "bird avian" → "a clean origami bird avia
 A description starts with the template filled with the *name*: "a clean origami bird. it has …" (descriptions/).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from excel_core.errors import SettingError
 from excel_core.text.checked_yaml import compose_yaml, error_at, fields, items, read_text, text, unique_text
 
-__all__ = ["ClassPrompt", "PromptSet", "load_prompts"]
+__all__ = ["ClassPrompt", "PromptSet", "class_indices", "load_prompts"]
 
 Check = Callable[[str], str | None]  # filled template → what is wrong with it
 
@@ -66,6 +67,16 @@ class PromptSet:
     def description_prefix(self, class_name: str) -> str:
         """What each description of the class begins with: "a clean origami bird. it "; underscores are spaces in it."""
         return f"{self.template.format(class_name.replace('_', ' '))} it ".lower()
+
+
+def class_indices(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Indices of `names` among `class_names`, each once and in class order; upper and lower case are the same. SettingError
+    for another name."""
+    index_of = {name.casefold(): index for index, name in enumerate(class_names)}
+    unknown = [name for name in names if name.casefold() not in index_of]
+    if unknown:
+        raise SettingError(f"unknown class {unknown[0]!r}; the classes are: {', '.join(class_names)}")
+    return tuple(sorted({index_of[name.casefold()] for name in names}))
 
 
 def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:

@@ -7,7 +7,7 @@ weights but for the last bits (distributed.py).
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from excel_core.distributed import process_group
 from excel_core.errors import ExcelError, StoreError
 from excel_core.models.checkpoints import Architecture, load_checkpoint, save_checkpoint
 from excel_core.models.segmenter import Segmenter
-from excel_core.training.samples import Batches, Sample, TrainingImage
+from excel_core.training.samples import Batches, Sample, TrainingExample
 from excel_core.training.step import learning_rate, make_optimiser, training_step
 
 __all__ = ["LossRow", "SnapshotCallback", "train"]
@@ -46,7 +46,7 @@ class LossRow:
 
 def train(
     cam_model: CamModel,
-    images: Sequence[TrainingImage],
+    images: Sequence[TrainingExample],
     spec: TrainSpec,
     refine: RefineSpec,
     architecture: Architecture,
@@ -70,17 +70,14 @@ def train(
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
+    # CAMs for training have a precision of their own, train.precision.
+    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": "fp32"}))
     device, group = cam_model.clip.device, process_group()
     batches = Batches(images, spec, group.share(spec.batch_size))
     with _seeded(spec.seed, 0):
         segmenter = architecture.build().to(device).train()
     optimiser = make_optimiser(segmenter, spec)
-    start, rows = 0, []
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint, architecture)
-        segmenter.load_state_dict(state["segmenter"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, rows = state["iteration"], [LossRow(*row) for row in state["losses"]]
+    start, rows = _resume(checkpoint, architecture, segmenter, optimiser)
     network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
     pending: list[Tensor] = []  # losses of the last iterations, still on the device
     for iteration, batch in _loaded(batches, start, device):
@@ -95,15 +92,39 @@ def train(
             rows += _loss_rows(len(rows), torch.stack(pending), spec)
             pending.clear()
         if due and group.rank == 0:
-            state = {
-                "iteration": iteration + 1,
-                "segmenter": segmenter.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "losses": [list(vars(row).values()) for row in rows],
-            }
-            save_checkpoint(checkpoint, architecture, state)
+            _save(checkpoint, architecture, iteration + 1, segmenter, optimiser, rows)
         progress(iteration + 1)
     return segmenter.eval(), rows
+
+
+def _resume(
+    checkpoint: Path, architecture: Architecture, segmenter: Segmenter, optimiser: torch.optim.Optimizer
+) -> tuple[int, list[LossRow]]:
+    """Load the checkpoint, if there is one, into segmenter and optimiser; returns the iterations done and their losses."""
+    if not checkpoint.exists():
+        return 0, []
+    state = load_checkpoint(checkpoint, architecture)
+    segmenter.load_state_dict(state["segmenter"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["iteration"], [LossRow(*row) for row in state["losses"]]
+
+
+def _save(
+    checkpoint: Path,
+    architecture: Architecture,
+    iterations: int,
+    segmenter: Segmenter,
+    optimiser: torch.optim.Optimizer,
+    rows: Sequence[LossRow],
+) -> None:
+    """Write what `_resume` needs after that many iterations."""
+    state = {
+        "iteration": iterations,
+        "segmenter": segmenter.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "losses": [list(vars(row).values()) for row in rows],
+    }
+    save_checkpoint(checkpoint, architecture, state)
 
 
 def _loss_rows(first: int, losses: Tensor, spec: TrainSpec) -> list[LossRow]:

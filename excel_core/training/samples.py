@@ -19,7 +19,10 @@ from excel_core.config import TrainSpec
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.palette import IGNORE, load_labels_png
 
-__all__ = ["Batches", "LabelFile", "LabelMap", "Sample", "TrainingImage", "augment", "plain_sample"]
+__all__ = [
+    "Batches", "LabelFile", "LabelMap", "Sample", "TrainingArray", "TrainingExample", "TrainingImage", "augment",
+    "plain_sample",
+]  # fmt: skip
 
 MAX_CROP_DRAWS = 10  # as published; the last is taken as it is
 MAX_LABEL_SHARE = 0.75  # of a crop's labelled pixels, as published: a crop of which one label covers as much is drawn again
@@ -45,6 +48,25 @@ class LabelFile:
         return load_labels_png(self.path)
 
 
+class TrainingExample(Protocol):
+    """A photo to train on: the indices of its image-level classes, its labels where the crop rule needs them, and its
+    pixels."""
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """0-based class indices."""
+        ...
+
+    @property
+    def labels(self) -> LabelMap | None:
+        """Labels of the photo's size, or None."""
+        ...
+
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingImage:
     """A training image: its file, the indices of its image-level classes, and how its pixels are decoded. `labels`: the run's
@@ -54,6 +76,23 @@ class TrainingImage:
     classes: tuple[int, ...]
     decode: DecodeOptions = AS_STORED
     labels: LabelMap | None = None
+
+    def read(self) -> NDArray[np.uint8]:
+        """Decode the file."""
+        return self.decode.read(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingArray:
+    """A training image (H, W, 3) uint8 RGB that is in memory already; else as TrainingImage."""
+
+    pixels: NDArray[np.uint8]
+    classes: tuple[int, ...]
+    labels: LabelMap | None = None
+
+    def read(self) -> NDArray[np.uint8]:
+        """The pixels."""
+        return self.pixels
 
 
 @dataclass(frozen=True)
@@ -142,7 +181,7 @@ class Batches(Dataset[list[Sample]]):
     fewer images than a batch has, the order is repeated within it.
     """
 
-    def __init__(self, images: Sequence[TrainingImage], spec: TrainSpec, share: slice) -> None:
+    def __init__(self, images: Sequence[TrainingExample], spec: TrainSpec, share: slice) -> None:
         self.images, self.spec, self.share = images, spec, share
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(spec.order_seed)).tolist()
         in_full_batches = len(order) // spec.batch_size * spec.batch_size
@@ -160,4 +199,4 @@ class Batches(Dataset[list[Sample]]):
         image = self.images[self.order[position % len(self.order)]]
         draw = np.random.default_rng([self.spec.seed, 1, position])
         labels = image.labels.read() if image.labels is not None else None
-        return augment(image.decode.read(image.path), image.classes, labels, self.spec, draw)
+        return augment(image.read(), image.classes, labels, self.spec, draw)

@@ -56,8 +56,7 @@ def model_key(job: Job) -> str:
 
 def architecture(job: Job, cam_model: CamModel) -> Architecture:
     """The architecture that this run trains."""
-    clip = cam_model.clip
-    return Architecture(job.run.clip.model, len(clip.blocks), clip.width, classes_of(job), job.run.train.segmenter)
+    return Architecture.of(cam_model.clip, classes_of(job), job.run.train.segmenter)
 
 
 def load_trained(job: Job, cam_model: CamModel) -> Segmenter:

@@ -69,13 +69,10 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     knowledge = read_knowledge(committed_output(record, "knowledge").folder / "knowledge.zarr")
     _check_clip(record)
     clip = cached_clip(run.clip.model, device)
-    names, spec = knowledge.class_names, run.train.segmenter
-    view = run.cams.model_copy(update={"image_size": run.predict.image_size})
-    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), view)
-    segmenter = load_segmenter(weights, Architecture(run.clip.model, len(clip.blocks), clip.width, names, spec))
-    return TrainedSegmenter(
-        names, cam_model, segmenter.to(clip.device), spec, run.predict, run.refine.crf, run.train.supervision
-    )
+    names = knowledge.class_names
+    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), run.cams)
+    segmenter = load_segmenter(weights, Architecture.of(clip, names, run.train.segmenter)).to(clip.device)
+    return TrainedSegmenter.of(cam_model, segmenter, names, run)
 
 
 def _check_clip(record: RunRecord) -> None:

@@ -3,7 +3,6 @@
 <variant>/<split>/<id>.png     palette PNG of the image's size; variants single_scale, multi_scale, multi_scale_crf
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.background_pool import BackgroundPool, read_ahead
-from excel_core.cams.crf import dense_crf
 from excel_core.config import PredictSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
-from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import ImageRecord, batches, image_shards, images_of, in_shard
-from tasks.inputs.models import load_cam_model, load_trained
+from tasks.inputs.models import classes_of, load_cam_model, load_trained
 from tasks.stages.cams import ShardResult
 
 __all__ = [
@@ -70,25 +68,22 @@ def predict_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     """Segment each image at every scale; CLIP sees it alone, as a user's single photo is seen."""
     split, run = part.images.split, job.run
     cam_model = load_cam_model(job)
-    segmenter = load_trained(job, cam_model)
-    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"image_size": run.predict.image_size}))
+    trained = TrainedSegmenter.of(cam_model, load_trained(job, cam_model), classes_of(job), run)
     images = in_shard(part.images, predicted_images(job, split))
     with BackgroundPool(cam_model.clip.device) as pool:
         for batch in batches(track(read_ahead(images, ImageRecord.read)), torch.get_num_threads()):
             for image, pixels in batch:
-                single = segment_single_scale(cam_model, segmenter, pixels)
-                multi = segment_multi_scale(cam_model, segmenter, pixels, run.predict)
-                pool.submit(_save, folder, Path(split) / f"{image.id}.png", run, pixels, single, multi)
+                single, multi = trained.segment(pixels), trained.segment(pixels, multi_scale=True)
+                pool.submit(_save, folder, Path(split) / f"{image.id}.png", trained, pixels, single, multi)
             pool.drain()
     return ShardResult(images=len(images))
 
 
-def _save(folder: Path, name: Path, run: RunSpec, pixels: Labels, single: Tensor, multi: Tensor) -> None:
+def _save(folder: Path, name: Path, trained: TrainedSegmenter, pixels: Labels, single: Tensor, multi: Tensor) -> None:
     """Label maps of an image (H, W, 3) by its logits (C+1, H, W), the only full-size arrays of all classes there are."""
     maps = {"single_scale": _argmax(single), "multi_scale": _argmax(multi)}
-    if run.predict.crf:
-        refined = dense_crf(pixels, torch.softmax(multi, dim=0).cpu().numpy(), run.refine.crf)
-        maps["multi_scale_crf"] = refined.argmax(axis=0).astype(np.uint8)
+    if trained.predict_spec.crf:
+        maps["multi_scale_crf"] = trained.refine(pixels, multi).argmax(axis=0).astype(np.uint8)
     for variant, labels in maps.items():
         save_labels_png(folder / variant / name, labels)
 

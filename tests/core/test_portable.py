@@ -111,7 +111,7 @@ def test_an_export_of_an_earlier_version_smooths_photos_as_it_did(trained, writt
     tensors = load_file(written)
     save_file(tensors, tmp_path / "old.safetensors", metadata | {"digest": portable._digest(tensors, metadata)})
     loaded = load_portable(tmp_path / "old.safetensors")
-    assert (loaded.cam_model.spec.antialias, loaded.predict.average_at, loaded.supervision) == (True, 1.0, "labels")
+    assert (loaded.cam_model.spec.antialias, loaded.predict_spec.average_at, loaded.supervision) == (True, 1.0, "labels")
     large = np.kron(image, np.ones((3, 3, 1), np.uint8))
     smooth = replace(
         trained, cam_model=replace(trained.cam_model, spec=trained.cam_model.spec.model_copy(update={"antialias": True}))
