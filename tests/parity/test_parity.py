@@ -1,4 +1,4 @@
-"""The published implementation's own results: the whole chain where the golden set is, parts of it everywhere."""
+"""The published implementation's own results, and golden ones of this implementation, made when it agreed with them."""
 
 from pathlib import Path
 
@@ -20,43 +20,52 @@ from excel_core.text.class_sets import prompts_file
 from excel_core.text.knowledge import enrich
 from excel_core.text.prompts import load_prompts
 from excel_core.training.losses import diversity_loss, pair_labels, segmentation_loss
-from tests.conftest import SHARED, VOC
+from tests.conftest import GOLDENS, VOC, needs_goldens, needs_photos
 from tests.core.published_toys import published_clip, published_state, seeded_segmenter
+from tests.parity.golden_set import CLASSES, write_golden_set, write_programs
 
-GOLDENS = SHARED / "goldens" / "reference"
+
+@pytest.fixture
+def prefix(tmp_path):
+    """The golden set of the repository."""
+    return write_golden_set(tmp_path)
 
 
-@pytest.mark.skipif(not GOLDENS.with_name("reference.npz").is_file(), reason="the golden set with its CLIP is not here")
-def test_every_golden_key():
+def test_every_golden_key(prefix):
+    results = compare_with_goldens(prefix)
+    assert len(results) == 26
+    assert [result for result in results if not result.ok] == []
+
+
+@needs_goldens
+def test_every_published_golden_key():
     results = compare_with_goldens(GOLDENS)
     assert len(results) == 26
     assert [result for result in results if not result.ok] == []
 
 
-PIPELINE = GOLDENS.with_name("pipeline.npz")
-# Without the photos' own pixels, which are not the project's to give: labels, CAMs and means of the published programs.
-SMALL_PIPELINE = Path(__file__).parent.parent / "data" / "golden_pipeline.npz"
-needs_pipeline = pytest.mark.skipif(
-    not (PIPELINE.is_file() and VOC.is_dir()), reason="the golden programs or photos are not here"
-)
-
-
-@needs_pipeline
-@pytest.mark.parametrize("file", [PIPELINE, SMALL_PIPELINE], ids=["whole", "labels alone"])
-def test_every_key_of_the_published_programs(file):
-    results = compare_with_programs(GOLDENS, file, VOC, load_prompts(prompts_file("voc")).class_names)
-    assert len(results) == (23 if file == PIPELINE else 12)
+def test_every_key_of_the_programs(prefix, tmp_path):
+    results = compare_with_programs(prefix, write_programs(tmp_path), tmp_path, CLASSES)
+    assert len(results) == 21
     assert [result for result in results if not result.ok] == []
 
 
-@needs_pipeline
-def test_the_yardstick_finds_the_former_ways(tmp_path, monkeypatch):
-    """Each divergence that was, put back for a moment, is out of tolerance: the comparison can fail."""
+@needs_goldens
+@needs_photos
+def test_every_key_of_the_published_programs():
     names = load_prompts(prompts_file("voc")).class_names
+    results = compare_with_programs(GOLDENS, GOLDENS.with_name("pipeline.npz"), VOC, names)
+    assert len(results) == 23
+    assert [result for result in results if not result.ok] == []
+
+
+def test_the_yardstick_finds_the_former_ways(prefix, tmp_path, monkeypatch):
+    """Each divergence that was, put back for a moment, is out of tolerance: the comparison can fail."""
+    file = write_programs(tmp_path, skip="train")
 
     def failing(**edits):
         monkeypatch.setattr(presets, "METHODS", {**presets.METHODS, "reference": edits})
-        results = compare_with_programs(GOLDENS, SMALL_PIPELINE, VOC, names)
+        results = compare_with_programs(prefix, file, tmp_path, CLASSES)
         return {result.key.split("_", 2)[2] for result in results if not result.ok}
 
     assert {"voc_ms_labels", "coco_ms_labels", "static_par", "lvc_flip_par"} <= failing(cams={"antialias": True})
@@ -129,16 +138,16 @@ def test_a_missing_set_is_named(tmp_path):
         compare_with_goldens(tmp_path / "nothing")
 
 
-@pytest.mark.skipif(not GOLDENS.with_name("reference.npz").is_file(), reason="the golden set with its CLIP is not here")
-def test_a_published_checkpoint_of_the_golden_weights(tmp_path):
-    """Every weight through a checkpoint in the published format, to the published logits."""
-    golden, head, tower = (np.load(GOLDENS.with_name(f"reference{part}.npz")) for part in ("", "_head", "_clip"))
+def test_a_published_checkpoint_of_the_golden_weights(prefix, tmp_path):
+    """Every weight through a checkpoint in the published format, to the golden logits."""
+    golden, head, tower = (np.load(prefix.with_name(f"set{part}.npz")) for part in ("", "_head", "_clip"))
     clip = clip_from_openai_state({key: torch.from_numpy(tower[key]) for key in tower.files}, quick_gelu=True)
-    state = published_state(clip, seeded_segmenter(clip))
+    sizes = {"classes": len(CLASSES), "width": 32, "layers": 2}
+    state = published_state(clip, seeded_segmenter(clip, **sizes))
     own = {key.replace("neck.", "module.decoder_fts_fuse.").replace("decoder.", "module.decoder."): key for key in head.files}
     assert {key for key in state if "decoder" in key} == set(own)
     torch.save(state | {key: torch.from_numpy(head[name]) for key, name in own.items()}, tmp_path / "c.pth")
-    segmenter = read_published(tmp_path / "c.pth").fit(clip, 20, SegmenterSpec(width=64))
+    segmenter = read_published(tmp_path / "c.pth").fit(clip, len(CLASSES), SegmenterSpec(width=32, layers=2))
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(golden["layer_features"]), golden["seg_logits"].shape[-2:]).logits
     _close(logits, torch.from_numpy(golden["seg_logits"]))
