@@ -12,6 +12,7 @@ from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError
 from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes
+from excel_core.text.ask_class import instruction_of
 from excel_core.text.attributes_file import load_attributes
 from excel_core.text.class_sets import (
     DATA_CLASSES,
@@ -24,7 +25,6 @@ from excel_core.text.class_sets import (
 from flows.local.state import store_folder
 from flows.request import Request, RunRequest
 from tasks.engine.stage import RunEnvironment
-from tasks.inputs.ask_class import instruction_of
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.stages.dataset import check_layout
 

@@ -9,8 +9,7 @@ from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.published_voc import FILE, has_voc_classes, published_labels, published_list
-from excel_core.datasets.voc import read_voc
-from excel_core.datasets.voc import read_split
+from excel_core.datasets.voc import read_split, read_voc
 from excel_core.errors import DataError
 from tests.conftest import SHARED
 from tests.voc_folder import ANNOTATED, MORE, NAMES, TRAIN, VAL, write_annotation, write_list, write_voc
