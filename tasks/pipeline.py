@@ -87,7 +87,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "world",
             reads=(),
-            makes="JPEGImages/, Annotations/, ImageSets/, SegmentationClass/ of the demo",
+            makes="JPEGImages/, Annotations/, ImageSets/, SegmentationClass/: the demo's images, labels, splits and masks",
             work=Whole(world.draw_world),
             key=KeyParts(world.settings),
             masks=MaskAccess.ALWAYS,
@@ -118,7 +118,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "cams",
             reads=("world", "dataset", "knowledge"),
-            makes="cams.zarr: training-free CAMs, and the attention that refines them",
+            makes="cams.zarr, cams.parquet: training-free CAMs and their ids, and the attention that refines them",
             work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cam_shards),
             key=KeyParts(cams.settings),
             on_device=True,
@@ -126,7 +126,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "refine",
             reads=("world", "dataset", "knowledge", "cams"),
-            makes="SegmentationClassPseudo/, steps/: training-free pseudo labels",
+            makes="SegmentationClassPseudo/, steps/, ImageSets/: training-free pseudo labels",
             work=Sharded(refine.refine_parts, refine.refine_shard, refine.join_label_shards),
             key=KeyParts(refine.settings, inputs=refine.label_lists),
             on_device=True,
@@ -144,7 +144,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dynamic",
             reads=("world", "dataset", "knowledge", "train"),
-            makes="cams.zarr, SegmentationClassPseudo/, steps/: CAMs with LVC, and the pseudo labels",
+            makes="cams.zarr, cams.parquet, SegmentationClassPseudo/, steps/, ImageSets/: CAMs with LVC, and the pseudo labels",
             work=Sharded(dynamic.dynamic_parts, dynamic.make_dynamic_shard, dynamic.join_dynamic_shards),
             key=KeyParts(dynamic.settings, inputs=refine.label_lists),
             on_device=True,
@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "predict",
             reads=("world", "dataset", "knowledge", "train"),
-            makes="<variant>/<split>/: the segmenter's label maps",
+            makes="single_scale/, multi_scale/, multi_scale_crf/: the segmenter's label maps, a folder a split",
             work=Sharded(predict.predict_parts, predict.predict_shard, predict.join_predictions),
             key=KeyParts(predict.settings, inputs=predict.input_key),
             on_device=True,

@@ -1,14 +1,15 @@
 """Runs of the pipeline as tests need them: without Prefect, and with the names of what was not in the store before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, ValuesView
+from dataclasses import replace
 
 from excel_core.config import RunSpec
 from tasks.engine.executor import Step, build_stage, complete_output, find_or_build
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, RunEnvironment
-from tasks.pipeline import pipeline
+from tasks.pipeline import STAGES, pipeline
 
-__all__ = ["complete", "follow", "follow_and_note"]
+__all__ = ["complete", "files_made", "files_named", "follow", "follow_and_note", "follow_and_watch"]
 
 Outputs = dict[str, StageOutput]
 
@@ -35,3 +36,41 @@ def follow_and_note(run: RunSpec, environment: RunEnvironment, last: str, parts:
         return find_or_build(step)
 
     return follow(run, environment, last, lambda job: build_stage(job, build_step)), built
+
+
+class _Watched(dict[str, StageOutput]):
+    """Inputs of a job. `read`: which of them the job looks at; keys are made of all, by `items`, which is no look at one."""
+
+    read: set[str]
+
+    def __getitem__(self, name: str) -> StageOutput:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def values(self) -> ValuesView[StageOutput]:
+        self.read |= set(self)
+        return super().values()
+
+
+def follow_and_watch(run: RunSpec, environment: RunEnvironment, last: str) -> tuple[Outputs, dict[str, set[str]]]:
+    """The run's own outputs, and which inputs each stage looked at, if only under a variant of the run."""
+    read: dict[str, set[str]] = {}
+
+    def build(job: Job) -> StageOutput:
+        inputs = _Watched(job.inputs)
+        inputs.read = read.setdefault(job.stage.name, set())
+        return build_stage(replace(job, inputs=inputs))
+
+    return follow(run, environment, last, build), read
+
+
+def files_named(stage: str) -> set[str]:
+    """The top-level files and folders (with a slash) that the pipeline's table says a stage makes."""
+    return set(STAGES[stage].makes.partition(":")[0].split(", "))
+
+
+def files_made(output: StageOutput) -> set[str]:
+    """Those that an output has, beside its marker."""
+    return {f"{path.name}/" if path.is_dir() and path.suffix != ".zarr" else path.name for path in output.folder.iterdir()} - {
+        "stage.json"
+    }

@@ -5,7 +5,7 @@ import pytest
 from excel_core.config.presets import preset, with_settings
 from tasks.engine.stage import RunEnvironment
 from tests.conftest import SMALL_DEMO
-from tests.pipeline_runs import follow
+from tests.pipeline_runs import follow_and_watch
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,14 @@ def small_run():
 
 
 @pytest.fixture(scope="session")
-def chain(small_run, tmp_path_factory):
-    """(outputs by stage, environment) of `small_run`."""
+def watched_chain(small_run, tmp_path_factory):
+    """(outputs by stage, environment, inputs that each stage looked at) of `small_run`."""
     environment = RunEnvironment(store=tmp_path_factory.mktemp("store"))
-    return follow(small_run, environment, "report"), environment
+    outputs, read = follow_and_watch(small_run, environment, "report")
+    return outputs, environment, read
+
+
+@pytest.fixture(scope="session")
+def chain(watched_chain):
+    """(outputs by stage, environment) of `small_run`."""
+    return watched_chain[:2]

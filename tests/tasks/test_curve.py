@@ -15,7 +15,7 @@ from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import STAGES, pipeline
 from tasks.stages.train import kept_segmenters
 from tests.mask_watch import opened_masks
-from tests.pipeline_runs import follow, follow_and_note
+from tests.pipeline_runs import files_made, files_named, follow, follow_and_note
 from tests.voc_folder import VAL, write_voc
 
 SPLITS = ("held_out_1", "held_out_2", "held_out_3")
@@ -97,6 +97,8 @@ def _ids(outputs):
 
 def test_chart_and_table_are_in_the_report(curved):
     outputs, _ = curved
+    assert files_made(outputs["curve"]) == files_named("curve")
+    assert files_made(outputs["train"]) == files_named("train")
     with Image.open(outputs["curve"].folder / "curve.png") as chart:
         assert chart.format == "PNG"
     page = (outputs["report"].folder / "index.html").read_text()

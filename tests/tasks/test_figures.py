@@ -21,7 +21,7 @@ from tasks.engine.stage import MaskAccess, RunEnvironment
 from tasks.inputs.images import images_of
 from tasks.inputs.models import load_cam_model, load_trained
 from tasks.pipeline import STAGES, pipeline
-from tests.pipeline_runs import complete, follow
+from tests.pipeline_runs import complete, files_made, files_named, follow
 
 NAMES = ("figure_4.png", "figure_5.png", "figure_6.png")
 
@@ -43,6 +43,7 @@ def figures_job(run, environment):
 def test_three_pictures_and_what_they_show(job, chain, tmp_path):
     output = build_stage(job)
     about = read_json(output.folder / "figures.json")
+    assert files_made(output) == files_named("figures")
     assert about["format"] == "excel-figures/1" and about["clip"] == "excel-tiny" and output.result["images"] == 4
     rows = images_of(job, "held_out_1")
     names = read_knowledge(chain[0]["knowledge"].folder / "knowledge.zarr").class_names

@@ -13,7 +13,7 @@ from tests.pipeline_runs import follow
 
 @pytest.mark.parametrize("method", ["paper", "clean"])
 def test_methods_run_and_differ_from_the_reference(chain, method):
-    run = with_settings(preset("demo", method), SMALL_DEMO)
+    run = with_settings(preset("demo", method), [*SMALL_DEMO, "evaluate.ablation=false"])
     outputs = follow(run, RunEnvironment(store=chain[1].store), "evaluate")
     ours, theirs = (CamReader(found["dynamic"].folder) for found in (outputs, chain[0]))
     (_, a), (_, b) = ours.read(ours.ids[0]), theirs.read(ours.ids[0])

@@ -13,7 +13,7 @@ from excel_core.paper.tables import paper_table_rows
 from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import complete_outputs, pipeline
 from tasks.stages.paper import table_runs
-from tests.pipeline_runs import complete, follow, follow_and_note
+from tests.pipeline_runs import complete, files_made, files_named, follow, follow_and_note
 from tests.voc_folder import NAMES, VAL, write_list, write_voc
 
 SMALL_VOC = [
@@ -147,6 +147,7 @@ def test_without_test_images_the_table_says_where_they_are(voc, voc_run):
 def test_test_images_are_packed_for_the_server(voc, voc_run, tested):
     document, built, output = _made(_asking(voc_run, "table-1"), voc)
     rows = {row["row"]: row for row in document["rows"]}
+    assert files_made(output) == files_named("paper")
     assert not any(name.startswith(("cams", "refine", "train")) for name in built)  # found, as the first table left them
     predicted = follow(table_runs(_asking(voc_run, "table-1"), voc)[-1], voc, "predict", complete)["predict"]
     for name, variant in (("VOC test, no CRF", "multi_scale"), ("VOC test, CRF", "multi_scale_crf")):
