@@ -13,11 +13,11 @@ computes. Fields and validators of specs (excel_core/config) are settings, whose
 spec is taken where something that is reached reads an attribute of its name.
 
 What it cannot see: a name that is put together while the program runs (`getattr(module, "read_" + layout)`); a definition that
-another module replaces (`module.function = other`) where nothing names that module; code that reads a docstring, or a
-function's annotations through a decorator listed in PLAIN_DECORATORS; files that are no Python, such as weights, class sets and
-templates, which belong into a key as fingerprints (KeyParts.outside); versions of Python and of libraries; and an import that
-runs late, inside a function, after its file was edited: sources are read once, when this module is imported, since what is
-edited later is not what this process runs.
+another module replaces or registers (`module.function = other`, `@register`) where nothing names that module; code that reads
+a docstring, or a function's annotations through one of PLAIN_DECORATORS (code_text.py); files that are no Python, such as
+weights, class sets and templates, which belong into a key as fingerprints (KeyParts.outside); versions of Python and of
+libraries; and an import inside a function that runs after its file was edited. Sources are read once, when this module is
+imported, since what is edited later is not what this process runs.
 """
 
 import ast
