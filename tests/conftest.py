@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Which tests share a process under `-n`: those of a file, all of `tasks`, which look at one small run, and all of `browser`.
+    """Which tests share a process under `-n`: those of a file, all of `tasks`, which look at one small run, all of `browser`.
     By name: marks for xdist's own groups do not reach its scheduler under pytest 9."""
     from xdist.scheduler import LoadScopeScheduling
 

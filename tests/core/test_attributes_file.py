@@ -11,9 +11,8 @@ from excel_core.errors import ModelError, SettingError
 from excel_core.models.clip_names import clip_sizes
 from excel_core.models.clip_weights import load_clip
 from excel_core.text.attributes_file import load_attributes
-from tests.conftest import SHARED
+from tests.conftest import PUBLISHED, needs_published
 
-PUBLISHED = SHARED / "data" / "published"
 WIDTH, COUNT = 8, 5
 
 
@@ -143,7 +142,7 @@ def test_the_sizes_are_known_before_any_weights_are_read():
         clip_sizes("ViT-X:openai")
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
+@needs_published
 @pytest.mark.parametrize(("data", "count", "classes"), [("pascal_voc", 112, 20), ("ms_coco", 224, 80)])
 def test_the_authors_own_banks(data, count, classes):
     path = PUBLISHED / f"{data}_desc_clip_ViT-B-16_gpt4.0_cluster_{count}_embedding_bank.pth"

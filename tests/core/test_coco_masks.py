@@ -17,11 +17,9 @@ from excel_core.datasets.masks import LABELS_IN_MASK_FILES, forbid_mask_access, 
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.text.prompts import load_prompts
-from tests.conftest import ROOT, SHARED
+from tests.conftest import COCO, ROOT, needs_coco
 from tests.core.coco_folder import CLASSES, SIZE, annotation, document, square, write
 
-TINY = SHARED / "data" / "coco_tiny"
-needs_tiny = pytest.mark.skipif(not TINY.is_dir(), reason="the real COCO photos are not beside the repository")
 COCO_CLASSES = load_prompts(ROOT / "prompts" / "coco.yaml").class_names
 
 
@@ -162,13 +160,13 @@ def test_only_evaluation_sees_them(root):
             (root / "annotations" / "panoptic_val2014.json").read_text()
 
 
-@needs_tiny
+@needs_coco
 def test_real_masks_agree_with_another_rasteriser():
     """Pillow's polygons and run lengths counted here, painted by the same rule; edges differ by part of a pixel."""
-    file = TINY / "annotations" / "instances_train2017.json"
+    file = COCO / "annotations" / "instances_train2017.json"
     raw = json.loads(file.read_text())
     names = {category["id"]: COCO_CLASSES.index(category["name"]) + 1 for category in raw["categories"]}
-    reader = coco_mask_reader(TINY, "train2017", COCO_CLASSES)
+    reader = coco_mask_reader(COCO, "train2017", COCO_CLASSES)
     crowds = 0
     for image in raw["images"]:
         own = [entry for entry in raw["annotations"] if entry["image_id"] == image["id"]]

@@ -14,6 +14,7 @@ from excel_core.config import CrfSpec
 from excel_core.datasets.images import read_image
 from excel_core.kernels import exponential
 from excel_core.kernels.lattice import build_lattice
+from excel_core.world.scenes import render_scene
 from tests.conftest import VOC, needs_photos
 
 
@@ -60,11 +61,19 @@ def test_the_lattice_is_pydensecrf(seed, labels, size):
     assert np.quantile(difference, 0.98) < 2e-3 and difference.max() < 5e-2
 
 
-@needs_photos
 @pytest.mark.parametrize("labels", [2, 3, 21])
-def test_the_lattice_labels_photos_as_pydensecrf_does(labels):
-    for path in sorted((VOC / "JPEGImages").glob("*.jpg"))[:2]:
-        image = read_image(path)
+def test_the_lattice_labels_pictures_as_pydensecrf_does(labels):
+    _check_pictures([render_scene(seed, 240).image[:200] for seed in (1, 2)], labels)
+
+
+@needs_photos
+def test_the_lattice_labels_photos_as_pydensecrf_does():
+    for labels in (2, 3, 21):
+        _check_pictures([read_image(path) for path in sorted((VOC / "JPEGImages").glob("*.jpg"))[:2]], labels)
+
+
+def _check_pictures(images, labels):
+    for image in images:
         ours, theirs = _both(image, _probabilities(labels, image.shape[:2]), least_probability=0.0)
         assert (ours.argmax(0) == theirs.argmax(0)).mean() > 0.9999
 

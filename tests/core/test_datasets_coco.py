@@ -16,11 +16,9 @@ from excel_core.datasets.coco_json import read_entries
 from excel_core.datasets.masks import LABELS_IN_MASK_FILES
 from excel_core.errors import DataError, SettingError
 from excel_core.text.prompts import load_prompts
-from tests.conftest import ROOT, SHARED
+from tests.conftest import COCO, ROOT, needs_coco
 from tests.core.coco_folder import CATEGORIES, CLASSES, SIZE, annotation, document, write
 
-COCO = SHARED / "data" / "coco_tiny"
-needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason="the real COCO photos are not beside the repository")
 Spoil = Callable[[dict[str, Any]], None]
 
 
@@ -46,11 +44,7 @@ def test_the_real_photos() -> None:
         "000000397133", "images/train2017/000000397133.jpg", 427, 640,
     )  # fmt: skip
     assert first.labels[-4:] == ["carrot", "dining table", "oven", "sink"]
-
-
-@needs_coco
-def test_the_real_labels_by_plain_counting() -> None:
-    """Numbers of categories have gaps: 90 for 80 classes."""
+    # By plain counting; numbers of categories have gaps: 90 for 80 classes.
     for split in ("train", "val"):
         content = json.loads((COCO / "annotations" / f"instances_{split}2017.json").read_text())
         names = {entry["id"]: entry["name"] for entry in content["categories"]}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from excel_core.datasets import read_voc, usable
+from excel_core.datasets import VocMaskReader, forbid_mask_access, read_voc, usable
+from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.errors import DataError, SettingError
 from tests.conftest import VOC, needs_photos
 
@@ -69,12 +70,18 @@ def root(tmp_path: Path) -> Path:
 
 @needs_photos
 def test_the_real_photos() -> None:
-    manifest = read_voc(VOC, ["train", "val"], VOC_CLASSES)
+    """What was downloaded: lists, sizes, labels, a mask with the palette in its file."""
+    with forbid_mask_access(VOC / "SegmentationClass"):
+        manifest = read_voc(VOC, ["train", "val"], VOC_CLASSES)
     assert len(usable(manifest, "train")) == 150 and len(usable(manifest, "val")) == 100
     expected = ["2007_000032", "train", "JPEGImages/2007_000032.jpg", 281, 500, ["aeroplane", "person"], ""]
     assert manifest.iloc[0].tolist()[:-1] == expected
     with Image.open(VOC / manifest.iloc[-1].image) as image:
         assert image.size == (manifest.iloc[-1].width, manifest.iloc[-1].height)
+    mask = VocMaskReader(VOC).read("2007_000032", 281, 500)
+    assert set(np.unique(mask)) == {0, 1, 15, 255}  # aeroplane and person
+    with Image.open(VOC / "SegmentationClass" / "2007_000032.png") as image:
+        np.testing.assert_array_equal(np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3), VOC_PALETTE)
 
 
 def test_labels_csv_is_read_in_class_order(root: Path) -> None:

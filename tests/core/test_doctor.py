@@ -15,12 +15,11 @@ from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError
 from excel_core.text.prompts import load_prompts
 from flows.cli import app
-from tests.conftest import ROOT, SHARED, VOC, needs_photos
+from tests.conftest import COCO, ROOT, VOC, needs_coco, needs_photos
 from tests.core.coco_folder import CLASSES as COCO_CLASSES
 from tests.core.coco_folder import annotation, document, write
 
 CLASSES = ("cat", "dog")
-TINY = SHARED / "data" / "coco_tiny"
 LISTS = {"train": ["a", "b"], "val": ["c"], "test": ["t"], "train_aug": ["a", "b", "x"]}
 
 
@@ -152,9 +151,9 @@ def test_the_real_voc_photos(tmp_path):
     assert found["usable"] and {c["name"]: c["found"] for c in found["checks"]}["masks fit their images"] == "250"
 
 
-@pytest.mark.skipif(not TINY.is_dir(), reason="the real COCO photos are not beside the repository")
+@needs_coco
 def test_the_real_coco_photos():
-    checks = examine_coco(TINY, load_prompts(ROOT / "prompts" / "coco.yaml").class_names)
+    checks = examine_coco(COCO, load_prompts(ROOT / "prompts" / "coco.yaml").class_names)
     assert can_run(checks) and {check.state for check in checks} == {"ok"}
 
 

@@ -11,10 +11,8 @@ from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.published_voc import FILE, has_voc_classes, published_labels, published_list
 from excel_core.datasets.voc import read_split, read_voc
 from excel_core.errors import DataError
-from tests.conftest import SHARED
+from tests.conftest import PUBLISHED, needs_published
 from tests.voc_folder import ANNOTATED, MORE, NAMES, TRAIN, VAL, write_annotation, write_list, write_voc
-
-PUBLISHED = SHARED / "data" / "published"
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def test_the_shipped_table():
     assert FILE.read_bytes()[4:8] == bytes(4)  # no time of writing in it
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists are not beside the repository")
+@needs_published
 def test_the_shipped_table_is_the_published_one():
     assert list(published_list("train_aug")) == (PUBLISHED / "voc_train_aug.txt").read_text().split()
     rows = [line.split(",") for line in (PUBLISHED / "voc_labels.csv").read_text().splitlines()[1:]]

@@ -7,9 +7,8 @@ import pytest
 from excel_core.errors import PromptError
 from excel_core.text.prompts import ClassPrompt, PromptSet, load_prompts
 from excel_core.text.user_descriptions import load_user_descriptions
-from tests.conftest import ROOT, SHARED
+from tests.conftest import PUBLISHED, ROOT, needs_published
 
-PUBLISHED = SHARED / "data" / "published"
 # The classes of COCO that the authors' file calls otherwise than COCO does.
 RENAMED = {
     "motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa", "potted plant": "pottedplant",
@@ -135,7 +134,7 @@ def test_classes_that_differ_between_coco_and_the_authors(write):
     assert found.select(coco, 1).texts["tv"] == ("a clean origami tvmonitor. it's number 0.",)
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
+@needs_published
 @pytest.mark.parametrize(("name", "file"), [("voc", "pascal_voc"), ("coco", "ms_coco")])
 def test_the_authors_own_files(name, file):
     path = PUBLISHED / f"descriptors_{file}_gpt4.0_cluster_a_photo_of4.json"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from excel_core.datasets.palette import save_labels_png
-from tests.conftest import ROOT, SHARED, SMALL_DEMO
+from tests.conftest import ROOT, SMALL_DEMO
+from tests.parity.golden_set import write_golden_set
 
 EXCEL = str(Path(sys.executable).with_name("excel"))
 
@@ -138,15 +139,13 @@ def test_evaluate_scores_folders(tmp_path):
     assert ran.returncode == 2 and "predictions are missing: a" in ran.stderr
 
 
-@pytest.mark.skipif(not (SHARED / "goldens").is_dir(), reason="the golden set with its CLIP is not here")
 def test_parity_prints_a_line_a_key_and_fails_on_a_difference(tmp_path):
-    ran = _excel("parity", SHARED / "goldens" / "reference")
+    prefix = write_golden_set(tmp_path)
+    ran = _excel("parity", prefix)
     assert ran.stdout.count(" ok\n") == 26 and ran.stdout.endswith("26 ok, 0 failed\n")
-    for part in ("", "_clip", "_head"):
-        (tmp_path / f"x{part}.npz").write_bytes((SHARED / "goldens" / f"reference{part}.npz").read_bytes())
-    with np.load(tmp_path / "x.npz") as archive:
+    with np.load(prefix.with_suffix(".npz")) as archive:
         arrays = dict(archive)
     arrays["static_cams"] = arrays["static_cams"] + 0.01
-    np.savez(tmp_path / "x.npz", **arrays)
-    ran = _excel("parity", tmp_path / "x", check=False)
+    np.savez(prefix.with_suffix(".npz"), **arrays)
+    ran = _excel("parity", prefix, check=False)
     assert ran.returncode == 1 and ran.stdout.count("FAIL") == 1 and "25 ok, 1 failed" in ran.stdout

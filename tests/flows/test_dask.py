@@ -93,10 +93,10 @@ def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
     whole, hurt = tmp_path / "whole", tmp_path / "hurt"
     stages.refine("demo", settings=settings, store=str(whole))
     stages.cams("demo", settings=settings, store=str(hurt))
-    workers, finished = sorted(_pids(cluster)), {}
+    workers, finished, ended = sorted(_pids(cluster)), {}, threading.Event()
 
     def kill():
-        while not finished:
+        while not finished and not ended.is_set():
             time.sleep(0.002)
             for pid in workers:
                 os.kill(pid, signal.SIGSTOP)
@@ -109,8 +109,11 @@ def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    stages.refine("demo", settings=settings, store=str(hurt), runner=address)
-    killer.join()
+    try:
+        stages.refine("demo", settings=settings, store=str(hurt), runner=address)
+    finally:
+        ended.set()
+        killer.join()
     after = committed(hurt)
     assert finished and {name: after[name] for name in finished} == finished
     assert file_digests(hurt) == file_digests(whole)

@@ -1,4 +1,4 @@
-"""`excel segment` and `excel export` as a user runs them: a process, real photos, exit codes."""
+"""`excel segment` and `excel export` as a user runs them: a process, photos, exit codes."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from excel_core.datasets.images import read_image
 from excel_core.datasets.palette import load_labels_png
 from excel_core.models.clip_weights import load_clip
 from excel_core.prediction.trained_segmenter import save_portable
-from tests.conftest import VOC, needs_photos
+from excel_core.world.scenes import render_scene
 from tests.core.published_toys import published_state, seeded_segmenter
 from tests.core.trained_toys import toy_segmenter
 
-PHOTOS = ("2007_000063", "2007_000033")
+PHOTOS = ("wide", "high")
 EXCEL = Path(sys.executable).with_name("excel")
 
 
@@ -41,9 +41,11 @@ def weights(tmp_path):
     return tmp_path / "toy.safetensors"
 
 
-@needs_photos
 def test_two_photos_without_training(excel, tmp_path):
-    photos = [VOC / "JPEGImages" / f"{name}.jpg" for name in PHOTOS]
+    photos = [tmp_path / f"{name}.jpg" for name in PHOTOS]
+    scene = render_scene(1, 200).image
+    for photo, pixels in zip(photos, (scene[:150], scene[:, :150]), strict=True):
+        Image.fromarray(pixels).save(photo)
     ran = excel("segment", *photos, "--classes", "dog, chair", "--clip", "excel-tiny", "--out", "masks", "--steps")
     assert ran.returncode == 0, ran.stderr
     about = json.loads((tmp_path / "masks" / "photos.json").read_text())

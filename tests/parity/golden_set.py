@@ -43,7 +43,7 @@ def write_golden_set(folder: Path) -> Path:
 
 
 def write_programs(folder: Path, skip: str = "") -> Path:
-    """Write programs.npz and the photos with their labels into `folder` → the file. Keys that begin with `skip` are left out."""
+    """Write programs.npz and the photos with their labels into `folder` → the file. Leaves out keys that begin with `skip`."""
     results = {key: value for key, value in _load("golden_programs.npz").items() if not skip or not key.startswith(skip)}
     _write_photos(folder)
     np.savez(folder / "programs.npz", **results, **({} if skip == "train" else _crops()))

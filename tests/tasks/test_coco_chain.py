@@ -1,15 +1,12 @@
-"""COCO's photos through the chain: masks are drawn for the scores alone."""
-
-import pytest
+"""A COCO folder through the chain: masks are drawn for the scores alone."""
 
 from excel_core.config.presets import preset, with_settings
 from excel_core.files import read_json
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
-from tests.conftest import SHARED
+from tests.core.coco_folder import document, write
 from tests.pipeline_runs import follow
 
-TINY = SHARED / "data" / "coco_tiny"
 SMALL = [
     "clip.model=excel-tiny", "dataset.max_images=4", "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]",
     "train.crop=64", "train.iterations=2", "train.batch_size=2", "train.dynamic_from=1", "train.segmenter.width=16",
@@ -18,9 +15,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(not TINY.is_dir(), reason="the real COCO photos are not beside the repository")
 def test_coco_is_run_and_scored(tmp_path):
-    outputs = follow(with_settings(preset("coco"), SMALL), RunEnvironment(store=tmp_path, data=TINY), "report")
+    data = tmp_path / "coco"
+    write(data, "train2017", document(6))
+    write(data, "val2017", document(6, "b"))
+    outputs = follow(with_settings(preset("coco"), SMALL), RunEnvironment(store=tmp_path / "store", data=data), "report")
     manifest = read_manifest(outputs["dataset"].folder / "manifest.parquet")
     assert set(manifest["split"]) == {"train", "val2017"} and (manifest["error"] == "").all()
     metrics = read_json(outputs["evaluate"].folder / "metrics.json")

@@ -22,12 +22,11 @@ from tasks.inputs.models import text_embeddings
 from tasks.photos.trained import training_free
 from tasks.pipeline import pipeline
 from tasks.stages.report import attributes_are
-from tests.conftest import ROOT, SHARED
+from tests.conftest import PUBLISHED, ROOT, needs_published
 from tests.pipeline_runs import follow, follow_and_note
 
 NAMES = ("house", "tree", "car", "boat", "fish", "flower", "cup", "kite", "mushroom", "rocket")
 WIDTH = 128  # of excel-tiny
-PUBLISHED = SHARED / "data" / "published"
 
 
 class Files:
@@ -236,7 +235,7 @@ def test_the_command_line_refuses_a_bank_of_another_width_in_one_line(files, tmp
     assert not files.environment.store.exists()
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the authors' files are not beside the repository")
+@needs_published
 @pytest.mark.parametrize(("data", "name", "count"), [("pascal_voc", "voc", 112), ("ms_coco", "coco", 224)])
 def test_the_authors_files_are_settings_of_a_run(data, name, count):
     texts = PUBLISHED / f"descriptors_{data}_gpt4.0_cluster_a_photo_of4.json"
