@@ -164,7 +164,7 @@ def _intra_correlation(heads: QueryKeyValue, spec: CalibrationSpec) -> IntraCorr
             weights = weights.sum(dim=1, keepdim=True)
         total = weights if total is None else total.add_(weights)
     assert total is not None
-    return IntraCorrelation(values, total.div_(3))
+    return IntraCorrelation(values, total.div_(len(projections)))
 
 
 def layer_features(activations: EncoderActivations, calibrated: Tensor, spec: CalibrationSpec) -> Tensor:

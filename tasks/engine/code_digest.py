@@ -8,6 +8,10 @@ that a name bound to something else counts, in a library too. A module that is u
 it, or a package around it, is imported. It drops comments, layout, docstrings, functions' annotations and the text of log
 messages.
 
+Two ways to say that a run does not compute with something. Of a registry that the run's settings choose from, the chosen
+entry alone is taken (`choices`): an edit of one layout's reader leaves runs with another layout alone. A function marked
+`result_in_key` is not followed: what it returns is in the key itself.
+
 Left out on purpose: `tasks.engine`, `tasks.history` and `tasks.pipeline` decide when and where a stage runs, not what it
 computes. Fields and validators of specs (excel_core/config) are settings, whose values are in the key already; a method of a
 spec is taken where something that is reached reads an attribute of its name.
@@ -28,11 +32,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.engine.code_text import is_text, last_name, strip
 
-__all__ = ["ROOT", "code_digest", "reached_definitions"]
+__all__ = ["ROOT", "Choices", "code_digest", "reached_definitions", "result_in_key"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("excel_core", "tasks", "artifacts", "tests")
@@ -41,34 +45,47 @@ SPECS = "excel_core.config"
 WHOLE = "*"  # in the place of a definition's name: everything in the module
 IMPORT = "<import>"  # likewise: the statements that run when the module is imported
 Definition = tuple[str, str]  # module, name
+Choices = tuple[tuple[Definition, str], ...]  # a registry (a dict in a module), and the key of the entry that a run uses
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def code_digest(function: Callable[..., Any], root: Path = ROOT) -> str:
+def result_in_key(function: Function) -> Function:
+    """Decorator for a function whose result a stage's key holds, so that its code need not be in there too."""
+    return function
+
+
+def code_digest(function: Callable[..., Any], root: Path = ROOT, choices: Choices = ()) -> str:
     """SHA-256 in hex over what `function` reaches in the packages below `root`. A function that is made inside another one, as
     tests do, stands for that one, and a lambda for its whole module."""
     module, name = function.__module__, function.__qualname__.partition(".")[0]
     is_defined = module in _sources(root) and name in _module(module, root).definitions
-    return _digest(module, name if is_defined else WHOLE, root)
+    return _digest(module, name if is_defined else WHOLE, root, choices)
 
 
 @cache
-def _digest(module: str, name: str, root: Path) -> str:
+def _digest(module: str, name: str, root: Path, choices: Choices) -> str:
     digest = hashlib.sha256()
-    for definition in reached_definitions(module, name, root):
+    for definition in reached_definitions(module, name, root, choices):
         digest.update("\0".join((*definition, _stripped_source(*definition, root), "")).encode())
     return digest.hexdigest()
 
 
-def reached_definitions(module: str, name: str, root: Path = ROOT) -> list[Definition]:
+def reached_definitions(module: str, name: str, root: Path = ROOT, choices: Choices = ()) -> list[Definition]:
     """(module, name) of everything that `name` of `module` reaches, itself included, sorted: definitions, and imported names
     on the way to them."""
-    sources = _sources(root)
+    sources, chosen = _sources(root), dict(choices)
     reached: set[Definition] = set()
     pending = [(module, name)]
     while pending:
         module, name = target = pending.pop()
         if target in reached or module not in sources or _is_below(module, ORCHESTRATION):
             continue
+        if _module(module, root).is_keyed(name):
+            continue
+        entry = f"{name}[{chosen.get(target)!r}]"  # a definition of its own
+        if entry in _module(module, root).definitions:
+            target = (module, entry)
+            name = entry
         reached.add(target)
         source = _module(module, root)
         if name == WHOLE:
@@ -95,6 +112,14 @@ class _Module:
     def define(self, name: str, statement: ast.stmt) -> None:
         """One more statement for a name."""
         self.definitions.setdefault(name, []).append(statement)
+
+    def is_keyed(self, name: str) -> bool:
+        """Whether a function's result is in the key."""
+        return any(
+            isinstance(statement, ast.FunctionDef)
+            and any(last_name(mark) == "result_in_key" for mark in statement.decorator_list)
+            for statement in self.definitions.get(name, ())
+        )
 
     def bound_to(self, name: str) -> list[Definition]:
         """What an imported name, or a call of one, stands for."""
@@ -133,6 +158,8 @@ def _module(name: str, root: Path) -> _Module:
         names = _defined_names(statement)
         for defined in names if _only_defines(statement) else {*names, IMPORT}:
             module.define(defined, statement)
+            if isinstance(statement, ast.AnnAssign | ast.Assign) and isinstance(statement.value, ast.Dict):
+                _define_entries(module, defined, statement.value)
     return module
 
 
@@ -154,6 +181,13 @@ def _define_spec(module: _Module, statement: ast.ClassDef) -> None:
             rest.body.append(inner)
     module.define(statement.name, rest)
     module.define(f"{statement.name}()", fields)
+
+
+def _define_entries(module: _Module, name: str, table: ast.Dict) -> None:
+    """Each entry of a dict with constant keys, named TABLE[KEY]."""
+    for key, value in zip(table.keys, table.values, strict=True):
+        if isinstance(key, ast.Constant):
+            module.define(f"{name}[{key.value!r}]", ast.Expr(value))
 
 
 def _is_spec(statement: ast.ClassDef, module: str) -> bool:

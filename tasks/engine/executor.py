@@ -35,6 +35,7 @@ __all__ = [
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 KEY_DIGITS = 32
+LAYOUTS_MODULE = "excel_core.datasets.layouts"
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,14 @@ class Step:
         stage, work = self.job.stage, self.job.stage.work
         if self.part is not None:
             assert isinstance(work, Sharded)
-            return {"stage": self.kind, "key": self.part.key, "code": code_digest(work.build_part)}
+            return {"stage": self.kind, "key": self.part.key, "code": self._code(work.build_part)}
         parts: dict[str, Any] = {}
         if isinstance(work, Sharded):
             parts = {part.name: part.key for part in work.parts(self.job)}
-            code = {"part": code_digest(work.build_part), "join": code_digest(work.join)}
+            code = {"part": self._code(work.build_part), "join": self._code(work.join)}
             inputs = {}
         else:
-            code = {"build": code_digest(work.build)}
+            code = {"build": self._code(work.build)}
             inputs = {name: output.content for name, output in sorted(self.job.inputs.items())}
         return {
             "stage": stage.name,
@@ -110,6 +111,10 @@ class Step:
             "outside": stage.key.outside(self.job.run, self.job.environment),
             "code": code,
         }
+
+    def _code(self, function: Callable[..., Any]) -> str:
+        """Digest of the function's code; of the layouts' readers, it holds those that this run uses."""
+        return code_digest(function, choices=(((LAYOUTS_MODULE, "LAYOUTS"), self.job.run.dataset.layout),))
 
     def build(self, folder: Path) -> StageResult:
         """Do the work itself."""

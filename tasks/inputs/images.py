@@ -13,6 +13,7 @@ from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.layouts import decode_options
 from excel_core.datasets.manifest import usable
 from excel_core.stores import read_manifest
+from tasks.engine.code_digest import result_in_key
 from tasks.engine.fingerprint import digest_of
 from tasks.engine.stage import Job, Part, Shard
 from tasks.inputs.models import classes_of
@@ -45,6 +46,7 @@ class ImageRecord(NamedTuple):
 ShardKey = Callable[[str, Sequence[ImageRecord]], dict[str, Any]]  # a shard's name and images → what its part depends on
 
 
+@result_in_key  # images_key
 def images_of(job: Job, split: str) -> list[ImageRecord]:
     """Usable images of a split, in the manifest's order."""
     dataset = job.inputs["dataset"]
@@ -67,10 +69,10 @@ def _images(
 
 
 def images_key(images: Sequence[ImageRecord]) -> str:
-    """Digest of the images themselves, how they are read, their ids and their image-level classes."""
+    """Digest of the images themselves, how they are read, their ids, image-level classes and sizes."""
     decoded = [image.decode for image in images if image.decode != AS_STORED]
     options = [[decode.upright, decode.max_side] for decode in decoded]
-    return digest_of([[image.id, image.digest, image.classes] for image in images] + options)
+    return digest_of([[image.id, image.digest, image.classes, image.height, image.width] for image in images] + options)
 
 
 def cam_images(job: Job, split: str) -> list[ImageRecord]:

@@ -14,6 +14,7 @@ from excel_core.text.ask_class import LlmCost, ask_class, asked_provenance, inst
 from excel_core.text.class_sets import class_set, user_descriptions, written_descriptions
 from excel_core.text.descriptions import Descriptions
 from excel_core.text.prompts import ClassPrompt, PromptSet
+from tasks.engine.code_digest import result_in_key
 from tasks.engine.fingerprint import digest_of
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
@@ -105,10 +106,12 @@ def _asks(run: RunSpec) -> bool:
     return run.describe.provider == "openai"
 
 
+@result_in_key  # class_parts: what a part takes of it
 def _prompts(job: Job) -> PromptSet:
     return class_set(job.run, job.environment.data)
 
 
+@result_in_key  # _class_key
 def _written(job: Job) -> Descriptions:
     return written_descriptions(job.run, job.environment.data)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.engine.code_digest import ROOT, code_digest, reached_definitions
+from tasks.engine.executor import LAYOUTS_MODULE
 from tasks.engine.stage import Sharded
 from tasks.pipeline import STAGES
 
@@ -22,8 +23,10 @@ CAMS = {"cams", "refine", "train", "dynamic", "sweep", "sweep_lvc", "curve", "fi
 MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "evaluate"}  # name the masks of a data set
 
 
-def _digests(root: Path) -> dict[str, list[str]]:
-    return {name: [code_digest(function, root) for function in functions] for name, functions in WORK.items()}
+def _digests(root: Path, layout: str) -> dict[str, list[str]]:
+    """As `Step` makes them for a run with data of this layout."""
+    choices = (((LAYOUTS_MODULE, "LAYOUTS"), layout),)
+    return {name: [code_digest(function, root, choices) for function in functions] for name, functions in WORK.items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +44,13 @@ def original(tmp_path_factory) -> Path:
 def changed(original, tmp_path) -> Callable[..., set[str]]:
     """The stages whose digests edits change; an edit is (path, old text, new text)."""
 
-    def stages(*edits: tuple[str, str, str]) -> set[str]:
+    def stages(*edits: tuple[str, str, str], layout: str = "voc") -> set[str]:
         root = shutil.copytree(original, tmp_path / "edited")
         for path, old, new in edits:
             source = (root / path).read_text()
             assert old in source, f"{path} has no {old!r}"
             (root / path).write_text(source.replace(old, new, 1))
-        before, after = _digests(original), _digests(root)
+        before, after = _digests(original, layout), _digests(root, layout)
         return {name for name in WORK if after[name] != before[name]}
 
     return stages
@@ -111,21 +114,37 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/cams/par.py", "affinities, diffuse  #", "diffuse as affinities, affinities as diffuse  #", CAMS),
         ("excel_core/config/__init__.py", "SegmenterSpec, TrainSpec\n", "TrainSpec as SegmenterSpec, TrainSpec\n",
          {"train", "dynamic", "predict", "sweep", "sweep_lvc", "curve", "figures"}),
-        # A table that a function looks into, and what is in it: the layouts of data, which tell classes to `describe`.
-        ("excel_core/datasets/layouts.py", "read=read_coco", "read=read_folder", ALL - {"world", "knowledge"}),
-        # Label maps are written and read in these colours; `describe` and `dataset` know the layouts, and these mask readers.
-        ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3", ALL - {"knowledge"}),
+        # A table that a function looks into: the layouts of data, of which these are of the run's.
+        ("excel_core/datasets/layouts.py", "read=read_voc", "read=read_folder", MASKS | {"dataset", "paper"}),
+        # Label maps are written and read in these colours, masks too.
+        ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3", ALL - {"describe", "knowledge", "cams", "figures"}),
         # The default of a setting, where runs are made from presets.
         ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02", {"ablation", "paper"}),
         # A method of a spec, where something reads an attribute of its name.
         ("excel_core/config/data.py", "(self.train_split, *self.seed_splits)", "(*self.seed_splits, self.train_split)",
-         ALL - {"world", "knowledge"}),
+         {"cams", "refine", "dynamic", "dataset", "paper"} | MASKS),
         # A program of its own, which a stage starts.
         ("tasks/processes/train_process.py", 'init_process_group("gloo")', 'init_process_group("mpi")', {"train"}),
     ],
 )  # fmt: skip
 def test_an_edit_changes_the_stages_that_it_touches(changed, path, old, new, stages):
     assert changed((path, old, new)) == stages
+
+
+def test_the_reader_of_another_layout_is_no_part_of_a_run(changed):
+    """Whoever adds a layout, or edits one, reruns nothing of the others."""
+    edit = ("excel_core/datasets/coco.py", "def read_coco(", "def _new() -> None: ...\n\n\n@_new\ndef read_coco(")
+    assert not changed(edit)
+
+
+def test_the_reader_of_the_runs_own_layout_is(changed):
+    edit = ("excel_core/datasets/coco.py", "def read_coco(", "def _new() -> None: ...\n\n\n@_new\ndef read_coco(")
+    assert changed(edit, layout="coco") == MASKS | {"dataset", "paper"}
+
+
+def test_a_result_that_is_in_the_key_is_not_followed(changed):
+    """The images of a split are in the keys of whatever reads them, and so are texts that are written already."""
+    assert not changed(("excel_core/datasets/manifest.py", "    rows = manifest[", "    rows = None or manifest[")) & CAMS
 
 
 STAGE = """

@@ -46,7 +46,7 @@ def test_all_calls_are_done_at_the_end_of_the_block():
     done = []
     with BackgroundPool(ELSEWHERE) as side:
         for number in range(50):
-            side.call(done.append, number)
+            side.submit(done.append, number)
             side.drain()
     assert sorted(done) == list(range(50))
 
@@ -56,7 +56,7 @@ def test_on_a_cpu_a_batch_is_finished_before_the_next():
     with BackgroundPool(CPU) as side:
         for start in (0, 3, 6):
             for number in range(start, start + 3):
-                side.call(done.append, number)
+                side.submit(done.append, number)
             side.drain()
             assert sorted(done) == list(range(start + 3))
 
@@ -67,7 +67,7 @@ def test_beside_a_gpu_no_more_than_two_calls_a_thread_wait():
 
     def hand_over(side):
         for number in range(most + 3):
-            side.call(gate.wait)
+            side.submit(gate.wait)
             handed.append(number)
 
     with BackgroundPool(ELSEWHERE) as side:
@@ -81,4 +81,4 @@ def test_beside_a_gpu_no_more_than_two_calls_a_thread_wait():
 
 def test_the_error_of_a_call_ends_the_block():
     with pytest.raises(ZeroDivisionError), BackgroundPool(ELSEWHERE) as side:
-        side.call(lambda: 1 / 0)
+        side.submit(lambda: 1 / 0)
