@@ -135,8 +135,12 @@ def test_classes_that_differ_between_coco_and_the_authors(write):
 
 
 @needs_published
-@pytest.mark.parametrize(("name", "file"), [("voc", "pascal_voc"), ("coco", "ms_coco")])
-def test_the_authors_own_files(name, file):
+def test_the_authors_own_files():
+    _check_file("voc", "pascal_voc")
+    _check_file("coco", "ms_coco")
+
+
+def _check_file(name, file):
     path = PUBLISHED / f"descriptors_{file}_gpt4.0_cluster_a_photo_of4.json"
     prompts, given = load_prompts(ROOT / "prompts" / f"{name}.yaml"), json.loads(path.read_text())
     found = load_user_descriptions(path).select(prompts, 20)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,19 @@ def test_only_the_part_whose_worker_died_is_tried_again(cluster, address, enviro
     assert (output.folder / "all.txt").read_text() == "abcd"
     tries = Counter(mark.name.partition("-")[0] for mark in (environment.store / "tries").glob("*"))
     assert tries == {"a": 1, "b": 2, "c": 1, "d": 1}
+
+
+@pytest.mark.parametrize("run_on", ["workers", "threads"])
+def test_parts_that_are_complete_end_as_cached_and_reach_the_join(cluster, address, environment, run_on):
+    """A state that a task returns itself carries its output through Dask and through threads."""
+    job = toys(environment, a="build", b="build", c="build")
+    job = replace(job, stage=replace(job.stage, work=replace(job.stage.work, run_on=run_on)))
+    first = build_toys(job, address)
+    shutil.rmtree(first.folder)
+    again = build_toys.with_options(flow_run_name=f"cached on {run_on}")(job, address)
+    assert again.content == first.content and (again.folder / "all.txt").read_text() == "abc"
+    states = task_states(f"cached on {run_on}")
+    assert states == {"toys": "Completed", **dict.fromkeys(("toys a", "toys b", "toys c"), "Cached")}
 
 
 def test_a_part_that_kills_every_worker_is_one_message(cluster, address, environment):

@@ -169,7 +169,7 @@ def test_photos_of_ones_own_get_plain_words():
 
 def test_the_report_says_what_attributes_are(files):
     def words(*settings):
-        return attributes_are(RunRequest(preset="demo", settings=settings).spec())
+        return attributes_are(RunRequest(preset="demo", settings=settings).spec().knowledge)
 
     assert words() == words("knowledge.attributes=3") == "clusters of descriptions"
     assert words("knowledge.mode=class_means") == "the means of each class's descriptions"
@@ -236,8 +236,12 @@ def test_the_command_line_refuses_a_bank_of_another_width_in_one_line(files, tmp
 
 
 @needs_published
-@pytest.mark.parametrize(("data", "name", "count"), [("pascal_voc", "voc", 112), ("ms_coco", "coco", 224)])
-def test_the_authors_files_are_settings_of_a_run(data, name, count):
+def test_the_authors_files_are_settings_of_a_run():
+    _check_settings("pascal_voc", "voc", 112)
+    _check_settings("ms_coco", "coco", 224)
+
+
+def _check_settings(data, name, count):
     texts = PUBLISHED / f"descriptors_{data}_gpt4.0_cluster_a_photo_of4.json"
     bank = PUBLISHED / f"{data}_desc_clip_ViT-B-16_gpt4.0_cluster_{count}_embedding_bank.pth"
     settings = ["describe.provider=file", f"describe.file={texts}", f"knowledge.attributes_file={bank}"]
