@@ -11,7 +11,7 @@ SMALL = [
     "clip.model=excel-tiny", "dataset.max_images=4", "cams.image_size=64", "predict.image_size=64", "predict.scales=[1.0]",
     "train.crop=64", "train.iterations=2", "train.batch_size=2", "train.dynamic_from=1", "train.segmenter.width=16",
     "refine.par.iterations=2", "describe.n=2", "knowledge.attributes=40", "report.gallery_images=2",
-    "dataset.val_splits=[val2017]",
+    "dataset.val_splits=[val2017]", "refine.crf.enabled=false", "predict.crf=false",
 ]  # fmt: skip
 
 

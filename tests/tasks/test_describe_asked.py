@@ -15,6 +15,7 @@ from tasks.engine.executor import build_stage, find_or_build
 from tasks.engine.stage import RunEnvironment
 from tasks.history.llm_cost import llm_cost_line
 from tasks.history.run_record import start_record
+from tasks.stages.describe import DescribeResult
 from tests.pipeline_runs import follow
 from tests.tasks.chat_server import MODEL, chat_server, says
 
@@ -78,11 +79,9 @@ def test_another_instruction_asks_again(described, tmp_path):
 def test_tokens_and_cost_are_counted(described):
     described.server.script["car"] = [says(lambda beginning, n, turn: [])]  # one round of repair
     described.run("describe.input_price=2", "describe.output_price=10")
-    summary = described.output.result
-    assert {key: summary[key] for key in ("requests", "prompt_tokens", "completion_tokens")} == {
-        "requests": 4, "prompt_tokens": 400, "completion_tokens": 160,
-    }  # fmt: skip
-    assert summary["usd"] == pytest.approx((400 * 2 + 160 * 10) / 1e6)
+    cost = described.output.result_as(DescribeResult).cost
+    assert (cost.requests, cost.prompt_tokens, cost.completion_tokens) == (4, 400, 160)
+    assert cost.usd == pytest.approx((400 * 2 + 160 * 10) / 1e6)
 
 
 def test_what_it_leaves_is_a_file_to_use(described):

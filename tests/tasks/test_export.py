@@ -157,7 +157,7 @@ def test_named_classes_restrict_the_segmenter(chain, portable, photos):
     index = trained.class_names.index("fish") + 1
     labels = trained_predictor(trained, ("Fish",), False, False).predict(image)["segmenter"]
     assert np.array_equal(labels, np.where((logits[index] > logits[0]).numpy(), index, 0))
-    with pytest.raises(SettingError, match="know no 'unicorn'; their classes: house, tree"):
+    with pytest.raises(SettingError, match="unknown class 'unicorn'; the classes are: house, tree"):
         trained_predictor(trained, ("unicorn",), False, False)
 
 
