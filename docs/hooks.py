@@ -19,12 +19,18 @@ PAGES = {  # page of the site → file of the repository
     "security.md": "SECURITY.md",
 }
 API = "Python API"  # the entry of `nav` that is filled here
+INTERFACE = "api"  # the module that `import excel_core` offers; it has a page of its own
 
 
 def on_config(config: Any) -> Any:
     """Fill the API entry of the navigation."""
-    rooms: list[dict[str, str]] = [{room: f"api/{room}.md"} for room in _rooms()]
-    pages = [{"Overview": "api/index.md"}, *rooms, {"errors, files, stores": "api/modules.md"}]
+    folders: list[dict[str, str]] = [{folder: f"api/{folder}.md"} for folder in _folders()]
+    pages = [
+        {"Overview": "api/index.md"},
+        {"import excel_core": "api/interface.md"},
+        *folders,
+        {"errors, files, stores": "api/modules.md"},
+    ]
     for entry in config.nav:
         if API in entry:
             entry[API] = pages
@@ -36,10 +42,11 @@ def on_files(files: Files, config: Any) -> Files:
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=_relinked((ROOT / source).read_text(encoding="utf-8"))))
     files.append(File.generated(config, "api/index.md", content=_overview()))
-    loose = sorted(path.stem for path in CORE.glob("*.py") if path.stem != "__init__")
+    loose = sorted(path.stem for path in CORE.glob("*.py") if path.stem not in ("__init__", INTERFACE))
+    files.append(File.generated(config, "api/interface.md", content=_interface()))
     files.append(File.generated(config, "api/modules.md", content=_page("excel_core", loose)))
-    for room in _rooms():
-        files.append(File.generated(config, f"api/{room}.md", content=_page(f"excel_core.{room}", _modules(room))))
+    for folder in _folders():
+        files.append(File.generated(config, f"api/{folder}.md", content=_page(f"excel_core.{folder}", _modules(folder))))
     return files
 
 
@@ -51,13 +58,13 @@ def _relinked(text: str) -> str:
     return text
 
 
-def _rooms() -> list[str]:
+def _folders() -> list[str]:
     return sorted(path.parent.name for path in CORE.glob("*/__init__.py"))
 
 
-def _modules(room: str) -> list[str]:
+def _modules(folder: str) -> list[str]:
     """Dotted names of a folder's modules, below the folder."""
-    paths = sorted(path.relative_to(CORE / room).with_suffix("") for path in (CORE / room).rglob("*.py"))
+    paths = sorted(path.relative_to(CORE / folder).with_suffix("") for path in (CORE / folder).rglob("*.py"))
     return [".".join(path.parts) for path in paths if path.name != "__init__"]
 
 
@@ -68,13 +75,25 @@ def _first_line(path: Path) -> str:
 
 def _overview() -> str:
     """Every module of excel_core with the first sentence of its docstring."""
-    lines = ["# Python API", "", "`excel_core` takes arrays and returns arrays. It imports no Prefect and parses no arguments."]
-    for room in _rooms():
-        lines += ["", f"## [{room}]({room}.md)", "", "| module | what it holds |", "|---|---|"]
-        for module in _modules(room):
-            path = CORE / room / f"{module.replace('.', '/')}.py"
-            lines.append(f"| `{room}.{module}` | {_first_line(path)} |")
+    lines = ["# Python API", "", _first_line(CORE / f"{INTERFACE}.py")]
+    lines += ["", "[Its names](interface.md) · [how to use them](../python.md)"]
+    lines += [
+        "",
+        "## All modules",
+        "",
+        "`excel_core` takes arrays and returns arrays. It imports no Prefect and parses no arguments.",
+    ]
+    for folder in _folders():
+        lines += ["", f"### [{folder}]({folder}.md)", "", "| module | what it holds |", "|---|---|"]
+        for module in _modules(folder):
+            path = CORE / folder / f"{module.replace('.', '/')}.py"
+            lines.append(f"| `{folder}.{module}` | {_first_line(path)} |")
     return "\n".join([*lines, ""])
+
+
+def _interface() -> str:
+    """The module that `import excel_core` offers, as one page."""
+    return f"# import excel_core\n\n::: excel_core.{INTERFACE}\n    options:\n      show_root_heading: false\n"
 
 
 def _page(package: str, modules: list[str]) -> str:

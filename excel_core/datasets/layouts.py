@@ -4,14 +4,27 @@ To add the layout `mine`:
 
 1. excel_core/datasets/mine.py: a function that lists the images of each split as `ListedImage` and hands them to
    `build_manifest` (manifest.py). folder.py is the shortest model. It must open no mask.
-2. The entry in LAYOUTS, here. Masks that are palette PNGs in SegmentationClass/ are read by `voc_mask_reader`; for others,
-   write a `MaskReader` (masks.py) whose `read` begins with `check_mask_access`, and add the files' names to MASK_FILES or
-   MASK_FOLDERS, so that the guard protects them.
-3. excel_core/config/data.py: the name in `DatasetSpec.layout`. A setting for this layout alone is a field there, and its name
+2. The entry in LAYOUTS, here. `sources` names what the reader looks at. Where masks lie beside photos, it names files, not
+   their folder: else an edited mask reruns `dataset`.
+3. Masks that are palette PNGs in SegmentationClass/ are read by `voc_mask_reader`. For others, write a `MaskReader` (masks.py)
+   whose `read` begins with `check_mask_access`. It gets the class names in the run's order: label i + 1 is class i of these.
+   Map the data set's own numbers by name.
+4. masks.py: the masks' names, so that the guard protects them. MASK_FOLDERS holds names of folders, MASK_FILES patterns of file
+   names in lower case. They hold in every run, wherever the folder is, whatever its case: a folder name `annotations` would
+   also lock VOC's Annotations/, a pattern `*.json` also files of excel's own. A file with labels and polygons, such as
+   labelme's, needs its pattern in LABELS_IN_MASK_FILES too, so that `dataset` may read the labels; a protected folder has no
+   such exception.
+5. excel_core/config/data.py: the name in `DatasetSpec.layout`. A setting for this layout alone is a field there, and its name
    stands in `options` here.
-4. tests/core/test_datasets_mine.py: a small folder, drawn in the test, and what is refused.
+6. tests/core/test_datasets_mine.py: a small folder, drawn in the test, and what is refused.
+7. Optional: what `excel doctor` looks at (excel_core/datasets/doctor/, flows/cli/doctor.py).
 
-A run then takes it with `--set dataset.layout=mine`; a preset (excel_core/config/presets.py) may name it.
+A run takes it with the command below; a preset (excel_core/config/presets.py) saves the settings. `dataset.prompts=data` takes
+the classes of classes.yaml in the folder, else those that the entry's `class_names` tells. With fewer than six classes there
+are fewer descriptions than the preset's 112 attributes: add `--set knowledge.attributes=null`.
+
+    excel run voc --data DIR --set dataset.layout=mine --set dataset.prompts=data \\
+        --set dataset.train_split=training --set 'dataset.seed_splits=[training]' --set 'dataset.val_splits=[validation]'
 """
 
 from collections.abc import Callable, Sequence

@@ -59,10 +59,14 @@ def test_named_files_exist(page):
 
 
 def test_named_functions_are_in_their_files():
-    rows = re.findall(r"^\| `([\w/]+\.py)` \| `(\w+)` \|", TEXTS["docs/architecture.md"], re.MULTILINE)
-    assert len(rows) > 10
-    for path, name in rows:
-        assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), f"{path}: {name}"
+    row = re.compile(r"^\|(?: [^|`]+ \|)? `([\w/]+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
+    rows = [(path, name) for page in ("docs/architecture.md", "CONTRIBUTING.md") for path, name in row.findall(TEXTS[page])]
+    assert len(rows) > 40
+    for path, names in rows:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"[\w.]+", names):
+            *_, last = name.split(".")
+            assert re.search(rf"^( {{4}})?(def|class) {last}\b|^{last}\b.* = ", source, re.MULTILINE), f"{path}: {name}"
 
 
 def test_stages_are_told_and_drawn_as_the_pipeline_has_them():
@@ -120,6 +124,19 @@ def test_settings_exist_and_take_these_values(page):
             spec = getattr(spec, field)
         if value.strip("=…"):
             with_settings(preset("voc"), [name + value])  # SettingError where it does not take the value
+
+
+def test_examples_in_python_use_the_interface():
+    import excel_core
+
+    examples = re.findall(r"```python\n(.*?)```", TEXTS["docs/python.md"], re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        compile(example, "docs/python.md", "exec")
+        assert set(re.findall(r"\bexcel\.(\w+)", example)) <= set(excel_core.__all__)
+    told = set(re.findall(r"`(\w+)`", TEXTS["docs/python.md"]))
+    functions = {name for name in excel_core.__all__ if name.islower()} - {"load_image"}
+    assert functions <= told
 
 
 def test_presets_and_methods_are_all_told():
