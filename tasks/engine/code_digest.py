@@ -10,7 +10,7 @@ messages.
 
 Two ways to say that a run does not compute with something. Of a registry that the run's settings choose from, the chosen
 entry alone is taken (`choices`): an edit of one layout's reader leaves runs with another layout alone. A function marked
-`result_in_key` is not followed: what it returns is in the key itself.
+`result_in_key` is not followed: what it returns is in the key itself. Nor is the mask guard, which computes nothing.
 
 Left out on purpose: `tasks.engine`, `tasks.history` and `tasks.pipeline` decide when and where a stage runs, not what it
 computes. Fields and validators of specs (excel_core/config) are settings, whose values are in the key already; a method of a
@@ -42,6 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("excel_core", "tasks", "artifacts", "tests")
 ORCHESTRATION = ("tasks.engine", "tasks.history", "tasks.pipeline")
 SPECS = "excel_core.config"
+# They end a stage or let it pass; whatever they let pass computes the same.
+CHECKS = {("excel_core.datasets.masks", "check_mask_access")}
 WHOLE = "*"  # in the place of a definition's name: everything in the module
 IMPORT = "<import>"  # likewise: the statements that run when the module is imported
 Definition = tuple[str, str]  # module, name
@@ -80,7 +82,7 @@ def reached_definitions(module: str, name: str, root: Path = ROOT, choices: Choi
         module, name = target = pending.pop()
         if target in reached or module not in sources or _is_below(module, ORCHESTRATION):
             continue
-        if _module(module, root).is_keyed(name):
+        if target in CHECKS or _module(module, root).is_keyed(name):
             continue
         entry = f"{name}[{chosen.get(target)!r}]"  # a definition of its own
         if entry in _module(module, root).definitions:

@@ -142,6 +142,16 @@ def test_the_reader_of_the_runs_own_layout_is(changed):
     assert changed(edit, layout="coco") == MASKS | {"dataset", "paper"}
 
 
+def test_a_new_name_for_masks_reruns_nothing(changed):
+    """The guard knows the names of all layouts' masks; what it lets pass is the same."""
+    edit = (
+        "excel_core/datasets/masks.py",
+        'MASK_FOLDERS = ("SegmentationClass",',
+        'MASK_FOLDERS = ("SegmentationClass", "Masks",',
+    )
+    assert not changed(edit)
+
+
 def test_a_result_that_is_in_the_key_is_not_followed(changed):
     """The images of a split are in the keys of whatever reads them, and so are texts that are written already."""
     assert not changed(("excel_core/datasets/manifest.py", "    rows = manifest[", "    rows = None or manifest[")) & CAMS
