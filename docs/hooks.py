@@ -4,6 +4,8 @@ Nothing is written twice: README.md is the first page, and the API pages name mo
 """
 
 import ast
+import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ PAGES = {  # page of the site → file of the repository
     "changelog.md": "CHANGELOG.md",
     "security.md": "SECURITY.md",
 }
+NOTEBOOK, NOTEBOOK_PAGE = "tutorial.ipynb", "tutorial.md"  # of docs/, and as the site shows it
+PICTURES = ("image/jpeg", "image/png")  # kinds of output that are shown
 API = "Python API"  # the entry of `nav` that is filled here
 INTERFACE = "api"  # the module that `import excel_core` offers; it has a page of its own
 
@@ -41,6 +45,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that docs/ does not hold."""
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=_relinked((ROOT / source).read_text(encoding="utf-8"))))
+    files.append(File.generated(config, NOTEBOOK_PAGE, content=_notebook(ROOT / "docs" / NOTEBOOK)))
     files.append(File.generated(config, "api/index.md", content=_overview()))
     loose = sorted(path.stem for path in CORE.glob("*.py") if path.stem not in ("__init__", INTERFACE))
     files.append(File.generated(config, "api/interface.md", content=_interface()))
@@ -48,6 +53,33 @@ def on_files(files: Files, config: Any) -> Files:
     for folder in _folders():
         files.append(File.generated(config, f"api/{folder}.md", content=_page(f"excel_core.{folder}", _modules(folder))))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to the notebook lead to its page."""
+    return markdown.replace(f"]({NOTEBOOK})", f"]({NOTEBOOK_PAGE})")
+
+
+def _notebook(path: Path) -> str:
+    """An executed notebook as a page: its text, its code, and what the code shows."""
+    parts: list[str] = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        else:
+            parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    return "\n\n".join([*parts, ""])
+
+
+def _output(output: dict[str, Any]) -> str:
+    """One output of a cell: a picture, or text."""
+    data = output.get("data", {})
+    for kind in PICTURES:
+        if kind in data:
+            return f'<img alt="What this code shows" src="data:{kind};base64,{html.escape(data[kind].strip())}">'
+    text = "".join(output.get("text") or data["text/plain"])
+    return f"```text\n{text.rstrip()}\n```"
 
 
 def _relinked(text: str) -> str:
