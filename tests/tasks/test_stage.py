@@ -68,7 +68,7 @@ def test_another_input_or_other_code_is_another_key(counted, monkeypatch):
     key = Step(reader).key
     assert Step(replace(reader, inputs={"toy": read.model_copy(update={"key": "other"})})).key == key
     assert Step(replace(reader, inputs={"toy": read.model_copy(update={"content": "other"})})).key != key
-    monkeypatch.setattr(executor, "code_digest", lambda function: "edited")
+    monkeypatch.setattr(executor, "code_digest", lambda function, choices: "edited")
     assert Step(reader).key != key
 
 
@@ -86,7 +86,7 @@ def test_a_part_is_keyed_by_its_own_code_and_the_whole_by_that_of_both(counted, 
     job = replace(job, stage=replace(job.stage, work=Sharded(lambda job: parts, build_part, join)))
 
     def keys(edited=None):
-        monkeypatch.setattr(executor, "code_digest", lambda function: function is edited)
+        monkeypatch.setattr(executor, "code_digest", lambda function, choices: function is edited)
         return {step.name: step.key for step in (*executor.part_steps(job), Step(job))}
 
     before = keys()
