@@ -28,25 +28,18 @@ import ast
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.engine.code_text import is_text, last_name, strip
+from tasks.engine.code_modules import IMPORT, ROOT, SPECS, WHOLE, Definition, bindings, is_below, read_module, sources_below
+from tasks.engine.code_text import last_name, strip
 
 __all__ = ["ROOT", "Choices", "code_digest", "reached_definitions", "result_in_key"]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("excel_core", "tasks", "artifacts", "tests")
 ORCHESTRATION = ("tasks.engine", "tasks.history", "tasks.pipeline")
-SPECS = "excel_core.config"
 # They end a stage or let it pass; whatever they let pass computes the same.
 CHECKS = {("excel_core.datasets.masks", "check_mask_access")}
-WHOLE = "*"  # in the place of a definition's name: everything in the module
-IMPORT = "<import>"  # likewise: the statements that run when the module is imported
-Definition = tuple[str, str]  # module, name
 Choices = tuple[tuple[Definition, str], ...]  # a registry (a dict in a module), and the key of the entry that a run uses
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,7 +53,7 @@ def code_digest(function: Callable[..., Any], root: Path = ROOT, choices: Choice
     """SHA-256 in hex over what `function` reaches in the packages below `root`. A function that is made inside another one, as
     tests do, stands for that one, and a lambda for its whole module."""
     module, name = function.__module__, function.__qualname__.partition(".")[0]
-    is_defined = module in _sources(root) and name in _module(module, root).definitions
+    is_defined = module in sources_below(root) and name in read_module(module, root).definitions
     return _digest(module, name if is_defined else WHOLE, root, choices)
 
 
@@ -75,21 +68,21 @@ def _digest(module: str, name: str, root: Path, choices: Choices) -> str:
 def reached_definitions(module: str, name: str, root: Path = ROOT, choices: Choices = ()) -> list[Definition]:
     """(module, name) of everything that `name` of `module` reaches, itself included, sorted: definitions, and imported names
     on the way to them."""
-    sources, chosen = _sources(root), dict(choices)
+    sources, chosen = sources_below(root), dict(choices)
     reached: set[Definition] = set()
     pending = [(module, name)]
     while pending:
         module, name = target = pending.pop()
-        if target in reached or module not in sources or _is_below(module, ORCHESTRATION):
+        if target in reached or module not in sources or is_below(module, ORCHESTRATION):
             continue
-        if target in CHECKS or _module(module, root).is_keyed(name):
+        if target in CHECKS or read_module(module, root).is_keyed(name):
             continue
         entry = f"{name}[{chosen.get(target)!r}]"  # a definition of its own
-        if entry in _module(module, root).definitions:
+        if entry in read_module(module, root).definitions:
             target = (module, entry)
             name = entry
         reached.add(target)
-        source = _module(module, root)
+        source = read_module(module, root)
         if name == WHOLE:
             pending += [(module, defined) for defined in (*source.definitions, *source.imports)]
             pending += [(below, WHOLE) for below in sources if below.startswith(f"{module}.")]  # of a package
@@ -102,192 +95,26 @@ def reached_definitions(module: str, name: str, root: Path = ROOT, choices: Choi
     return sorted(definition for definition in reached if _stripped_source(*definition, root))
 
 
-@dataclass(frozen=True)
-class _Module:
-    """A module's source: the top-level statements that define each name, and what each imported name may be bound to: (module,
-    name in it), or (module, WHOLE) for a module. Of a spec, each method is a definition of its own, named Class.method, and so
-    are its fields, named Class(): who calls the class takes their defaults."""
-
-    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, set[Definition]] = field(default_factory=dict)
-
-    def define(self, name: str, statement: ast.stmt) -> None:
-        """One more statement for a name."""
-        self.definitions.setdefault(name, []).append(statement)
-
-    def is_keyed(self, name: str) -> bool:
-        """Whether a function's result is in the key."""
-        return any(
-            isinstance(statement, ast.FunctionDef)
-            and any(last_name(mark) == "result_in_key" for mark in statement.decorator_list)
-            for statement in self.definitions.get(name, ())
-        )
-
-    def bound_to(self, name: str) -> list[Definition]:
-        """What an imported name, or a call of one, stands for."""
-        call = "()" if name.endswith("()") else ""
-        return [
-            (module, inner if inner == WHOLE else inner + call)
-            for module, inner in self.imports.get(name.removesuffix("()"), ())
-        ]
-
-
-@cache
-def _sources(root: Path) -> dict[str, tuple[str, bool]]:
-    """(source, whether it is a package's) of every module below `root`, as they are at the first call."""
-    sources = {}
-    for path in (path for package in PACKAGES for path in (root / package).rglob("*.py")):
-        names = path.relative_to(root).with_suffix("").parts
-        is_package = names[-1] == "__init__"
-        sources[".".join(names[:-1] if is_package else names)] = (path.read_text(errors="replace"), is_package)
-    return sources
-
-
-_sources(ROOT)
-
-
-@cache
-def _module(name: str, root: Path) -> _Module:
-    module = _Module()
-    for statement in _statements(_sources(root)[name][0]):
-        for local, target in _bindings(statement, name, root):
-            module.imports.setdefault(local, set()).add(target)
-        if isinstance(statement, ast.Import | ast.ImportFrom) or is_text(statement) or _never_runs(statement):
-            continue
-        if isinstance(statement, ast.ClassDef) and _is_spec(statement, name):
-            _define_spec(module, statement)
-            continue
-        names = _defined_names(statement)
-        for defined in names if _only_defines(statement) else {*names, IMPORT}:
-            module.define(defined, statement)
-            if isinstance(statement, ast.AnnAssign | ast.Assign) and isinstance(statement.value, ast.Dict):
-                _define_entries(module, defined, statement.value)
-    return module
-
-
-@cache
-def _statements(source: str) -> list[ast.stmt]:
-    return ast.parse(source).body
-
-
-def _define_spec(module: _Module, statement: ast.ClassDef) -> None:
-    """Its methods, its fields, and the rest of it."""
-    fields, rest = deepcopy(statement), deepcopy(statement)
-    fields.body, rest.body = [], [ast.Pass()]
-    for inner in statement.body:
-        if isinstance(inner, ast.FunctionDef):
-            module.define(f"{statement.name}.{inner.name}", inner)
-        elif isinstance(inner, ast.AnnAssign) and _is_field(inner):
-            fields.body.append(inner)
-        else:
-            rest.body.append(inner)
-    module.define(statement.name, rest)
-    module.define(f"{statement.name}()", fields)
-
-
-def _define_entries(module: _Module, name: str, table: ast.Dict) -> None:
-    """Each entry of a dict with constant keys, named TABLE[KEY]."""
-    for key, value in zip(table.keys, table.values, strict=True):
-        if isinstance(key, ast.Constant):
-            module.define(f"{name}[{key.value!r}]", ast.Expr(value))
-
-
-def _is_spec(statement: ast.ClassDef, module: str) -> bool:
-    return _is_below(module, (SPECS,)) and any(ast.unparse(base).endswith("Spec") for base in statement.bases)
-
-
-def _is_field(statement: ast.AnnAssign) -> bool:
-    is_private = isinstance(statement.target, ast.Name) and statement.target.id.startswith("_")
-    return not is_private and "ClassVar" not in ast.unparse(statement.annotation)
-
-
 @cache
 def _spec_methods(root: Path) -> dict[str, list[Definition]]:
     """Methods of all specs by their own name."""
     methods: dict[str, list[Definition]] = {}
-    for module in (module for module in _sources(root) if _is_below(module, (SPECS,))):
-        for name in (name for name in _module(module, root).definitions if "." in name):
+    for module in (module for module in sources_below(root) if is_below(module, (SPECS,))):
+        for name in (name for name in read_module(module, root).definitions if "." in name):
             methods.setdefault(name.partition(".")[2], []).append((module, name))
     return methods
-
-
-def _only_defines(statement: ast.stmt) -> bool:
-    """Whether it binds names of its module and does nothing else, such as changing a table."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        return all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
-    return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-
-
-def _defined_names(statement: ast.stmt) -> set[str]:
-    """Names that a top-level statement binds or changes, whatever it is nested in; not those inside functions and classes."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    names = set()
-    for node in _outside_definitions(statement):
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.For | ast.NamedExpr):
-            targets = [node.target]
-        elif isinstance(node, ast.withitem) and node.optional_vars:
-            targets = [node.optional_vars]
-        else:
-            targets = []
-        # `TABLE["key"] = value` and `TABLE.field = value` change TABLE.
-        names |= {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-    return names
-
-
-def _outside_definitions(statement: ast.AST) -> Iterator[ast.AST]:
-    """The statement and what is in it, without what is inside a function or a class."""
-    yield statement
-    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        for child in ast.iter_child_nodes(statement):
-            yield from _outside_definitions(child)
-
-
-def _bindings(statement: ast.AST, module: str, root: Path) -> Iterator[tuple[str, Definition]]:
-    """(local name, what it is bound to) of every import in a statement, but for those inside functions and classes."""
-    for node in _outside_definitions(statement):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                # `import a.b` binds `a`, `import a.b as c` binds the module a.b.
-                yield (
-                    alias.asname or alias.name.split(".")[0],
-                    ((alias.asname and alias.name) or alias.name.split(".")[0], WHOLE),
-                )
-        elif isinstance(node, ast.ImportFrom):
-            yield from _bindings_from(node, module, root)
-
-
-def _bindings_from(node: ast.ImportFrom, module: str, root: Path) -> Iterator[tuple[str, Definition]]:
-    package = node.module or ""
-    if node.level:
-        is_package = module in _sources(root) and _sources(root)[module][1]
-        around = module.split(".")
-        package = ".".join([*around[: len(around) - node.level + is_package], *package.split(".")]).strip(".")
-    for alias in node.names:
-        if alias.name == "*" and package in _sources(root):
-            every = _module(package, root)
-            yield from ((name, (package, name)) for name in (*every.definitions, *every.imports))
-        submodule = f"{package}.{alias.name}"
-        if submodule in _sources(root):
-            yield alias.asname or alias.name, (submodule, WHOLE)
-        yield alias.asname or alias.name, (package, alias.name)
 
 
 @cache
 def _named(module: str, name: str, root: Path) -> set[Definition]:
     """What a definition names, as far as it may be of the project. A local variable that is called like a definition counts as
     it: too many definitions cost a rerun, too few would give stale results."""
-    source = _module(module, root)
+    source = read_module(module, root)
     local: set[str] = set()  # names of this module
     named: set[Definition] = set()
     for node in (node for statement in source.definitions[name] for node in ast.walk(statement)):
         if isinstance(node, ast.Import | ast.ImportFrom):  # inside a function
-            named |= {target for _, target in _bindings(node, module, root)}
+            named |= {target for _, target in bindings(node, module, root)}
         elif isinstance(node, ast.Name):
             local.add(node.id)
         elif isinstance(node, ast.Call):
@@ -300,7 +127,7 @@ def _named(module: str, name: str, root: Path) -> set[Definition]:
         for annotation in _quoted_annotations(node):
             local |= {inner.id for inner in ast.walk(annotation) if isinstance(inner, ast.Name)}
     # What is imported from a library stands in the definition's own text (_stripped_source).
-    imported = {name for name, targets in source.imports.items() if any(target in _sources(root) for target, _ in targets)}
+    imported = {name for name, targets in source.imports.items() if any(target in sources_below(root) for target, _ in targets)}
     return named | {(module, used) for used in local if used in source.definitions or used.removesuffix("()") in imported}
 
 
@@ -313,10 +140,6 @@ def _quoted_annotations(node: ast.AST) -> Iterator[ast.expr]:
                 yield ast.parse(inner.value, mode="eval").body
 
 
-def _is_below(module: str, packages: tuple[str, ...]) -> bool:
-    return any(f"{module}.".startswith(f"{package}.") for package in packages)
-
-
 def _with_packages(module: str) -> list[str]:
     """The module and the packages around it, all of which are run when it is imported."""
     names = module.split(".")
@@ -326,12 +149,7 @@ def _with_packages(module: str) -> list[str]:
 @cache
 def _stripped_source(module: str, name: str, root: Path) -> str:
     """A definition without what cannot change a result, and what its imported names are bound to."""
-    source = _module(module, root)
+    source = read_module(module, root)
     stripped = [strip(statement) for statement in source.definitions.get(name, ())]
     bound = sorted({name, *(used for _, names in stripped for used in names)} & source.imports.keys())
     return "\n".join([*(text for text, _ in stripped), *(f"{used}: {sorted(source.imports[used])}" for used in bound)])
-
-
-def _never_runs(statement: ast.stmt) -> bool:
-    """Whether it runs neither when the module is imported nor when something in it is called."""
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
