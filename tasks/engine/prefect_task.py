@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import task
+from prefect._internal.concurrency.services import _QueueServiceBase
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
@@ -16,6 +17,17 @@ from tasks.engine.output import StageOutput
 from tasks.engine.progress import say
 
 __all__ = ["run_step", "step_task"]
+
+
+def _end_service(service: Any, end: Callable[[Any], None] = _QueueServiceBase._at_exit) -> None:
+    """Send what is waiting, where the service runs."""
+    if service._done_event is not None:
+        end(service)
+
+
+# A forked process, such as a data loader's worker, ends what was registered to end with its parent. Prefect 3.8's services do
+# not run there, fail an assertion, and give the worker exit status 1, at which training stops.
+_QueueServiceBase._at_exit = _end_service  # type: ignore[assignment]
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{step.name}")

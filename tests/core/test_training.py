@@ -1,8 +1,5 @@
 """Training: schedule, augmentation, bit-exact resume, what learns, and that no mask can be opened."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +18,6 @@ from excel_core.models.clip import normalise_pixels
 from excel_core.training.loop import train
 from excel_core.training.samples import Batches, LabelFile, TrainingImage, augment, is_varied, plain_sample
 from excel_core.training.step import learning_rate, make_optimiser, training_step
-from tests.conftest import ROOT
-
-OWN_PROCESS = "EXCEL_WORKER_TESTS"  # set in the process that runs the test of a loader's workers and nothing else
 
 SPEC = TrainSpec(
     segmenter=SegmenterSpec(width=16, layers=1, heads=2),
@@ -94,15 +88,6 @@ def test_what_a_worker_meets_is_one_line(cam_model, images, tmp_path, workers):
     assert str(refused.value).startswith(f"train: open of the segmentation mask {mask}") and "\n" not in str(refused.value)
 
 
-def test_workers_hold_in_a_process_of_its_own():
-    """torch forks its workers, and this process may have run a Prefect server's client, with threads, before."""
-    test = f"{__file__}::test_workers_do_not_change_the_losses"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test]
-    ran = subprocess.run(command, env=os.environ | {OWN_PROCESS: "1"}, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 0 and ran.stdout.lstrip().startswith("."), ran.stdout  # not skipped
-
-
-@pytest.mark.skipif(OWN_PROCESS not in os.environ, reason="run by the test above, in a process of its own")
 def test_workers_do_not_change_the_losses(cam_model, images, tmp_path):
     shape = _architecture(cam_model)
     spec = SPEC.model_copy(update={"iterations": 3})

@@ -86,6 +86,12 @@ def test_a_stage_alone_runs_what_it_needs(store):
     assert task_states("alone") == dict.fromkeys(("world", "dataset", "describe", "knowledge", "cams"), "Cached")
 
 
+def test_training_reads_its_images_in_forked_workers(store):
+    """Prefect's services, which are at work in this process by now, end with it alone."""
+    _run("with workers", store, ["train.workers=2", "train.iterations=5"], flow=stages.train)
+    assert task_states("with workers")["train"] == "Completed"
+
+
 def test_artifacts_are_in_the_ui(store):
     with get_client(sync_client=True) as client:
         names = ("results", "ablation", "ablation-chart", "gallery", "attributes", "losses", "knowledge", "stages")
