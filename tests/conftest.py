@@ -4,15 +4,13 @@ A ring is a folder of tests and a mark of the same name: core, parity, tasks, fl
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests.prefect_server import FOLDER, connected, shared_server, stop_shared_server
+from tests.prefect_server import connected, make_folder, shared_server, stop_shared_server
 
 # The same number of threads here and in every process that a test starts: sums over threads end in other last bits. One, since
 # several tests run at once.
@@ -76,15 +74,13 @@ LONG_FILES = (
 def pytest_configure(config: pytest.Config) -> None:
     """A folder in which the processes of this run find its Prefect server."""
     if not hasattr(config, "workerinput"):
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="excel-tests-")
+        make_folder()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After every process of the run: its server ends."""
     if not hasattr(config, "workerinput"):
-        folder = Path(os.environ.pop(FOLDER))
-        stop_shared_server(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        stop_shared_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,14 +1,17 @@
 """One Prefect server for a whole test run, shared by the processes of pytest-xdist, and what it knows of a run.
 
-The first test that needs it starts it; the process that pytest was started as stops it, after its last worker has ended.
+The first test that needs it starts it; the process that pytest was started as stops it, after its last worker has ended. It
+also ends when that process is killed.
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,9 +23,11 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-__all__ = ["PATIENCE_SECONDS", "Server", "connected", "shared_server", "stop_shared_server"]
+__all__ = ["PATIENCE_SECONDS", "Server", "connected", "make_folder", "shared_server", "stop_shared_server"]
 
 PATIENCE_SECONDS = 120  # until something that never comes is called missing
+# Runs a command until process $0 is gone, then ends its own process group.
+WATCH = '"$@" & while kill -0 "$0" 2>/dev/null && kill -0 $! 2>/dev/null; do sleep 1; done; kill -TERM 0'
 FOLDER = "EXCEL_TEST_SERVER"  # environment variable: the folder that the processes of a run share
 
 
@@ -56,13 +61,22 @@ def shared_server() -> Server:
     return Server(found["url"], Path(found["home"]), found["pid"])
 
 
-def stop_shared_server(folder: Path) -> None:
-    """End the server that a run with this folder started, if it did."""
+def make_folder() -> None:
+    """Make the folder that this process, as which pytest was started, shares with its workers."""
+    folder = tempfile.mkdtemp(prefix="excel-tests-")
+    (Path(folder) / "pid").write_text(str(os.getpid()))
+    os.environ[FOLDER] = folder
+
+
+def stop_shared_server() -> None:
+    """End the server that a process of this run started, if one did, and remove the folder."""
+    folder = Path(os.environ.pop(FOLDER))
     if (folder / "server.json").exists():
         pid = json.loads((folder / "server.json").read_text())["pid"]
         process = psutil.Process(pid)
         os.killpg(pid, signal.SIGTERM)  # of the session that it was started in: itself and its children
         process.wait(timeout=PATIENCE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -92,9 +106,10 @@ def _start(home: Path) -> Server:
     server = Server(url, home, 0)
     settings = {"PREFECT_UI_API_URL": f"{url}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
+    watched = ["sh", "-c", WATCH, (home.parent / "pid").read_text(), *command]
     with (home / "server.log").open("w") as log:
         process = subprocess.Popen(
-            command, env=server.environment() | settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            watched, env=server.environment() | settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     _STARTED.append(process)
     deadline = time.monotonic() + PATIENCE_SECONDS
