@@ -65,9 +65,12 @@ SMALL_DEMO = [
 ]
 
 
-# Files whose tests take long, the longest first: they are started first, so that no process waits for another's last file.
-LONG_FILES = (
-    "flows/test_kills.py", "flows/test_dask.py", "flows/test_edits.py", "flows/test_flow.py", "flows/test_deployments.py",
+# What takes long, the longest first: files, and rings whose tests share a process. They start first, so that no process waits
+# for another's last tests.
+LONG = (
+    "flows/test_kills.py", "tasks", "flows/test_dask.py", "flows/test_deployments.py", "flows/test_edits.py",
+    "flows/test_cli.py", "flows/test_interrupt.py", "flows/test_flow.py", "flows/test_segment.py", "flows/test_together.py",
+    "browser",
 )  # fmt: skip
 
 
@@ -84,11 +87,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with its ring, and puts the long files first."""
+    """Marks each test with its ring, and puts what takes long first."""
 
     def place(item: pytest.Item) -> int:
-        file = item.path.relative_to(ROOT / "tests").as_posix()
-        return LONG_FILES.index(file) if file in LONG_FILES else len(LONG_FILES)
+        group = _group(item.path.relative_to(ROOT / "tests"))
+        return LONG.index(group) if group in LONG else len(LONG)
 
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
@@ -97,18 +100,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Which tests share a process under `-n`: those of a file, all of `tasks`, which look at one small run, all of `browser`.
-    By name: marks for xdist's own groups do not reach its scheduler under pytest 9."""
+    """Tests of a group share a process under `-n`, and groups start in the order of collection. Groups are named here: marks
+    for xdist's own groups do not reach its scheduler under pytest 9."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            ring = Path(file).parent.name
-            return ring if ring in ("tasks", "browser") else file
+            return _group(Path(nodeid.partition("::")[0]).relative_to("tests"))
 
-    config.option.loadscopereorder = False  # in the order of collection
+    config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+def _group(file: Path) -> str:
+    """A file below tests/, or a whole ring: `tasks`, whose tests look at one small run, and `browser`."""
+    return file.parts[0] if file.parts[0] in ("tasks", "browser") else file.as_posix()
 
 
 @pytest.fixture(scope="session")
