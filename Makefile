@@ -1,4 +1,4 @@
-# make demo · make test · make test-fast (the ring core) · make bench · make figures (README's pictures and tables)
+# make demo · make test · make test-fast (the ring core) · make soak (tests/faults in full) · make bench · make figures (README's pictures and tables)
 # make check (linter and types) · make docs (the documentation site, into site/)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,13 +10,17 @@ PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test test-fast bench figures docs check install clean
+.PHONY: demo test soak test-fast bench figures docs check install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
 
 test: install
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Kills, power cuts, damaged and hostile files in full; writes the figures of docs/reliability.md.
+soak: install
+	$(BIN)/python -m pytest $(PARALLEL) tests/faults --soak
 
 test-fast: install
 	$(BIN)/python -m pytest $(PARALLEL) tests/core

@@ -1,6 +1,6 @@
 """What all test rings share: their marks and order, the Prefect server, small seeded models, and where extra photos may be.
 
-A ring is a folder of tests and a mark of the same name: core, parity, tasks, flows, browser.
+A ring is a folder of tests and a mark of the same name: core, parity, tasks, flows, browser, faults.
 """
 
 import os
@@ -72,6 +72,11 @@ LONG = (
     "flows/test_cli.py", "flows/test_interrupt.py", "flows/test_flow.py", "flows/test_segment.py", "flows/test_together.py",
     "browser",
 )  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak`: tests/faults run in full, for minutes each, instead of a seeded sample."""
+    parser.addoption("--soak", action="store_true", help="run tests/faults in full and write docs/faults/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
