@@ -1,5 +1,5 @@
 # make demo · make test · make test-fast (the ring core) · make soak (tests/faults in full) · make bench · make figures (README's pictures and tables)
-# make check (linter and types) · make docs (the documentation site, into site/)
+# make check (linter, types, known vulnerabilities) · make docs (the documentation site, into site/)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -48,6 +48,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 install: $(VENV)/.installed
 

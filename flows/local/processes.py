@@ -31,7 +31,7 @@ class Process:
 def start_detached(command: list[str], env: dict[str, str], cwd: Path, log: Path) -> Process:
     """Start `command` in a session of its own, so that no terminal ends it. Its output is appended to `log`."""
     with log.open("ab") as output:
-        started = subprocess.Popen(
+        started = subprocess.Popen(  # noqa: S603  this Python with Prefect's modules; no shell
             command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     started.returncode = 0  # nobody waits for it here; without this, Popen warns when it is forgotten

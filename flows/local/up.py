@@ -248,7 +248,9 @@ def _sources_digest() -> str:
 
 
 def _run_prefect(command: list[str], env: dict[str, str]) -> None:
-    ended = subprocess.run(_prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    ended = subprocess.run(  # noqa: S603  this Python with Prefect's modules; no shell
+        _prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     if ended.returncode:
         raise ServerError(f"`prefect {' '.join(command)}` failed: {(ended.stderr or ended.stdout).strip()[-2000:]}")
 
