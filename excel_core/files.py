@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from excel_core.errors import StoreError
+from excel_core.sync import make_folder, sync_file, sync_folder
 
 __all__ = ["first_sentence", "is_dense_tensor", "load_tensors", "read_json", "write_json", "written_then_renamed"]
 
@@ -39,13 +41,21 @@ def first_sentence(error: Exception) -> str:
 
 
 @contextmanager
-def written_then_renamed(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def written_then_renamed(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    After a power cut `path` is the old file or the new one, and the new one once this has returned. Without `sync` it may have
+    missing bytes: for files that are synced together later, or whose digest is checked and that cost little to make again.
+    """
+    make_folder(path.parent) if sync else path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")  # another machine may have our pid
     try:
         yield temporary
+        if sync:
+            sync_file(temporary)
         os.replace(temporary, path)
+        if sync:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,12 +63,12 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON."""
     with written_then_renamed(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; StoreError when it is missing or not JSON."""
+    """Read JSON; StoreError when it is missing, not JSON, or nested beyond reading."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None

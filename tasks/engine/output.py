@@ -24,8 +24,8 @@ from tasks.engine.fingerprint import file_digest
 from tasks.engine.memory import Peak
 
 __all__ = [
-    "MARKER", "Marker", "Origin", "StageOutput", "StageResult", "commit", "damaged_files", "link_tree", "locked", "read_marker",
-    "read_output",
+    "MARKER", "Marker", "Origin", "StageOutput", "StageResult", "commit", "damaged_files", "is_resumable", "link_tree",
+    "locked", "read_marker", "read_output",
 ]  # fmt: skip
 
 MARKER = "stage.json"
@@ -145,6 +145,11 @@ def commit(partial: Path, final: Path, output: dict[str, Any], origin: Origin) -
     write_json(partial / MARKER, marker.model_dump(mode="json"))
     os.replace(partial, final)
     return StageOutput.model_validate(output | {"folder": final})
+
+
+def is_resumable(folder: Path) -> bool:
+    """Whether a run can go on from what a killed one left in this folder of the store; `excel gc` leaves it then."""
+    return folder.name.endswith(".partial") and (folder / "checkpoint.pt").is_file()
 
 
 def link_tree(source: Path, target: Path) -> None:

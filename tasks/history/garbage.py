@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from excel_core.errors import SettingError, StoreError
-from tasks.engine.output import MARKER, read_marker
+from tasks.engine.output import MARKER, is_resumable, read_marker
 from tasks.history.run_record import RunRecord, read_records
 from tasks.pipeline import STAGES
 
@@ -37,7 +37,7 @@ def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
     garbage = [_old_record(record) for record in records if record not in kept_runs]
     for kind in KINDS:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
-            if f"{kind}/{folder.name}" in needed or _is_resumable(folder):
+            if f"{kind}/{folder.name}" in needed or is_resumable(folder):
                 continue
             why = "half built" if folder.name.endswith(".partial") else "no kept run refers to it"
             garbage.append(Garbage(folder, kind, why, 0))
@@ -71,11 +71,6 @@ def _needed_outputs(store: Path, records: list[RunRecord]) -> set[str]:
             continue
         needed |= {f"{kind}-parts/{key}" for key in parts.values()}
     return needed
-
-
-def _is_resumable(folder: Path) -> bool:
-    """Whether a training can go on from a half-built folder, which then stays."""
-    return folder.name.endswith(".partial") and (folder / "checkpoint.pt").is_file()
 
 
 def _old_record(record: RunRecord) -> Garbage:
