@@ -212,7 +212,7 @@ def _open_zarr(path: Path, expected: str, stage: str) -> Any:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r", zarr_format=3)  # others have filters that unpickle
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: not readable ({error}); rerun {stage}") from None
     if group.attrs.get("format") != expected:

@@ -4,7 +4,6 @@ Of the vocabulary's 49,408 token embeddings, excel-tiny's captions use a few hun
 tensor `token_embedding.rows` with their numbers.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from excel_core.errors import ModelError
 from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip, VisionOnly, check_plain_vit
 from excel_core.models.clip_names import ClipSource, clip_config, parse_clip_name
+from excel_core.models.torchscript_archive import is_torchscript, read_torchscript
 
 __all__ = ["clip_from_openai_state", "expand_token_rows", "load_clip", "prune_token_rows", "vision_clip"]
 
@@ -118,7 +118,7 @@ def _fill(model: Any, state: State, name: str) -> None:
     """Copy `state` into `model`; another architecture's state is refused with the first differences."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     # Unknown scalars are no weights, but settings that some files hold.
-    state = {key: value.float() for key, value in state.items() if key in expected or value.ndim > 0}
+    state = {key: value for key, value in state.items() if key in expected or value.ndim > 0}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     different = [key for key in sorted(expected.keys() | shapes.keys()) if expected.get(key) != shapes.get(key)]
     differences = [
@@ -129,7 +129,7 @@ def _fill(model: Any, state: State, name: str) -> None:
     if differences:
         named = "; ".join(differences[:MAX_NAMED_DIFFERENCES])
         raise ModelError(f"{name}: the weights are of another architecture ({len(differences)} differences: {named})")
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state, strict=False)  # in the model's own precision
 
 
 def _read_state(file: Path) -> tuple[State, bool]:
@@ -139,12 +139,14 @@ def _read_state(file: Path) -> tuple[State, bool]:
             from safetensors.torch import load_file
 
             return load_file(file), False
-        if _is_torchscript(file):
-            state = torch.jit.load(str(file), map_location="cpu").state_dict()
+        if is_torchscript(file):
+            state = read_torchscript(file)
             return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
         loaded = load_tensors(file)
     except FileNotFoundError:
         raise ModelError(f"CLIP weights {str(file)!r} do not exist") from None
+    except ModelError:
+        raise
     except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
         raise ModelError(
             f"{file}: not readable as weights ({first_sentence(error)}); give a .pt or .safetensors file"
@@ -153,14 +155,6 @@ def _read_state(file: Path) -> tuple[State, bool]:
     if not isinstance(state, dict) or not all(is_dense_tensor(value) for value in state.values()):
         raise ModelError(f"{file}: holds no state dict of tensors; give an open_clip or OpenAI checkpoint")
     return {key.removeprefix("module."): value for key, value in state.items()}, False
-
-
-def _is_torchscript(file: Path) -> bool:
-    """A TorchScript archive is a zip with a `constants.pkl` beside its `data.pkl`."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(member.endswith("/constants.pkl") for member in archive.namelist())
 
 
 def _download(source: ClipSource, tagged: dict[str, Any]) -> State:

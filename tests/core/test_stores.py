@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from excel_core.errors import StoreError
 from excel_core.files import read_json, write_json, written_then_renamed
@@ -72,3 +73,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     (tmp_path / "b.json").write_text("{half")
     with pytest.raises(StoreError, match="b.json: not readable"):
         read_json(tmp_path / "b.json")
+
+
+def test_another_version_of_zarr_is_not_opened(tmp_path):
+    """Older versions may name a filter that unpickles."""
+    zarr.open_group(tmp_path / "knowledge.zarr", mode="w", zarr_format=2).attrs.update(format="excel-knowledge/2")
+    with pytest.raises(StoreError, match=r"knowledge.zarr: not readable"):
+        read_knowledge(tmp_path / "knowledge.zarr")
