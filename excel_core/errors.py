@@ -9,6 +9,7 @@ ExcelError                     base: something a person can act on
 ├── PromptError                a prompt or description file that does not fit its schema
 ├── DescriptionError           a language model that gives no usable descriptions of a class, or a server that does not answer
 ├── StoreError                 a store that is missing, damaged or of another shape
+├── OutOfMemoryError           memory of the machine or the GPU that does not suffice; says what needs less
 ├── WorkerError                processes die over their work: a cluster's over a shard, again and again, or training's
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
@@ -22,6 +23,7 @@ __all__ = [
     "ImageError",
     "MaskLeakError",
     "ModelError",
+    "OutOfMemoryError",
     "PromptError",
     "ServerError",
     "SettingError",
@@ -65,6 +67,10 @@ class DescriptionError(ExcelError):
 
 class StoreError(ExcelError):
     """A store that is missing, damaged or of another shape than expected."""
+
+
+class OutOfMemoryError(ExcelError):
+    """Memory of the machine or the GPU that does not suffice."""
 
 
 class ServerError(ExcelError):

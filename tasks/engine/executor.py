@@ -9,7 +9,6 @@ The way down is five calls, each of which adds one thing:
     tasks/stages/NAME.py              the work itself
 """
 
-import errno
 import os
 import shutil
 import socket
@@ -21,11 +20,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from excel_core.errors import StoreError
 from tasks.engine.code_digest import code_digest
+from tasks.engine.failures import plain_failures
 from tasks.engine.fingerprint import digest_of
+from tasks.engine.lock import locked
 from tasks.engine.memory import MemoryWatch, largest
-from tasks.engine.output import Origin, StageOutput, StageResult, commit, locked, read_output
+from tasks.engine.output import Origin, StageOutput, StageResult, commit, read_output
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Job, Part, Sharded, Whole, mask_access
 
@@ -33,7 +33,6 @@ __all__ = [
     "BuildParts", "BuildStep", "Outputs", "Step", "build_stage", "complete_output", "find_or_build", "in_turn", "part_steps",
 ]  # fmt: skip
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 KEY_DIGITS = 32
 LAYOUTS_MODULE = "excel_core.datasets.layouts"
 
@@ -169,30 +168,37 @@ def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dic
     """The step's output: the complete one, or a new one. A second run at the same time waits for the first and takes its.
 
     The seconds of joined work are the sum over its parts, the peak of memory is the largest of them."""
+    final, store = step.folder, step.job.environment.store
+    needed = [output.folder for output in (*step.job.inputs.values(), *step.parts.values())]
+    with plain_failures(step.name, store, needed):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        waiting = f"another run is building {step.kind}; waiting for it"
+        with locked(final.with_name(f".{final.name}.lock"), waiting, notify):
+            return read_output(final) or _build(step, notify, flow_run or {})
+
+
+def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) -> StageOutput:
+    """Do the work, measured, and commit what it made. The step's lock is held."""
     final = step.folder
-    with locked(final.with_name(f".{final.name}.lock"), notify):
-        output = read_output(final)
-        if output is not None:
-            return output
-        if final.exists():
-            notify(f"{step.name}: {final} is damaged and is built again")
-            shutil.rmtree(final)
-        _prepare_folder(step)
-        started = time.perf_counter()
-        with MemoryWatch(step.on_gpu) as watch:
-            result = _build_guarded(step)
-        seconds = time.perf_counter() - started + sum(part.seconds for part in step.parts.values())
-        peak = largest([watch.peak, *(part.peak for part in step.parts.values())])
-        description = {
-            "stage": step.kind,
-            "key": final.name,
-            "result": result.model_dump(mode="json", exclude_none=True),
-            "seconds": round(seconds, 3),
-            "parts": {name: part.content for name, part in step.parts.items()},
-            "peak_host_bytes": peak.host_bytes,
-            "peak_gpu_bytes": peak.gpu_bytes,
-        }
-        return commit(step.partial_folder, final, description, _origin(step, flow_run or {}))
+    if final.exists():
+        notify(f"{step.name}: {final} is damaged and is built again")
+        shutil.rmtree(final)
+    _prepare_folder(step)
+    started = time.perf_counter()
+    with MemoryWatch(step.on_gpu) as watch:
+        result = _build_guarded(step)
+    seconds = time.perf_counter() - started + sum(part.seconds for part in step.parts.values())
+    peak = largest([watch.peak, *(part.peak for part in step.parts.values())])
+    description = {
+        "stage": step.kind,
+        "key": final.name,
+        "result": result.model_dump(mode="json", exclude_none=True),
+        "seconds": round(seconds, 3),
+        "parts": {name: part.content for name, part in step.parts.items()},
+        "peak_host_bytes": peak.host_bytes,
+        "peak_gpu_bytes": peak.gpu_bytes,
+    }
+    return commit(step.partial_folder, final, description, _origin(step, flow_run))
 
 
 def _prepare_folder(step: Step) -> None:
@@ -206,19 +212,9 @@ def _prepare_folder(step: Step) -> None:
 
 
 def _build_guarded(step: Step) -> StageResult:
-    """Do the work under the mask guard; a full disk is one clear error."""
-    store = step.job.environment.store
-    try:
-        with mask_access(step.job.stage, step.job.run):
-            return step.build(step.partial_folder)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        free = shutil.disk_usage(store).free
-        raise StoreError(
-            f"{step.name}: cannot write to {store} ({error.strerror}; {free / 2**20:.0f} MiB free). "
-            "Finished stages and shards are kept; make room or choose another --store, and run again"
-        ) from error
+    """Do the work under the mask guard."""
+    with mask_access(step.job.stage, step.job.run):
+        return step.build(step.partial_folder)
 
 
 def _origin(step: Step, flow_run: dict[str, str]) -> Origin:

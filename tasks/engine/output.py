@@ -10,12 +10,9 @@ What follows is keyed by the output's *content*, so an upstream rerun that chang
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from excel_core.errors import StoreError
@@ -25,7 +22,7 @@ from tasks.engine.memory import Peak
 
 __all__ = [
     "MARKER", "Marker", "Origin", "StageOutput", "StageResult", "commit", "damaged_files", "is_resumable", "link_tree",
-    "locked", "read_marker", "read_output",
+    "read_marker", "read_output",
 ]  # fmt: skip
 
 MARKER = "stage.json"
@@ -169,19 +166,3 @@ def _link(source: Path, target: Path) -> None:
         raise
     except OSError:
         target.write_bytes(source.read_bytes())
-
-
-@contextmanager
-def locked(path: Path, notify: Callable[[str], None]) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system frees it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        notify(f"another run is building {path.parent.name}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -91,8 +91,6 @@ def _torchrun(processes: int, file: Path) -> Iterator[subprocess.Popen[str]]:
 def _error(job: Job, status: int, failure: dict[str, Any], output: deque[str]) -> Exception:
     """What one process would have raised, or the end of what they wrote."""
     kind = failure.get("error", "")
-    if "errno" in failure:
-        return OSError(failure["errno"], failure["message"], failure["file"])
     if kind in errors.__all__:
         return getattr(errors, kind)(failure["message"])  # type: ignore[no-any-return]
     before, _, last = "".join(output).rpartition("Root Cause (first observed failure):\n")  # torchrun's last words

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from excel_core.errors import ExcelError
+from tasks.engine.failures import plain_failures
 from tasks.engine.job_file import read_job
 from tasks.engine.memory import MemoryWatch
 from tasks.engine.stage import Job, mask_access
@@ -33,16 +34,17 @@ def main() -> None:
     try:
         job, folder = read_job(Path(sys.argv[1]), STAGES["train"])
         job = _join_group(job)
-        with MemoryWatch(gpu=job.environment.device != "cpu") as watch, mask_access(job.stage, job.run):
+        needed = [output.folder for output in job.inputs.values()]
+        with (
+            plain_failures(job.name, job.environment.store, needed),
+            MemoryWatch(gpu=job.environment.device != "cpu") as watch,
+            mask_access(job.stage, job.run),
+        ):
             train_here(job, folder, lambda done: _tell(done=done) if is_first else None)
         _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()
     except ExcelError as error:
         _tell(error=type(error).__name__, message=str(error))
-        raise
-    except OSError as error:
-        if error.errno is not None:
-            _tell(errno=error.errno, message=error.strerror, file=error.filename and str(error.filename))
         raise
 
 
