@@ -30,7 +30,11 @@ __all__ = [
     "StoreError",
     "WorkerError",
     "and_more",
+    "shown",
 ]
+
+
+MAX_SHOWN = 200  # characters of a value in a message
 
 
 class ExcelError(Exception):
@@ -84,3 +88,12 @@ class WorkerError(ExcelError):
 def and_more(names: Sequence[str], limit: int) -> str:
     """Name the first `limit` things in a message and count the others: `a, b and 3 more`."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def shown(value: object) -> str:
+    """A value that somebody else chose, in a message: its repr, shortened to MAX_SHOWN characters."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

@@ -4,13 +4,16 @@ A field holds its type, bounds and choices, its description in Prefect's form, a
 flows/parameters.py makes the flows' parameters from the fields, flows/cli/options.py those of the commands.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from excel_core.errors import SettingError
+from excel_core.errors import SettingError, shown
 
 if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is imported where it is used
     from excel_core.config import RunSpec
@@ -19,8 +22,18 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
 __all__ = ["PaperRequest", "Request", "ResolvedRun", "RunRequest"]
 
 MAX_GPUS = 64  # of one machine
-Text = Annotated[str, Field(min_length=1)]
-Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=")]
+MAX_TEXT = 4096  # characters of a path or name
+MAX_SETTING, MAX_SETTINGS = 20_000, 1000  # characters of one, and how many
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a name or path has no NUL character")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
+Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=", max_length=MAX_SETTING)]
 Preset = Literal["voc", "coco", "photos", "demo"]
 Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 
@@ -71,7 +84,9 @@ class Request(BaseModel):
         description="sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.",
     )
     settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
-        [], description="Edits as text, each stage.field=value with a YAML value; they win over `edits`."
+        [],
+        max_length=MAX_SETTINGS,
+        description="Edits as text, each stage.field=value with a YAML value; they win over `edits`.",
     )
 
     @classmethod
@@ -101,15 +116,17 @@ class RunRequest(Request):
         """What to compute. Refuses what is wrong as far as it shows without the data folder."""
         from flows.settings import run_spec
 
-        return run_spec(self)
+        with _names_of_files():
+            return run_spec(self)
 
     def resolve(self) -> ResolvedRun:
         """What to compute, and where. SettingError, DataError, ModelError or PromptError for anything wrong, before work
         starts: settings, data folder, device, GPUs, checkpoint."""
         from flows.settings import run_environment
 
-        run = self.spec()
-        return ResolvedRun(run, run_environment(run, self))
+        with _names_of_files():
+            run = self.spec()
+            return ResolvedRun(run, run_environment(run, self))
 
 
 class PaperRequest(Request):
@@ -136,6 +153,7 @@ class PaperRequest(Request):
     )
     settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
         [],
+        max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; with voc. or coco. before it, of that data set "
         "alone.",
     )
@@ -150,18 +168,30 @@ class PaperRequest(Request):
         """A run for each data set that is named, VOC first. Raises what RunRequest.resolve raises."""
         from flows.paper_runs import paper_runs
 
-        return paper_runs(self)
+        with _names_of_files():
+            return paper_runs(self)
+
+
+@contextmanager
+def _names_of_files() -> Iterator[None]:
+    """SettingError where a path that the request names is longer than the file system's names."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise SettingError(f"{shown(error.filename)}: no file has so long a name; shorten it") from None
 
 
 def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     """What a user reads in place of pydantic's words."""
-    name, value = str(problem["loc"][0]), problem["input"]
+    name, value = str(problem["loc"][0]), shown(problem["input"])
     if problem["type"] == "literal_error":
         valid = "valid" + {"preset": " presets", "method": " methods"}.get(name, "")
-        return f"unknown {name} {value!r}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
+        return f"unknown {name} {value}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
     expected = {
-        "runner": f"unknown runner {value!r}; valid: sequential, dask, dask:tcp://HOST:PORT",
+        "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
         "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
-        "settings": f"--set {value!r}: expected stage.field=value, e.g. refine.par.iterations=10",
+        "settings": f"--set {value}: expected stage.field=value, e.g. refine.par.iterations=10",
     }
-    return expected.get(name, f"--{name} {value!r}: {problem['msg']}")
+    return expected.get(name, f"--{name} {value}: {problem['msg']}")

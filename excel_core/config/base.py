@@ -10,12 +10,13 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy, scikit-learn and PyTorch all take
 Fields = dict[str, Any]
+MAX_TEXT = 4096  # characters of a text field: names and paths
 
 
 class Spec(BaseModel):
-    """Base of all specs: immutable; refuses unknown fields, infinity and NaN."""
+    """Base of all specs: immutable; refuses unknown fields, infinity and NaN, and texts that no setting needs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MAX_TEXT)
 
 
 def upgrade_cam_fields(fields: Fields) -> Fields:

@@ -2,11 +2,11 @@
 
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from excel_core.config import RunSpec
-from excel_core.errors import SettingError
+from excel_core.config.setting_text import read_setting
+from excel_core.errors import SettingError, shown
 
 __all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings"]
 
@@ -105,6 +105,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
+MAX_KEYS = 8  # of a field's dotted name; none has as many
 
 
 def preset(name: str, method: str = "reference") -> RunSpec:
@@ -123,11 +124,13 @@ def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:
         path, separator, text = setting.partition("=")
         keys = path.strip().split(".")
         if not separator or len(keys) < 2:
-            raise SettingError(f"--set {setting!r}: expected stage.field=value, e.g. refine.par.iterations=10")
+            raise SettingError(f"--set {shown(setting)}: expected stage.field=value, e.g. refine.par.iterations=10")
+        if len(keys) > MAX_KEYS:
+            raise SettingError(f"--set {shown(setting)}: no field has {len(keys)} names; e.g. refine.par.iterations=10")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingError(f"--set {setting!r}: the value is not readable: {error}") from None
+            value = read_setting(text)
+        except SettingError as error:
+            raise SettingError(f"--set {shown(setting)}: {error}") from None
         edit: dict[str, Any] = {keys[-1]: value}
         for key in reversed(keys[:-1]):
             edit = {key: edit}
@@ -186,7 +189,7 @@ def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:
     for key, value in edit.items():
         if key not in fields or (not path and key in ("preset", "method")):
             valid = [name for name in fields if path or name not in ("preset", "method")]
-            raise SettingError(f"unknown field {path + key!r}; valid fields: {', '.join(path + v for v in valid)}")
+            raise SettingError(f"unknown field {shown(f'{path}{key}')}; valid fields: {', '.join(path + v for v in valid)}")
         current = values[key]
         if isinstance(current, BaseModel):
             if not isinstance(value, dict):
@@ -199,4 +202,4 @@ def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:
     except ValidationError as error:
         problem = error.errors()[0]
         field = path + ".".join(str(part) for part in problem["loc"])
-        raise SettingError(f"{field}: {problem['msg']}; got {problem['input']!r}") from None
+        raise SettingError(f"{field}: {problem['msg']}; got {shown(problem['input'])}") from None

@@ -38,6 +38,8 @@ def compose_yaml(path: Path, source: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = source.count("\n", 0, error.position) + 1
         raise error_at(path, line, "file", f"not valid YAML: {error.reason}", "remove the character") from error
+    except RecursionError:
+        raise error_at(path, 1, "file", "lists within lists without end", "correct it") from None
 
 
 def compose_json(path: Path, source: str) -> Any:
@@ -46,6 +48,8 @@ def compose_json(path: Path, source: str) -> Any:
         json.loads(source)
     except json.JSONDecodeError as error:
         raise error_at(path, error.lineno, "file", f"not valid JSON: {error.msg}", "correct it") from error
+    except RecursionError:
+        raise error_at(path, 1, "file", "lists within lists without end", "correct it") from None
     # JSON is YAML but for tabs between tokens, and YAML nodes know their line.
     return compose_yaml(path, source.replace("\t", " "))
 
