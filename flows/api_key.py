@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec, RunSpec
 from excel_core.errors import SettingError
+from excel_core.text.key_transport import require_safe_transport
 from tasks.engine.executor import Step, complete_output, part_steps
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.api_key import key_in_environment, using_key
@@ -18,8 +19,11 @@ __all__ = ["key_of_run"]
 
 @contextmanager
 def key_of_run(run: RunSpec, environment: RunEnvironment, last: str) -> Iterator[None]:
-    """Around a run up to stage `last`: the key where a class is to be asked for. SettingError where it is missing."""
-    with using_key(_find_key(run.describe) if _asks(run, environment, last) else None):
+    """Around a run up to stage `last`: the key where a class is to be asked for. SettingError where it is missing, or would go
+    to another machine over plain HTTP."""
+    key = _find_key(run.describe) if _asks(run, environment, last) else None
+    require_safe_transport(run.describe, key)
+    with using_key(key):
         yield
 
 

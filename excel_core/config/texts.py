@@ -30,6 +30,9 @@ class DescribeSpec(Spec):
     secret: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = Field(
         None, description="openai: Prefect Secret block that holds the API key; None: the variable OPENAI_API_KEY"
     )
+    insecure_http: bool = Field(
+        False, description="openai: let the API key go to another machine over plain http://, where others can read it"
+    )
     structured: Literal["json_schema", "json_object", "text"] = Field(
         "json_schema", description="openai: how the reply's form is asked for; for servers that know no schema, or no JSON mode"
     )
@@ -37,7 +40,7 @@ class DescribeSpec(Spec):
         None, description="openai: of sampling; None: the server's own"
     )
     concurrency: Annotated[int, Field(ge=1, le=8)] = Field(4, description="openai: requests at a time")
-    timeout: Annotated[float, Field(gt=0, le=3600)] = Field(120, description="openai: seconds to wait for a silent server")
+    timeout: Annotated[float, Field(gt=0, le=3600)] = Field(120, description="openai: seconds that a whole reply may take")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         5, description="openai: tries after the first one fails by rate limit, server error, time or connection"
     )

@@ -1,10 +1,10 @@
 """An OpenAI-compatible server, one request at a time, through the `openai` package (imported when it is needed).
 
 The package tries again by itself after 408, 409, 429, 5xx, silence and broken connections: with exponential back-off, or as
-long as Retry-After says, up to two minutes. Here its errors become one kind, and the API key is kept out of all of them.
+long as Retry-After says, up to two minutes. Here its errors become one kind, and the API key is kept out of all of them
+(key_guard.py) and off unencrypted networks (key_transport.py). What a reply may cost is bounded (bounded_client.py).
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError, SettingError
+from excel_core.text.key_guard import KeyGuard
+from excel_core.text.key_transport import is_plain_http, require_safe_transport
 
 __all__ = ["Chat", "Message", "Reply", "Usage"]
 
 OPENAI_URL = "https://api.openai.com/v1"  # given explicitly: the package would follow the variable OPENAI_BASE_URL
 NO_KEY = "none"  # for local servers, which need no key; the package does
-MIN_SECRET_CHARACTERS = 8  # shorter keys ("EMPTY", "ollama") are placeholders and may occur in any reply
 MAX_SERVER_CHARACTERS = 500  # of a server's own words in a message
 HOLDS_KEY = "the reply holds the API key and is refused; do not trust this server"
 
@@ -50,21 +51,26 @@ class Reply:
 
 
 class Chat:
-    """Requests to the server of `spec`; use as a context. SettingError for a key that no header can carry."""
+    """Requests to the server of `spec`; use as a context. SettingError for a key that no header can carry, or that would go
+    to another machine over plain HTTP."""
 
     def __init__(self, spec: DescribeSpec, key: SecretStr | None) -> None:
         from openai import OpenAI
 
-        self.spec = spec
-        self._key = key.get_secret_value() if key else NO_KEY
-        if not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
+        from excel_core.text.bounded_client import BoundedClient
+
+        value = key.get_secret_value() if key else NO_KEY
+        if not (value.isascii() and value.isprintable() and " " not in value):
             raise SettingError("the API key must be printable ASCII without spaces; the one found is not")
-        # The key in upper or lower case, and with any of its letters escaped as in JSON, perhaps more than once.
-        letters = (rf"(?:{re.escape(sign)}|\\+u{ord(sign):04x})" for sign in self._key)
-        self._key_pattern = re.compile("".join(letters), re.IGNORECASE) if len(self._key) >= MIN_SECRET_CHARACTERS else None
+        require_safe_transport(spec, key)
+        self.spec = spec
+        self._guard = KeyGuard(value)
+        self._replies = ""  # of this conversation: a key may come in pieces
+        self._http = BoundedClient(spec.timeout, is_plain_http(spec))
         self._client = OpenAI(
-            api_key=self._key, base_url=spec.base_url or OPENAI_URL, timeout=spec.timeout, max_retries=spec.retries
-        )
+            api_key=value, base_url=spec.base_url or OPENAI_URL, timeout=spec.timeout, max_retries=spec.retries,
+            http_client=self._http,
+        )  # fmt: skip
 
     def __enter__(self) -> "Chat":
         return self
@@ -93,18 +99,19 @@ class Chat:
         where = f"{self.spec.base_url or OPENAI_URL} ({self.spec.model})"
         try:
             raw = self._client.chat.completions.with_raw_response.create(**request)
-            if self._holds_key(raw.text):
+            self._replies += raw.text
+            if self._guard.holds(self._replies):
                 return DescriptionError(f"{where}: {HOLDS_KEY}")
             return raw.parse()
-        except openai.APITimeoutError:
-            return DescriptionError(f"{where}: no answer in {self.spec.timeout:g} s, {self._tries()}; see describe.timeout")
         except openai.APIConnectionError as error:
+            if self._http.cut_off or isinstance(error, openai.APITimeoutError):
+                return DescriptionError(f"{where}: no answer in {self.spec.timeout:g} s, {self._tries()}; see describe.timeout")
             cause = error.__cause__ or error
             return DescriptionError(f"{where}: no connection, {self._tries()}: {self._hidden(str(cause))}")
         except openai.APIStatusError as error:
             words = self._hidden(_server_words(error))
             return DescriptionError(f"{where}: status {error.status_code}: {words}{self._advice(error)}")
-        except (openai.OpenAIError, ValueError) as error:
+        except Exception as error:  # the package raises many kinds over a body that is no chat completion
             return DescriptionError(f"{where}: the answer is not that of a chat completion: {self._hidden(str(error))}")
 
     def _reply(self, completion: Any) -> Reply:
@@ -117,7 +124,7 @@ class Chat:
             raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(completion))}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
-        if self._holds_key(f"{content} {refusal} {getattr(completion, 'model', None)}"):
+        if self._guard.holds(f"{content} {refusal} {getattr(completion, 'model', None)}"):
             raise DescriptionError(f"{model}: {HOLDS_KEY}")
         if refusal or reason == "content_filter":
             raise DescriptionError(
@@ -130,13 +137,9 @@ class Chat:
         named_model = self._hidden(str(getattr(completion, "model", None) or ""))
         return Reply(content if isinstance(content, str) else "", named_model or model, usage)
 
-    def _holds_key(self, text: str) -> bool:
-        return self._key_pattern is not None and self._key_pattern.search(text) is not None
-
     def _hidden(self, text: str) -> str:
         """A server's words for a message: without the key, on one line, shortened."""
-        if self._key_pattern is not None:
-            text = self._key_pattern.sub("[API key]", text)
+        text = self._guard.hidden(text)
         text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
         return text if len(text) <= MAX_SERVER_CHARACTERS else f"{text[:MAX_SERVER_CHARACTERS]}…"
 
@@ -144,6 +147,11 @@ class Chat:
         return f"with up to {self.spec.retries} retries"
 
     def _advice(self, error: Any) -> str:
+        if 300 <= error.status_code < 400:
+            place = self._hidden(error.response.headers.get("location", "nowhere"))
+            return (
+                f"; it redirects to {place}, where the key is not sent; if you trust that place, name it in describe.base_url"
+            )
         if error.status_code in (401, 403):
             return "; check the API key"
         if error.status_code == 400 and self.spec.structured != "text":

@@ -19,6 +19,7 @@ from excel_core import errors
 from tasks.engine.job_file import write_job
 from tasks.engine.memory import Peak, measured_by_processes
 from tasks.engine.stage import Job
+from tasks.inputs.api_key import VARIABLE
 
 __all__ = ["JOB_FILE", "MEMORY", "MESSAGE", "launch_training"]
 
@@ -74,6 +75,7 @@ def _torchrun(processes: int, file: Path) -> Iterator[subprocess.Popen[str]]:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     # PYTHONSAFEPATH: a folder `tasks` where the user happens to be must not be taken for ours.
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONSAFEPATH": "1"}
+    environment.pop(VARIABLE, None)  # they ask no language model
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # No shell; `file` is a path in the store.
     with subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes) as process:  # noqa: S603

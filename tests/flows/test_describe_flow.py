@@ -1,5 +1,6 @@
 """Descriptions by a language model in a real flow: the key from a Secret block reaches the server, and nothing else."""
 
+import base64
 import logging
 import secrets
 from pathlib import Path
@@ -12,7 +13,7 @@ from prefect.settings import PREFECT_HOME
 
 from excel_core.errors import DescriptionError, SettingError
 from flows import stages
-from tests.tasks.chat_server import chat_server, says, status
+from tests.tasks.chat_server import answer, chat_server, content, says, status
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 BLOCK = "excel-test-key"
@@ -69,6 +70,33 @@ def test_a_server_that_tells_the_key_is_not_listened_to(key, tmp_path, capfd, ca
     said = capfd.readouterr()
     for place, text in _told("echoed", tmp_path / "store", said.out + said.err + caplog.text).items():
         assert key not in text, place
+
+
+def test_a_key_in_disguise_is_kept_nowhere(key, tmp_path, capfd, caplog):
+    disguised = [
+        base64.b64encode(key.encode()).decode(),
+        key.encode().hex(),
+        key[::-1],
+        base64.b64encode(b"x" + key.encode()).decode(),
+    ]
+    script = {
+        "house": [says([f"a photo of {disguised[0]}"])],
+        "car": [status(401, {"error": {"message": f"wrong {disguised[1]}"}})],
+        "tree": [answer(model=f"m-{disguised[2]}")],
+        "cup": [content(None, refusal=f"not with {disguised[3]}")],
+    }
+    with caplog.at_level(logging.DEBUG), chat_server(script) as server, pytest.raises(DescriptionError):
+        _describe("disguised", server, tmp_path / "store")
+    said = capfd.readouterr()
+    for place, text in _told("disguised", tmp_path / "store", said.out + said.err + caplog.text).items():
+        assert not any(words in text for words in (key, *disguised)), place
+
+
+def test_plain_http_to_another_machine_is_refused_before_work_starts(key, tmp_path, monkeypatch):
+    there = ["describe.provider=openai", f"describe.secret={BLOCK}", "describe.base_url=http://192.0.2.7:8000/v1"]
+    with pytest.raises(SettingError, match="plain http.*describe.insecure_http=true"):
+        stages.describe("demo", settings=there, store=str(tmp_path))
+    assert not list(tmp_path.glob("describe*"))
 
 
 def test_a_class_that_fails_leaves_the_others_finished(key, tmp_path):

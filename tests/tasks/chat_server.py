@@ -7,6 +7,7 @@ A script maps a class's name to what happens at each request about it, in turn; 
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -86,9 +87,9 @@ def says(texts: Any, **changes: Any) -> Deed:
     return deed
 
 
-def answer() -> Deed:
+def answer(**changes: Any) -> Deed:
     """As a good model does: as many as asked for, each new in the conversation."""
-    return says(lambda beginning, n, turn: good_texts(beginning, n, 1000 * turn))
+    return says(lambda beginning, n, turn: good_texts(beginning, n, 1000 * turn), **changes)
 
 
 def content(text: str | None, **changes: Any) -> Deed:
@@ -169,10 +170,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def chat_server(script: dict[str, list[Deed]] | None = None, pause: float = 0.0) -> Iterator[ChatServer]:
-    """The server at a free port of this machine."""
+def chat_server(
+    script: dict[str, list[Deed]] | None = None, pause: float = 0.0, tls: ssl.SSLContext | None = None
+) -> Iterator[ChatServer]:
+    """The server at a free port of this machine; with `tls` it speaks HTTPS, whatever its url says."""
     handler = type("Handler", (_Handler,), {})
     server = _Server(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     chat = ChatServer(f"http://127.0.0.1:{server.server_address[1]}/v1", script or {}, pause)
     handler.chat = chat
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -1,7 +1,9 @@
 """One class asked for over real HTTP, from a server that misbehaves in every way known: what is sent, repaired, refused."""
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -27,6 +29,15 @@ from tests.tasks.chat_server import (
     status,
 )  # fmt: skip
 
+DISGUISED = (
+    base64.b64encode(KEY.encode()).decode(),
+    base64.b64encode(b"x" + KEY.encode()).decode().rstrip("="),
+    base64.urlsafe_b64encode(b"xx" + KEY.encode()).decode(),
+    KEY.encode().hex(":").upper(),
+    KEY[::-1],
+    "\u200b".join(KEY),
+    "".join(f"%{sign:02X}" for sign in KEY.encode()),
+)
 PREFIX = "a clean origami dog. it "
 REQUEST = f'Write 4 visual descriptions of the object class "dog". Form: `{PREFIX}…`'
 GOOD = good_texts(PREFIX, 4)
@@ -203,10 +214,27 @@ def test_too_few_twice_fails_and_says_so():
         content(None, refusal=f"not with {KEY}"),
         says([f"{PREFIX}has {KEY.lower()} on it.", *GOOD]),
         content('{"descriptions": ["' + "".join(f"\\u{ord(sign):04X}" for sign in KEY) + '"]}'),  # escaped twice
+        *(deed for text in DISGUISED for deed in (
+            status(401, {"error": {"message": f"not with {text}"}}),
+            status(200, completion("{}", model=text)),
+            content(None, refusal=text),
+            says([f"{PREFIX}has {text} on it.", *GOOD]),
+            says([*(f"{PREFIX}has {part} on it." for part in re.findall(".{1,30}", text, re.DOTALL)), *GOOD]),
+        )),
     ],
-)
+)  # fmt: skip
 def test_a_key_that_comes_back_is_told_to_nobody(deed):
-    assert "[API key]" in (message := _error(deed)) or "holds the API key and is refused" in message
+    message = _error(deed)
+    assert any(words in message for words in ("[API key]", "holds the API key and is refused", "hold the API key in disguise"))
+    assert not any(text in message for text in DISGUISED)
+
+
+def test_a_key_in_pieces_over_a_repair_is_noticed():
+    words = [KEY.replace("-", "")[i : i + 4] for i in range(0, 28, 4)]  # no piece is long enough to be noticed by itself
+    halves = [says([f"{PREFIX}has {word} on it." for word in part]) for part in (words[:3], words[3:])]
+    with chat_server({"dog": [halves[0]]}) as server:
+        assert len(_ask(server).texts) == 4
+    assert "holds the API key and is refused" in _error(*halves, requests=2)
 
 
 def test_without_a_key_a_placeholder_is_sent_and_an_impossible_one_is_refused():
