@@ -1,6 +1,6 @@
 """Files that say whether they are whole: each holds a digest of what it holds, checked whenever it is read.
 
-JSON     an object with a field `sha256`, the digest of all its other fields
+JSON     an object whose last field `sha256` is the digest of all the bytes before that field
 bytes    a first line `FORMAT SHA256`, then the payload that the digest is of
 """
 
@@ -11,34 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.errors import StoreError
-from excel_core.files import read_json, write_json, written_then_renamed
+from excel_core.files import written_then_renamed
 
 __all__ = ["read_checked", "read_checked_json", "write_checked", "write_checked_json"]
 
 DIGEST = "sha256"
+LAST_FIELD = f',\n  "{DIGEST}": "'
 
 
 def write_checked_json(path: Path, value: dict[str, Any]) -> None:
-    """Write plain data as indented JSON with its digest."""
-    plain = json.loads(json.dumps(value, allow_nan=False))  # tuples become lists and keys strings, as they are read back
-    write_json(path, plain | {DIGEST: _json_digest(plain)})
+    """Write plain data, an object with one field at least, as indented JSON with its digest."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    with written_then_renamed(path) as temporary:
+        temporary.write_bytes(text.encode() + _last_field(text.encode()))
 
 
 def read_checked_json(path: Path, unchecked: Collection[str] = ()) -> dict[str, Any]:
     """Read what `write_checked_json` wrote, without the digest. StoreError when it is missing, no object, or not what was
     written. `unchecked`: values of `format` that an earlier version wrote without digest."""
-    value = read_json(path)
+    try:
+        content = path.read_bytes()
+        value = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
     if not isinstance(value, dict):
         raise StoreError(f"{path}: is damaged: must be a JSON object, got {type(value).__name__}")
     if DIGEST not in value and value.get("format") in tuple(unchecked):
         return value
-    digest = value.pop(DIGEST, None)
-    try:
-        intact = digest == _json_digest(value)
-    except (ValueError, RecursionError):  # numbers that JSON has not, or nesting without end
-        intact = False
-    if not intact:
+    checked, _, _ = content.rpartition(LAST_FIELD.encode())
+    if content != checked + _last_field(checked):
         raise StoreError(f"{path}: is damaged: its bytes are not those that were written")
+    del value[DIGEST]
     return value
 
 
@@ -60,9 +63,8 @@ def read_checked(path: Path, format: str, of: str = "") -> memoryview:
     return payload
 
 
-def _json_digest(value: dict[str, Any]) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _last_field(content: bytes) -> bytes:
+    return f'{LAST_FIELD}{hashlib.sha256(content).hexdigest()}"\n}}\n'.encode()
 
 
 def _first_line(format: str, payload: bytes | memoryview, of: str) -> bytes:

@@ -10,6 +10,7 @@ ExcelError                     base: something a person can act on
 ├── DescriptionError           a language model that gives no usable descriptions of a class, or a server that does not answer
 ├── StoreError                 a store that is missing, damaged or of another shape
 ├── OutOfMemoryError           memory of the machine or the GPU that does not suffice; says what needs less
+├── TrainingError              losses or weights of a training that are not finite; names the iteration and the last checkpoint
 ├── WorkerError                processes die over their work: a cluster's over a shard, again and again, or training's
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
@@ -28,6 +29,7 @@ __all__ = [
     "ServerError",
     "SettingError",
     "StoreError",
+    "TrainingError",
     "WorkerError",
     "and_more",
     "shown",
@@ -75,6 +77,10 @@ class StoreError(ExcelError):
 
 class OutOfMemoryError(ExcelError):
     """Memory of the machine or the GPU that does not suffice."""
+
+
+class TrainingError(ExcelError):
+    """Losses or weights of a training that are not finite."""
 
 
 class ServerError(ExcelError):

@@ -13,11 +13,14 @@
     levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
     presence.parquet     excel-presence/1      zero-shot presence scores by image, one column per class
     *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (datasets/palette.py)
-    checkpoint.pt        excel-checkpoint/1    iteration, architecture, segmenter and optimiser tensors, losses
-                                               (models/checkpoints.py)
     segmenter.safetensors                      the trained weights; architecture and class names as metadata
                                                (models/checkpoints.py)
     kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/stages/train.py)
+    <key>.resume/        of a training that is not complete:
+      checkpoint.pt      excel-checkpoint/2    iteration, architecture, segmenter and optimiser tensors, losses
+                                               (models/checkpoints.py); checkpoint.previous.pt is the one before it
+      kept/N.kept        excel-kept/1          the bytes of kept/N.safetensors
+    texts/ENCODER/TEXT.embedding  excel-embedding/1  (D,) float32 (text/embeddings.py)
     metrics.json         excel-metrics/1       scores by protocol key (tasks/stages/evaluate.py)
     ablation.json        excel-ablation/1      a row's score, interval and threshold (tasks/stages/ablation.py)
     curve.json           excel-curve/1         scores by iteration of the segmenters that were kept (tasks/stages/curve.py)
@@ -26,7 +29,7 @@
     figures.json         excel-figures/1       what the paper's figures show (tasks/stages/figures.py)
     table.json           excel-paper/1         a table of the paper for one data set (tasks/stages/paper.py); of all its data
                                                sets in STORE/paper/TABLE.json (flows/paper.py)
-    stage.json           excel-stage/3         the marker of a complete output (tasks/engine/output.py)
+    stage.json           excel-stage/4         the marker of a complete output (tasks/engine/output.py)
     records/ID.json      excel-run/1           one run (tasks/history/run_record.py)
 
 Outside the store, for others:
@@ -37,7 +40,9 @@ Outside the store, for others:
     export.json          excel-export/1        what an exported folder holds and from which run (exports/published.py)
     photos.json          excel-photos/1        the results of single photos (tasks/photos/segment_photos.py)
 
-Files are written under a temporary name and renamed, so a reader never meets half a file.
+Files are written under a temporary name, synced and renamed (files.py), so a reader never meets half a file, not after a power
+cut either. Those that no marker speaks of hold a digest of their own (checked_files.py): markers, records, the paper's tables,
+checkpoints, kept segmenters, text embeddings. A file of an earlier format is made again.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from artifacts.paper_table import joined_tables
 from artifacts.prefect_artifacts import publish_figures, publish_paper
+from excel_core.checked_files import write_checked_json
 from excel_core.config import RunSpec
-from excel_core.files import read_json, write_json
+from excel_core.files import read_json
 from flows.chain_run import chain_run
 from flows.parameters import paper_flow
 from flows.request import PaperRequest
@@ -29,7 +30,7 @@ def paper(request: PaperRequest) -> str:
         _publish_figures(str(folder))
         return str(folder / "figures.json")
     path = runs[0].environment.store / "paper" / f"{request.table}.json"
-    write_json(path, joined_tables([_table_in(folder) for folder in folders]))
+    write_checked_json(path, joined_tables([_table_in(folder) for folder in folders]))
     _publish_table(request.table, str(path))
     return str(path)
 

@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
             reads=("world", "dataset", "knowledge"),
             also_reads=pseudo_labels_for_crops,
             makes="segmenter.safetensors, losses.csv, kept/",
-            work=Whole(train.train_segmenter, resumable=True),
+            work=Whole(train.train_segmenter),
             key=KeyParts(train.settings, inputs=train.input_key, outside=train.outside),
             masks=MaskAccess.FULL_SUPERVISION,
             on_device=True,

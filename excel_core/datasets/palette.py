@@ -34,14 +34,14 @@ VOC_PALETTE = _voc_palette()  # (256, 3) uint8 RGB, read-only; row 0 black, row 
 def save_labels_png(path: Path, labels: NDArray[np.uint8]) -> None:
     """Write labels (H, W) uint8 as a palette PNG in VOC colours, completely or not at all.
 
-    The folder is made where it is missing. Raises DataError for another shape or dtype, and OSError (full
-    disk) as it comes; an older file of that name then stays as it was.
+    The folder is made where it is missing. Not synced: whoever writes many of them syncs them together. Raises DataError for
+    another shape or dtype, and OSError (full disk) as it comes; an older file of that name then stays as it was.
     """
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"{path}: labels must be (H, W) uint8, got {labels.shape} {labels.dtype}")
     image = Image.fromarray(np.ascontiguousarray(labels))
     image.putpalette(VOC_PALETTE.tobytes())
-    with written_then_renamed(path) as temporary, temporary.open("wb") as file:
+    with written_then_renamed(path, sync=False) as temporary, temporary.open("wb") as file:
         image.save(file, format="PNG")
 
 

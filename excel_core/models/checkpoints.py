@@ -1,8 +1,11 @@
 """Checkpoints of training and the trained segmenter on disk, each with the architecture it belongs to."""
 
+import errno
 import io
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import SegmenterSpec
 from excel_core.errors import StoreError
 from excel_core.files import written_then_renamed
 from excel_core.models.clip import FrozenClip
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["Architecture", "load_checkpoint", "load_segmenter", "save_checkpoint", "save_segmenter"]
+__all__ = [
+    "CHECKPOINT_FORMAT", "Architecture", "is_finite", "load_checkpoint", "load_segmenter", "previous_checkpoint",
+    "save_checkpoint", "save_segmenter", "segmenter_bytes",
+]  # fmt: skip
+
+CHECKPOINT_FORMAT = "excel-checkpoint/2"
+MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -58,29 +68,64 @@ class Architecture:
 
 
 def save_checkpoint(path: Path, architecture: Architecture, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, lists and dicts of them) with the architecture it belongs to."""
+    """Write `state` (tensors, numbers, lists and dicts of them) with the architecture it belongs to. The checkpoint that was
+    there stays as the previous one."""
     buffer = io.BytesIO()  # in memory first: of a full disk, torch's own writer raises no OSError
-    torch.save({"format": "excel-checkpoint/1", "architecture": architecture.to_json(), **state}, buffer)
-    with written_then_renamed(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    torch.save({"architecture": architecture.to_json(), **state}, buffer)
+    if path.exists():
+        with suppress(OSError), written_then_renamed(previous_checkpoint(path)) as temporary:
+            os.link(path, temporary)  # a disk without links has no previous one
+    write_checked(path, CHECKPOINT_FORMAT, buffer.getbuffer())
+
+
+def previous_checkpoint(path: Path) -> Path:
+    """Where the checkpoint before the one in `path` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def load_checkpoint(path: Path, architecture: Architecture) -> dict[str, Any]:
     """Read a checkpoint (weights only, nothing is unpickled); StoreError if damaged or of another architecture."""
-    state = _guarded(lambda: torch.load(path, map_location="cpu", weights_only=True), path)
-    if not isinstance(state, dict) or state.get("format") != "excel-checkpoint/1":
-        raise StoreError(f"{path}: is no excel-checkpoint/1; rerun train")
+
+    def read() -> Any:
+        return torch.load(io.BytesIO(read_checked(path, CHECKPOINT_FORMAT)), map_location="cpu", weights_only=True)
+
+    state = _guarded(read, path)
+    if not isinstance(state, dict) or not isinstance(state.get("architecture"), dict):
+        raise StoreError(f"{path}: is no {CHECKPOINT_FORMAT}; remove it and rerun train")
     architecture.require(state["architecture"], path)
+    if not is_finite(_tensors(state)):
+        raise StoreError(f"{path}: holds numbers that are not finite; remove it and rerun train")
     return state
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number is NaN or infinite; asks the device once."""
+    finite = [torch.isfinite(tensor).all() for tensor in tensors]
+    return not finite or bool(torch.stack([value.to(finite[0].device) for value in finite]).all())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor of nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
 
 
 def save_segmenter(path: Path, architecture: Architecture, segmenter: Segmenter) -> None:
     """Write the trained weights with their architecture as metadata."""
+    with written_then_renamed(path) as temporary:
+        temporary.write_bytes(segmenter_bytes(architecture, segmenter))
+
+
+def segmenter_bytes(architecture: Architecture, segmenter: Segmenter) -> bytes:
+    """The bytes of the file that `save_segmenter` writes."""
     from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()}
-    with written_then_renamed(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"architecture": json.dumps(architecture.to_json())}))
+    content: bytes = save(tensors, metadata={"architecture": json.dumps(architecture.to_json())})
+    return content
 
 
 def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:
@@ -89,17 +134,22 @@ def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:
 
     def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
+            stored = json.loads((file.metadata() or {}).get("architecture", "{}"))
+            return dict(stored), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
 
-    metadata, tensors = _guarded(read, path)
-    architecture.require(json.loads(metadata.get("architecture", "{}")), path)
+    stored, tensors = _guarded(read, path)
+    architecture.require(stored, path)
     segmenter = architecture.build()
-    segmenter.load_state_dict(tensors)
+    _guarded(lambda: segmenter.load_state_dict(tensors), path)
     return segmenter.eval()
 
 
 def _guarded(read: Callable[[], Any], path: Path) -> Any:
+    """What `read` gives; StoreError where the file is damaged. What the machine lacks is no damage."""
     try:
         return read()
-    except Exception as error:  # torch and safetensors raise many types; all mean that the file is damaged
+    except Exception as error:  # torch and safetensors raise many types; all others mean that the file is damaged
+        lacks = isinstance(error, OSError) and error.errno in MACHINE_ERRORS
+        if lacks or isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise
         raise StoreError(f"{path}: not readable ({type(error).__name__}: {error}); remove it and rerun train") from None

@@ -1,6 +1,6 @@
 """Text embeddings, each kept in a file by the digest of its text, so that an edited text costs one forward pass.
 
-    FOLDER/<digest of the text>.npy     (D,) float32, unit
+    FOLDER/<digest of the text>.embedding     excel-embedding/1: a line with the digest of what follows, then (D,) float32, unit
 
 One folder belongs to one CLIP on one device. Every text is encoded by itself: in a batch the last bits would depend on the
 other texts, and so on which texts happened to be new.
@@ -16,10 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.files import written_then_renamed
+from excel_core.checked_files import read_checked, write_checked
+from excel_core.errors import StoreError
 from excel_core.models.clip import FrozenClip
 
-__all__ = ["TextEmbeddings"]
+__all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding"]
+
+EMBEDDING_FORMAT = "excel-embedding/1"
+SUFFIX = ".embedding"
 
 
 class TextEmbeddings:
@@ -36,23 +40,35 @@ class TextEmbeddings:
     def path(self, text: str) -> Path | None:
         """The file of a text's embedding."""
         digest = hashlib.sha256(json.dumps(text).encode()).hexdigest()
-        return None if self.folder is None else self.folder / f"{digest[:32]}.npy"
+        return None if self.folder is None else self.folder / f"{digest[:32]}{SUFFIX}"
 
     def _embedding(self, clip: FrozenClip, text: str) -> NDArray[np.float32]:
         path = self.path(text)
-        row = None if path is None else self._read(path)
+        row = None if path is None else _read_or_none(path)
         if row is None:
             self.encoded += 1
             row = clip.encode_texts([text])[0].cpu().numpy()
             if path is not None:
-                with written_then_renamed(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, row, allow_pickle=False)
+                # After a power cut its digest shows what is missing, and one forward pass makes it again: no need to wait.
+                write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
         return row
 
-    def _read(self, path: Path) -> NDArray[np.float32] | None:
-        """The cached embedding (D,), or None where the file is missing or cannot be one."""
-        try:
-            row: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        return row if row.ndim == 1 and row.dtype == np.float32 and np.isfinite(row).all() else None
+
+def read_embedding(path: Path) -> NDArray[np.float32]:
+    """The embedding (D,) in a file of such a folder; StoreError where it is damaged, or of another text or folder."""
+    payload = read_checked(path, EMBEDDING_FORMAT, of=_name_of(path))
+    if len(payload) % np.dtype(np.float32).itemsize:
+        raise StoreError(f"{path}: must hold float32, got {len(payload)} bytes")
+    return np.frombuffer(payload, dtype=np.float32)
+
+
+def _read_or_none(path: Path) -> NDArray[np.float32] | None:
+    try:
+        return read_embedding(path)
+    except (OSError, StoreError):
+        return None
+
+
+def _name_of(path: Path) -> str:
+    """Encoder and text: a file that is moved to another's name is no embedding of that text."""
+    return f"{path.parent.name}/{path.stem}"

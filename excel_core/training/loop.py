@@ -5,9 +5,10 @@ the very same losses as one without interruption. A process group shares out the
 weights but for the last bits (distributed.py).
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from torch.utils.data import DataLoader
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.distributed import process_group
-from excel_core.errors import ExcelError, StoreError
-from excel_core.models.checkpoints import Architecture, load_checkpoint, save_checkpoint
+from excel_core.errors import ExcelError, StoreError, TrainingError
+from excel_core.models.checkpoints import Architecture, is_finite, load_checkpoint, save_checkpoint
 from excel_core.models.segmenter import Segmenter
 from excel_core.training.samples import Batches, Sample, TrainingExample
 from excel_core.training.step import learning_rate, make_optimiser, training_step
@@ -60,13 +61,14 @@ def train(
     reach neck and head only.
 
     Arguments:
-        checkpoint: file to resume from, if it exists, and that rank 0 writes every `spec.checkpoint_every` iterations.
+        checkpoint: file to resume from, if it exists, and that rank 0 writes every `spec.checkpoint_every` iterations and after
+            the last. The one before it stays beside it.
         progress: called with the number of iterations that were begun. A GPU may be some steps behind: nothing waits for it but
             checkpoints and every 50th step.
         on_snapshot: called on rank 0 with the segmenter every `spec.keep_every` iterations.
 
-    StoreError without images, and for a checkpoint of another architecture; SettingError for a batch that the ranks cannot
-    share.
+    StoreError without images, and for a checkpoint that is damaged or of another architecture; SettingError for a batch that
+    the ranks cannot share; TrainingError at a loss or weight that is not finite: nothing is saved from there on.
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
@@ -76,61 +78,87 @@ def train(
     batches = Batches(images, spec, group.share(spec.batch_size))
     with _seeded(spec.seed, 0):
         segmenter = architecture.build().to(device).train()
-    optimiser = make_optimiser(segmenter, spec)
-    start, rows = _resume(checkpoint, architecture, segmenter, optimiser)
+    state = _TrainingState(segmenter, make_optimiser(segmenter, spec), spec, architecture, checkpoint)
+    state.resume()
     network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
-    pending: list[Tensor] = []  # losses of the last iterations, still on the device
-    for iteration, batch in _loaded(batches, start, device):
+    for iteration, batch in _loaded(batches, state.saved, device):
         with _seeded(spec.seed, iteration + 1):
-            pending.append(training_step(cam_model, network, optimiser, batch, iteration, spec, refine).losses)
+            state.pending.append(training_step(cam_model, network, state.optimiser, batch, iteration, spec, refine).losses)
+        done = iteration + 1
+        keep = spec.keep_every is not None and done % spec.keep_every == 0
+        save = done % spec.checkpoint_every == 0 or done == spec.iterations
+        if save or keep or len(state.pending) == FETCH_EVERY:
+            state.fetch_losses()
+        if save or keep:
+            state.require_finite_weights()
         # Before the checkpoint: a run that is killed between the two resumes earlier and takes the snapshot again.
-        if on_snapshot is not None and spec.keep_every and (iteration + 1) % spec.keep_every == 0 and group.rank == 0:
-            on_snapshot(iteration + 1, segmenter)
-        last = iteration + 1 == spec.iterations
-        due = (iteration + 1) % spec.checkpoint_every == 0 and not last
-        if due or last or len(pending) == FETCH_EVERY:
-            rows += _loss_rows(len(rows), torch.stack(pending), spec)
-            pending.clear()
-        if due and group.rank == 0:
-            _save(checkpoint, architecture, iteration + 1, segmenter, optimiser, rows)
-        progress(iteration + 1)
-    return segmenter.eval(), rows
+        if keep and on_snapshot is not None and group.rank == 0:
+            on_snapshot(done, segmenter)
+        if save:
+            state.save(write=group.rank == 0)
+        progress(done)
+    return segmenter.eval(), state.rows
 
 
-def _resume(
-    checkpoint: Path, architecture: Architecture, segmenter: Segmenter, optimiser: torch.optim.Optimizer
-) -> tuple[int, list[LossRow]]:
-    """Load the checkpoint, if there is one, into segmenter and optimiser; returns the iterations done and their losses."""
-    if not checkpoint.exists():
-        return 0, []
-    state = load_checkpoint(checkpoint, architecture)
-    segmenter.load_state_dict(state["segmenter"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["iteration"], [LossRow(*row) for row in state["losses"]]
+@dataclass
+class _TrainingState:
+    """What a checkpoint holds, and the losses of the last iterations, which are still on the device. `saved`: iterations that
+    the last checkpoint holds."""
 
+    segmenter: Segmenter
+    optimiser: torch.optim.Optimizer
+    spec: TrainSpec
+    architecture: Architecture
+    checkpoint: Path
+    saved: int = 0
+    rows: list[LossRow] = field(default_factory=list)
+    pending: list[Tensor] = field(default_factory=list)
 
-def _save(
-    checkpoint: Path,
-    architecture: Architecture,
-    iterations: int,
-    segmenter: Segmenter,
-    optimiser: torch.optim.Optimizer,
-    rows: Sequence[LossRow],
-) -> None:
-    """Write what `_resume` needs after that many iterations."""
-    state = {
-        "iteration": iterations,
-        "segmenter": segmenter.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "losses": [list(vars(row).values()) for row in rows],
-    }
-    save_checkpoint(checkpoint, architecture, state)
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        stored = load_checkpoint(self.checkpoint, self.architecture)
+        self.segmenter.load_state_dict(stored["segmenter"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.rows = [LossRow(*row) for row in stored["losses"]]
+        self.saved = stored["iteration"]
 
+    def save(self, write: bool) -> None:
+        """Write what `resume` needs; every rank of a process group calls this, one writes."""
+        self.saved = len(self.rows)
+        if write:
+            stored = {
+                "iteration": self.saved,
+                "segmenter": self.segmenter.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "losses": [list(vars(row).values()) for row in self.rows],
+            }
+            save_checkpoint(self.checkpoint, self.architecture, stored)
 
-def _loss_rows(first: int, losses: Tensor, spec: TrainSpec) -> list[LossRow]:
-    """Fetch losses (n, 3) of the iterations from `first` on from the device."""
-    fetched: list[list[float]] = losses.tolist()
-    return [LossRow(t, loss, seg, div, learning_rate(t, spec)) for t, (loss, seg, div) in enumerate(fetched, first)]
+    def fetch_losses(self) -> None:
+        """Fetch the pending losses (n, 3) from the device; TrainingError at the first that is not finite."""
+        fetched: list[list[float]] = torch.stack(self.pending).tolist()
+        self.pending.clear()
+        for loss, segmentation, diversity in fetched:
+            iteration = len(self.rows)
+            if not all(map(math.isfinite, (loss, segmentation, diversity))):
+                raise self._not_finite(
+                    f"the loss of iteration {iteration + 1} is {loss} (segmentation {segmentation}, diversity {diversity})"
+                )
+            self.rows.append(LossRow(iteration, loss, segmentation, diversity, learning_rate(iteration, self.spec)))
+
+    def require_finite_weights(self) -> None:
+        """TrainingError where a weight is not finite, before it is saved: the losses show it one iteration later."""
+        if not is_finite(self.segmenter.state_dict().values()):
+            raise self._not_finite(f"after iteration {len(self.rows)} weights are not finite")
+
+    def _not_finite(self, problem: str) -> TrainingError:
+        saved = f"{self.checkpoint}, after {self.saved} iterations" if self.saved else "none yet"
+        return TrainingError(
+            f"training: {problem}; last good checkpoint: {saved}. Lower train.learning_rate, raise train.warmup or choose "
+            "train.precision=fp32: the same settings lead to the same again"
+        )
 
 
 def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tuple[int, list[Sample]]]:

@@ -26,7 +26,8 @@ def scene_id(seed: int) -> str:
 
 
 def write_world(root: Path, splits: Mapping[str, Sequence[int]], size: int) -> None:
-    """Write the scenes of `splits` (name → seeds) under `root` in VOC layout, `size` × `size` pixels each."""
+    """Write the scenes of `splits` (name → seeds) under `root` in VOC layout, `size` × `size` pixels each. Whoever calls this
+    syncs them together."""
     folders = {name: root / name for name in ("JPEGImages", "SegmentationClass", "Annotations")}
     lists = root / "ImageSets" / "Segmentation"
     for folder in (*folders.values(), lists):
@@ -63,11 +64,11 @@ def _annotation(name: str, scene: Scene) -> str:
 
 
 def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    with written_then_renamed(path) as temporary:
+    with written_then_renamed(path, sync=False) as temporary:
         # 4:4:4, so that edges keep their colour
         Image.fromarray(image).save(temporary, format="JPEG", quality=95, subsampling=0)
 
 
 def _write_text(path: Path, text: str) -> None:
-    with written_then_renamed(path) as temporary:
+    with written_then_renamed(path, sync=False) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -96,13 +96,20 @@ def gc(
 
 
 def verify(store: Store = None) -> None:
-    """Read every byte of every output; exit 1 if any was damaged. Damaged ones are built again by the next run."""
+    """Read every byte below the store; exit 1 if any was damaged. What can be made again is, by the next run."""
     from tasks.history.verify import verify_store
 
-    checked, damaged = verify_store(store_folder(store))
-    for path, names in damaged.items():
-        print(f"damaged: {path}: {', '.join(names)}")
-    print(f"{checked} outputs read, {len(damaged)} damaged" + ("; they are built again by the next run" if damaged else ""))
+    check = verify_store(store_folder(store))
+    for path, names in check.damaged.items():
+        print(f"damaged: {path}{': ' if names else ''}{', '.join(names)}")
+    for path in check.left:
+        print(f"half-written: {path}")
+    for path in check.unknown:
+        print(f"not written by excel: {path}")
+    damaged = len(check.damaged)
+    print(
+        f"{check.checked} outputs and files read, {damaged} damaged" + ("; the next run builds them again" if damaged else "")
+    )
     raise typer.Exit(1 if damaged else 0)
 
 

@@ -20,12 +20,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from excel_core.errors import StoreError
+from excel_core.sync import make_folder
 from tasks.engine.code_digest import code_digest
 from tasks.engine.failures import plain_failures
 from tasks.engine.fingerprint import digest_of
 from tasks.engine.lock import locked
 from tasks.engine.memory import MemoryWatch, largest
-from tasks.engine.output import Origin, StageOutput, StageResult, commit, read_output
+from tasks.engine.output import (
+    PARTIAL,
+    Origin,
+    StageOutput,
+    StageResult,
+    commit,
+    commit_interrupted,
+    empty_folder,
+    read_output,
+    remove_output,
+    resume_folder,
+)
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Job, Part, Sharded, Whole, mask_access
 
@@ -68,11 +81,6 @@ class Step:
         return self.job.environment.device == "cuda" and self.job.stage.on_device and not joins
 
     @property
-    def resumable(self) -> bool:
-        """Whether it goes on from the folder that a killed run left."""
-        return isinstance(self.job.stage.work, Whole) and self.job.stage.work.resumable
-
-    @property
     def folder(self) -> Path:
         """Where its output is or will be."""
         return self.job.environment.store / self.kind / self.key
@@ -80,7 +88,7 @@ class Step:
     @property
     def partial_folder(self) -> Path:
         """Where its output is while it is built."""
-        return self.folder.with_name(f"{self.key}.partial")
+        return self.folder.with_name(f"{self.key}{PARTIAL}")
 
     @cached_property
     def key(self) -> str:
@@ -147,7 +155,9 @@ def build_stage(job: Job, build_step: BuildStep | None = None, build_parts: Buil
     """The job's output: reused when it is complete, else its parts are built, where it has any, and then itself."""
     build_step = build_step or find_or_build
     whole = Step(job)
-    if complete_output(whole) is None and (steps := part_steps(job)):
+    if complete_output(whole) is not None:
+        shutil.rmtree(resume_folder(whole.folder), ignore_errors=True)  # of a run that was killed right after it was complete
+    elif steps := part_steps(job):
         with Counter(job.name, sum(step.items for step in steps)) as counter:
             whole = replace(whole, parts=(build_parts or in_turn)(steps, build_step, counter))
     return build_step(whole)
@@ -171,19 +181,22 @@ def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dic
     final, store = step.folder, step.job.environment.store
     needed = [output.folder for output in (*step.job.inputs.values(), *step.parts.values())]
     with plain_failures(step.name, store, needed):
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
         waiting = f"another run is building {step.kind}; waiting for it"
         with locked(final.with_name(f".{final.name}.lock"), waiting, notify):
             return read_output(final) or _build(step, notify, flow_run or {})
 
 
 def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) -> StageOutput:
-    """Do the work, measured, and commit what it made. The step's lock is held."""
-    final = step.folder
+    """Do the work, measured, and commit what it made; or finish the commit of a run that was killed. The lock is held."""
+    final, partial = step.folder, step.partial_folder
     if final.exists():
-        notify(f"{step.name}: {final} is damaged and is built again")
-        shutil.rmtree(final)
-    _prepare_folder(step)
+        notify(f"{step.name}: {final} is damaged, or of an earlier version, and is built again")
+        remove_output(final)
+    if (output := commit_interrupted(partial, final)) is not None:
+        return output
+    _require_parts(step)
+    empty_folder(partial)
     started = time.perf_counter()
     with MemoryWatch(step.on_gpu) as watch:
         result = _build_guarded(step)
@@ -198,17 +211,13 @@ def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) 
         "peak_host_bytes": peak.host_bytes,
         "peak_gpu_bytes": peak.gpu_bytes,
     }
-    return commit(step.partial_folder, final, description, _origin(step, flow_run))
+    return commit(partial, final, description, _origin(step, flow_run))
 
 
-def _prepare_folder(step: Step) -> None:
-    """An empty folder to fill, or the one that a killed run left where the work goes on from there."""
-    partial = step.partial_folder
-    if partial.exists() and not step.resumable:
-        shutil.rmtree(partial)
-    partial.mkdir(exist_ok=True)
-    for half_written in partial.rglob(".*.tmp"):
-        half_written.unlink()
+def _require_parts(step: Step) -> None:
+    """StoreError where a whole would be joined from no parts: it was complete when the run looked, and is not any more."""
+    if step.part is None and not step.parts and part_steps(step.job):
+        raise StoreError(f"{step.name}: {step.folder} was removed or damaged during the run; run again")
 
 
 def _build_guarded(step: Step) -> StageResult:

@@ -1,8 +1,9 @@
 """Complete output folders: committed by a marker that is written last, verified before reuse, locked while they are built.
 
     STORE/<stage>/<key>/            complete; never written again. A part's folder is in STORE/<stage>-parts/
-        stage.json                  excel-stage/3: each file's size, time of change and digest; what it was made from
-    STORE/<stage>/<key>.partial/    being built, or left by a run that was killed
+        stage.json                  excel-stage/4: each file's size, time of change and digest; what it was made from
+    STORE/<stage>/<key>.partial/    being built, or left by a run that was killed: the next one starts with an empty folder
+    STORE/<stage>/<key>.resume/     what a stage has to go on from (training's checkpoints); removed once the output is complete
     STORE/<stage>/.<key>.lock       held by the run that builds it; the system frees it when that run dies
 
 What follows is keyed by the output's *content*, so an upstream rerun that changes nothing stops there.
@@ -10,22 +11,32 @@ What follows is keyed by the output's *content*, so an upstream rerun that chang
 
 import hashlib
 import os
+import shutil
+import stat
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from excel_core.checked_files import read_checked_json, write_checked_json
 from excel_core.errors import StoreError
-from excel_core.files import read_json, write_json
+from excel_core.sync import make_folder, sync_folder, sync_tree
 from tasks.engine.fingerprint import file_digest
 from tasks.engine.memory import Peak
 
 __all__ = [
-    "MARKER", "Marker", "Origin", "StageOutput", "StageResult", "commit", "damaged_files", "is_resumable", "link_tree",
-    "read_marker", "read_output",
+    "MARKER", "PARTIAL", "RESUME", "Marker", "Origin", "StageOutput", "StageResult", "commit", "commit_interrupted",
+    "damaged_files", "empty_folder", "is_resumable", "key_of", "link_tree", "read_marker", "read_output",
+    "remove_output", "resume_folder",
 ]  # fmt: skip
 
-MARKER = "stage.json"
+MARKER, PARTIAL, RESUME = "stage.json", ".partial", ".resume"
+EARLIER_FORMATS = ("excel-stage/1", "excel-stage/2", "excel-stage/3")
+# Before reuse, files of an output are hashed where they are few and small: the ones that decide all that follows. Hashing all
+# of a store would take minutes.
+MAX_HASHED_FILES, MAX_HASHED_BYTES = 100, 64 * 2**20
 
 
 class StageResult(BaseModel):
@@ -82,54 +93,97 @@ class Origin(BaseModel):
     task_run_id: str = ""
 
 
+def _inside(name: str) -> str:
+    """A file's name in a marker: a path that stays inside the folder."""
+    if "\0" in name or name == MARKER or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError("must be a path inside the folder")
+    return name
+
+
 class Marker(BaseModel):
     """stage.json: the output without its folder, and each file's size, time of change (ns) and SHA-256."""
 
-    format: Literal["excel-stage/3"] = "excel-stage/3"
+    format: Literal["excel-stage/4"] = "excel-stage/4"
     output: dict[str, Any]
-    files: dict[str, tuple[int, int, str]]
+    files: dict[Annotated[str, AfterValidator(_inside)], tuple[int, int, str]]
     origin: Origin
 
 
 def read_marker(folder: Path) -> Marker:
-    """The marker of a complete folder; StoreError where there is none, or one of an earlier version."""
+    """The marker of a complete folder; StoreError where there is none, or one that is damaged, of an earlier version, or of
+    another folder."""
+    path = folder / MARKER
     try:
-        return Marker.model_validate(read_json(folder / MARKER))
+        marker = Marker.model_validate(read_checked_json(path, EARLIER_FORMATS))
+        output = StageOutput.model_validate(marker.output | {"folder": folder})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
-        raise StoreError(f"{folder / MARKER}: {field}: {problem['msg']}; the next run builds it again") from None
+        raise StoreError(f"{path}: {field}: {problem['msg']}; the next run builds it again") from None
+    if (output.stage, output.key) != (folder.parent.name, key_of(folder)):
+        raise StoreError(f"{path}: is the marker of {output.stage}/{output.key}; the next run builds it again")
+    return marker.model_copy(update={"output": output.model_dump(exclude={"folder"})})
 
 
 def read_output(folder: Path) -> StageOutput | None:
-    """The complete output in `folder`, verified: each file is there, of its size, and untouched or of its digest. Else None."""
+    """The complete output in `folder`, verified: each file is there, of its size, and of its digest where it was touched or is
+    one of a few small ones. Else None."""
     try:
         marker = read_marker(folder)
-        output = StageOutput.model_validate(marker.output | {"folder": folder})
-    except (StoreError, ValidationError):
+    except StoreError:
         return None
-    intact = all(_is_intact(folder / name, *expected) for name, expected in marker.files.items())
-    return output if intact else None
+    few = len(marker.files) <= MAX_HASHED_FILES
+    for name, (size, changed_ns, digest) in marker.files.items():
+        if not _is_intact(folder / name, size, changed_ns, digest, few and size <= MAX_HASHED_BYTES, _remembered_digest):
+            return None
+    return StageOutput.model_validate(marker.output | {"folder": folder})
 
 
-def damaged_files(folder: Path) -> list[str]:
-    """Files of a complete folder whose bytes are not those that were committed; every byte is read."""
+def damaged_files(folder: Path, digests: dict[tuple[int, int], str] | None = None) -> list[str]:
+    """Files of a complete folder whose bytes are not those that were committed; every byte is read, but of linked files that
+    `digests`, by device and inode, has already. StoreError where the marker itself is damaged."""
+    known = {} if digests is None else digests
+
+    def digest(path: Path, status: os.stat_result) -> str:
+        file = status.st_dev, status.st_ino
+        if file not in known:
+            known[file] = file_digest(path)
+        return known[file]
+
     files = read_marker(folder).files
-    return [name for name, expected in files.items() if not _is_intact(folder / name, *expected, read_all=True)]
+    return [name for name, expected in files.items() if not _is_intact(folder / name, *expected, True, digest)]
 
 
-def _is_intact(path: Path, size: int, changed_ns: int, digest: str, read_all: bool = False) -> bool:
-    """A file that nobody touched is believed by its size; hashing gigabytes before every run would take minutes."""
+Digest = Callable[[Path, os.stat_result], str]
+
+
+def _is_intact(path: Path, size: int, changed_ns: int, digest: str, read: bool, digest_of: Digest) -> bool:
+    """Whether it is a file, no link, with these bytes. Unless it is to be read, one that nobody touched is believed by its
+    size."""
     try:
-        status = path.stat()
-        untouched = status.st_mtime_ns == changed_ns and not read_all
-        return status.st_size == size and (untouched or file_digest(path) == digest)
-    except OSError:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return False
+        return (status.st_mtime_ns == changed_ns and not read) or digest_of(path, status) == digest
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return False
 
 
+def _remembered_digest(path: Path, status: os.stat_result) -> str:
+    """A run looks at an output several times and reads it once. Whoever writes to a file changes its st_ctime_ns."""
+    return _digest_at(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _digest_at(path: Path, *state: int) -> str:
+    return file_digest(path)
+
+
 def commit(partial: Path, final: Path, output: dict[str, Any], origin: Origin) -> StageOutput:
-    """Write the marker over everything in `partial`, then move the folder to its final name."""
+    """Write the marker over everything in `partial`, then move the folder to its final name.
+
+    Each is on the disk before the next: files, folders, marker, new name. So neither a kill nor a power cut leaves an output
+    that counts as complete with missing bytes."""
     files: dict[str, tuple[int, int, str]] = {}
     content = hashlib.sha256()
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
@@ -139,14 +193,67 @@ def commit(partial: Path, final: Path, output: dict[str, Any], origin: Origin) -
         content.update(f"{name}\0{digest}\n".encode())
     output = output | {"content": content.hexdigest(), "bytes": sum(size for size, _, _ in files.values())}
     marker = Marker(output=output, files=files, origin=origin)
-    write_json(partial / MARKER, marker.model_dump(mode="json"))
-    os.replace(partial, final)
+    sync_tree(partial)
+    write_checked_json(partial / MARKER, marker.model_dump(mode="json"))
+    _move(partial, final)
     return StageOutput.model_validate(output | {"folder": final})
 
 
+def commit_interrupted(partial: Path, final: Path) -> StageOutput | None:
+    """Finish a `commit` that was cut off between marker and move → the output; None where the folder is not whole."""
+    try:
+        if damaged_files(partial):
+            return None
+        output = read_marker(partial).output
+    except StoreError:
+        return None
+    sync_tree(partial)
+    _move(partial, final)
+    return StageOutput.model_validate(output | {"folder": final})
+
+
+def _move(partial: Path, final: Path) -> None:
+    """Give the folder its final name, which nothing has, and forget what its stage would have gone on from."""
+    os.replace(partial, final)
+    sync_folder(final.parent)
+    shutil.rmtree(resume_folder(final), ignore_errors=True)
+
+
+def empty_folder(folder: Path) -> None:
+    """Make an empty folder, whatever has its name."""
+    remove_output(folder)
+    make_folder(folder)
+
+
+def remove_output(folder: Path) -> None:
+    """Remove a folder of the store; its marker first, so that half of it is never taken for an output."""
+    _remove(folder / MARKER)
+    _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def key_of(folder: Path) -> str:
+    """The key of the output that a folder of the store is, or is to become, or is resumed from."""
+    return folder.name.removesuffix(PARTIAL).removesuffix(RESUME)
+
+
+def resume_folder(folder: Path) -> Path:
+    """Where a stage that fills `folder` keeps what it goes on from when it is killed. It need not exist."""
+    return folder.with_name(f"{key_of(folder)}{RESUME}")
+
+
 def is_resumable(folder: Path) -> bool:
-    """Whether a run can go on from what a killed one left in this folder of the store; `excel gc` leaves it then."""
-    return folder.name.endswith(".partial") and (folder / "checkpoint.pt").is_file()
+    """Whether a run can go on from what a killed one left in this folder of the store; `excel gc` leaves it then. It was cut
+    off while it worked, or between the marker and the final name."""
+    if (folder.with_name(key_of(folder)) / MARKER).exists():
+        return False  # it is complete: these are remains
+    return (folder.suffix == RESUME and any(folder.glob("*"))) or (folder.suffix == PARTIAL and (folder / MARKER).exists())
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -79,10 +79,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Whole(Generic[R]):
-    """Work in one piece: fills a folder. `resumable`: what a killed run left in the folder is there for the next one."""
+    """Work in one piece: fills an empty folder. What it is to go on from after a kill it keeps in the `resume_folder`."""
 
     build: Callable[["Job", Path], R]
-    resumable: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from excel_core.errors import SettingError, StoreError
-from tasks.engine.output import MARKER, is_resumable, read_marker
+from tasks.engine.output import MARKER, PARTIAL, RESUME, is_resumable, key_of, read_marker
 from tasks.history.run_record import RunRecord, read_records
 from tasks.pipeline import STAGES
 
@@ -39,7 +39,7 @@ def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
             if f"{kind}/{folder.name}" in needed or is_resumable(folder):
                 continue
-            why = "half built" if folder.name.endswith(".partial") else "no kept run refers to it"
+            why = "half built" if folder.name.endswith((PARTIAL, RESUME)) else "no kept run refers to it"
             garbage.append(Garbage(folder, kind, why, 0))
     return _with_sizes(garbage)
 
@@ -50,7 +50,7 @@ def remove_garbage(garbage: list[Garbage]) -> None:
         if item.path.is_file():
             item.path.unlink()
             continue
-        lock = item.path.with_name(f".{item.path.name.removesuffix('.partial')}.lock")
+        lock = item.path.with_name(f".{key_of(item.path)}.lock")
         try:
             with FileLock(lock, timeout=0):
                 (item.path / MARKER).unlink(missing_ok=True)  # first, so that half of it is never taken for an output

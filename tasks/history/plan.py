@@ -10,7 +10,7 @@ from typing import Any
 from excel_core.errors import StoreError, and_more
 from tasks.engine.executor import Step, complete_output, part_steps
 from tasks.engine.graph import Graph, Node
-from tasks.engine.output import Marker, StageOutput, read_marker
+from tasks.engine.output import Marker, StageOutput, is_resumable, read_marker, resume_folder
 from tasks.engine.stage import Sharded
 
 __all__ = ["PlannedStage", "plan_run"]
@@ -80,7 +80,7 @@ def _missing(step: Step) -> PlannedStage:
 def _reason(step: Step) -> str:
     if step.folder.exists():
         return "its output is damaged"
-    if step.resumable and any(step.partial_folder.glob("*")):
+    if is_resumable(resume_folder(step.folder)):
         return "was interrupted; goes on from its checkpoint"
     key_parts = json.loads(json.dumps(step.key_parts))  # as the markers hold them
     differences = [_differences(earlier, key_parts) for earlier in _earlier_keys(step.folder.parent)]

@@ -1,25 +1,117 @@
-"""Every byte of every output against its marker: what checks before reuse, by size and time of change, cannot see."""
+"""Every byte below the store against its digest: what checks before reuse, by size and time of change, cannot see.
 
+Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
-from tasks.engine.output import MARKER, damaged_files
+from excel_core.text.embeddings import read_embedding
+from tasks.engine.lock import try_lock
+from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, key_of, read_marker
 from tasks.history.garbage import KINDS
+from tasks.stages.train import check_resume_file
 
-__all__ = ["verify_store"]
+__all__ = ["StoreCheck", "verify_store"]
+
+KEY = re.compile(r"[0-9a-f]{32}")
+LOCK = re.compile(r"\..*lock")
+Digests = dict[tuple[int, int], str]
 
 
-def verify_store(store: Path) -> tuple[int, dict[Path, list[str]]]:
-    """→ how many outputs were read, and the damaged files of each damaged one. A damaged output loses its marker, so
-    that the next run builds it again."""
-    checked, damaged = 0, {}
-    for folder in sorted(marker.parent for kind in KINDS for marker in (store / kind).glob(f"*/{MARKER}")):
-        checked += 1
+@dataclass
+class StoreCheck:
+    """What `verify_store` met. `checked`: outputs and single files that were read. `damaged`: the damaged files of an output,
+    or [] for a file that stands alone; what can be made again will be. `left`: half-written, of runs that were killed or are at
+    work. `unknown`: what excel does not write."""
+
+    checked: int = 0
+    damaged: dict[Path, list[str]] = field(default_factory=dict)
+    left: list[Path] = field(default_factory=list)
+    unknown: list[Path] = field(default_factory=list)
+
+
+def verify_store(store: Path) -> StoreCheck:
+    """Read the whole store. A damaged output loses its marker, and a damaged file that can be made again goes, so that the next
+    run builds them; a damaged record stays."""
+    check, digests = StoreCheck(), Digests()
+    single: dict[str, tuple[str, Callable[[Path], object], bool]] = {
+        "texts": ("*/*.embedding", read_embedding, True),
+        "records": ("*.json", lambda path: read_checked_json(path, unchecked=["excel-run/1"]), False),
+        "paper": ("*.json", read_checked_json, True),
+    }
+    for entry in sorted(store.iterdir()):
+        if entry.name in KINDS and entry.is_dir():
+            for path in sorted(entry.iterdir()):
+                _check_folder(check, path, digests)
+        elif entry.name in single and entry.is_dir():
+            pattern, read, again = single[entry.name]
+            _check_files(check, entry, set(entry.glob(pattern)), read, again)
+        elif entry.name != "prefect" and not LOCK.fullmatch(entry.name):
+            check.unknown.append(entry)
+    return check
+
+
+def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
+    """An output's folder, complete or not, or what lies beside those."""
+    if not KEY.fullmatch(key_of(folder)) or not folder.is_dir():
+        if not LOCK.fullmatch(folder.name):
+            check.unknown.append(folder)
+    elif folder.suffix == RESUME:
+        _check_files(check, folder, set(folder.rglob("*.pt")) | set(folder.rglob("*.kept")), check_resume_file, True)
+    elif folder.suffix == PARTIAL or not (folder / MARKER).exists():
+        check.left.append(folder)
+    else:
+        check.checked += 1
+        if _damage(folder, digests):
+            with _alone(folder) as alone:  # a run may have put another in its place
+                names = _damage(folder, {})
+                if names and alone:
+                    (folder / MARKER).unlink()
+            if names:
+                check.damaged[folder] = names
+        else:
+            files = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
+            check.unknown += sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in files)
+
+
+def _damage(folder: Path, digests: Digests) -> list[str]:
+    try:
+        return damaged_files(folder, digests)
+    except StoreError:
+        return [MARKER]
+
+
+def _check_files(check: StoreCheck, folder: Path, files: set[Path], read: Callable[[Path], object], again: bool) -> None:
+    """Files below `folder` that stand alone; `again`: they can be made again."""
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        if path not in files:
+            if not LOCK.fullmatch(path.name):
+                (check.left if path.suffix == ".tmp" else check.unknown).append(path)
+            continue
+        check.checked += 1
         try:
-            names = damaged_files(folder)
-        except StoreError:
-            names = [MARKER]
-        if names:
-            damaged[folder] = names
-            (folder / MARKER).unlink()
-    return checked, damaged
+            read(path)
+        except FileNotFoundError:
+            check.checked -= 1  # a run removed it
+        except (OSError, StoreError):
+            check.damaged[path] = []
+            if again:
+                path.unlink()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no run builds this output; one that wants to waits for the block."""
+    file = try_lock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            os.close(file)

@@ -1,10 +1,12 @@
-"""Stage `train`: neck and head with LVC → segmenter.safetensors and losses.csv. Resumes.
+"""Stage `train`: neck and head with LVC → segmenter.safetensors and losses.csv.
 
-`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. The run's own static labels before the CRF
-choose crops. Masks are opened, and trained on, with `train.supervision=masks` alone. With `train.from_checkpoint` nothing is
-trained: the output is the checkpoint's segmenter, without losses.
+`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. Until the output is complete, checkpoints
+and kept segmenters are in the stage's resume folder, from which a killed training goes on to the same bytes. The run's own
+static labels before the CRF choose crops. Masks are opened, and trained on, with `train.supervision=masks` alone. With
+`train.from_checkpoint` nothing is trained: the output is the checkpoint's segmenter, without losses.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,16 +15,25 @@ from typing import Any
 
 import pandas as pd
 
+from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import RunSpec
 from excel_core.datasets.masks import TrueMask, require_masks
 from excel_core.distributed import process_group, wait_for_all
 from excel_core.errors import StoreError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED
-from excel_core.models.checkpoints import Architecture, load_checkpoint, save_segmenter
+from excel_core.files import written_then_renamed
+from excel_core.models.checkpoints import (
+    CHECKPOINT_FORMAT,
+    Architecture,
+    load_checkpoint,
+    previous_checkpoint,
+    save_segmenter,
+    segmenter_bytes,
+)
 from excel_core.training.loop import LossRow, train
 from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
 from tasks.engine.fingerprint import clip_fingerprint, digest_of
-from tasks.engine.output import StageResult, read_marker
+from tasks.engine.output import StageResult, read_marker, resume_folder
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.inputs.given_segmenter import given_segmenter, segmenter_file
@@ -34,6 +45,7 @@ from tasks.stages.refine import labels_before_crf
 
 __all__ = [
     "TrainResult",
+    "check_resume_file",
     "input_key",
     "kept_segmenters",
     "outside",
@@ -43,7 +55,8 @@ __all__ = [
     "train_segmenter",
 ]
 
-SNAPSHOTS = "kept"  # folder
+SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
+KEPT_FORMAT = "excel-kept/1"
 
 
 class TrainResult(StageResult):
@@ -74,7 +87,6 @@ def train_segmenter(job: Job, folder: Path) -> TrainResult:
     with Counter(job.name, spec.iterations) as counter:
         train_anywhere = train_here if job.environment.processes == 1 else launch_training
         train_anywhere(job, folder, counter.to)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
     losses = pd.read_csv(folder / "losses.csv")
     last_tenth = losses.tail(max(1, len(losses) // 10))
     return TrainResult(
@@ -97,13 +109,13 @@ def _take_checkpoint(job: Job, folder: Path) -> TrainResult:
 
 
 def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
-    """Train in this process, alone or as one of a process group. Its first process writes segmenter.safetensors, losses.csv and
-    checkpoints. `progress` hears of every iteration that is done."""
+    """Train in this process, alone or as one of a process group. Its first process writes segmenter.safetensors, losses.csv,
+    kept/ and checkpoints. `progress` hears of every iteration that is done."""
     cam_model = load_cam_model(job)
-    shape, checkpoint = architecture(job, cam_model), folder / "checkpoint.pt"
+    shape, resume = architecture(job, cam_model), resume_folder(folder)
     is_first = process_group().rank == 0
     if is_first:
-        _drop_damaged(checkpoint, shape)
+        _drop_damaged(resume, shape, job.run.train.keep_every)
     wait_for_all()  # all of them go on from the same checkpoint, or from none
     segmenter, losses = train(
         cam_model,
@@ -111,13 +123,16 @@ def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
         job.run.train,
         job.run.refine,
         shape,
-        checkpoint,
+        resume / CHECKPOINT,
         progress,
-        lambda iteration, network: save_segmenter(folder / SNAPSHOTS / f"{iteration:06d}.safetensors", shape, network),
+        lambda iteration, network: _write_snapshot(_snapshot(resume, iteration), segmenter_bytes(shape, network)),
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)
         pd.DataFrame([vars(row) for row in losses]).to_csv(folder / "losses.csv", index=False)
+        for iteration in _kept_until(job.run.train.iterations, job.run.train.keep_every):
+            with written_then_renamed(folder / _snapshot(Path(), iteration).with_suffix(".safetensors"), sync=False) as file:
+                file.write_bytes(_read_snapshot(resume, iteration))
 
 
 def _training_images(job: Job) -> list[TrainingImage]:
@@ -147,14 +162,58 @@ def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:
     return snapshots | {iterations: folder / "segmenter.safetensors"}
 
 
-def _drop_damaged(checkpoint: Path, shape: Architecture) -> None:
-    """A checkpoint that cannot be read must not end every run to come: training starts again, and says so."""
-    if checkpoint.exists():
+def _drop_damaged(resume: Path, shape: Architecture, keep_every: int | None) -> None:
+    """Leave the newest checkpoint that is whole, with the segmenters kept before it, or none. A damaged one must not end every
+    run to come: training goes on from the one before it, or starts again, and says so."""
+    checkpoint, damage = resume / CHECKPOINT, ""
+    for path in (checkpoint, previous_checkpoint(checkpoint)):
+        if not path.exists():
+            continue
         try:
-            load_checkpoint(checkpoint, shape)
+            for iteration in _kept_until(load_checkpoint(path, shape)["iteration"], keep_every):
+                _read_snapshot(resume, iteration)
         except StoreError as error:
-            checkpoint.unlink()
-            print(f"train: the checkpoint is damaged, training starts again ({error})", file=sys.stderr, flush=True)
+            damage = damage or str(error)
+            path.unlink()
+        else:
+            os.replace(path, checkpoint)
+            if damage:
+                _tell(f"the checkpoint is damaged, training goes on from the one before it ({damage})")
+            return
+    if damage:
+        _tell(f"the checkpoint is damaged, training starts again ({damage})")
+
+
+def check_resume_file(path: Path) -> None:
+    """StoreError where a checkpoint or kept segmenter of a resume folder is damaged."""
+    kept = path.suffix == _snapshot(path, 0).suffix
+    read_checked(path, KEPT_FORMAT if kept else CHECKPOINT_FORMAT, of=path.stem if kept else "")
+
+
+def _tell(message: str) -> None:
+    print(f"train: {message}", file=sys.stderr, flush=True)
+
+
+def _kept_until(iterations: int, keep_every: int | None) -> range:
+    """Iterations after which a segmenter is kept."""
+    return range(keep_every, iterations + 1, keep_every) if keep_every else range(0)
+
+
+def _snapshot(folder: Path, iteration: int) -> Path:
+    return folder / SNAPSHOTS / f"{iteration:06d}.kept"
+
+
+def _write_snapshot(path: Path, content: bytes) -> None:
+    write_checked(path, KEPT_FORMAT, content, of=path.stem)
+
+
+def _read_snapshot(resume: Path, iteration: int) -> memoryview:
+    """The bytes of a kept segmenter's file; StoreError where it is missing or damaged."""
+    path = _snapshot(resume, iteration)
+    try:
+        return read_checked(path, KEPT_FORMAT, of=path.stem)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: is missing") from None
 
 
 def input_key(job: Job) -> dict[str, Any]:

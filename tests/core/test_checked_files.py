@@ -18,19 +18,16 @@ def test_json_comes_back_as_it_was_written(tmp_path):
 
 
 def test_no_flipped_bit_of_json_goes_unnoticed(tmp_path):
-    """Every bit of the file in turn: the same value comes back, or a StoreError."""
+    """Every bit of the file in turn."""
     path = tmp_path / "a.json"
     write_checked_json(path, VALUE)
-    whole, refused = path.read_bytes(), 0
+    whole = path.read_bytes()
     for bit in range(8 * len(whole)):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
-        try:
-            assert read_checked_json(path) == VALUE  # white space, or a digit's other way to be written
-        except StoreError:
-            refused += 1
-    assert refused > 7 * len(whole)
+        with pytest.raises(StoreError, match="a.json"):
+            read_checked_json(path, unchecked=["x/1"])
 
 
 @pytest.mark.parametrize(

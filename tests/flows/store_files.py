@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from tasks.engine.output import MARKER, read_marker, read_output
+from tasks.engine.output import MARKER, PARTIAL, RESUME, read_marker, read_output
 
 __all__ = ["committed", "contents", "file_digests"]
 
@@ -38,4 +38,4 @@ def committed(store: Path) -> dict[str, tuple[int, int]]:
 
 def _finals(store: Path) -> list[Path]:
     kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "prefect", "texts")]
-    return sorted(folder for kind in kinds for folder in kind.glob("[!.]*") if folder.suffix != ".partial")
+    return sorted(folder for kind in kinds for folder in kind.glob("[!.]*") if folder.suffix not in (PARTIAL, RESUME))

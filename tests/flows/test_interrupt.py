@@ -66,7 +66,7 @@ def test_ctrl_c_stops_the_command_and_its_own_server(tmp_path):
         assert said.strip().endswith(STOPPED)
         assert stages <= {name.partition("/")[0] for name in committed(store)}
     assert [record["state"] for record in _records(store)] == ["stopped", "stopped"]
-    assert list(store.glob("train/*.partial/checkpoint.pt"))
+    assert list(store.glob("train/*.resume/checkpoint.pt"))
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -104,7 +104,7 @@ def test_twenty_kills_change_no_byte(tmp_path):
             assert {name: now[name] for name in finished} == finished
             assert not set(builds(attempts[-1])) & finished.keys()  # nor begun again
             finished = now
-        assert not list(store.glob("*/*.partial"))
+        assert not list(store.glob("*/*.partial")) and not list(store.glob("*/*.resume"))
         assert contents(store) == contents(whole) and file_digests(store) == file_digests(whole)
         _check_training(attempts)
         _check_runs(store, len(attempts) - 1, flow.process.exitcode != 0)

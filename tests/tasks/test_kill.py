@@ -29,13 +29,13 @@ def test_sigkill_while_training(chain, small_run, tmp_path):
     whole = follow(run, RunEnvironment(store=stores[0]), "train")["train"]
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, run.model_dump_json(), str(stores[1])], cwd=ROOT)
     deadline = time.monotonic() + 240
-    while not list(stores[1].glob("train/*.partial/checkpoint.pt")):
+    while not list(stores[1].glob("train/*.resume/checkpoint.pt")):
         assert process.poll() is None and time.monotonic() < deadline, "it ended before its first checkpoint"
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert not (stores[1] / "train" / whole.key).exists()  # nothing half-done looks complete
-    half = stores[1] / "train" / f"{whole.key}.partial" / "kept" / ".000003.safetensors.7.tmp"
+    half = stores[1] / "train" / f"{whole.key}.resume" / "kept" / ".000003.kept.7.tmp"
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"killed while it was written")
     resumed = follow(run, RunEnvironment(store=stores[1]), "train")["train"]
@@ -51,10 +51,10 @@ def test_a_damaged_checkpoint_costs_the_training_and_not_every_run_to_come(chain
     whole = follow(run, chain[1], "train")["train"]
     environment = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"))
     shutil.rmtree(environment.store / "train" / whole.key)
-    partial = environment.store / "train" / f"{whole.key}.partial"
-    partial.mkdir()
-    (partial / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
-    (partial / ".checkpoint.pt.7.tmp").write_bytes(b"half")
+    resume = environment.store / "train" / f"{whole.key}.resume"
+    resume.mkdir()
+    (resume / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
+    (resume / ".checkpoint.pt.7.tmp").write_bytes(b"half")
     again = follow(run, environment, "train")["train"]
     assert "the checkpoint is damaged, training starts again" in capfd.readouterr().err
-    assert again.content == whole.content
+    assert again.content == whole.content and not resume.exists()

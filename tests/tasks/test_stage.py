@@ -12,7 +12,15 @@ from excel_core.config.presets import preset
 from excel_core.errors import StoreError
 from tasks.engine import executor
 from tasks.engine.executor import Step, build_stage, complete_output, find_or_build
-from tasks.engine.output import StageResult, damaged_files, link_tree, read_marker, read_output
+from tasks.engine.output import (
+    StageResult,
+    damaged_files,
+    is_resumable,
+    link_tree,
+    read_marker,
+    read_output,
+    resume_folder,
+)
 from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage, Whole
 
 RUN = preset("voc")
@@ -24,9 +32,9 @@ class Runs(StageResult):
     runs: int = 0
 
 
-def _job(build, store, run=RUN, resumable=False):
+def _job(build, store, run=RUN):
     key = KeyParts(settings=lambda run: {"n": run.describe.n})
-    stage = Stage("toy", reads=(), makes="a/b/out.txt", work=Whole(build, resumable), key=key)
+    stage = Stage("toy", reads=(), makes="a/b/out.txt", work=Whole(build), key=key)
     return Job(stage, run, RunEnvironment(store=store), {})
 
 
@@ -107,7 +115,7 @@ def test_a_damaged_output_is_built_again(counted, damage):
         "truncate": lambda: file.write_text("hel"),
         "marker": marker.unlink,
         "half marker": lambda: marker.write_text(marker.read_text()[:40]),
-        "earlier version": lambda: marker.write_text(marker.read_text().replace("excel-stage/3", "excel-stage/2")),
+        "earlier version": lambda: marker.write_text(marker.read_text().replace("excel-stage/4", "excel-stage/3")),
     }[damage]()
     assert complete_output(Step(job)) is None and read_output(output.folder) is None
     notes = []
@@ -127,24 +135,27 @@ def test_an_output_without_marker_is_an_error_to_whoever_needs_one(counted):
         read_marker(output.folder)
 
 
-def test_a_failed_stage_leaves_nothing_complete_and_resumable_ones_their_folder(tmp_path):
+def test_a_failed_stage_leaves_nothing_complete_and_what_it_goes_on_from(tmp_path):
     tries = []
 
     def build(job, folder):
-        tries.append(sorted(path.name for path in folder.iterdir()))
-        (folder / "progress").write_text("half")
+        resume = resume_folder(folder)
+        tries.append(sorted(path.name for place in (folder, resume) for path in place.glob("*")))
+        for place in (folder, resume):
+            place.mkdir(exist_ok=True)
+            (place / f"of {place.suffix}").write_text("half")
         if len(tries) == 1:
             raise RuntimeError("killed")
         return StageResult()
 
-    for resumable, left in ((True, ["progress"]), (False, [])):
-        tries.clear()
-        job = _job(build, tmp_path / str(resumable), resumable=resumable)
-        with pytest.raises(RuntimeError):
-            build_stage(job)
-        assert not list(job.environment.store.rglob("stage.json"))
+    job = _job(build, tmp_path)
+    with pytest.raises(RuntimeError):
         build_stage(job)
-        assert tries == [[], left]
+    assert not list(tmp_path.rglob("stage.json"))
+    left = sorted((tmp_path / "toy").glob("[!.]*"))
+    assert [(folder.suffix, is_resumable(folder)) for folder in left] == [(".partial", False), (".resume", True)]
+    output = build_stage(job)
+    assert tries == [[], ["of .resume"]] and [path.name for path in (tmp_path / "toy").glob("[!.]*")] == [output.folder.name]
 
 
 def _build_slowly(store, queue):
@@ -197,7 +208,7 @@ def test_the_same_size_with_other_bytes_is_damage(counted):
     file.write_text("HELLO")
     assert complete_output(Step(job)) is None and damaged_files(output.folder) == ["a/b/out.txt"]
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # behind our back
-    assert complete_output(Step(job)) == output and damaged_files(output.folder) == ["a/b/out.txt"]
+    assert complete_output(Step(job)) is None and damaged_files(output.folder) == ["a/b/out.txt"]
 
 
 def test_linked_files_are_one_file(tmp_path):

@@ -71,9 +71,9 @@ def test_the_stage_in_two_processes(chain, small_run, environment, capfd, monkey
     sum of what the two measured (this process', where that is more)."""
     alone = chain[0]["train"]
     shutil.rmtree(environment.store / "train")
-    partial = environment.store / "train" / f"{alone.key}.partial"
-    partial.mkdir(parents=True)
-    (partial / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
+    resume = environment.store / "train" / f"{alone.key}.resume"
+    resume.mkdir(parents=True)
+    (resume / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
     seen, told = [], []
     monkeypatch.setattr(
         "tasks.processes.launch.measured_by_processes", lambda peaks: (told.extend(peaks), measured_by_processes(peaks))
@@ -99,7 +99,7 @@ def test_no_process_outlives_the_one_that_started_them(chain, small_run, environ
         text=True,
     )  # SIGINT is ignored where the tests run in a shell's background
     deadline = time.monotonic() + 120
-    while not list(environment.store.glob("train/*.partial/checkpoint.pt")):
+    while not list(environment.store.glob("train/*.resume/checkpoint.pt")):
         assert process.poll() is None and time.monotonic() < deadline, "it ended before its first checkpoint"
         time.sleep(0.01)
     assert len(_training(environment.store)) >= 3  # torchrun and its two

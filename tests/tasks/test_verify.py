@@ -1,0 +1,142 @@
+"""`excel verify` reads everything below the store: damage is named and made to be built again."""
+
+import os
+import shutil
+
+import pytest
+
+from excel_core.checked_files import write_checked_json
+from excel_core.config.presets import with_settings
+from tasks.engine.stage import RunEnvironment
+from tasks.history.run_record import start_record
+from tasks.history.verify import verify_store
+from tests.pipeline_runs import complete, follow
+from tests.tasks.kill_points import KILLED, killed_before
+
+
+@pytest.fixture
+def environment(chain, tmp_path):
+    """A copy of the small run's store without records."""
+    ignored = shutil.ignore_patterns("records")
+    return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=ignored, copy_function=shutil.copy2))
+
+
+def _flip(path, bit=-1):
+    """Flip a bit behind the back of the file's time of change."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[bit] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_whole_store_is_clean(environment, small_run):
+    start_record("excel", small_run, environment).end("complete")
+    check = verify_store(environment.store)
+    outputs = len(list(environment.store.glob("*/*/stage.json")))
+    assert check.damaged == {} and check.left == [] and check.unknown == []
+    assert check.checked == outputs + len(list(environment.store.glob("texts/*/*"))) + 1
+
+
+def test_a_flipped_bit_anywhere_is_named_and_built_again(environment, small_run):
+    outputs = follow(small_run, environment, "report", complete)
+    record = start_record("excel", small_run, environment)
+    record.end("complete")
+    store = environment.store
+    write_checked_json(store / "paper" / "table-1.json", {"title": "x"})
+    texts = sorted(store.glob("texts/*/*.embedding"))
+    png = next(outputs["refine"].folder.glob("SegmentationClassPseudo/*.png"))
+    marker = outputs["predict"].folder / "stage.json"
+    hurt = [outputs["train"].folder / "segmenter.safetensors", png, marker, texts[0], store / "paper" / "table-1.json"]
+    hurt.append(store / "records" / f"{record.id}.json")
+    for path in hurt:
+        _flip(path, 200 if path == marker else -1)
+    check = verify_store(store)
+    assert check.damaged == {
+        hurt[0].parent: ["segmenter.safetensors"],
+        outputs["refine"].folder: [f"SegmentationClassPseudo/{png.name}"],
+        marker.parent: ["stage.json"],
+        **{path: [] for path in hurt[3:]},
+    }
+    assert not texts[0].exists() and hurt[5].exists()
+    again = follow(small_run, environment, "report")
+    assert {name: output.content for name, output in again.items() if name != "report"} == {
+        name: output.content for name, output in outputs.items() if name != "report"
+    }
+    assert verify_store(store).damaged == {hurt[5]: []}
+
+
+def test_what_a_stage_reads_next_is_checked_before(environment, small_run):
+    """Few small files decide everything that follows: they are hashed before reuse, however untouched they look."""
+    outputs = follow(small_run, environment, "report", complete)
+    _flip(outputs["train"].folder / "segmenter.safetensors")
+    assert "train" not in follow(small_run, environment, "report", complete)
+    assert follow(small_run, environment, "train")["train"].content == outputs["train"].content
+
+
+def test_leftovers_and_strange_files_are_named_and_stay(environment):
+    store = environment.store
+    left = [store / "cams" / ("a" * 32 + ".partial"), store / "refine" / ("b" * 32)]
+    for folder in left:
+        folder.mkdir()
+        (folder / "half").touch()
+    left.append(next(store.glob("texts/*")) / ".x.embedding.7.tmp")
+    left[2].touch()
+    (store / "notes").mkdir()
+    unknown = [
+        store / "notes.txt",
+        store / "cams" / "other",
+        next(store.glob("train/*/segmenter.safetensors")).with_name("extra"),
+    ]
+    unknown.append(next(store.glob("texts/*")) / "old.npy")
+    for path in unknown:
+        path.touch()
+    check = verify_store(store)
+    assert set(check.left) == set(left) and set(check.unknown) == {*unknown, store / "notes"} and check.damaged == {}
+    assert all(path.exists() for path in left + unknown)
+
+
+def _checkpoint_saved(times):
+    """Kill when the checkpoint has been renamed that often: at the next file operation."""
+    renames = []
+
+    def choose(number, event, arguments):
+        if len(renames) == times:
+            return True
+        if event == "os.rename" and str(arguments[1]).endswith("/checkpoint.pt"):
+            renames.append(number)
+        return False
+
+    return choose
+
+
+def test_flipped_bits_of_a_training_that_was_killed(environment, small_run, tmp_path, capfd):
+    """In the newest checkpoint, in the one before it too, in a kept segmenter: it is named, and the bytes come out the same."""
+    run = with_settings(small_run, ["train.iterations=8", "train.checkpoint_every=2", "train.keep_every=3"])
+    killed = lambda: follow(run, environment, "train")  # noqa: E731
+    assert killed_before(_checkpoint_saved(3), killed) == KILLED
+    store = environment.store
+    (resume,) = store.glob("train/*.resume")
+    assert sorted(path.name for path in resume.rglob("*") if path.is_file()) == [
+        "000003.kept", "000006.kept", "checkpoint.previous.pt", "checkpoint.pt",
+    ]  # fmt: skip
+    stores = {name: shutil.copytree(store, tmp_path / name) for name in ("whole", "newest", "both", "kept", "verified")}
+    hurt = {
+        "whole": (),
+        "newest": ("checkpoint.pt",),
+        "both": ("checkpoint.pt", "checkpoint.previous.pt"),
+        "kept": ("kept/000003.kept",),
+        "verified": ("checkpoint.pt", "kept/000006.kept"),
+    }
+    said = {"newest": "goes on from the one before it", "both": "training starts again", "kept": "training starts again"}
+    contents = set()
+    for name, copy in stores.items():
+        there = copy / "train" / resume.name
+        for file in hurt[name]:
+            _flip(there / file, 3000)
+        if name == "verified":
+            assert verify_store(copy).damaged == {there / file: [] for file in hurt[name]}
+            assert not any((there / file).exists() for file in hurt[name])
+        contents.add(follow(run, RunEnvironment(store=copy), "train")["train"].content)
+        message = capfd.readouterr().err
+        assert said.get(name, "") in message and ("damaged" in message) == (name in said)
+    assert len(contents) == 1
