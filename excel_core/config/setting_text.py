@@ -36,8 +36,8 @@ def _check(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise SettingError("the value has an anchor (& or *), which settings do not need; write text in quotes")
-        if getattr(event, "tag", None):
-            raise SettingError(f"the value has the tag {event.tag}, which settings do not need; write text in quotes")
+        if tag := getattr(event, "tag", None):
+            raise SettingError(f"the value has the tag {tag}, which settings do not need; write text in quotes")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise SettingError(f"the value has more than {MAX_DEPTH} lists within each other")

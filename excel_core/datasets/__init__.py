@@ -9,7 +9,8 @@ published_voc.py  VOC's train_aug list and image-level labels, which excel ships
 folder.py         a folder of one's own photos → the table
 coco.py           COCO as downloaded → the table
 coco_json.py      COCO's annotation files, every entry checked
-masks.py          the mask readers, and the guard that stops everyone else from opening a mask
+masks.py          the mask readers of evaluation
+mask_guard.py     the guard that stops everyone else from opening a mask
 coco_masks.py     COCO's masks, painted from its annotation files
 palette.py        label maps as palette PNGs
 doctor/           is a downloaded data set complete and sound?
@@ -17,7 +18,8 @@ doctor/           is a downloaded data set complete and sound?
 
 from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import Manifest, check_manifest, usable
-from excel_core.datasets.masks import VocMaskReader, forbid_mask_access
+from excel_core.datasets.mask_guard import forbid_mask_access
+from excel_core.datasets.masks import VocMaskReader
 from excel_core.datasets.voc import read_voc
 
 __all__ = [

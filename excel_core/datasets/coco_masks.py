@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from excel_core.datasets.coco import annotation_file
 from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, as_it_is, read_entries
-from excel_core.datasets.masks import check_mask_access
+from excel_core.datasets.mask_guard import check_mask_access
 from excel_core.errors import DataError
 
 __all__ = [

@@ -22,7 +22,7 @@ from excel_core.datasets.manifest import (
     check_split_names,
     image_digest,
 )
-from excel_core.datasets.masks import MASK_FOLDERS
+from excel_core.datasets.mask_guard import MASK_FOLDERS
 from excel_core.errors import DataError
 
 __all__ = [

@@ -9,11 +9,9 @@ To add the layout `mine`:
 3. Masks that are palette PNGs in SegmentationClass/ are read by `voc_mask_reader`. For others, write a `MaskReader` (masks.py)
    whose `read` begins with `check_mask_access`. It gets the class names in the run's order: label i + 1 is class i of these.
    Map the data set's own numbers by name.
-4. masks.py: the masks' names, so that the guard protects them. MASK_FOLDERS holds names of folders, MASK_FILES patterns of file
-   names in lower case. They hold in every run, wherever the folder is, whatever its case: a folder name `annotations` would
-   also lock VOC's Annotations/, a pattern `*.json` also files of excel's own. A file with labels and polygons, such as
-   labelme's, needs its pattern in LABELS_IN_MASK_FILES too, so that `dataset` may read the labels; a protected folder has no
-   such exception.
+4. mask_guard.py, where the masks do not lie in VOC's folders: in PLACES, the folders or patterns of files below the data folder
+   that hold them, so that the guard protects them in runs of this layout. A file with labels and polygons, such as labelme's,
+   needs its pattern in LABELS_IN_MASK_FILES too, so that `dataset` may read the labels.
 5. excel_core/config/data.py: the name in `DatasetSpec.layout`. A setting for this layout alone is a field there, and its name
    stands in `options` here.
 6. tests/core/test_datasets_mine.py: a small folder, drawn in the test, and what is refused.

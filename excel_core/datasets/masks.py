@@ -1,22 +1,7 @@
-"""Segmentation masks: the mask readers of evaluation, and a guard that stops everyone else from opening a mask.
+"""Segmentation masks: evaluation reads them, through these readers alone and outside the guard of mask_guard.py."""
 
-Evaluation runs outside the guard and reads masks through a `MaskReader`; every other stage runs inside
-`forbid_mask_access`. No permission is handed around: the two never overlap in one process. There is one explicit
-exemption: COCO keeps labels and masks in one file. The stage that reads labels may open that file, and its reader
-(coco_json.py) keeps no mask.
-
-What the guard sees: every file that Python opens (open, Path, os.open, Pillow, np.load, np.fromfile,
-np.memmap), in any thread and in forked workers. What it does not: C code that opens files by itself
-(cv2.imread, torchvision.io, pyarrow), spawned processes that did not enter the guard themselves, and a
-hard link or copy of a mask elsewhere. excel reads every picture through a file that Python opened.
-"""
-
-import os
-import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,28 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.datasets.manifest import check_image_id
+from excel_core.datasets.mask_guard import check_mask_access
 from excel_core.datasets.palette import load_labels_png
 from excel_core.datasets.published_voc import AUGMENTED
-from excel_core.errors import DataError, MaskLeakError
+from excel_core.errors import DataError
 
-__all__ = [
-    "LABELS_IN_MASK_FILES",
-    "MASK_FILES",
-    "MASK_FOLDERS",
-    "MaskReader",
-    "TrueMask",
-    "VocMaskReader",
-    "check_mask_access",
-    "forbid_mask_access",
-    "require_masks",
-    "voc_mask_reader",
-]
-
-# Names under which VOC and its augmented set keep masks; protected wherever they are.
-MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject")
-_NAMES = frozenset(name.casefold() for name in MASK_FOLDERS)  # some file systems ignore case
-MASK_FILES = ("instances_*.json", "person_keypoints_*.json", "panoptic_*.json", "stuff_*.json")  # COCO's
-LABELS_IN_MASK_FILES = ("instances_*.json",)  # those of MASK_FILES that hold the image-level labels as well
+__all__ = ["MaskReader", "TrueMask", "VocMaskReader", "require_masks", "voc_mask_reader"]
 
 
 class MaskReader(Protocol):
@@ -141,86 +110,3 @@ def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
             f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {reader.where}, "
             f"{missing[0]} first; add them, or train on a split that has masks: --set dataset.train_split=NAME"
         )
-
-
-def check_mask_access(path: Path, how: str) -> None:
-    """Raise MaskLeakError inside `forbid_mask_access`, whatever it exempts; `how` names the caller that reads `path`. A mask
-    reader calls this first: what it has in memory opens no file, so that the hook would not see it."""
-    for guard in _snapshot():
-        raise MaskLeakError(_message(guard, str(path), how))
-
-
-@contextmanager
-def forbid_mask_access(*mask_folders: Path, stage: str = "this stage", exempt: Collection[str] = ()) -> Iterator[None]:
-    """While active, opening a mask anywhere in the process raises MaskLeakError.
-
-    Protected are the folders named in MASK_FOLDERS and mask_folders, and the files named in MASK_FILES but for the
-    patterns in `exempt`; each under its own name and under the path that its symbolic links lead to. The error names
-    `stage`. Guards may be nested, where the strictest counts, and may be active in several threads at once.
-    A folder of pseudo labels needs another name.
-    """
-    _install()
-    folders = {path for folder in mask_folders for path in _absolute_paths(os.fspath(folder))}
-    files = tuple(pattern for pattern in MASK_FILES if pattern not in exempt)
-    token = object()  # the same guard may be entered twice
-    _active[token] = _Guard(stage, tuple(sorted(folders)), files)
-    try:
-        yield
-    finally:
-        del _active[token]
-
-
-@dataclass(frozen=True)
-class _Guard:
-    stage: str
-    folders: tuple[str, ...]  # absolute, as named and as resolved
-    files: tuple[str, ...]  # patterns of file names
-
-    def protects(self, path: str) -> bool:
-        """Whether the absolute path is a mask folder, lies in one, or is a file of masks."""
-        if any(path == folder or path.startswith(folder + os.sep) for folder in self.folders):
-            return True
-        names = path.casefold().split(os.sep)
-        return not _NAMES.isdisjoint(names) or any(fnmatchcase(names[-1], pattern) for pattern in self.files)
-
-
-# Insertion, deletion and list(values()) are atomic, so no lock: the hook runs inside every open, and a
-# lock that another thread holds at a fork would stay locked in the worker for ever.
-_active: dict[object, _Guard] = {}
-_installed: list[bool] = []
-
-
-def _snapshot() -> list[_Guard]:
-    return list(_active.values())
-
-
-def _install() -> None:
-    """Add the audit hook once; a hook cannot be removed, so it is idle while no guard is active."""
-    if not _installed:
-        _installed.append(True)
-        sys.addaudithook(_watch)
-
-
-def _watch(event: str, arguments: tuple[object, ...]) -> None:
-    """Audit hook: raising here stops the open before it happens."""
-    if event != "open" or not _active:
-        return
-    path = arguments[0]
-    if not isinstance(path, str | bytes | os.PathLike):
-        return  # a file descriptor: whoever opened it went through here
-    for absolute in _absolute_paths(os.fsdecode(path)):
-        for guard in _snapshot():
-            if guard.protects(absolute):
-                raise MaskLeakError(_message(guard, absolute, "open"))
-
-
-def _absolute_paths(path: str) -> tuple[str, str]:
-    """The absolute path as it is written, and where its symbolic links lead."""
-    return os.path.abspath(path), os.path.realpath(path)
-
-
-def _message(guard: _Guard, path: str, how: str) -> str:
-    return (
-        f"{guard.stage}: {how} of the segmentation mask {path}, but only evaluation may see masks; "
-        "take labels from labels.csv, Annotations or read_coco, and score in the evaluate stage, outside forbid_mask_access"
-    )

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RefineSpec, TrainSpec
+from excel_core.datasets.mask_guard import inherited_guards
 from excel_core.distributed import process_group
 from excel_core.errors import ExcelError, StoreError, TrainingError
 from excel_core.models.checkpoints import Architecture, is_finite, load_checkpoint, save_checkpoint
@@ -171,6 +172,7 @@ def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tupl
         batch_size=None,
         sampler=range(start, len(batches)),
         num_workers=workers,
+        worker_init_fn=inherited_guards(),  # workers are spawned, not forked, on some systems
         persistent_workers=False,
         pin_memory=device.type == "cuda",
     )

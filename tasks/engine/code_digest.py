@@ -39,7 +39,7 @@ __all__ = ["ROOT", "Choices", "code_digest", "reached_definitions", "result_in_k
 
 ORCHESTRATION = ("tasks.engine", "tasks.history", "tasks.pipeline")
 # They end a stage or let it pass; whatever they let pass computes the same.
-CHECKS = {("excel_core.datasets.masks", "check_mask_access")}
+CHECKS = {("excel_core.datasets.mask_guard", name) for name in ("check_mask_access", "inherited_guards")}
 Choices = tuple[tuple[Definition, str], ...]  # a registry (a dict in a module), and the key of the entry that a run uses
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -222,7 +222,7 @@ def _require_parts(step: Step) -> None:
 
 def _build_guarded(step: Step) -> StageResult:
     """Do the work under the mask guard."""
-    with mask_access(step.job.stage, step.job.run):
+    with mask_access(step.job):
         return step.build(step.partial_folder)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from excel_core.config import RunSpec
-from excel_core.datasets.masks import LABELS_IN_MASK_FILES, forbid_mask_access
+from excel_core.datasets.mask_guard import LABELS_IN_MASK_FILES, forbid_mask_access, mask_places
 from tasks.engine.output import StageOutput, StageResult
 
 __all__ = [
@@ -141,19 +141,6 @@ class Stage:
         return {name: Dependency(name, run) for name in names} | self.also_reads(run, environment)
 
 
-@contextmanager
-def mask_access(stage: Stage, run: RunSpec) -> Iterator[None]:
-    """Around the work of `stage`: whoever opens a mask that the stage may not open gets MaskLeakError."""
-    supervised = stage.masks is MaskAccess.FULL_SUPERVISION and run.train.supervision == "masks"
-    if stage.masks is MaskAccess.ALWAYS or supervised:
-        yield
-        return
-    with forbid_mask_access(
-        stage=stage.name, exempt=LABELS_IN_MASK_FILES if stage.masks is MaskAccess.LABELS_IN_MASK_FILES else ()
-    ):
-        yield
-
-
 @dataclass(frozen=True)
 class Job:
     """A stage of one run in its environment, with the complete outputs of what it reads."""
@@ -183,3 +170,17 @@ class Job:
     def result(self, name: str, kind: type[R]) -> R:
         """What an input's stage said of its output, as its own type."""
         return self.inputs[name].result_as(kind)
+
+
+@contextmanager
+def mask_access(job: Job) -> Iterator[None]:
+    """Around the work of a job: whoever opens a mask that its stage may not open gets MaskLeakError."""
+    stage, run = job.stage, job.run
+    supervised = stage.masks is MaskAccess.FULL_SUPERVISION and run.train.supervision == "masks"
+    if stage.masks is MaskAccess.ALWAYS or supervised:
+        yield
+        return
+    data = job.folder("world") if "world" in job.inputs else job.environment.data
+    exempt = LABELS_IN_MASK_FILES if stage.masks is MaskAccess.LABELS_IN_MASK_FILES else ()
+    with forbid_mask_access(*mask_places(run.dataset.layout, data), stage=stage.name, exempt=exempt):
+        yield

@@ -38,7 +38,7 @@ def main() -> None:
         with (
             plain_failures(job.name, job.environment.store, needed),
             MemoryWatch(gpu=job.environment.device != "cpu") as watch,
-            mask_access(job.stage, job.run),
+            mask_access(job),
         ):
             train_here(job, folder, lambda done: _tell(done=done) if is_first else None)
         _tell(**{MEMORY: watch.peak.model_dump()})

@@ -13,7 +13,8 @@ from pycocotools import mask as pycoco
 
 from excel_core.datasets.coco_json import read_entries
 from excel_core.datasets.coco_masks import Region, coco_mask_reader, pack, paint, problem_of, read_masks
-from excel_core.datasets.masks import LABELS_IN_MASK_FILES, forbid_mask_access, voc_mask_reader
+from excel_core.datasets.mask_guard import LABELS_IN_MASK_FILES, forbid_mask_access
+from excel_core.datasets.masks import voc_mask_reader
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.text.prompts import load_prompts

@@ -13,7 +13,7 @@ from PIL import Image
 from excel_core.datasets import forbid_mask_access, usable
 from excel_core.datasets.coco import COCO_SOURCES, read_coco
 from excel_core.datasets.coco_json import read_entries
-from excel_core.datasets.masks import LABELS_IN_MASK_FILES
+from excel_core.datasets.mask_guard import LABELS_IN_MASK_FILES
 from excel_core.errors import DataError, SettingError
 from excel_core.text.prompts import load_prompts
 from tests.conftest import COCO, ROOT, needs_coco

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from excel_core.config import RefineSpec, SegmenterSpec, TrainSpec
-from excel_core.datasets.masks import TrueMask, VocMaskReader, forbid_mask_access
+from excel_core.datasets.mask_guard import forbid_mask_access
+from excel_core.datasets.masks import TrueMask, VocMaskReader
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import MaskLeakError, StoreError
 from excel_core.models.checkpoints import Architecture, load_segmenter, save_checkpoint, save_segmenter

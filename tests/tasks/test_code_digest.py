@@ -145,7 +145,7 @@ def test_the_reader_of_the_runs_own_layout_is(changed):
 def test_a_new_name_for_masks_reruns_nothing(changed):
     """The guard knows the names of all layouts' masks; what it lets pass is the same."""
     edit = (
-        "excel_core/datasets/masks.py",
+        "excel_core/datasets/mask_guard.py",
         'MASK_FOLDERS = ("SegmentationClass",',
         'MASK_FOLDERS = ("SegmentationClass", "Masks",',
     )
