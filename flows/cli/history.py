@@ -103,7 +103,7 @@ def verify(store: Store = None) -> None:
     for path, names in check.damaged.items():
         print(f"damaged: {path}{': ' if names else ''}{', '.join(names)}")
     for path in check.left:
-        print(f"half-written: {path}")
+        print(f"half-written, or of an earlier version: {path}")
     for path in check.unknown:
         print(f"not written by excel: {path}")
     damaged = len(check.damaged)

@@ -28,7 +28,7 @@ from tasks.engine.memory import Peak
 
 __all__ = [
     "MARKER", "PARTIAL", "RESUME", "Marker", "Origin", "StageOutput", "StageResult", "commit", "commit_interrupted",
-    "damaged_files", "empty_folder", "is_resumable", "key_of", "link_tree", "read_marker", "read_output",
+    "damaged_files", "empty_folder", "is_earlier", "is_resumable", "key_of", "link_tree", "read_marker", "read_output",
     "remove_output", "resume_folder",
 ]  # fmt: skip
 
@@ -123,6 +123,14 @@ def read_marker(folder: Path) -> Marker:
     if (output.stage, output.key) != (folder.parent.name, key_of(folder)):
         raise StoreError(f"{path}: is the marker of {output.stage}/{output.key}; the next run builds it again")
     return marker.model_copy(update={"output": output.model_dump(exclude={"folder"})})
+
+
+def is_earlier(folder: Path) -> bool:
+    """Whether an output is one of an earlier version of excel, which is not read, and is no damage."""
+    try:
+        return read_checked_json(folder / MARKER, EARLIER_FORMATS).get("format") in EARLIER_FORMATS
+    except StoreError:
+        return False
 
 
 def read_output(folder: Path) -> StageOutput | None:

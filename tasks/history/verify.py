@@ -14,7 +14,7 @@ from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
 from excel_core.text.embeddings import read_embedding
 from tasks.engine.lock import try_lock
-from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, key_of, read_marker
+from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS
 from tasks.stages.train import check_resume_file
 
@@ -22,6 +22,7 @@ __all__ = ["StoreCheck", "verify_store"]
 
 KEY = re.compile(r"[0-9a-f]{32}")
 LOCK = re.compile(r"\..*lock")
+LEFT_SUFFIXES = (".tmp", ".npy")  # .npy: text embeddings of an earlier version
 Digests = dict[tuple[int, int], str]
 
 
@@ -29,7 +30,7 @@ Digests = dict[tuple[int, int], str]
 class StoreCheck:
     """What `verify_store` met. `checked`: outputs and single files that were read. `damaged`: the damaged files of an output,
     or [] for a file that stands alone; what can be made again will be. `left`: half-written, of runs that were killed or are at
-    work. `unknown`: what excel does not write."""
+    work, or of an earlier version. `unknown`: what excel does not write."""
 
     checked: int = 0
     damaged: dict[Path, list[str]] = field(default_factory=dict)
@@ -65,7 +66,7 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
             check.unknown.append(folder)
     elif folder.suffix == RESUME:
         _check_files(check, folder, set(folder.rglob("*.pt")) | set(folder.rglob("*.kept")), check_resume_file, True)
-    elif folder.suffix == PARTIAL or not (folder / MARKER).exists():
+    elif folder.suffix == PARTIAL or not (folder / MARKER).exists() or is_earlier(folder):
         check.left.append(folder)
     else:
         check.checked += 1
@@ -93,7 +94,7 @@ def _check_files(check: StoreCheck, folder: Path, files: set[Path], read: Callab
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         if path not in files:
             if not LOCK.fullmatch(path.name):
-                (check.left if path.suffix == ".tmp" else check.unknown).append(path)
+                (check.left if path.suffix in LEFT_SUFFIXES else check.unknown).append(path)
             continue
         check.checked += 1
         try:

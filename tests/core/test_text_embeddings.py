@@ -1,8 +1,10 @@
 """A text is encoded once for a CLIP, whatever comes beside it, and damage is made good."""
 
+import pytest
 import torch
 
-from excel_core.text.embeddings import TextEmbeddings
+from excel_core.errors import StoreError
+from excel_core.text.embeddings import TextEmbeddings, read_embedding
 
 
 def test_only_new_texts_are_encoded_and_the_rest_keep_their_bits(small_clip, tmp_path):
@@ -25,3 +27,32 @@ def test_damaged_embeddings_are_made_again(small_clip, tmp_path):
     path.write_bytes(path.read_bytes()[:60])
     embeddings.path("a cat.").write_bytes(b"")
     assert torch.equal(embeddings.encode(small_clip, ["a dog.", "a cat."]), before) and embeddings.encoded == 4
+
+
+@pytest.mark.parametrize("damage", ["zeros", "sign", "a bit", "another's", "nothing", "longer"])
+def test_an_embedding_that_is_not_what_was_written_is_made_again(small_clip, tmp_path, damage):
+    embeddings = TextEmbeddings(tmp_path / "encoder")
+    before = embeddings.encode(small_clip, ["a dog.", "a cat."])
+    path, other = (embeddings.path(text) for text in ("a dog.", "a cat."))
+    whole, content = path.read_bytes(), bytearray(path.read_bytes())
+    start = len(content) - before[0].numpy().nbytes
+    if damage == "zeros":
+        content[start:] = bytes(len(content) - start)
+    elif damage == "sign":
+        content[start:] = (-before[0]).numpy().tobytes()
+    elif damage == "a bit":
+        content[-3] ^= 1
+    path.write_bytes({"another's": other.read_bytes(), "nothing": b"", "longer": whole + b"\0"}.get(damage, bytes(content)))
+    with pytest.raises(StoreError):
+        read_embedding(path)
+    assert torch.equal(embeddings.encode(small_clip, ["a dog.", "a cat."]), before) and embeddings.encoded == 3
+    assert path.read_bytes() == whole
+
+
+def test_an_embedding_of_another_encoder_is_none_of_this_one(small_clip, tmp_path):
+    embeddings = TextEmbeddings(tmp_path / "encoder")
+    embeddings.encode(small_clip, ["a dog."])
+    (tmp_path / "encoder").rename(tmp_path / "other")
+    moved = TextEmbeddings(tmp_path / "other")
+    moved.encode(small_clip, ["a dog."])
+    assert moved.encoded == 1

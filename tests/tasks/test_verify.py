@@ -8,8 +8,11 @@ import pytest
 from excel_core.checked_files import write_checked_json
 from excel_core.config.presets import with_settings
 from tasks.engine.stage import RunEnvironment
+from tasks.history.garbage import find_garbage
+from tasks.history.plan import plan_run
 from tasks.history.run_record import start_record
 from tasks.history.verify import verify_store
+from tasks.pipeline import pipeline
 from tests.pipeline_runs import complete, follow
 from tests.tasks.kill_points import KILLED, killed_before
 
@@ -80,19 +83,40 @@ def test_leftovers_and_strange_files_are_named_and_stay(environment):
         folder.mkdir()
         (folder / "half").touch()
     left.append(next(store.glob("texts/*")) / ".x.embedding.7.tmp")
-    left[2].touch()
+    left.append(left[2].with_name("of an earlier version.npy"))
+    for path in left[2:]:
+        path.touch()
+    earlier = next(store.glob("refine-parts/*/stage.json"))
+    earlier.write_text('{"format": "excel-stage/3"}')
+    left.append(earlier.parent)
     (store / "notes").mkdir()
     unknown = [
         store / "notes.txt",
         store / "cams" / "other",
         next(store.glob("train/*/segmenter.safetensors")).with_name("extra"),
     ]
-    unknown.append(next(store.glob("texts/*")) / "old.npy")
+    unknown.append(next(store.glob("texts/*")) / "notes.txt")
     for path in unknown:
         path.touch()
     check = verify_store(store)
     assert set(check.left) == set(left) and set(check.unknown) == {*unknown, store / "notes"} and check.damaged == {}
     assert all(path.exists() for path in left + unknown)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000, b'{"output": 1}'])
+def test_markers_that_are_no_markers_stop_nobody(environment, small_run, content):
+    """`verify`, `plan` and `gc` name them as damage, or pass over them; a run builds them again."""
+    outputs = follow(small_run, environment, "report", complete)
+    hurt = [outputs[name].folder for name in ("dataset", "knowledge", "report")]
+    for folder in hurt:
+        (folder / "stage.json").write_bytes(content)
+    planned = plan_run(pipeline(small_run, environment))
+    assert [stage.why for stage in planned if stage.name == "dataset"] == ["its output is damaged"]
+    assert set(hurt) <= {item.path for item in find_garbage(environment.store)}
+    assert verify_store(environment.store).damaged == {folder: ["stage.json"] for folder in hurt}
+    if content == b"[]":
+        again = follow(small_run, environment, "report")
+        assert again["knowledge"].content == outputs["knowledge"].content
 
 
 def _checkpoint_saved(times):
