@@ -166,10 +166,9 @@ Digest = Callable[[Path, os.stat_result], str]
 
 
 def _is_intact(path: Path, size: int, changed_ns: int, digest: str, read: bool, digest_of: Digest) -> bool:
-    """Whether it is a file, no link, with these bytes. Unless it is to be read, one that nobody touched is believed by its
-    size."""
+    """Whether it is a file with these bytes. Unless it is to be read, one that nobody touched is believed by its size."""
     try:
-        status = path.lstat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             return False
         return (status.st_mtime_ns == changed_ns and not read) or digest_of(path, status) == digest
