@@ -14,9 +14,9 @@ __all__ = ["PROMISES", "reliability_page"]
 FOLDER = Path(__file__).parent
 HEAD = """# Reliability
 
-What excel promises of a store whose runs are killed, whose disk fails or whose files are damaged, and of a machine with others on
-it. Each promise has a test that fails without it. The figures are those of `make soak` on two cores; `make test` runs a sample.
-Written by `python docs/reliability.py`.
+What excel promises of a store whose runs are killed, whose disk fails or whose files are damaged, and of a machine with others
+on it. Each promise has a test that fails without it. The figures are those of `make soak` on two cores; `make test` runs a
+sample. Written by `python docs/reliability.py`.
 """
 
 

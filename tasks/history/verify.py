@@ -45,15 +45,16 @@ def verify_store(store: Path) -> StoreCheck:
     single: dict[str, tuple[str, Callable[[Path], object], bool]] = {
         "texts": ("*/*.embedding", read_embedding, True),
         "records": ("*.json", lambda path: read_checked_json(path, unchecked=["excel-run/1"]), False),
-        "paper": ("*.json", read_checked_json, True),
     }
     for entry in sorted(store.iterdir()):
         if entry.name in KINDS and entry.is_dir():
-            for path in sorted(entry.iterdir()):
+            tables = set(entry.glob("*.json")) if entry.name == "paper" else set()
+            _check_files(check, sorted(tables), tables, read_checked_json, True)
+            for path in sorted(set(entry.iterdir()) - tables):
                 _check_folder(check, path, digests)
         elif entry.name in single and entry.is_dir():
             pattern, read, again = single[entry.name]
-            _check_files(check, entry, set(entry.glob(pattern)), read, again)
+            _check_files(check, _files(entry), set(entry.glob(pattern)), read, again)
         elif entry.name != "prefect" and not LOCK.fullmatch(entry.name):
             check.unknown.append(entry)
     return check
@@ -65,7 +66,8 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
         if not LOCK.fullmatch(folder.name):
             check.unknown.append(folder)
     elif folder.suffix == RESUME:
-        _check_files(check, folder, set(folder.rglob("*.pt")) | set(folder.rglob("*.kept")), check_resume_file, True)
+        files = _files(folder)
+        _check_files(check, files, {path for path in files if path.suffix in (".pt", ".kept")}, check_resume_file, True)
     elif folder.suffix == PARTIAL or not (folder / MARKER).exists() or is_earlier(folder):
         check.left.append(folder)
     else:
@@ -79,7 +81,7 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
                 check.damaged[folder] = names
         else:
             files = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
-            check.unknown += sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in files)
+            check.unknown += [path for path in _files(folder) if path not in files]
 
 
 def _damage(folder: Path, digests: Digests) -> list[str]:
@@ -89,9 +91,13 @@ def _damage(folder: Path, digests: Digests) -> list[str]:
         return [MARKER]
 
 
-def _check_files(check: StoreCheck, folder: Path, files: set[Path], read: Callable[[Path], object], again: bool) -> None:
-    """Files below `folder` that stand alone; `again`: they can be made again."""
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _check_files(check: StoreCheck, paths: list[Path], files: set[Path], read: Callable[[Path], object], again: bool) -> None:
+    """Read those of `paths` that are `files` of a kind that stands alone; `again`: they can be made again."""
+    for path in paths:
         if path not in files:
             if not LOCK.fullmatch(path.name):
                 (check.left if path.suffix in LEFT_SUFFIXES else check.unknown).append(path)
