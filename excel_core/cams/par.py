@@ -1,5 +1,6 @@
 """Pixel-adaptive refinement (PAR): label maps diffuse among pixels of similar colour (method 4)."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -69,6 +70,9 @@ def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
 def _thread_pool(threads: int) -> ThreadPoolExecutor:
     """One pool for all images, so that threads are not started anew for each."""
     return ThreadPoolExecutor(threads)
+
+
+os.register_at_fork(after_in_child=_thread_pool.cache_clear)  # threads are not forked: a child would wait for ever
 
 
 def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:

@@ -1,6 +1,7 @@
 """Affinity, PAR and CRF against plain loops and properties that follow from the formulas."""
 
 import math
+import multiprocessing
 
 import numpy as np
 import torch
@@ -164,3 +165,15 @@ def test_par_on_any_number_of_threads_is_the_same():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
+
+
+def test_a_forked_process_refines_too():
+    """The threads that refined before the fork are not in the child."""
+    image, maps, spec = _rand(1, 3, 9, 9), _rand(1, 2, 9, 9, seed=1), ParSpec(iterations=2)
+    pixel_adaptive_refinement(image, maps, spec)
+    child = multiprocessing.get_context("fork").Process(target=pixel_adaptive_refinement, args=(image, maps, spec))
+    child.start()
+    child.join(60)
+    exit_code = child.exitcode
+    child.kill()
+    assert exit_code == 0
