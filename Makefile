@@ -1,5 +1,5 @@
 # make demo · make test · make test-fast (the ring core) · make soak (tests/faults in full) · make bench · make figures (README's pictures and tables)
-# make check (linter, types, known vulnerabilities) · make docs (the documentation site, into site/)
+# make lint (linter, types) · make check (these, and known vulnerabilities) · make docs (the documentation site, into site/)
 # Everything lives in .venv/; `make clean` removes it and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -10,7 +10,7 @@ PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test soak test-fast bench figures docs check install clean
+.PHONY: demo test soak test-fast bench figures docs check lint install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
@@ -44,11 +44,13 @@ docs: $(VENV)/.docs
 	$(BIN)/python docs/diagrams.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-check: install
+check: lint
+	$(BIN)/python .ci/audit.py
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python .ci/audit.py
 
 install: $(VENV)/.installed
 
