@@ -15,9 +15,11 @@ ExcelError                     base: something a person can act on
 └── ServerError                a local Prefect server or worker that does not come up; names its log
 """
 
+import errno
 from collections.abc import Sequence
 
 __all__ = [
+    "MACHINE_ERRORS",
     "DataError",
     "DescriptionError",
     "ExcelError",
@@ -39,8 +41,16 @@ __all__ = [
 MAX_SHOWN = 200  # characters of a value in a message
 
 
+MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM)
+MAX_MESSAGE_CHARACTERS = 5000  # a file that is quoted in a message may be of any length
+
+
 class ExcelError(Exception):
-    """Base of every error excel raises on purpose."""
+    """Base of every error excel raises on purpose. A message that is too long to read is shown by its beginning."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:MAX_MESSAGE_CHARACTERS]}…"
 
 
 class SettingError(ExcelError):

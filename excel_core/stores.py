@@ -45,7 +45,8 @@ cut either. Those that no marker speaks of hold a digest of their own (checked_f
 checkpoints, kept segmenters, text embeddings. A file of an earlier format is made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from excel_core.errors import StoreError
-from excel_core.files import written_then_renamed
+from excel_core.datasets.manifest import check_manifest
+from excel_core.errors import MACHINE_ERRORS, ExcelError, StoreError
+from excel_core.files import first_sentence, written_then_renamed
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 __all__ = [
@@ -74,12 +76,10 @@ def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a manifest; its `labels` column holds lists of class names."""
-    try:
+    with _reading(path, "dataset"):
         manifest = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable ({error}); rerun dataset") from None
-    manifest["labels"] = [list(labels) for labels in manifest["labels"]]
-    return manifest
+        manifest["labels"] = [list(labels) for labels in manifest["labels"]]
+        return check_manifest(manifest)  # among others, that no image lies outside the data folder
 
 
 def write_knowledge(path: Path, base: KnowledgeBase) -> None:
@@ -99,9 +99,10 @@ def write_knowledge(path: Path, base: KnowledgeBase) -> None:
 
 def read_knowledge(path: Path) -> KnowledgeBase:
     """Read `knowledge.zarr`, checking that its parts fit each other."""
-    group = _open_zarr(path, KNOWLEDGE_FORMAT, "knowledge")
-    parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "templates", "attributes", "descriptions")}
-    names, background, texts = (tuple(group.attrs[key]) for key in ("class_names", "background", "texts"))
+    with _reading(path, "knowledge"):
+        group = _open_zarr(path, KNOWLEDGE_FORMAT, "knowledge")
+        parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "templates", "attributes", "descriptions")}
+        names, background, texts = (tuple(group.attrs[key]) for key in ("class_names", "background", "texts"))
     if len(parts["text"]) != len(names) + len(background) or len(parts["descriptions"]) != len(texts):
         raise StoreError(
             f"{path}: 'text' must have {len(names) + len(background)} rows and 'descriptions' {len(texts)}, got "
@@ -166,27 +167,31 @@ class CamReader:
     """Read cams.zarr by image id, one image at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self._group = _open_zarr(folder / "cams.zarr", CAMS_FORMAT, "cams")
-        index = pd.read_parquet(folder / "cams.parquet")
-        self.ids: list[str] = index["id"].tolist()
-        positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
-        self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
+        self._path = folder / "cams.zarr"
+        self._group = _open_zarr(self._path, CAMS_FORMAT, "cams")
+        with _reading(folder / "cams.parquet", "cams"):
+            index = pd.read_parquet(folder / "cams.parquet")
+            self.ids: list[str] = index["id"].tolist()
+            positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
+            self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
         self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
         shard, row = self._position(image)
-        if shard not in self._shards:
-            self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
-        cams, table = self._shards[shard]
-        classes = [int(c) for c in table[row] if c >= 0]
-        return classes, cams[row, : len(classes)].astype(np.float32)
+        with _reading(self._path, "cams"):
+            if shard not in self._shards:
+                self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
+            cams, table = self._shards[shard]
+            classes = [int(c) for c in table[row] if c >= 0]
+            return classes, cams[row, : len(classes)].astype(np.float32)
 
     def attention(self, image: str) -> NDArray[np.float16] | None:
         """Patch attention (M, M) of one image for refinement, None where none was kept; StoreError if it is not there."""
         shard, row = self._position(image)
-        attention = self._group.get(f"{shard}/attention")
-        return None if attention is None else attention[row]
+        with _reading(self._path, "cams"):
+            attention = self._group.get(f"{shard}/attention")
+            return None if attention is None else attention[row]
 
     def _position(self, image: str) -> tuple[str, int]:
         """Shard and row of an image."""
@@ -202,10 +207,8 @@ def write_counts(path: Path, counts: pd.DataFrame) -> None:
 
 def read_counts(path: Path) -> pd.DataFrame:
     """Read what `write_counts` wrote."""
-    try:
+    with _reading(path, "the stage that writes it"):
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
@@ -216,10 +219,22 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 def _open_zarr(path: Path, expected: str, stage: str) -> Any:
     import zarr
 
-    try:
+    with _reading(path, stage):
         group = zarr.open_group(path, mode="r", zarr_format=3)  # others have filters that unpickle
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable ({error}); rerun {stage}") from None
     if group.attrs.get("format") != expected:
         raise StoreError(f"{path}: format must be {expected}, got {group.attrs.get('format')}; rerun {stage}")
     return group
+
+
+@contextmanager
+def _reading(path: Path, stage: str) -> Iterator[None]:
+    """StoreError in one line for whatever pandas, Arrow, zarr and its codecs raise for a damaged file: dozens of kinds.
+    What the machine lacks is no damage."""
+    try:
+        yield
+    except (ExcelError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            raise
+        raise StoreError(f"{path}: not readable ({first_sentence(error)}); rerun {stage}") from None

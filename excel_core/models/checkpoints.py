@@ -1,6 +1,5 @@
 """Checkpoints of training and the trained segmenter on disk, each with the architecture it belongs to."""
 
-import errno
 import io
 import json
 import os
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import SegmenterSpec
-from excel_core.errors import StoreError
-from excel_core.files import written_then_renamed
+from excel_core.errors import MACHINE_ERRORS, StoreError
+from excel_core.files import first_sentence, written_then_renamed
 from excel_core.models.clip import FrozenClip
 from excel_core.models.segmenter import Segmenter
 
@@ -26,7 +25,6 @@ __all__ = [
 ]  # fmt: skip
 
 CHECKPOINT_FORMAT = "excel-checkpoint/2"
-MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -152,4 +150,5 @@ def _guarded(read: Callable[[], Any], path: Path) -> Any:
         lacks = isinstance(error, OSError) and error.errno in MACHINE_ERRORS
         if lacks or isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise
-        raise StoreError(f"{path}: not readable ({type(error).__name__}: {error}); remove it and rerun train") from None
+        why = f"{type(error).__name__}: {first_sentence(error)}"
+        raise StoreError(f"{path}: not readable ({why}); remove it and rerun train") from None
