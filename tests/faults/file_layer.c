@@ -198,19 +198,19 @@ static long inode_of(int file) {
 
 /* A second name of the file, under its inode's number: it stays when the first is removed, and no other file gets the number. */
 static void keep_file(int file, long inode) {
-    char name[64], kept[PATH_MAX + 64];
+    char name[64], copied_to[PATH_MAX + 64];
     if (!keep[0]) return;
     snprintf(name, sizeof name, "/proc/self/fd/%d", file);
-    snprintf(kept, sizeof kept, "%s/%ld", keep, inode);
-    if (SYSCALL(SYS_linkat, AT_FDCWD, name, AT_FDCWD, kept, AT_SYMLINK_FOLLOW) && errno != EEXIST) abort();
+    snprintf(copied_to, sizeof copied_to, "%s/%ld", keep, inode);
+    if (SYSCALL(SYS_linkat, AT_FDCWD, name, AT_FDCWD, copied_to, AT_SYMLINK_FOLLOW) && errno != EEXIST) abort();
 }
 
 static void keep_synced(int file, long inode) {
-    char name[64], kept[PATH_MAX + 64];
+    char name[64], copied_to[PATH_MAX + 64];
     if (!keep[0]) return;
     snprintf(name, sizeof name, "/proc/self/fd/%d", file);
-    snprintf(kept, sizeof kept, "%s/%ld.%ld", keep, inode, changes);
-    copy(name, kept);
+    snprintf(copied_to, sizeof copied_to, "%s/%ld.%ld", keep, inode, changes);
+    copy(name, copied_to);
 }
 
 static void keep_all_synced(void) {

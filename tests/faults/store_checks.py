@@ -17,13 +17,13 @@ def check_attempt(
 ) -> dict[str, tuple[int, int]]:
     """Every output that was finished is untouched and was not begun again; what is finished since is the undisturbed run's →
     all that is finished."""
-    now = committed(store)
-    assert {name: now.get(name) for name in finished} == finished, "a complete output was touched"
+    complete = committed(store)
+    assert {name: complete.get(name) for name in finished} == finished, "a complete output was touched"
     begun = {change.path.removeprefix("work ") for change in log if change.word == "note" and change.path.startswith("work ")}
     assert not begun & finished.keys(), "a complete output was built again"
-    new = [store / name for name in now.keys() - finished.keys()]
+    new = [store / name for name in complete.keys() - finished.keys()]
     assert not wrong_outputs(store, whole, new)
-    return now
+    return complete
 
 
 def check_training(log: Sequence[Change], done: int) -> int:
