@@ -10,7 +10,7 @@ from excel_core.cams.patch_text import minmax
 from excel_core.config import AffinitySpec, CalibrationSpec
 
 __all__ = [
-    "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "scale_attention",
+    "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
     "upsample_with_background",
 ]  # fmt: skip
 
@@ -115,8 +115,13 @@ def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float =
     """cams (..., K, h, w) → maps (..., K+1, H, W) of `size`: background (1 - max)^power first, then the CAMs, scaled by min-max
     (with `rescale`) and resized bilinearly."""
     if rescale:
-        cams = minmax(cams.flatten(-2), dim=-1).reshape(cams.shape)
+        cams = rescaled(cams)
     full = F.interpolate(cams.reshape(-1, 1, *cams.shape[-2:]), size=size, mode="bilinear", align_corners=False)
     full = full.reshape(*cams.shape[:-2], *size)
     background = (1 - full.amax(dim=-3, keepdim=True)) ** power
     return torch.cat([background, full], dim=-3)
+
+
+def rescaled(cams: Tensor) -> Tensor:
+    """cams (..., h, w), each map scaled by min-max to [0, 1]."""
+    return minmax(cams.flatten(-2), dim=-1).reshape(cams.shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from excel_core.kernels import compiled
 from excel_core.kernels.lattice_corners import find_corners
 
-__all__ = ["Lattice", "build_lattice"]
+__all__ = ["Lattice", "build_lattice", "plain_lattice"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.uint32]
@@ -43,22 +43,34 @@ class Lattice:
         return lanes * (1 + int(self.neighbours.shape[1]))
 
 
+    def filtered_ones(self) -> Floats:
+        """The filtered picture of ones, (N,)."""
+        ones = np.ones((len(self.corners), 1), np.float32)
+        result = np.zeros_like(ones)
+        self.add_filtered(ones, 1.0, result, np.empty(2 * self.size(1), np.float32))
+        return result[:, 0]
+
+    def normalise(self, mass: Floats) -> None:
+        """Make the filter symmetric and of unit mass; mass (N,): the picture of ones, filtered before."""
+        # A pixel's weights enter when it spreads and when it reads, so dividing by the root of its mass on both sides is the
+        # symmetric normalisation of the CRF.
+        self.weights[:] *= (1 / np.sqrt(mass + np.float32(1e-20)))[:, None]
+
+
 def build_lattice(features: Floats) -> Lattice:
     """features (d, N), d 2 or 5, in units of the Gaussian's sigma → their Lattice."""
-    simplices = find_corners(np.ascontiguousarray(features, dtype=np.float32))
-    lattice = Lattice(simplices.corners, simplices.weights, simplices.neighbours, np.zeros(0, np.float32))
-    # A pixel's weights enter when it spreads and when it reads, so dividing by the root of its mass on both sides is the
-    # symmetric normalisation of the CRF.
-    mass = _of_ones(lattice)
-    lattice.weights[:] *= (1 / np.sqrt(mass + np.float32(1e-20)))[:, None]
-    return replace(lattice, of_ones=_of_ones(lattice))
+    lattice = plain_lattice(features)
+    assert lattice is not None
+    lattice.normalise(lattice.filtered_ones())
+    return replace(lattice, of_ones=lattice.filtered_ones())
 
 
-def _of_ones(lattice: Lattice) -> Floats:
-    ones = np.ones((len(lattice.corners), 1), np.float32)
-    result = np.zeros_like(ones)
-    lattice.add_filtered(ones, 1.0, result, np.empty(2 * lattice.size(1), np.float32))
-    return result[:, 0]
+def plain_lattice(features: Floats, max_corners: int | None = None) -> Lattice | None:
+    """As `build_lattice`, before its filter is normalised. None where there are more than `max_corners` corners."""
+    simplices = find_corners(np.ascontiguousarray(features, dtype=np.float32), max_corners)
+    if simplices is None:
+        return None
+    return Lattice(simplices.corners, simplices.weights, simplices.neighbours, np.zeros(0, np.float32))
 
 
 @lru_cache

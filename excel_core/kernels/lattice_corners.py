@@ -37,24 +37,32 @@ class Corners:
     neighbours: Indices
 
 
-def find_corners(features: Floats) -> Corners:
-    """features (d, N) float32, in units of the Gaussian's sigma → the Corners of the simplices that they lie in, D = d+1."""
-    corners, weights, hashes, table = _corners_of(features, FACTORS)
+def find_corners(features: Floats, max_corners: int | None = None) -> Corners | None:
+    """features (d, N) float32, in units of the Gaussian's sigma → the Corners of the simplices that they lie in, D = d+1. None
+    where there are more than `max_corners`."""
+    all_corners = (features.shape[0] + 1) * features.shape[1]
+    limit = all_corners if max_corners is None else min(max_corners, all_corners)
+    corners, weights, hashes, table = _corners_of(features, FACTORS, limit)
+    if len(hashes) > limit:
+        return None
     return Corners(corners, weights, _neighbours_of(hashes, table, FACTORS, corners.shape[1]))
 
 
 @compiled
-def _corners_of(features: Floats, factors: Any) -> tuple[Indices, Floats, Any, Any]:
-    """Corners (N, D) and weights (N, D) of Corners, the corners' hashes (M,), and the table from hashes to corners."""
+def _corners_of(features: Floats, factors: Any, limit: int) -> tuple[Indices, Floats, Any, Any]:
+    """Corners (N, D) and weights (N, D) of Corners, the corners' hashes (M,), and the table from hashes to corners. It ends
+    early where there are more than `limit` corners."""
     d, N = features.shape
     D = d + 1
     corners, weights = np.empty((N, D), np.uint32), np.empty((N, D), np.float32)
-    hashes = np.empty(N * D, np.int64)  # of the corners found so far
+    hashes = np.empty(limit + CHUNK * D, np.int64)  # of the corners found so far
     table = np.full(_power_of_two(N), EMPTY, np.int32)
     M = 0
     nearest, rank, part = np.empty((D, CHUNK), np.int32), np.empty((D, CHUNK), np.int32), np.empty((D, CHUNK), np.float32)
     codes, known = np.empty((CHUNK, D), np.int64), np.empty((CHUNK, D), np.int32)
     for first in range(0, N, CHUNK):
+        if M > limit:
+            break
         count = min(CHUNK, N - first)
         _place(features[:, first : first + count], nearest, rank, part)
         _weigh(rank, part, weights[first : first + count])

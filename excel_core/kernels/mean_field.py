@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from excel_core.kernels import CHUNK, compiled, exponential
 from excel_core.kernels.lattice import Lattice
 
-__all__ = ["mean_field"]
+__all__ = ["MAX_LANES", "mean_field", "softmax_of"]
 
 Floats = NDArray[np.float32]
 MAX_LANES = 4  # labels that are filtered side by side, as the lanes of a vector
