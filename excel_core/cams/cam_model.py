@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_attention
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
+from excel_core.disk_maps import is_large
 from excel_core.models.calibration import (
     EncoderActivations,
     Relation,
@@ -20,7 +22,7 @@ from excel_core.models.calibration import (
     encoder_activations,
     layer_features,
 )
-from excel_core.models.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels
+from excel_core.models.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels, shrunk_pixels
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -46,7 +48,14 @@ class CamModel:
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
         """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
-        return torch.cat([self.prepare_pixels(as_pixels(image, self.clip.device)) for image in images])
+        return torch.cat([self.prepare_image(image) for image in images])
+
+    def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S. A large one is never held as floats."""
+        if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
+            square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
+            return normalise_pixels(square, self.spec.normalisation)
+        return self.prepare_pixels(as_pixels(image, self.clip.device), side)
 
     def prepare_pixels(self, pixels: Tensor, side: int | None = None) -> Tensor:
         """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), normalised; None: at S."""

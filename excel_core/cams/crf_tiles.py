@@ -1,8 +1,8 @@
 """The dense CRF of a large photo, to the same labels as crf.py, tile by tile over probabilities on disk (method 4).
 
 A filter on the lattice reaches a few sigmas and no further. So a tile with that margin has, in its middle, the very lattice of
-the whole photo, and each mean-field step of all tiles is that of the photo. Lattices are built anew in each step, since those of
-all tiles together are what memory has no room for.
+the whole photo, and each mean-field step of all tiles is that of the photo. Lattices are built anew in each step: those of all
+tiles together are what memory has no room for.
 """
 
 from collections.abc import Iterator
@@ -145,8 +145,8 @@ class _MeanField:
         side = max(rows.stop - rows.start, columns.stop - columns.start) // 2
         if side < MIN_SIDE // 2:
             raise ImageError(
-                f"a photo of {self.size[1]}×{self.size[0]} pixels does not fit into memory for a CRF with "
-                f"refine.crf.bilateral_sigma={self.spec.bilateral_sigma:g}; shrink photos by dataset.max_side, or lower the sigma"
+                f"a photo of {self.size[1]}×{self.size[0]} pixels does not fit into memory for a CRF with refine.crf."
+                f"bilateral_sigma={self.spec.bilateral_sigma:g}; shrink photos by dataset.max_side, or lower the sigma"
             )
         for smaller in tiles((rows.stop - rows.start, columns.stop - columns.start), side, (0, 0)):
             window = (

@@ -1,7 +1,7 @@
-"""From CAMs to label maps for large photos: the steps of pseudo_labels.py to the same labels, window by window over maps on disk.
+"""From CAMs to label maps for large photos: the steps of pseudo_labels.py, window by window over maps on disk.
 
-Whole, affinity, PAR and CRF take 300 bytes a pixel and more. Here they take no more than MAX_BYTES_AT_ONCE of arrays, beside the
-photo's own pixels and one plane of floats.
+Whole, affinity, PAR and CRF take 300 bytes a pixel and more. Here they take no more than MAX_BYTES_AT_ONCE of arrays, beside
+the photo's own pixels and one plane of floats. The labels are the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import affinity_cams, rescaled
-from excel_core.cams.crf_tiles import crf_labels
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.config import ParSpec, RefineSpec
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tiles
@@ -51,6 +50,8 @@ def large_label_steps(
         maps = par_by_tiles(_colours(image, network_input, spec.par), maps, spec.par, network_input.device)
         yield "par", names[maps.highest()]
     if spec.crf.enabled:
+        from excel_core.cams.crf_tiles import crf_labels  # numba: where no CRF is computed, it need not be installed
+
         source = maps if spec.crf.of == "par" else before_par
         del maps, before_par
         yield "crf", names[crf_labels(image, _probabilities(source, spec.crf.normalised), spec.crf)]

@@ -1,6 +1,6 @@
 """From CAMs and patch attention to label maps: affinity, PAR and CRF (method 4), for whole photos and for training's crops."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,10 +10,14 @@ from torch import Tensor
 
 from excel_core.cams.affinity import affinity_cams, upsample_with_background
 from excel_core.cams.crf import dense_crf
+from excel_core.cams.large_photos import large_label_steps
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.config import ParSpec, RefineSpec
+from excel_core.disk_maps import is_large
 
-__all__ = ["crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "step_names"]
+__all__ = [
+    "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "refined_labels", "step_names",
+]  # fmt: skip
 
 Image = NDArray[np.uint8]
 
@@ -30,12 +34,23 @@ def refine_labels(
     """Image (H, W, 3), network input (3, S, S), K class indices, cams (K, h, w), attention (M, M) → label maps (H, W) by step.
 
     Steps in order: 'raw', then 'affinity', 'par', 'crf' as enabled. 0 is background, c+1 class c. The last is the pseudo label.
+    A large photo goes through window by window, to the same labels.
     """
-    return label_steps(image, classes, refine_maps(image, network_input, cams, attention, spec), spec)
+    return dict(refined_labels(image, network_input, classes, cams, attention, spec))
+
+
+def refined_labels(
+    image: Image, network_input: Tensor, classes: Sequence[int], cams: Tensor, attention: Tensor, spec: RefineSpec
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """`refine_labels`, step by step: of a large photo, one label map is held at a time."""
+    if is_large(image.shape):
+        return large_label_steps(image, network_input, classes, cams, attention, spec)
+    return iter(label_steps(image, classes, refine_maps(image, network_input, cams, attention, spec), spec).items())
 
 
 def refine_maps(image: Image, network_input: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> dict[str, Tensor]:
-    """The steps of `refine_labels` on the model's device → maps (K+1, H, W) by step, background first."""
+    """The steps of `refine_labels` on the model's device → maps (K+1, H, W) by step, background first. All at once: 300 bytes a
+    pixel and more."""
     size = image.shape[:2]
     # Raw CAMs are in [0, 1] by the min-max over all tokens; a second one over patches alone would move their background.
     maps = upsample_with_background(cams, size, spec.background_power, rescale=False)

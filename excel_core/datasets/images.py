@@ -1,18 +1,33 @@
 """One image file → RGB pixels, whatever it was saved as; or ImageError with a reason a person understands."""
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from excel_core.disk_maps import is_large
 from excel_core.errors import ImageError
 
 __all__ = ["AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "read_image", "shrink_image"]
 
 NO_FILE = Path("image")  # in messages about an image that comes from no file
+STRIP_ROWS = 256
+_one_large_photo = Lock()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock at the fork."""
+    global _one_large_photo
+    _one_large_photo = Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
@@ -115,8 +130,10 @@ def _decode(path: Path, file: IO[bytes]) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(path, image)
-            image.load()
-            return _to_rgb(path, image)
+            # Decoding takes 8 to 14 bytes a pixel, so that threads which read ahead decode large photos in turn.
+            with _one_large_photo if is_large(image.size) else nullcontext():
+                image.load()
+                return _to_rgb(path, image)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -147,7 +164,14 @@ def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageError(f"{path.name}: float pixels have no known range; save the image with 8 bits")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    # Strip by strip, since Pillow's copies of a whole photo take 4 bytes a pixel each.
+    width, height = image.size
+    result = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, STRIP_ROWS):
+        bottom = min(height, top + STRIP_ROWS)
+        strip = image.crop((0, top, width, bottom))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
+        result[top:bottom] = np.asarray(strip.convert("RGB"))
+    return result

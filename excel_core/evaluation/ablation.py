@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from excel_core.config import RunSpec
 from excel_core.config.presets import METHODS, with_method
 from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
+from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.evaluation.bootstrap import confusions_by_image, percentile_interval, resample
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
 from excel_core.models.calibration import EncoderActivations
@@ -89,20 +91,36 @@ def _methods(run: RunSpec) -> list[AblationRow]:
 def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:
     """One image: cams (C, h, w) in [0, 1], its class indices, truth (H, W) with 255 ignored → pixels by `truth`,
     `strongest` (the class, 0-based, whose CAM is highest there) and `level` (that CAM in BINS steps)."""
-    if classes:
-        full = F.interpolate(cams[list(classes)][None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+    shape, names = (256, len(cams), BINS), ("truth", "strongest", "level")
+    size = (truth.shape[0], truth.shape[1])
+    if classes and is_large(size):
+        maps = DiskMaps((len(classes), *size))
+        for slot, cam in enumerate(cams[list(classes)]):
+            plane = F.interpolate(cam[None, None], size=size, mode="bilinear", align_corners=False)[0]
+            maps.write(slice(None), slice(None), plane.cpu().numpy(), slice(slot, slot + 1))
+        counts = [_cells(torch.from_numpy(maps.read(rows)), classes, truth[rows], shape) for rows in strips(size, 64)]
+    else:
+        full = F.interpolate(cams[list(classes)][None], size=size, mode="bilinear", align_corners=False)[0] if classes else None
+        counts = [_cells(full, classes, truth, shape)]
+    cells = pd.concat(counts).groupby(level=0).sum()
+    values = np.unravel_index(cells.index.to_numpy(), shape)
+    return pd.DataFrame(dict(zip(names, values, strict=True)) | {"pixels": cells.to_numpy()}).astype(np.int32)
+
+
+def _cells(full: Tensor | None, classes: Sequence[int], truth: NDArray[np.uint8], shape: tuple[int, int, int]) -> pd.Series:
+    """CAMs (K, H, W) of the classes, truth (H, W) → how many pixels each (truth, strongest, level) of `shape` has, by its flat
+    number."""
+    if full is not None:
         value, slot = (part.cpu().numpy() for part in full.max(dim=0))
         strongest = np.asarray(classes)[slot]
     else:  # an image without classes: background at every threshold above 0
         value, strongest = np.zeros(truth.shape), np.zeros(truth.shape, dtype=np.int64)
     level = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
     counted = truth != IGNORE
-    shape = (256, len(cams), BINS)
-    # Pixels are counted by one flat number per (truth, strongest, level): np.unique is far faster on numbers than on rows.
+    # np.unique is far faster on numbers than on rows.
     index = np.ravel_multi_index((truth[counted].astype(np.int64), strongest[counted], level[counted]), shape)
     cells, pixels = np.unique(index, return_counts=True)
-    names = ("truth", "strongest", "level")
-    return pd.DataFrame(dict(zip(names, np.unravel_index(cells, shape), strict=True)) | {"pixels": pixels}).astype(np.int32)
+    return pd.Series(pixels, index=cells)
 
 
 def confusion_counts(levels: pd.DataFrame, level: int) -> pd.DataFrame:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refine_maps, step_names
+from excel_core.cams.pseudo_labels import refined_labels, step_names
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.evaluation.metrics import confusion_of_counts, scores
 from excel_core.evaluation.protocols import FULLY_SUPERVISED, refinement_words
 from excel_core.models.calibration import relation_of
 from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.large_photos import resized_labels
 
 __all__ = ["KINDS", "CurveLabels", "curve_protocol", "curve_refine_spec", "labels_by_iteration", "score_iterations"]
 
@@ -43,20 +43,18 @@ def labels_by_iteration(
     Pseudo labels: static CAMs, without mirror and second pass, whose affinity is refined with each segmenter's own R̂, then PAR.
     Segmentation: a single scale, no flip, no CRF.
     """
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     network_input = cam_model.prepare([image])
     encoded = cam_model.encode(network_input, refine.affinity.layers)
     layers, cams = cam_model.layers(encoded), cam_model.cams(encoded).float()[0, list(classes)]
-    values = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
+    without_crf = refine.model_copy(update={"crf": refine.crf.model_copy(update={"enabled": False})})
     points = {}
     for iteration, segmenter in segmenters.items():
         output = segmenter(layers, encoded.activations.grid)
         relation = relation_of(output.features.float(), cam_model.spec.calibration, images_per_mean=1)
         attention = cam_model.attention(encoded.activations, refine, relation)[0]
-        maps = refine_maps(image, network_input[0], cams, attention, refine)
-        full = F.interpolate(output.logits.float(), size=size, mode="bilinear", align_corners=False)[0]
-        pseudo = values[maps[list(maps)[-1]].argmax(dim=0).cpu().numpy()]
-        points[iteration] = CurveLabels(pseudo, full.argmax(dim=0).cpu().numpy().astype(np.uint8))
+        *_, (_, pseudo) = refined_labels(image, network_input[0], classes, cams, attention, without_crf)
+        points[iteration] = CurveLabels(pseudo, resized_labels(output.logits.float()[0], size))
     return points
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "scores",
 ]
 
+PIXELS_AT_ONCE = 2**20
 MAX_MISSING = 5  # missing files that an error names
 
 
@@ -70,6 +71,15 @@ def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes:
         raise SettingError(f"num_classes must be 1 … {IGNORE}, got {num_classes}")
     if truth.shape != prediction.shape:
         raise DataError(f"the prediction must have the truth's shape {truth.shape}, got {prediction.shape}")
+    total = np.zeros((num_classes, num_classes), np.int64)
+    for start in range(0, truth.size, PIXELS_AT_ONCE):  # cells of a large photo take 8 bytes a pixel, and copies of them
+        piece = slice(start, start + PIXELS_AT_ONCE)
+        total += _counted(truth.reshape(-1)[piece], prediction.reshape(-1)[piece], num_classes)
+    return total
+
+
+def _counted(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """truth and prediction (N,) → counts (C, C)."""
     counted = truth != IGNORE
     pair = {"truth": truth[counted], "prediction": prediction[counted]}
     for name, values in pair.items():

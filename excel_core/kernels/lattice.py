@@ -42,7 +42,6 @@ class Lattice:
         """Number of floats of a grid: `lanes` values for every corner, and for the one that stands for a missing neighbour."""
         return lanes * (1 + int(self.neighbours.shape[1]))
 
-
     def filtered_ones(self) -> Floats:
         """The filtered picture of ones, (N,)."""
         ones = np.ones((len(self.corners), 1), np.float32)

@@ -61,7 +61,7 @@ def _corners_of(features: Floats, factors: Any, limit: int) -> tuple[Indices, Fl
     nearest, rank, part = np.empty((D, CHUNK), np.int32), np.empty((D, CHUNK), np.int32), np.empty((D, CHUNK), np.float32)
     codes, known = np.empty((CHUNK, D), np.int64), np.empty((CHUNK, D), np.int32)
     for first in range(0, N, CHUNK):
-        if M > limit:
+        if limit < M:
             break
         count = min(CHUNK, N - first)
         _place(features[:, first : first + count], nearest, rank, part)

@@ -14,7 +14,7 @@ and gave every view the same weight.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,11 +30,13 @@ from excel_core.cams.crf import dense_crf
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec
 from excel_core.config.base import upgrade_cam_fields
 from excel_core.datasets.images import ImageSource, load_image
+from excel_core.disk_maps import is_large
 from excel_core.errors import ModelError
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
+from excel_core.prediction.large_photos import highest_plane, logit_planes, maps_of, probabilities
 from excel_core.text.prompts import class_indices
 from excel_core.training.loop import LossRow
 
@@ -90,21 +92,46 @@ class TrainedSegmenter:
 
     @torch.inference_mode()
     def label_steps(
-        self, image: Image, class_names: Sequence[str] | None = None, multi_scale: bool = False, crf: bool = False
+        self,
+        image: Image,
+        class_names: Sequence[str] | None = None,
+        multi_scale: bool = False,
+        crf: bool = False,
+        folder: Path | None = None,
     ) -> dict[str, Labels]:
-        """image (H, W, 3) uint8 → labels (H, W) as `predict` by step: segmenter, then crf where it is asked for."""
+        """image (H, W, 3) uint8 → labels (H, W) as `predict` by step: segmenter, then crf where it is asked for. `folder`: of
+        temporary files of a large photo."""
         classes = range(len(self.class_names)) if class_names is None else class_indices(class_names, self.class_names)
         channels = [0, *(index + 1 for index in classes)]
         label_values = np.array(channels, dtype=np.uint8)
+        if is_large(image.shape):
+            indices = self._large_label_steps(image, channels, multi_scale, crf, folder)
+            return {step: label_values[index] for step, index in indices}
         logits = self.segment(image, multi_scale)[channels]
         steps = {"segmenter": label_values[logits.argmax(dim=0).cpu().numpy()]}
         if crf:
             steps["crf"] = label_values[self.refine(image, logits).argmax(axis=0)]
         return steps
 
+    def _large_label_steps(
+        self, image: Image, channels: Sequence[int], multi_scale: bool, crf: bool, folder: Path | None
+    ) -> Iterator[tuple[str, Labels]]:
+        """Of each step, which of `channels` a pixel has."""
+        size, spec = (image.shape[0], image.shape[1]), self.predict_spec if multi_scale else None
+        planes = logit_planes(self.cam_model, self.segmenter, image, channels, spec, folder)
+        if not crf:
+            yield "segmenter", highest_plane(planes, size, folder)
+            return
+        from excel_core.cams.crf_tiles import crf_labels  # numba: where no CRF is computed, it need not be installed
+
+        logits = maps_of(planes, len(channels), size, folder)
+        yield "segmenter", logits.highest()
+        yield "crf", crf_labels(image, probabilities(logits), self.crf)
+
     @torch.inference_mode()
     def segment(self, image: Image, multi_scale: bool = False) -> Tensor:
-        """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict_spec`'s scales and flips, or at one."""
+        """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict_spec`'s scales and flips, or at one.
+        All classes at once: 4 bytes a pixel, class and scale."""
         if multi_scale:
             return segment_multi_scale(self.cam_model, self.segmenter, image, self.predict_spec)
         return segment_single_scale(self.cam_model, self.segmenter, image)

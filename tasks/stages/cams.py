@@ -15,8 +15,9 @@ from excel_core.stores import join_cams, write_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, in_shard
+from tasks.inputs.images import batches, cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, model_key
+from tasks.inputs.photo_pixels import network_input, photo_reader
 
 __all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
 
@@ -51,8 +52,8 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
     cams: list[NDArray[np.float32]] = []
     attention: list[NDArray[np.float16]] = []
-    for batch in track(batches(read_ahead(images, ImageRecord.read), job.run.cams.batch_size), len):
-        seeds = static_cams(cam_model, [pixels for _, pixels in batch], refine)
+    for batch in track(batches(read_ahead(images, photo_reader(cam_model)), job.run.cams.batch_size), len):
+        seeds = static_cams(cam_model, network_input(cam_model, [photo for _, photo in batch]), refine)
         for (image, _), image_cams in zip(batch, seeds.cams.cpu().numpy(), strict=True):
             cams.append(image_cams[list(image.classes)])
         if seeds.attention is not None:

@@ -13,10 +13,11 @@ from excel_core.stores import write_cams
 from tasks.engine.output import StageOutput
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, in_shard
+from tasks.inputs.images import batches, cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, load_trained, model_key
+from tasks.inputs.photo_pixels import network_input, photo_reader
 from tasks.stages.cams import CamsResult, join_cam_shards
-from tasks.stages.refine import LabelsResult, join_label_shards, save_labels
+from tasks.stages.refine import LabelsResult, Seed, join_label_shards, save_refined
 
 __all__ = ["DynamicResult", "dynamic_parts", "join_dynamic_shards", "make_dynamic_shard", "settings"]
 
@@ -39,12 +40,15 @@ def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     cams = []
     with BackgroundPool(cam_model.clip.device) as pool:
-        for batch in batches(read_ahead(images, ImageRecord.read), job.run.cams.batch_size):
-            seeds = learnt_cams(cam_model, segmenter, [pixels for _, pixels in batch], spec, job.run.dynamic.mirror)
-            for index, (image, pixels) in track(list(enumerate(batch))):
-                cams.append(seeds.cams[index, list(image.classes)].cpu().numpy())
-                maps = seeds.refined_maps(index, pixels, spec, image.classes)
-                pool.submit(save_labels, folder, image.id, pixels, image.classes, maps, spec)
+        for batch in batches(read_ahead(images, photo_reader(cam_model)), job.run.cams.batch_size):
+            inputs = network_input(cam_model, [photo for _, photo in batch])
+            seeds = learnt_cams(cam_model, segmenter, inputs, spec, job.run.dynamic.mirror)
+            assert seeds.attention is not None
+            for index, (image, photo) in track(list(enumerate(batch))):
+                image_cams = seeds.cams[index, list(image.classes)]
+                cams.append(image_cams.cpu().numpy())
+                seed = Seed(image.classes, seeds.network_input[index], image_cams, seeds.attention[index])
+                save_refined(pool, folder, photo, seed, spec)
             pool.drain()
     write_cams(folder, [image.id for image in images], [image.classes for image in images], cams)
     return LabelsResult(images=len(images), steps=step_names(spec))

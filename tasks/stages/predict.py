@@ -14,6 +14,7 @@ from torch import Tensor
 from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.config import PredictSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
+from excel_core.disk_maps import is_large
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.output import StageOutput, StageResult, link_tree
@@ -71,12 +72,29 @@ def predict_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     trained = TrainedSegmenter.of(cam_model, load_trained(job, cam_model), classes_of(job), run)
     images = in_shard(part.images, predicted_images(job, split))
     with BackgroundPool(cam_model.clip.device) as pool:
-        for batch in batches(track(read_ahead(images, ImageRecord.read)), torch.get_num_threads()):
+        for batch in batches(track(read_ahead(images, _read_small)), torch.get_num_threads()):
             for image, pixels in batch:
+                if pixels is None:
+                    _save_large(folder, Path(split) / f"{image.id}.png", trained, image.read())
+                    continue
                 single, multi = trained.segment(pixels), trained.segment(pixels, multi_scale=True)
                 pool.submit(_save, folder, Path(split) / f"{image.id}.png", trained, pixels, single, multi)
             pool.drain()
     return ShardResult(images=len(images))
+
+
+def _read_small(image: ImageRecord) -> Labels | None:
+    """The pixels, or None of a large photo, which is read when its turn comes."""
+    return None if is_large((image.height, image.width)) else image.read()
+
+
+def _save_large(folder: Path, name: Path, trained: TrainedSegmenter, pixels: Labels) -> None:
+    """As `_save`, class by class and window by window."""
+    save_labels_png(folder / "single_scale" / name, trained.label_steps(pixels, folder=folder)["segmenter"])
+    steps = trained.label_steps(pixels, multi_scale=True, crf=trained.predict_spec.crf, folder=folder)
+    for step, variant in (("segmenter", "multi_scale"), ("crf", "multi_scale_crf")):
+        if step in steps:
+            save_labels_png(folder / variant / name, steps[step])
 
 
 def _save(folder: Path, name: Path, trained: TrainedSegmenter, pixels: Labels, single: Tensor, multi: Tensor) -> None:

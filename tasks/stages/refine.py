@@ -14,6 +14,7 @@ from torch import Tensor
 
 from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.cams.cam_model import CamModel
+from excel_core.cams.large_photos import large_label_steps
 from excel_core.cams.pseudo_labels import label_steps, refine_maps, step_names
 from excel_core.cams.seeds import patch_attention
 from excel_core.config import RefineSpec, RunSpec
@@ -25,10 +26,11 @@ from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, images_of, in_shard
 from tasks.inputs.models import load_cam_model
+from tasks.inputs.photo_pixels import ReadPhoto, network_input, photo_reader
 
 __all__ = [
-    "PSEUDO_LABELS", "LabelsResult", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts", "refine_shard",
-    "save_labels", "settings", "step_folder",
+    "PSEUDO_LABELS", "LabelsResult", "Seed", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts",
+    "refine_shard", "save_labels", "save_refined", "settings", "step_folder",
 ]  # fmt: skip
 
 PSEUDO_LABELS = "SegmentationClassPseudo"
@@ -53,28 +55,28 @@ def refine_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     """Read each image's CAMs and attention, refine, write; where no attention was kept, encode the image again."""
     cam_model, spec = load_cam_model(job), job.run.refine
     images = in_shard(part.images, cam_images(job, part.images.split))
-    reader = CamReader(job.folder("cams"))
+    reader, read_photo = CamReader(job.folder("cams")), photo_reader(cam_model)
 
     def read(image: ImageRecord) -> _Stored:
         classes, cams = reader.read(image.id)
-        return _Stored(image.read(), classes, torch.from_numpy(cams), reader.attention(image.id))
+        return _Stored(read_photo(image), classes, torch.from_numpy(cams), reader.attention(image.id))
 
     with BackgroundPool(cam_model.clip.device) as pool:
         for batch in batches(read_ahead(images, read), job.run.cams.batch_size):
-            network_input = cam_model.prepare([stored.pixels for _, stored in batch])
-            attention = _attention(cam_model, network_input, [stored for _, stored in batch], spec)
-            for index, (image, stored) in track(list(enumerate(batch))):
+            inputs = network_input(cam_model, [stored.photo for _, stored in batch])
+            attention = _attention(cam_model, inputs, [stored for _, stored in batch], spec)
+            for index, (_, stored) in track(list(enumerate(batch))):
                 cams = stored.cams.to(attention)
-                maps = refine_maps(stored.pixels, network_input[index], cams, attention[index], spec)
-                pool.submit(save_labels, folder, image.id, stored.pixels, stored.classes, maps, spec)
+                seed = Seed(stored.classes, inputs[index], cams, attention[index])
+                save_refined(pool, folder, stored.photo, seed, spec)
             pool.drain()
     return LabelsResult(images=len(images), steps=step_names(spec))
 
 
 class _Stored(NamedTuple):
-    """What the disk holds of an image: its pixels (H, W, 3), its classes, their CAMs (K, h, w), and its attention (M, M)."""
+    """What the disk holds of an image: the photo, its classes, their CAMs (K, h, w), and its attention (M, M)."""
 
-    pixels: NDArray[np.uint8]
+    photo: ReadPhoto
     classes: list[int]
     cams: Tensor
     attention: NDArray[np.float16] | None
@@ -113,12 +115,36 @@ def _lists(job: Job) -> dict[str, list[str]]:
     return {split: [image.id for image in images_of(job, split)] for split in job.run.dataset.cam_splits}
 
 
+class Seed(NamedTuple):
+    """What label maps are made of, beside the photo: K classes, network input (3, S, S), CAMs (K, h, w), attention (M, M)."""
+
+    classes: Sequence[int]
+    network_input: Tensor
+    cams: Tensor
+    attention: Tensor
+
+
+def save_refined(pool: BackgroundPool, folder: Path, photo: ReadPhoto, seed: Seed, spec: RefineSpec) -> None:
+    """Refine a photo's CAMs and write its label maps: on the pool, or, of a large photo, here and now, for memory's sake."""
+    classes, pixels = seed.classes, photo.pixels()
+    if not photo.is_large:
+        maps = refine_maps(pixels, seed.network_input, seed.cams, seed.attention, spec)
+        pool.submit(save_labels, folder, photo.image.id, pixels, classes, maps, spec)
+        return
+    for step, labels in large_label_steps(pixels, seed.network_input, classes, seed.cams, seed.attention, spec, folder):
+        save_labels_png(_label_file(folder, step, spec, photo.image.id), labels)
+
+
 def save_labels(
     folder: Path, image: str, pixels: NDArray[np.uint8], classes: Sequence[int], maps: dict[str, Tensor], spec: RefineSpec
 ) -> None:
     """Finish one image's maps and write its label maps (H, W), the last step as the pseudo label."""
     for step, labels in label_steps(pixels, classes, maps, spec).items():
-        save_labels_png(folder / step_folder(step, step_names(spec)) / f"{image}.png", labels)
+        save_labels_png(_label_file(folder, step, spec, image), labels)
+
+
+def _label_file(folder: Path, step: str, spec: RefineSpec, image: str) -> Path:
+    return folder / step_folder(step, step_names(spec)) / f"{image}.png"
 
 
 def step_folder(step: str, steps: list[str]) -> Path:

@@ -15,9 +15,10 @@ from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, batches, in_shard
+from tasks.inputs.images import batches, in_shard
 from tasks.inputs.masks import mask_reader_of, masked_images, masked_shards
 from tasks.inputs.models import classes_of, load_cam_model, load_knowledge, load_trained, model_key
+from tasks.inputs.photo_pixels import network_input, photo_reader
 from tasks.stages.cams import ShardResult
 
 __all__ = ["SweepResult", "join_sweep", "settings", "sweep_parts", "sweep_shard"]
@@ -47,8 +48,8 @@ def sweep_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     templates = load_knowledge(job).knowledge.templates.to(cam_model.text)
     images = in_shard(part.images, masked_images(job, split))
     levels, presence = [], []
-    for batch in track(batches(read_ahead(images, ImageRecord.read), run.cams.batch_size), len):
-        seeds = static_cams(cam_model, [pixels for _, pixels in batch])
+    for batch in track(batches(read_ahead(images, photo_reader(cam_model)), run.cams.batch_size), len):
+        seeds = static_cams(cam_model, network_input(cam_model, [photo for _, photo in batch]))
         presence += presence_scores(cam_model.clip, seeds.activations, templates).cpu().tolist()
         if segmenter is not None:
             seeds = learnt_cams(cam_model, segmenter, seeds.network_input, run.refine, run.dynamic.mirror)
