@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 __all__ = ["MAX_BYTES_AT_ONCE", "DiskMaps", "Tile", "is_large", "strips", "tile_around", "tiles"]
 
 MAX_PIXELS_AT_ONCE = 2**20  # a photo of 1024 x 1024 is not large
-MAX_BYTES_AT_ONCE = 384 * 2**20  # of a window's arrays
+MAX_BYTES_AT_ONCE = 192 * 2**20  # of a window's arrays
 STRIP_ROWS = 64  # strips have a multiple of as many rows: torch's sums over labels take pixels in vectors, from the first one
 Floats = NDArray[np.float32]
 

@@ -120,7 +120,7 @@ class _MeanField:
         """Of a tile whose pixels alone take no more than half of the memory."""
         side = MAX_SIDE
         while side > MIN_SIDE and self._max_corners((side + 2 * self.terms[1].margin[0]) ** 2, side**2) < side**2:
-            side //= 2
+            side = side * 3 // 4
         return side
 
     def _max_corners(self, region_pixels: int, pixels: int) -> int:

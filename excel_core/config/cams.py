@@ -96,7 +96,9 @@ class CrfSpec(Spec):
 
     enabled: bool = Field(True, description="whether pseudo labels pass the dense CRF")
     engine: Literal["lattice", "pydensecrf"] = Field(
-        "lattice", description="who computes it, to the same labels: excel's compiled lattice, or pydensecrf, more slowly"
+        "lattice",
+        description="who computes it, to the same labels: excel's compiled lattice, or pydensecrf, more slowly; "
+        "photos of more than 2^20 pixels take the lattice",
     )
     least_probability: Unit = Field(
         0.01, description="labels whose probability exceeds this nowhere in the image take no part in it"
