@@ -146,7 +146,7 @@ class _MeanField:
         if side < MIN_SIDE // 2:
             raise ImageError(
                 f"a photo of {self.size[1]}×{self.size[0]} pixels does not fit into memory for a CRF with refine.crf."
-                f"bilateral_sigma={self.spec.bilateral_sigma:g}; shrink photos by dataset.max_side, or lower the sigma"
+                f"bilateral_sigma={self.spec.bilateral_sigma:g}; lower it, or shrink the photo (folders: dataset.max_side)"
             )
         for smaller in tiles((rows.stop - rows.start, columns.stop - columns.start), side, (0, 0)):
             window = (

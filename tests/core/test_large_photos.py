@@ -114,7 +114,7 @@ def test_crf_tiles_split_where_their_lattice_does_not_fit(monkeypatch):
     monkeypatch.setattr(crf_tiles._MeanField, "_step", lambda self, tile: (sides.append(max(tile.shape)), step(self, tile))[1])
     assert np.array_equal(crf_labels(image, _on_disk(maps), spec), dense_crf(image, maps, spec).argmax(axis=0))
     assert max(sides) < 70
-    with pytest.raises(ImageError, match=r"bilateral_sigma=40; shrink photos by dataset\.max_side"):
+    with pytest.raises(ImageError, match=r"bilateral_sigma=40; lower it, or shrink the photo"):
         crf_labels(image, _on_disk(maps), CrfSpec(bilateral_sigma=40))
 
 
