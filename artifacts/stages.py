@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from artifacts.rows import ABSENT, Row, markdown_text, size
-from artifacts.view import StageRow
+
+if TYPE_CHECKING:  # at run time it would load pandas, for which `excel runs` need not wait
+    from artifacts.view import StageRow
 
 __all__ = [
     "COSTS_NOTE", "Cost", "OriginFact", "cost_rows", "gibibytes", "largest_known", "origin_facts", "stages_markdown",
@@ -70,7 +72,7 @@ def _cost_row(stage: str, seconds: float, host: int | None, gpu: int | None) -> 
     return {"stage": stage, "seconds": f"{seconds:.1f}", "host GiB": gibibytes(host), "GPU GiB": gibibytes(gpu)}
 
 
-def origin_facts(row: StageRow) -> list[OriginFact]:
+def origin_facts(row: "StageRow") -> list[OriginFact]:
     """Everything known about where the stage's output comes from; unknown facts are left out."""
     inputs = [OriginFact(f"input: {stage}", identity) for stage, identity in row.inputs.items()]
     facts = [
@@ -86,7 +88,7 @@ def origin_facts(row: StageRow) -> list[OriginFact]:
     return [fact for fact in facts if fact.text]
 
 
-def stages_markdown(stages: Sequence[StageRow]) -> str:
+def stages_markdown(stages: "Sequence[StageRow]") -> str:
     """A Markdown table for the Prefect UI: which stages this run built or had cached, with links to the runs that built them,
     and what building took. Folders are listed below the table: in it, long paths would push the other columns aside."""
     *costs, total = (" | ".join(list(row.values())[1:]) for row in cost_rows(stages))
@@ -104,14 +106,14 @@ def stages_markdown(stages: Sequence[StageRow]) -> str:
     return "\n".join([*lines, *(["", "```text", *folders, "```"] if folders else [])]) + "\n"
 
 
-def summary_text(row: StageRow) -> str:
+def summary_text(row: "StageRow") -> str:
     """The first MAX_SUMMARY_PAIRS entries of a stage's summary, and how many more there are."""
     pairs = [f"{key} {_value_text(value)}" for key, value in row.summary.items() if value not in ({}, [], None)]
     more = [f"{len(pairs) - MAX_SUMMARY_PAIRS} more"] if len(pairs) > MAX_SUMMARY_PAIRS else []
     return " · ".join(pairs[:MAX_SUMMARY_PAIRS] + more)
 
 
-def _flow_run_link(row: StageRow) -> str:
+def _flow_run_link(row: "StageRow") -> str:
     """The flow run that built the output, as a link where its id is known."""
     name = markdown_text(row.made_by or row.made_by_id)
     # Relative to the artifact's page, so that it stays in the UI that shows it: there are two, at / and at /v2, and either

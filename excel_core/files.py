@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from excel_core.errors import StoreError
 from excel_core.sync import make_folder, sync_file, sync_folder
 
@@ -22,6 +19,8 @@ __all__ = ["first_sentence", "is_dense_tensor", "load_tensors", "read_json", "wr
 def load_tensors(path: Path) -> Any:
     """Load a torch file of tensors, lists, dicts and numbers onto the CPU, whatever its suffix. Raises whatever torch, zip and
     pickle raise for a file that is damaged or holds anything else."""
+    import torch  # here, since most readers of files need none, and it takes seconds
+
     with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch would look at the suffix
         warnings.simplefilter("ignore")
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -30,7 +29,9 @@ def load_tensors(path: Path) -> Any:
 def is_dense_tensor(value: Any) -> bool:
     """Whether `value` is a tensor with its numbers in ordinary memory: not sparse, nested, quantised, nor on the meta
     device."""
-    if not isinstance(value, Tensor) or value.is_nested or value.is_quantized or value.is_meta:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.is_nested or value.is_quantized or value.is_meta:
         return False
     return value.layout is torch.strided
 

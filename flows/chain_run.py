@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
 from excel_core.config import RunSpec
+from excel_core.errors import StoreError
 from excel_core.files import read_json
 from flows.api_key import key_of_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
-from tasks.engine.executor import BuildParts, Step, build_stage, complete_output
+from tasks.engine.executor import BuildParts, Step, build_stage, complete_output, part_steps
+from tasks.engine.failures import plain_failures
+from tasks.engine.lock import store_in_use
 from tasks.engine.output import StageOutput
 from tasks.engine.prefect_task import run_step
 from tasks.engine.progress import listening
@@ -63,7 +66,10 @@ class ChainRun:
             for needed in node.inputs.values():
                 self._build(needed)
             job = self._graph.job(node, self._built)
-            was_complete = complete_output(Step(job)) is not None
+            whole = Step(job)
+            was_complete = complete_output(whole) is not None
+            if not was_complete:
+                self._record.begin(f"{step.kind}/{step.key}" for step in (whole, *part_steps(job)))
             output = build_stage(job, run_step, self._build_parts)
             self._record.use(output, cached=was_complete)
             if was_complete and node.run == self.run:
@@ -76,8 +82,9 @@ class ChainRun:
 def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str) -> Iterator[ChainRun]:
     """Around the body of a flow that runs the pipeline up to stage `last`. Every `runner` computes the same."""
     environment.store.mkdir(parents=True, exist_ok=True)
-    close_dead_runs(environment.store)
     with (
+        plain_failures("run", environment.store),
+        store_in_use(environment.store),
         _recorded(run, environment) as record,
         key_of_run(run, environment, last),
         parts_builder(runner, environment) as build_parts,
@@ -94,14 +101,17 @@ def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str)
 @contextmanager
 def _recorded(run: RunSpec, environment: RunEnvironment) -> Iterator[RunRecord]:
     """The run's record, ended as the block ends."""
+    close_dead_runs(environment.store)
     record = start_record(flow_run.flow_name or "", run, environment, str(flow_run.id or ""), flow_run.name or "")
-    try:
-        yield record
-    except BaseException as error:
-        was_stopped = not isinstance(error, Exception)
-        record.end("stopped" if was_stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
-    record.end("complete")
+    with record.at_work():
+        try:
+            yield record
+        except BaseException as error:
+            was_stopped = not isinstance(error, Exception)
+            with suppress(OSError, StoreError):  # of a disk that is full or a store that was removed; `error` tells more
+                record.end("stopped" if was_stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        record.end("complete")
 
 
 class _Progress:

@@ -36,9 +36,12 @@ def runs(store: Store = None) -> None:
     from artifacts.rows import print_rows
     from tasks.history.run_record import read_records
 
-    records = read_records(store_folder(store))
+    folder = store_folder(store)
+    records = read_records(folder)
+    for path in records.unreadable:
+        print(f"cannot be read: {path}")
     if not records:
-        print(f"{store_folder(store)} holds no runs")
+        print(f"{folder} holds no runs")
         return
     print_rows(console(FILE_COLUMNS), "Runs", run_rows(_run_row(record) for record in records), [], ["run"])
 
@@ -54,11 +57,13 @@ def compare(
     from artifacts.history import print_comparison
     from artifacts.tables import protocol_text
     from excel_core.files import write_json
+    from tasks.engine.lock import store_in_use
     from tasks.history.compare import compare_runs
     from tasks.history.run_record import find_record
 
     folder = store_folder(store)
-    comparison = compare_runs(find_record(folder, a), find_record(folder, b), result)
+    with store_in_use(folder):
+        comparison = compare_runs(find_record(folder, a), find_record(folder, b), result)
     miou = comparison["miou"]
     note = (
         f"{comparison['result']}: mIoU {miou['a']:.3f} → {miou['b']:.3f}, difference {miou['difference']:+.3f} "
@@ -74,14 +79,18 @@ def compare(
 def gc(
     keep: Annotated[int | None, typer.Option(min=1, help="keep the newest N runs; default: all", show_default=False)] = None,
     yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+    ignore_run: Annotated[
+        list[str] | None,
+        typer.Option(help="id of a run that is dead whatever its record says, or whose record is damaged", show_default=False),
+    ] = None,
     store: Store = None,
 ) -> None:
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
     from tasks.history.garbage import find_garbage, remove_garbage
 
-    folder = store_folder(store)
-    garbage = find_garbage(folder, keep)
+    folder, ignored = store_folder(store), tuple(ignore_run or ())
+    garbage = find_garbage(folder, keep, ignored)
     if not garbage:
         print(f"{folder}: every output belongs to a kept run; nothing to remove")
         return
@@ -91,8 +100,9 @@ def gc(
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing was removed; pass --yes to remove them")
         return
-    remove_garbage(garbage)
-    print("removed")
+    removed = remove_garbage(folder, garbage, keep, ignored)
+    stayed = len(garbage) - len(removed)
+    print("removed" + (f", but for {stayed} that are used since, or are being built" if stayed else ""))
 
 
 def verify(store: Store = None) -> None:

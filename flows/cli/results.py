@@ -109,11 +109,14 @@ def export(
 ) -> None:
     """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
     from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
     from tasks.history.run_record import find_record
     from tasks.photos.export import ExportRequest, export_run
 
-    record = find_record(store_folder(store), run)
-    exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
+    folder = store_folder(store)
+    with store_in_use(folder):
+        record = find_record(folder, run)
+        exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
         print(f"{exported['images']} label maps ({which}) of run {record.id}")

@@ -33,15 +33,18 @@ def segment(
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
     segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
     from excel_core.prediction.predictors import parse_classes
+    from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
     from tasks.photos.segment_photos import photos_of, segment_photos
 
     names = parse_classes(classes) if classes is not None else ()
     _check_together(weights, request.clip is not None, bool(method or request.settings), multi_scale or crf)
     files = photos_of(photos, out, force)
-    if weights is None:
-        predictor = _training_free(names, request.model_copy(update={"method": method or "reference"}))
-    else:
-        predictor = _trained(weights, names, request, multi_scale, crf)
+    with store_in_use(store_folder(request.store)):  # until everything is read from it
+        if weights is None:
+            predictor = _training_free(names, request.model_copy(update={"method": method or "reference"}))
+        else:
+            predictor = _trained(weights, names, request, multi_scale, crf)
     for note in predictor.notes:
         print(note)
     results = segment_photos(files, predictor, out, side, steps)

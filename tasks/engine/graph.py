@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from excel_core.config import RunSpec
 from tasks.engine.fingerprint import digest_of
+from tasks.engine.lock import store_in_use
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, RunEnvironment, Stage
 
@@ -40,13 +41,14 @@ class Graph:
 
     def follow(self, build: Callable[[Job], StageOutput | None]) -> dict[str, StageOutput]:
         """Call `build` on each job in order, leaving out those with an input that was not built → the run's own outputs by
-        stage name."""
+        stage name. No output is removed meanwhile."""
         outputs: dict[str, StageOutput] = {}
-        for node in self.nodes.values():
-            if all(id in outputs for id in node.inputs.values()):
-                output = build(self.job(node, outputs))
-                if output is not None:
-                    outputs[node.id] = output
+        with store_in_use(self.environment.store):
+            for node in self.nodes.values():
+                if all(id in outputs for id in node.inputs.values()):
+                    output = build(self.job(node, outputs))
+                    if output is not None:
+                        outputs[node.id] = output
         return {name: outputs[id] for name, id in self.own_ids.items() if id in outputs}
 
 

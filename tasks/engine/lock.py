@@ -20,7 +20,7 @@ from pathlib import Path
 from excel_core.errors import StoreError
 from tasks.engine.progress import say
 
-__all__ = ["STORE_LOCK", "locked", "remove_lock", "store_alone", "store_in_use", "try_lock"]
+__all__ = ["STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
 
 STORE_LOCK = ".lock"
 WAIT_SECONDS = 0.05  # between two tries: a thread that waits in the system itself could not be stopped
@@ -31,13 +31,17 @@ Notify = Callable[[str], None]
 
 
 @contextmanager
-def locked(path: Path, waiting: str, notify: Notify = say, shared: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, waiting: str, notify: Notify = say, shared: bool = False, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold the lock `path`, whose folder exists: alone, or together with others that share it. `notify` hears `waiting` where
-    another holds it. OSError where the file system refuses, StoreError where it has no locks."""
+    another holds it; `check` is called while it does, and may raise. OSError where the file system refuses, StoreError where it
+    has no locks."""
     file = try_lock(path, shared)
     if file is None:
         notify(waiting)
     while file is None:
+        check()
         time.sleep(WAIT_SECONDS)
         file = try_lock(path, shared)
     try:
@@ -61,9 +65,10 @@ def store_in_use(store: Path, notify: Notify = say) -> Iterator[None]:
 
 
 @contextmanager
-def store_alone(store: Path, notify: Notify = say) -> Iterator[None]:
-    """Nobody relies on an output of the store, or removes one, while the block runs."""
-    with locked(store / STORE_LOCK, f"another command uses the outputs of {store}; waiting for it", notify):
+def store_alone(store: Path, notify: Notify = say, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Nobody relies on an output of the store, or removes one, while the block runs. `check`: as in `locked`."""
+    waiting = f"another command uses the outputs of {store}; waiting for it"
+    with locked(store / STORE_LOCK, waiting, notify, check=check):
         yield
 
 
@@ -88,14 +93,17 @@ def try_lock(path: Path, shared: bool = False) -> int | None:
         os.close(file)  # of a file that was removed meanwhile
 
 
-def remove_lock(path: Path) -> bool:
-    """Remove a lock's file unless somebody holds it → whether it is gone. Who waits for it makes another."""
+@contextmanager
+def last_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock `path` and remove its file at the end, unless another holds it → whether it is held. Who comes next makes
+    another file."""
     file = try_lock(path)
-    if file is None:
-        return False
-    path.unlink(missing_ok=True)
-    _release(file)
-    return True
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            path.unlink(missing_ok=True)
+            _release(file)
 
 
 def _open(path: Path) -> int:

@@ -1,8 +1,22 @@
 """Which process is meant. A pid alone may belong to another program by now; a pid and its start name one process for ever."""
 
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
 import psutil
 
-__all__ = ["start_ticks"]
+__all__ = ["machine", "start_ticks"]
+
+
+@cache
+def machine() -> str:
+    """This boot of this machine and, in a container, its own numbering of processes; "" where the system does not tell."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    return ""
 
 
 def start_ticks(pid: int) -> int | None:

@@ -1,100 +1,227 @@
-"""Outputs that no kept run refers to, and their removal."""
+"""What of a store can go: outputs that no kept run needs, what killed runs left, text embeddings. And its removal.
 
-import shutil
-from dataclasses import dataclass
+A run needs the outputs that its record names: those that it used, with the parts that they were joined from, and what it was
+building when it was killed. Nothing goes while a run is at work: it is about to use outputs that no record names yet.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from excel_core.errors import SettingError, StoreError
-from tasks.engine.output import MARKER, PARTIAL, RESUME, is_resumable, key_of, read_marker
-from tasks.history.run_record import RunRecord, read_records
+from tasks.engine.lock import last_lock, store_alone
+from tasks.engine.output import PARTIAL, RESUME, is_resumable, key_of, read_marker, remove_output
+from tasks.engine.progress import say
+from tasks.history.needed_texts import needed_texts
+from tasks.history.run_record import Records, RunRecord, read_records
 from tasks.pipeline import STAGES
 
 __all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
 
 KINDS = tuple(kind for name in STAGES for kind in (name, f"{name}-parts"))
+TEMPORARY = ".*.tmp"
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder or file to remove: its kind, why, and the bytes that go with it alone (linked files count once)."""
+    """A folder or file to remove, or `files` of a folder that stays: its kind, why, and the bytes that go with it alone
+    (linked files count once)."""
 
     path: Path
     kind: str
     why: str
-    bytes: int
+    bytes: int = 0
+    files: tuple[Path, ...] = ()
 
 
-def find_garbage(store: Path, keep: int | None = None) -> list[Garbage]:
-    """What can go when the newest `keep` runs (None: all) are kept. SettingError while a run is at work in the store."""
+@dataclass(frozen=True)
+class _Needed:
+    """Outputs as kind/key, and kinds of which everything stays, since nobody can tell which of them is needed."""
+
+    outputs: frozenset[str]
+    kinds: frozenset[str]
+
+    def __contains__(self, output: str) -> bool:
+        return output in self.outputs or output.partition("/")[0] in self.kinds
+
+
+def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] = ()) -> list[Garbage]:
+    """What can go when the newest `keep` runs (None: all) are kept. SettingError while a run is at work in the store, and
+    where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records that are given up."""
     records = read_records(store)
-    working = [record.id for record in records if record.state == "running" and not record.dead]
-    if working:
-        raise SettingError(f"{store}: run {working[0]} is at work; wait until it ends, or stop it")
-    kept_runs = records if keep is None else records[max(0, len(records) - keep) :]
-    needed = _needed_outputs(store, kept_runs)
-    garbage = [_old_record(record) for record in records if record not in kept_runs]
+    _check_at_work(store, records, ignored)
+    lost = _given_up(store, records, ignored)
+    kept = records if keep is None else records[max(0, len(records) - keep) :]
+    needed = _needed_outputs(store, kept)
+    garbage = [_record(record.path, "older than the kept runs") for record in records if record not in kept]
+    garbage += [_record(path, "cannot be read") for path in lost]
     for kind in KINDS:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
-            if f"{kind}/{folder.name}" in needed or is_resumable(folder):
-                continue
-            why = "half built" if folder.name.endswith((PARTIAL, RESUME)) else "no kept run refers to it"
-            garbage.append(Garbage(folder, kind, why, 0))
+            is_half_built = folder.suffix in (PARTIAL, RESUME)
+            stays = not is_half_built and f"{kind}/{folder.name}" in needed
+            if is_half_built and is_resumable(folder):
+                # What a training can go on from belongs to the run that was killed over it, if a record tells.
+                stays = keep is None or f"{kind}/{key_of(folder)}" in needed
+            if not stays:
+                garbage.append(Garbage(folder, kind, "half built" if is_half_built else "no kept run refers to it"))
+    garbage += _unused_texts(store, kept, needed)
+    garbage += [Garbage(path, path.parent.name, "half written") for path in _half_written(store)]
     return _with_sizes(garbage)
 
 
-def remove_garbage(garbage: list[Garbage]) -> None:
-    """Remove it, with the locks of what is removed; what another process has locked stays."""
-    for item in garbage:
-        if item.path.is_file():
-            item.path.unlink()
-            continue
-        lock = item.path.with_name(f".{key_of(item.path)}.lock")
-        try:
-            with FileLock(lock, timeout=0):
-                (item.path / MARKER).unlink(missing_ok=True)  # first, so that half of it is never taken for an output
-                shutil.rmtree(item.path)
-                lock.unlink()
-        except Timeout:
-            continue
+def remove_garbage(
+    store: Path,
+    garbage: Sequence[Garbage],
+    keep: int | None = None,
+    ignored: Collection[str] = (),
+    notify: Callable[[str], None] = say,
+) -> list[Garbage]:
+    """Remove what is still garbage of `garbage`, once nobody uses the store, and locks of outputs that are gone → what was
+    removed. SettingError where a run has begun meanwhile; what another process has locked stays."""
+
+    def check() -> None:
+        _check_at_work(store, read_records(store), ignored)
+
+    check()
+    with store_alone(store, notify, check):
+        still = {item.path: item for item in find_garbage(store, keep, ignored)}
+        removed = [item for item in (_both(item, still.get(item.path)) for item in garbage) if item and _remove(item)]
+        _remove_leftovers(store, read_records(store))
+    return removed
 
 
-def _needed_outputs(store: Path, records: list[RunRecord]) -> set[str]:
-    """kind/key of everything that the records' runs used, and the parts that it was joined from."""
-    needed = {output for record in records for output in record.outputs}
-    for output in list(needed):
-        kind, _, _ = output.partition("/")
+def _check_at_work(store: Path, records: Records, ignored: Collection[str]) -> None:
+    """SettingError naming a run at work."""
+    for record in records:
+        if record.state == "running" and not record.dead and record.id not in ignored:
+            where = "" if record.process.alive() is not None else f" on {record.process.host}"
+            raise SettingError(
+                f"{store}: run {record.id} is at work{where}; wait until it ends, or stop it. If it ended long ago, on a "
+                f"machine that cannot be seen from here: --ignore-run {record.id}"
+            )
+
+
+def _given_up(store: Path, records: Records, ignored: Collection[str]) -> list[Path]:
+    """Unreadable records that are ignored; SettingError for any other."""
+    for path in records.unreadable:
+        if path.stem not in ignored:
+            raise SettingError(
+                f"{path}: is damaged, or of another version of excel, so that nobody can tell which outputs the run needs; "
+                f"restore it, or give its outputs up: --ignore-run {path.stem}"
+            )
+    unknown = set(ignored) - {record.id for record in records} - {path.stem for path in records.unreadable}
+    if unknown:
+        raise SettingError(f"--ignore-run {min(unknown)}: {store} has no such run; `excel runs` lists them")
+    return records.unreadable
+
+
+def _needed_outputs(store: Path, records: Sequence[RunRecord]) -> _Needed:
+    """Everything that the records' runs used, and the parts that it was joined from. Of an output whose marker cannot be read,
+    all parts of its stage stay."""
+    outputs = {output for record in records for output in (*record.outputs, *record.building)}
+    kinds = set()
+    for kind, _, key in [output.partition("/") for output in outputs]:
+        folder = store / kind / key
+        if not folder.exists():  # what a killed run was building, or what somebody removed
+            continue
         try:
-            parts = read_marker(store / output).origin.parts
+            outputs |= {f"{kind}-parts/{part}" for part in read_marker(folder).origin.parts.values()}
         except StoreError:
-            continue
-        needed |= {f"{kind}-parts/{key}" for key in parts.values()}
-    return needed
+            kinds.add(f"{kind}-parts")
+    return _Needed(frozenset(outputs), frozenset(kinds))
 
 
-def _old_record(record: RunRecord) -> Garbage:
-    return Garbage(record.store / "records" / f"{record.id}.json", "records", "older than the kept runs", 0)
+def _record(path: Path, why: str) -> Garbage:
+    return Garbage(path, "records", why)
+
+
+def _unused_texts(store: Path, records: Sequence[RunRecord], needed: _Needed) -> list[Garbage]:
+    """Embeddings of texts that no kept run's knowledge base holds, a folder each CLIP and device."""
+    folders = sorted(path for path in (store / "texts").glob("*") if path.is_dir())
+    texts = needed_texts(store, records) if folders else set()
+    if texts is None:
+        return []
+    garbage = []
+    for folder in folders:
+        files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+        unused = tuple(path for path in files if path not in texts)
+        if unused:
+            why = f"no kept run needs {len(unused)} of {len(files)}"
+            garbage.append(Garbage(folder, "texts", why, files=unused))
+    return garbage
+
+
+def _half_written(store: Path) -> list[Path]:
+    """Temporary files outside folders of outputs; inside, they go with the folder or with the next run."""
+    folders = [store, store / "records", *(store / kind for kind in KINDS), *(store / "texts").glob("*")]
+    return sorted(chain.from_iterable(folder.glob(TEMPORARY) for folder in folders))
+
+
+def _both(approved: Garbage, current: Garbage | None) -> Garbage | None:
+    """What is garbage still of what was shown."""
+    if current is None or not approved.files:
+        return current
+    files = tuple(path for path in approved.files if path in set(current.files))
+    return replace(current, files=files) if files else None
+
+
+def _remove(item: Garbage) -> bool:
+    """→ whether it is gone. An output that somebody builds at the moment, such as a worker that outlived its run, stays."""
+    if item.files or not item.path.is_dir():
+        for path in item.files or (item.path,):
+            path.unlink(missing_ok=True)
+        return True
+    with last_lock(_lock_of(item.path)) as is_free:
+        if is_free:
+            remove_output(item.path)
+    return is_free
+
+
+def _lock_of(folder: Path) -> Path:
+    """The lock of who builds the output of a folder, half built or not."""
+    return folder.with_name(f".{key_of(folder)}.lock")
+
+
+def _remove_leftovers(store: Path, records: Records) -> None:
+    """Locks of outputs that are gone, signs of life of runs that are dead, and folders of no text."""
+    for kind in KINDS:
+        outputs = {key_of(path) for path in (store / kind).glob("[!.]*")}
+        for lock in (store / kind).glob(".*.lock"):
+            if lock.name[1:].removesuffix(".lock") not in outputs:
+                with last_lock(lock):
+                    pass
+    alive = {record.sign_of_life for record in records if record.state == "running" and not record.dead}
+    for path in set((store / "records").glob(".*.alive")) - alive:
+        path.unlink(missing_ok=True)
+    for folder in (store / "texts").glob("*"):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _with_sizes(garbage: list[Garbage]) -> list[Garbage]:
     """Bytes that the file system gets back: a file whose every name goes counts once, at the first; others not at all."""
     names: dict[tuple[int, int], int] = {}
-    files = [[path for path in _files(item.path)] for item in garbage]
-    for paths in files:
-        for path in paths:
-            status = path.stat()
-            names[status.st_dev, status.st_ino] = names.get((status.st_dev, status.st_ino), 0) + 1
+    files = [
+        [(status.st_dev, status.st_ino, status.st_nlink, status.st_size) for status in _statuses(item)] for item in garbage
+    ]
+    for device, inode, _, _ in chain.from_iterable(files):
+        names[device, inode] = names.get((device, inode), 0) + 1
     sized = []
-    for item, paths in zip(garbage, files, strict=True):
-        total = 0
-        for path in paths:
-            status = path.stat()
-            if names.pop((status.st_dev, status.st_ino), 0) == status.st_nlink:
-                total += status.st_size
-        sized.append(Garbage(item.path, item.kind, item.why, total))
+    for item, statuses in zip(garbage, files, strict=True):
+        going = [size for device, inode, links, size in statuses if names.pop((device, inode), 0) == links]
+        sized.append(replace(item, bytes=sum(going)))
     return sized
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+def _statuses(item: Garbage) -> Iterator[os.stat_result]:
+    """Of every file that goes with it, but those that another process removes meanwhile."""
+    paths = item.files or ([item.path] if not item.path.is_dir() else item.path.rglob("*"))
+    for path in paths:
+        with suppress(OSError):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                yield status

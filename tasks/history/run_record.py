@@ -1,47 +1,61 @@
 """The store's memory of its runs: what was asked, which outputs it led to, how it ended.
 
-    STORE/records/<id>.json     excel-run/1, rewritten after every stage; <id> is the start (UTC) and a random end
+    STORE/records/<id>.json     excel-run/1, with its digest; rewritten by every stage. <id> is the start (UTC) and a random end
+    STORE/records/.<id>.alive   touched every half minute while the run is at work (tasks/history/heartbeat.py)
 
-A record whose state is `running` while its process is gone belongs to a run that was killed.
+Runs are in the order of their `number`, which goes up whatever the clock says. A record whose state is `running` while its
+process is gone, or silent on another machine, belongs to a run that was killed.
 """
 
 import os
 import secrets
 import socket
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from excel_core.checked_files import read_checked_json, write_checked_json
 from excel_core.config import RunSpec
 from excel_core.config.base import upgrade_run_fields
 from excel_core.errors import SettingError, StoreError
-from excel_core.files import read_json, write_json
-from tasks.engine.output import StageOutput
-from tasks.engine.process_start import start_ticks
-from tasks.engine.stage import RunEnvironment
+from tasks.engine.lock import locked
+from tasks.engine.process_start import machine, start_ticks
+from tasks.history.heartbeat import MAX_SILENCE, heartbeat, seconds_since_beat
 
-__all__ = ["RunRecord", "StageCost", "find_record", "read_records", "start_record"]
+if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` need not wait
+    from tasks.engine.output import StageOutput
+    from tasks.engine.stage import RunEnvironment
 
+__all__ = ["Process", "Records", "RunRecord", "StageCost", "find_record", "read_records", "start_record"]
+
+FORMAT = "excel-run/1"
 State = Literal["running", "complete", "failed", "stopped", "crashed"]
 
 
 class Process(BaseModel):
-    """The process that runs it. `started`, as `start_ticks` gives it, tells it from a later one with the same pid."""
+    """The process that runs it. `started`, as `start_ticks` gives it, tells it from a later one with the same pid; `machine`
+    tells apart machines, containers and boots that have the same `host` name ("": of an earlier version)."""
 
     host: str
     pid: int
     started: int
+    machine: str = ""
 
     @classmethod
     def current(cls) -> "Process":
         """This process."""
-        return cls(host=socket.gethostname(), pid=os.getpid(), started=start_ticks(os.getpid()) or 0)
+        started = start_ticks(os.getpid()) or 0
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=started, machine=machine())
 
-    def alive(self) -> bool:
-        """Whether it still runs. A process on another host is taken to."""
-        return self.host != socket.gethostname() or start_ticks(self.pid) == self.started
+    def alive(self) -> bool | None:
+        """Whether it still runs; None where it cannot be seen from here, since it is of another machine."""
+        if self.host != socket.gethostname() or self.machine not in ("", machine()):
+            return None
+        return start_ticks(self.pid) == self.started
 
 
 class StageCost(BaseModel):
@@ -56,11 +70,13 @@ class StageCost(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """One run. `outputs` lists everything it used as kind/identity; `own` the outputs of its own stages by name, `costs`
-    what they took, in the same order (none in records of versions that did not measure)."""
+    """One run. `outputs` lists everything it used as kind/identity, `building` what it is at, parts included; `own` the outputs
+    of its own stages by name, `costs` what they took, in the same order (none in records of versions that did not measure).
+    `number`: 0 in records of versions that ordered by `started`."""
 
     format: Literal["excel-run/1"] = "excel-run/1"
     id: str
+    number: int = 0
     flow: str
     flow_run_id: str = ""
     flow_run_name: str = ""
@@ -73,6 +89,7 @@ class RunRecord(BaseModel):
     data: str | None
     device: str
     outputs: list[str] = []
+    building: list[str] = []
     own: dict[str, str] = {}
     costs: list[StageCost] = []
     cached: list[str] = []
@@ -81,8 +98,29 @@ class RunRecord(BaseModel):
 
     @property
     def dead(self) -> bool:
-        """It says that it runs, but its process is gone."""
-        return self.state == "running" and not self.process.alive()
+        """It says that it runs, but its process is gone or, on another machine, silent for MAX_SILENCE. There a run of an
+        earlier version gives no sign, and is taken to live."""
+        if self.state != "running":
+            return False
+        alive = self.process.alive()
+        if alive is None:
+            silence = seconds_since_beat(self.sign_of_life)
+            alive = silence is None or silence < MAX_SILENCE
+        return not alive
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.store / "records" / f"{self.id}.json"
+
+    @property
+    def sign_of_life(self) -> Path:
+        """The file that it touches while it is at work."""
+        return self.path.with_name(f".{self.id}.alive")
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Around the run's work: other machines see that it goes on."""
+        return heartbeat(self.sign_of_life)
 
     @property
     def run(self) -> RunSpec:
@@ -102,14 +140,20 @@ class RunRecord(BaseModel):
             raise SettingError(f"run {self.id} has no {stage}; it has {', '.join(self.own) or 'no output'}")
         return self.store / stage / self.own[stage]
 
-    def use(self, output: StageOutput, cached: bool) -> None:
+    def begin(self, outputs: Iterable[str]) -> None:
+        """Note what is built next: what a killed run leaves of it belongs to the run."""
+        self.building = list(outputs)
+        self.save()
+
+    def use(self, output: "StageOutput", cached: bool) -> None:
         """Note an output that the run was led to."""
         self.outputs.append(f"{output.stage}/{output.key}")
+        self.building = []
         if cached:
             self.cached.append(f"{output.stage}/{output.key}")
         self.save()
 
-    def note_own(self, outputs: dict[str, StageOutput]) -> None:
+    def note_own(self, outputs: "dict[str, StageOutput]") -> None:
         """Note the outputs of its own stages by name, all of which it was led to by `use`."""
         self.own = {name: output.key for name, output in outputs.items()}
         self.costs = [
@@ -127,14 +171,23 @@ class RunRecord(BaseModel):
         """Note how it ended."""
         self.state, self.message, self.finished = state, message, _now()
         self.save()
+        self.sign_of_life.unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Write the record."""
-        write_json(self.store / "records" / f"{self.id}.json", self.model_dump(mode="json"))
+        """Write the record. StoreError where the store was removed: a record alone would make another."""
+        if not self.path.parent.is_dir():
+            raise StoreError(f"run {self.id}: {self.store} was removed while it was in use; run again")
+        write_checked_json(self.path, self.model_dump(mode="json"))
 
 
-def start_record(flow: str, run: RunSpec, place: RunEnvironment, flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
-    """The record of a run that begins now."""
+class Records(list[RunRecord]):
+    """Every readable record, oldest first; `unreadable`: files of the others, which are damaged or of another version."""
+
+    unreadable: list[Path]
+
+
+def start_record(flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
+    """The record of a run that begins now, the newest of the store."""
     record = RunRecord(
         id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         flow=flow,
@@ -147,19 +200,27 @@ def start_record(flow: str, run: RunSpec, place: RunEnvironment, flow_run_id: st
         device=place.device,
         store=place.store,
     )
-    record.save()
+    folder = record.path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", f"another run begins in {place.store}; waiting for it"):
+        record.number = 1 + max((earlier.number for earlier in read_records(place.store)), default=0)
+        record.sign_of_life.touch()
+        record.save()
     return record
 
 
-def read_records(store: Path) -> list[RunRecord]:
-    """Every readable record, oldest first."""
-    records = []
-    for path in (store / "records").glob("*.json"):
+def read_records(store: Path) -> Records:
+    """The store's records, as far as they are readable."""
+    records = Records()
+    records.unreadable = []
+    for path in sorted((store / "records").glob("*.json")):
         try:
-            records.append(RunRecord(**read_json(path), store=store))
+            records.append(RunRecord(**read_checked_json(path, unchecked=(FORMAT,)), store=store))
         except (StoreError, ValidationError, TypeError):
-            continue  # of another version, or damaged: it keeps nothing alive
-    return sorted(records, key=lambda record: record.started)
+            if path.exists():
+                records.unreadable.append(path)
+    records.sort(key=lambda record: (record.number, record.started))
+    return records
 
 
 def find_record(store: Path, name: str) -> RunRecord:

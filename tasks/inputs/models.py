@@ -16,7 +16,7 @@ from tasks.engine.stage import Job, RunEnvironment
 
 __all__ = [
     "architecture", "cached_clip", "classes_of", "load_cam_model", "load_knowledge", "load_trained", "model_key",
-    "text_embeddings",
+    "text_embeddings", "text_embeddings_of",
 ]  # fmt: skip
 
 cached_clip = lru_cache(maxsize=2)(load_clip)
@@ -67,5 +67,9 @@ def load_trained(job: Job, cam_model: CamModel) -> Segmenter:
 
 def text_embeddings(run: RunSpec, environment: RunEnvironment) -> TextEmbeddings:
     """The store's text embeddings of the run's CLIP on this device."""
-    encoder = digest_of([clip_fingerprint(run.clip.model), environment.device])
-    return TextEmbeddings(environment.store / "texts" / encoder[:32])
+    return text_embeddings_of(environment.store, clip_fingerprint(run.clip.model), environment.device)
+
+
+def text_embeddings_of(store: Path, clip: str, device: str) -> TextEmbeddings:
+    """The store's text embeddings of the CLIP with this fingerprint on a device."""
+    return TextEmbeddings(store / "texts" / digest_of([clip, device])[:32])

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def test_what_no_run_refers_to_goes_and_nothing_else(environment, small_run):
     first = _recorded(small_run, environment)
     edited = with_settings(small_run, ["refine.crf.iterations=1", "evaluate.ablation=false"])
     second = _recorded(edited, environment)
-    remove_garbage(find_garbage(environment.store))  # what other tests left in the store that was copied
+    remove_garbage(environment.store, find_garbage(environment.store))  # what other tests left in the store that was copied
     assert find_garbage(environment.store) == []
     for run, record in ((small_run, first), (edited, second)):
         assert follow(run, environment, "report", complete)["report"].key == record.own["report"]
@@ -53,7 +55,7 @@ def test_what_no_run_refers_to_goes_and_nothing_else(environment, small_run):
     assert {"records", "refine", "refine-parts", "dynamic", "evaluate", "report", "sweep", "ablation"} <= kinds
     assert not kinds & {"world", "dataset", "describe", "describe-parts", "knowledge-parts", "cams", "cams-parts", "train"}
     size = _disk(environment.store)
-    remove_garbage(found)
+    remove_garbage(environment.store, found, keep=1)
     assert size - _disk(environment.store) == sum(item.bytes for item in found) > 0
     assert follow(edited, environment, "report", complete)["report"].key == second.own["report"]
     assert "refine" not in follow(small_run, environment, "report", complete)
@@ -69,13 +71,13 @@ def _disk(store):
 
 def test_half_built_outputs_go_but_a_checkpoint_stays(environment, small_run):
     _recorded(small_run, environment)
-    remove_garbage(find_garbage(environment.store))
+    remove_garbage(environment.store, find_garbage(environment.store))
     (environment.store / "cams" / "abc.partial").mkdir()
     checkpoint = environment.store / "train" / "abc.resume" / "checkpoint.pt"
     checkpoint.parent.mkdir()
     checkpoint.touch()
     assert [(item.path.name, item.why) for item in find_garbage(environment.store)] == [("abc.partial", "half built")]
-    remove_garbage(find_garbage(environment.store))
+    remove_garbage(environment.store, find_garbage(environment.store))
     assert checkpoint.exists() and not (environment.store / "cams" / "abc.partial").exists()
 
 
@@ -90,7 +92,7 @@ def test_a_record_has_what_its_stages_took_whenever_that_was(environment, small_
         assert cost.peak_host_bytes == built["peak_host_bytes"] > 10**7 and cost.peak_gpu_bytes is None
     path = environment.store / "records" / f"{record.id}.json"
     earlier = json.loads(path.read_text())
-    del earlier["costs"]  # as written by a version that did not measure
+    del earlier["costs"], earlier["sha256"], earlier["number"]  # as written by a version that did not measure
     path.write_text(json.dumps(earlier))
     (read,) = read_records(environment.store)
     assert read.costs == [] and read.own == record.own
@@ -116,8 +118,25 @@ def test_a_killed_process_is_told_from_a_living_one(environment, small_run):
     assert read_records(environment.store)[0].dead  # a zombie still
     process.communicate()
     assert read_records(environment.store)[0].dead
-    record.process = record.process.model_copy(update={"host": "elsewhere"})
-    assert not record.dead
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "elsewhere"}, {"machine": "another boot or container of the same name"}])
+def test_a_run_of_another_machine_lives_while_it_gives_signs(environment, small_run, elsewhere):
+    record = start_record("excel", small_run, environment)
+    record.process = record.process.model_copy(update=elsewhere)
+    record.save()
+    with pytest.raises(SettingError, match=f"run {record.id} is at work on .*--ignore-run {record.id}"):
+        find_garbage(environment.store)
+    assert find_garbage(environment.store, ignored=[record.id])
+    with record.at_work():
+        assert record.sign_of_life.exists()
+    record.sign_of_life.touch()
+    hour_ago = record.sign_of_life.stat().st_mtime - 3600
+    os.utime(record.sign_of_life, (hour_ago, hour_ago))
+    (read,) = read_records(environment.store)
+    assert read.dead and find_garbage(environment.store)
+    read.sign_of_life.unlink()  # of a version that gave none
+    assert not read.dead
 
 
 def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(environment, small_run):
@@ -146,6 +165,36 @@ def test_runs_are_found_by_the_beginning_of_their_id(environment, small_run):
         find_record(environment.store, "20")
     (environment.store / "records" / "zz.json").write_text("{half")
     assert len(read_records(environment.store)) == 2
+    assert [path.name for path in read_records(environment.store).unreadable] == ["zz.json"]
+
+
+def test_a_clock_that_is_set_back_changes_no_order(environment, small_run, monkeypatch):
+    class Clock(datetime):
+        hours = 0
+
+        @classmethod
+        def now(cls, zone=None):
+            return datetime.now(zone) - timedelta(hours=cls.hours)
+
+    old = start_record("excel", small_run, environment)
+    old.number = 0  # as of a version that ordered by time
+    old.end("complete")
+    monkeypatch.setattr("tasks.history.run_record.datetime", Clock)
+    records = []
+    for Clock.hours in (1, 2, 72, 0):
+        records.append(start_record("excel", small_run, environment))
+        records[-1].end("complete")
+    assert [record.id for record in read_records(environment.store)] == [record.id for record in (old, *records)]
+    assert [record.number for record in records] == [1, 2, 3, 4]
+    assert find_record(environment.store, "latest").id == records[-1].id
+    gone = [item.path.stem for item in find_garbage(environment.store, keep=2) if item.kind == "records"]
+    assert sorted(gone) == sorted(record.id for record in (old, *records[:2]))
+
+
+def test_two_runs_that_begin_at_once_get_two_numbers(environment, small_run):
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(lambda _: start_record("excel", small_run, environment), range(16)))
+    assert sorted(record.number for record in records) == list(range(1, 17))
 
 
 def test_two_runs_side_by_side(environment, small_run):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from excel_core.errors import StoreError
-from tasks.engine.lock import STORE_LOCK, locked, remove_lock, store_alone, store_in_use, try_lock
+from tasks.engine.lock import STORE_LOCK, last_lock, locked, store_alone, store_in_use, try_lock
 
 CONTEXT = multiprocessing.get_context("fork")
 BUILDERS = 12
@@ -30,7 +30,8 @@ def _build(folder, seed):
 def _remove_for_ever(folder):
     while True:
         if (folder / ".key.lock").exists():
-            remove_lock(folder / ".key.lock")
+            with last_lock(folder / ".key.lock"):
+                pass
 
 
 def test_two_are_never_in_at_once_while_locks_are_removed(tmp_path):
@@ -74,10 +75,14 @@ def test_a_lock_is_free_when_its_process_is_killed(tmp_path):
     process = CONTEXT.Process(target=_hold, args=(path, False, ready))
     process.start()
     ready.wait()
-    assert try_lock(path) is None and not remove_lock(path) and path.exists()
+    with last_lock(path) as is_held:
+        assert not is_held and try_lock(path) is None
+    assert path.exists()
     process.kill()
     process.join()
-    assert remove_lock(path) and not path.exists()
+    with last_lock(path) as is_held:
+        assert is_held
+    assert not path.exists()
 
 
 def test_whoever_uses_a_store_shares_it_and_who_removes_waits(tmp_path):

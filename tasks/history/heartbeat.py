@@ -1,0 +1,51 @@
+"""Signs of life for other machines, which see no process: a small file that a run touches while it is at work.
+
+Its age is told by the clock of the file system that holds it, against a file made now: clocks of machines differ.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+__all__ = ["MAX_SILENCE", "heartbeat", "seconds_since_beat"]
+
+BEAT_SECONDS = 30.0
+MAX_SILENCE = 600.0  # seconds after which whoever should touch the file is taken for dead
+
+
+@contextmanager
+def heartbeat(path: Path) -> Iterator[None]:
+    """Touch `path` now and every BEAT_SECONDS, from a thread of its own; after the block remove it."""
+    path.touch()
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # a disk that is away for a while, or a store that was removed
+                path.touch()
+
+    thread = threading.Thread(target=beat, name="excel-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def seconds_since_beat(path: Path) -> float | None:
+    """How long ago `path` was touched; None where there is no such file."""
+    try:
+        touched = path.stat().st_mtime
+    except OSError:
+        return None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=".clock.", suffix=".tmp") as fresh:
+            return Path(fresh.name).stat().st_mtime - touched
+    except OSError:  # of a store that can only be read
+        return time.time() - touched
