@@ -5,7 +5,6 @@ import sys
 import typer
 from rich.console import Console
 
-from excel_core.errors import ExcelError
 from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
@@ -13,6 +12,7 @@ from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, export, figures, parity
 from flows.cli.run import ablation, demo, paper, run
 from flows.cli.segment import segment
+from tasks.engine.failures import in_one_line
 
 __all__ = ["app", "main"]
 
@@ -41,9 +41,12 @@ app.add_typer(prompts, name="prompts")
 
 
 def main() -> None:
-    """Entry point: errors excel raises on purpose are one message and exit status 2."""
+    """Entry point: errors excel raises on purpose, and what disk or memory refuse, are one message and exit status 2."""
     try:
         app()
-    except ExcelError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    except Exception as error:
+        message = in_one_line(error)
+        if message is None:
+            raise
+        Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
