@@ -32,11 +32,11 @@ class ClipSource:
 
 def parse_clip_name(name: str) -> ClipSource:
     """`name` → ClipSource; ModelError for an unknown model or tag, with the valid ones."""
-    import open_clip
-
     model, separator, weights = name.partition(":")
     if model == TINY_CLIP:
         return ClipSource(model, file=Path(weights) if weights else BUILT_IN_FOLDER / "tiny_clip.safetensors")
+    import open_clip  # which takes seconds, and excel-tiny needs none of it
+
     if model not in open_clip.list_models():
         plain = [m for m in open_clip.list_models() if m.startswith("ViT-") and "SigLIP" not in m]
         raise ModelError(f"unknown CLIP model {model!r}; {TINY_CLIP}, or one of open_clip's: {', '.join(plain)}")
@@ -73,10 +73,10 @@ def clip_sizes(name: str) -> ClipSizes:
 
 def clip_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model, or excel-tiny's own; ModelError for one that is no plain CLIP."""
-    import open_clip
-
     if model == TINY_CLIP:
         return json.loads((BUILT_IN_FOLDER / "tiny_clip.json").read_text())  # type: ignore[no-any-return]
+    import open_clip
+
     config: dict[str, Any] = open_clip.get_model_config(model)
     unsupported = [key for key in ("multimodal_cfg", "custom_text") if config.get(key)]
     unsupported += [f"text_cfg.{key}" for key in ("hf_model_name",) if config["text_cfg"].get(key)]

@@ -6,6 +6,7 @@ One folder belongs to one CLIP on one device. Every text is encoded by itself: i
 other texts, and so on which texts happened to be new.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from excel_core.models.clip import FrozenClip
 __all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding"]
 
 EMBEDDING_FORMAT = "excel-embedding/1"
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SUFFIX = ".embedding"
 
 
@@ -50,7 +52,11 @@ class TextEmbeddings:
             row = clip.encode_texts([text])[0].cpu().numpy()
             if path is not None:
                 # After a power cut its digest shows what is missing, and one forward pass makes it again: no need to wait.
-                write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
+                try:
+                    write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
+                except OSError as error:
+                    if error.errno not in READ_ONLY:  # a store that can only be read is good for single photos
+                        raise
         return row
 
 

@@ -116,6 +116,8 @@ def verify(store: Store = None) -> None:
         print(f"half-written, or of an earlier version: {path}")
     for path in check.unknown:
         print(f"not written by excel: {path}")
+    for path in check.undropped:
+        print(f"cannot be marked as damaged from here: {path}")
     damaged = len(check.damaged)
     print(
         f"{check.checked} outputs and files read, {damaged} damaged" + ("; the next run builds them again" if damaged else "")

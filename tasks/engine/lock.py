@@ -20,7 +20,7 @@ from pathlib import Path
 from excel_core.errors import StoreError
 from tasks.engine.progress import say
 
-__all__ = ["STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
+__all__ = ["READ_ONLY", "STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
 
 STORE_LOCK = ".lock"
 WAIT_SECONDS = 0.05  # between two tries: a thread that waits in the system itself could not be stopped

@@ -13,7 +13,7 @@ from pathlib import Path
 from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
 from excel_core.text.embeddings import read_embedding
-from tasks.engine.lock import try_lock
+from tasks.engine.lock import READ_ONLY, try_lock
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS
 from tasks.stages.train import check_resume_file
@@ -21,7 +21,7 @@ from tasks.stages.train import check_resume_file
 __all__ = ["StoreCheck", "verify_store"]
 
 KEY = re.compile(r"[0-9a-f]{32}")
-LOCK = re.compile(r"\..*lock")
+LOCK = re.compile(r"\..*(lock|alive)")
 LEFT_SUFFIXES = (".tmp", ".npy")  # .npy: text embeddings of an earlier version
 Digests = dict[tuple[int, int], str]
 
@@ -36,6 +36,11 @@ class StoreCheck:
     damaged: dict[Path, list[str]] = field(default_factory=dict)
     left: list[Path] = field(default_factory=list)
     unknown: list[Path] = field(default_factory=list)
+
+    @property
+    def undropped(self) -> list[Path]:
+        """Damaged outputs whose marker could not be removed, since their disk can only be read or a run builds them."""
+        return [path for path, names in self.damaged.items() if names and (path / MARKER).exists()]
 
 
 def verify_store(store: Path) -> StoreCheck:
@@ -76,7 +81,7 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
             with _alone(folder) as alone:  # a run may have put another in its place
                 names = _damage(folder, {})
                 if names and alone:
-                    (folder / MARKER).unlink()
+                    _drop(folder / MARKER)
             if names:
                 check.damaged[folder] = names
         else:
@@ -110,13 +115,27 @@ def _check_files(check: StoreCheck, paths: list[Path], files: set[Path], read: C
         except (OSError, StoreError):
             check.damaged[path] = []
             if again:
-                path.unlink()
+                _drop(path)
+
+
+def _drop(path: Path) -> None:
+    """Remove a file; from a disk that can only be read, nothing goes."""
+    try:
+        path.unlink()
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Whether no run builds this output; one that wants to waits for the block."""
-    file = try_lock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        file = try_lock(folder.with_name(f".{folder.name}.lock"))
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        file = None
     try:
         yield file is not None
     finally:
