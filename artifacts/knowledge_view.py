@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 
 from artifacts.view import AttributeRow, KnowledgeMap
 from excel_core.config import KnowledgeSpec
@@ -45,6 +44,8 @@ def attributes_are(spec: KnowledgeSpec) -> str:
 def knowledge_map(base: KnowledgeBase) -> KnowledgeMap:
     """Descriptions, attributes and T_c on the two principal axes of the descriptions."""
     knowledge, classes = base.knowledge, len(base.class_names)
+    from sklearn.decomposition import PCA  # here, since it takes a second, and `excel plan` draws nothing
+
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())
     attributes = knowledge.attributes.numpy()
     enriched = F.normalize(knowledge.text[:classes], dim=1)  # of unit length as the descriptions are; T_c itself may not be

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from artifacts.gallery import (
     Picture,
     PictureGroup,
@@ -106,6 +104,8 @@ class _ClassColour:
 def write_report(folder: Path, view: ReportView) -> Path:
     """Write `folder`/index.html → its path. About 2 MB for 8 gallery images."""
     # Autoescape for every name, whatever its ending: ids and class names come from a person's files.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: `excel plan` writes no page
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -1,9 +1,9 @@
 """Locks in the store. Each is the system's lock on an open file, which is free again when its process dies.
 
-    STORE/.lock                  shared while outputs are relied on: by runs, and by commands that read outputs;
+    STORE/.store.lock            shared while outputs are relied on: by runs, and by commands that read outputs;
                                  alone by `excel gc` while it removes
     STORE/<stage>/.<key>.lock    alone by the process that builds that output
-    STORE/records/.lock          alone while a run takes its number
+    STORE/records/.number.lock   alone while a run takes its number
 
 A lock guards the *name* of its file. So whoever got it looks again: where the name is gone, or another file has it, the lock is
 worth nothing, and is tried for again. `excel gc` removes the file of a lock only while it holds it.
@@ -22,7 +22,7 @@ from tasks.engine.progress import say
 
 __all__ = ["READ_ONLY", "STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
 
-STORE_LOCK = ".lock"
+STORE_LOCK = ".store.lock"
 WAIT_SECONDS = 0.05  # between two tries: a thread that waits in the system itself could not be stopped
 HELD = (errno.EAGAIN, errno.EACCES)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -1,21 +1,26 @@
 """What a run would do, without doing it: which stages and parts are missing and why, and what they took before."""
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
 from excel_core.errors import StoreError, and_more
 from tasks.engine.executor import Step, complete_output, part_steps
 from tasks.engine.graph import Graph, Node
-from tasks.engine.output import Marker, StageOutput, is_resumable, read_marker, resume_folder
+from tasks.engine.output import MARKER, Marker, StageOutput, is_resumable, read_marker, resume_folder
 from tasks.engine.stage import Sharded
 
 __all__ = ["PlannedStage", "plan_run"]
 
 MAX_REASONS = 3  # that are named
+MAX_COMPARED = 20  # earlier outputs, to say why one is not reused
+MAX_MEASURED = 100  # earlier parts, to expect time and disk
 # What a part's key holds, in words.
 PART_FIELDS = {
     "rows": "images", "model": "texts or CLIP", "cams": "CAMs", "labels": "label maps", "train": "the trained segmenter",
@@ -127,24 +132,24 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @cache
 def _earlier_keys(folder: Path) -> list[dict[str, Any]]:
-    """The key parts of every complete output of a stage."""
-    return [marker.origin.key_parts for marker in _markers(folder)]
+    """The key parts of a stage's newest complete outputs."""
+    return [marker.origin.key_parts for marker in _newest(folder, MAX_COMPARED)]
 
 
 def _of_newest(folder: Path) -> tuple[float | None, int | None]:
     """Seconds and bytes of a stage's newest output."""
-    newest = max(_markers(folder), key=lambda marker: marker.origin.finished, default=None)
+    newest = next(iter(_newest(folder, 1)), None)
     return (newest.output["seconds"], newest.output["bytes"]) if newest else (None, None)
 
 
 def _by_item(folder: Path, missing: list[Step]) -> tuple[float | None, int | None]:
-    """Seconds and bytes of the missing parts, by what an item took and left in all earlier parts of the same kind."""
+    """Seconds and bytes of the missing parts, by what an item took and left in the newest parts of the same kind."""
     items: dict[str, int] = {}
     for step in missing:
         assert step.part is not None
         items[step.part.kind] = items.get(step.part.kind, 0) + step.items
     seconds, size = 0.0, 0.0
-    markers = _markers(folder)
+    markers = _newest(folder, MAX_MEASURED)
     for kind, count in items.items():
         like = [marker for marker in markers if marker.origin.kind == kind]
         if not like:
@@ -155,11 +160,18 @@ def _by_item(folder: Path, missing: list[Step]) -> tuple[float | None, int | Non
     return seconds, round(size)
 
 
-def _markers(folder: Path) -> list[Marker]:
-    markers = []
-    for path in folder.glob("*/stage.json"):
-        try:
-            markers.append(read_marker(path.parent))
-        except StoreError:
-            continue
+def _newest(folder: Path, count: int) -> list[Marker]:
+    """Markers of the `count` outputs of a stage, or parts, that were built last, the newest first. The others are not read: a
+    store may hold thousands."""
+    built: list[tuple[int, Path]] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for output in (Path(entry.path) for entry in entries if "." not in entry.name):
+            with suppress(OSError):
+                built.append(((output / MARKER).stat().st_mtime_ns, output))
+    markers: list[Marker] = []
+    for _, output in nlargest(2 * count, built):  # twice: some may be damaged, or of another version
+        with suppress(StoreError):
+            markers.append(read_marker(output))
+        if len(markers) == count:
+            break
     return markers

@@ -202,7 +202,7 @@ def start_record(flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: 
     )
     folder = record.path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", f"another run begins in {place.store}; waiting for it"):
+    with locked(folder / ".number.lock", f"another run begins in {place.store}; waiting for it"):
         record.number = 1 + max((earlier.number for earlier in read_records(place.store)), default=0)
         record.sign_of_life.touch()
         record.save()

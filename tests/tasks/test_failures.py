@@ -94,7 +94,7 @@ def test_a_complete_store_on_a_read_only_disk_can_be_looked_at(chain, small_run,
         record.use(output, cached=True)
     record.note_own(outputs)
     record.end("complete")
-    (store / "records" / ".lock").unlink()
+    (store / "records" / ".number.lock").unlink()
     shutil.rmtree(store / "texts")
     page = store / "report" / outputs["report"].key / "index.html"
     page.write_text(page.read_text() + " ")

@@ -112,7 +112,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path):
 
 
 def test_a_link_in_the_place_of_a_lock_is_refused(tmp_path):
-    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / STORE_LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"), store_alone(tmp_path):
         pass
     assert not (tmp_path / "elsewhere").exists()
