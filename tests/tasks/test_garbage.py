@@ -99,12 +99,12 @@ def test_a_run_waits_while_gc_removes(small_run, tmp_path, monkeypatch):
     _run(small_run, tmp_path, 1)
     process, remove, order = CONTEXT.Process(target=_run, args=(small_run, tmp_path, 0)), shutil.rmtree, []
 
-    def slowly(folder):
+    def slowly(folder, **options):
         if folder == old.folder:
             process.start()
             process.join(1)
             order.append(process.is_alive())
-        remove(folder)
+        remove(folder, **options)
 
     monkeypatch.setattr(shutil, "rmtree", slowly)
     remove_garbage(tmp_path, find_garbage(tmp_path, keep=1), keep=1)
