@@ -85,8 +85,8 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
             if names:
                 check.damaged[folder] = names
         else:
-            files = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
-            check.unknown += [path for path in _files(folder) if path not in files]
+            written = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
+            check.unknown += [path for path in _files(folder) if path not in written]
 
 
 def _damage(folder: Path, digests: Digests) -> list[str]:
