@@ -18,9 +18,9 @@ from artifacts.view import Cam, Labels, Pixels
 from excel_core.datasets.palette import IGNORE, VOC_PALETTE
 
 __all__ = [
-    "FAINT", "INK", "PAPER", "STEP_NAMES", "Colour", "LegendEntry", "bounded_data_uri", "class_mask", "deepest_point",
-    "draw_caption", "draw_legend", "draw_paragraph", "draw_tag", "fit_image", "fit_labels", "jpeg_data_uri", "load_font",
-    "overlay_cam", "overlay_labels", "png_data_uri", "wrapped_lines",
+    "FAINT", "INK", "PAPER", "PNG_URI", "STEP_NAMES", "Colour", "LegendEntry", "bounded_data_uri", "class_mask",
+    "deepest_point", "draw_caption", "draw_legend", "draw_paragraph", "draw_tag", "fit_image", "fit_labels", "jpeg_data_uri",
+    "load_font", "overlay_cam", "overlay_labels", "png_data_uri", "webp_data_uri", "wrapped_lines",
 ]  # fmt: skip
 
 STEP_NAMES = {"raw": "raw", "affinity": "+ affinity", "par": "+ PAR", "crf": "+ CRF"}  # of refinement, below pictures
@@ -30,6 +30,7 @@ MIN_NUMBER_DEPTH = 6.0  # pixels from a region's deepest point to its edge, belo
 
 Colour = tuple[int, int, int]
 PAPER, INK, FAINT = (252, 252, 250), (24, 26, 30), (104, 108, 116)  # RGB: ground, letters, letters of remarks
+PNG_URI = "data:image/png;base64,"
 SUPERSAMPLING = 4  # shapes are drawn so many times larger and then shrunk: Pillow draws their edges with stairs
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu Sans: it has Latin, Greek, Cyrillic and more
 
@@ -84,22 +85,29 @@ def jpeg_data_uri(image: Pixels, max_side: int = 256, quality: int = 80) -> str:
 
 def png_data_uri(png: bytes) -> str:
     """The bytes of a PNG file → `data:image/png;base64,…`."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return PNG_URI + base64.b64encode(png).decode("ascii")
+
+
+def webp_data_uri(image: Pixels, max_side: int, quality: int | None) -> str:
+    """image (H, W, 3) uint8 RGB, shrunk to `max_side` where larger → `data:image/webp;base64,…`; quality None: without loss.
+    It takes two thirds of the bytes of a JPEG that looks the same, and a chart without loss a third of its PNG's."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((max_side, max_side))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", lossless=quality is None, quality=100 if quality is None else quality, method=6)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def bounded_data_uri(png: bytes, max_length: int) -> str:
-    """The bytes of a PNG file → a data URI of at most `max_length` characters: as it is, else as JPEG of lower quality, then of
-    smaller size. ValueError where even a thumbnail does not fit."""
-    uri = png_data_uri(png)
-    if len(uri) <= max_length:
-        return uri
+    """The bytes of a PNG file → a WebP data URI of at most `max_length` characters: without loss, else of lower quality, then
+    of smaller size. ValueError where even a thumbnail does not fit."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
         picture = np.asarray(file.convert("RGB"))
     side = max(picture.shape[:2])
     # Worse quality is less of a loss than fewer pixels, so it comes first.
-    attempts = [(side, 90), (side, 80), (side, 70), *((side * eighths // 8, 70) for eighths in (6, 4, 3, 2, 1))]
+    attempts = [(side, None), (side, 90), (side, 80), (side, 70), *((side * eighths // 8, 70) for eighths in (6, 4, 3, 2, 1))]
     for size, quality in attempts:
-        uri = jpeg_data_uri(picture, size, quality)
+        uri = webp_data_uri(picture, size, quality)
         if len(uri) <= max_length:
             return uri
     raise ValueError(f"a picture of {picture.shape[1]} x {picture.shape[0]} pixels does not fit {max_length} characters")

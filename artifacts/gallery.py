@@ -1,16 +1,18 @@
 """Pictures with the words that stand in for them: an image's way through the stages, and charts. The report and the Prefect
 artifacts show the same pictures."""
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from artifacts.charts import ablation_png, confusion_png, curve_png, knowledge_png, losses_png
 from artifacts.drawing import (
+    PNG_URI,
     STEP_NAMES,
     class_mask,
     fit_image,
@@ -19,6 +21,7 @@ from artifacts.drawing import (
     overlay_cam,
     overlay_labels,
     png_data_uri,
+    webp_data_uri,
 )
 from artifacts.rows import defined, markdown_text, number
 from artifacts.tables import headline_keys, largest_confusions, miou_text, protocol_text
@@ -31,12 +34,16 @@ __all__ = [
 ]  # fmt: skip
 
 
+Item = TypeVar("Item")
+
+
 @dataclass(frozen=True)
 class PictureSize:
-    """Longer side in pixels and JPEG quality."""
+    """Longer side in pixels, and quality as JPEG or as WebP."""
 
     side: int = 256
     quality: int = 78
+    webp: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Picture:
     uri: str
     alt: str
     caption: str
+
+    @property
+    def png(self) -> bytes:
+        """The file in a chart's URI."""
+        return base64.b64decode(self.uri.removeprefix(PNG_URI), validate=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,8 @@ class _ItemPictures:
     size: PictureSize
 
     def encode(self, pixels: Pixels) -> str:
-        return jpeg_data_uri(pixels, self.size.side, self.size.quality)
+        write = webp_data_uri if self.size.webp else jpeg_data_uri
+        return write(pixels, self.size.side, self.size.quality)
 
     def cam(self, cam: Cam, name: str) -> Picture:
         """cam (h, w) in [0, 1] of class `name`."""
@@ -170,14 +183,15 @@ def confusion_picture(counts: Counts, names: Sequence[str], key: str) -> Picture
     return Picture(png_data_uri(confusion_png(counts, names)), alt, f"{len(names)} classes")
 
 
-MARKDOWN_SIZE = PictureSize(side=176, quality=70)
+MARKDOWN_SIZE = PictureSize(side=176, quality=74, webp=True)
+PAGE_IMAGES = 3  # of a gallery in the Prefect UI, and as many segmented ones: the first, the last and one between
 PICTURES_PER_ROW = 4  # of the Markdown tables; more are cut off in the UI
 RESERVED_BYTES = 500  # of a page, for the line that counts the images left out
 
 
 def gallery_markdown(view: ReportView, report: Path, max_bytes: int) -> str:
-    """A page for the Prefect UI in at most `max_bytes`: headline numbers and small pictures in tables. Images that do not fit
-    are left out, and counted at the end."""
+    """A page for the Prefect UI in at most `max_bytes`: headline numbers and small pictures in tables, of PAGE_IMAGES images
+    of each kind. What is left out is counted at the end."""
     parts = [f"# {markdown_text(view.title)}\n", f"The full report: `{str(report).replace('`', '')}`\n"]
     parts += [f"* **{miou}** mIoU: {markdown_text(note)}" for miou, note in _headlines(view)]
     parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
@@ -187,7 +201,7 @@ def gallery_markdown(view: ReportView, report: Path, max_bytes: int) -> str:
     parts.append(f"\nNumbers in the pictures are classes: {markdown_text(names)}.\n")
     bytes_left = max_bytes - RESERVED_BYTES - sum(len(part.encode()) + 1 for part in parts)
     drawn = 0
-    for block in chain(_gallery_blocks(view), _segmented_blocks(view)):
+    for block in chain(_gallery_blocks(view, _spread(view.gallery)), _segmented_blocks(view, _spread(view.segmented))):
         bytes_left -= len(block.encode()) + 1
         if bytes_left < 0:
             break
@@ -205,8 +219,15 @@ def _headlines(view: ReportView) -> list[tuple[str, str]]:
     return [(miou_text(result), protocol_text(result.get("protocol", {}))) for result in results]
 
 
-def _gallery_blocks(view: ReportView) -> Iterator[str]:
-    for item in view.gallery:
+def _spread(items: Sequence[Item]) -> list[Item]:
+    """PAGE_IMAGES of the items, evenly from first to last: of ranked ones, the best, the median and the worst."""
+    if len(items) <= PAGE_IMAGES:
+        return list(items)
+    return [items[round(n * (len(items) - 1) / (PAGE_IMAGES - 1))] for n in range(PAGE_IMAGES)]
+
+
+def _gallery_blocks(view: ReportView, items: Sequence[GalleryItem]) -> Iterator[str]:
+    for item in items:
         image, *groups = gallery_groups(item, view.class_names, MARKDOWN_SIZE)
         if item.cams:  # they share a row with the image
             image, groups = PictureGroup("", image.pictures + groups[0].pictures), groups[1:]
@@ -214,8 +235,8 @@ def _gallery_blocks(view: ReportView) -> Iterator[str]:
         yield "\n".join([_title(item, ", ".join(item.labels)), *rows])
 
 
-def _segmented_blocks(view: ReportView) -> Iterator[str]:
-    for item in view.segmented:
+def _segmented_blocks(view: ReportView, items: Sequence[SegmentedItem]) -> Iterator[str]:
+    for item in items:
         pictures = segmented_pictures(item, view.class_names, MARKDOWN_SIZE)
         yield f"{_title(item, 'segmented')}\n{_picture_table(pictures)}"
 

@@ -1,4 +1,4 @@
-"""The results as Prefect artifacts: tables, and Markdown pages with small pictures. Prefect is imported when they are created.
+"""The results as Prefect artifacts: tables, and Markdown pages with small pictures (written by artifacts/published.py).
 
 Keys are stable, so that the UI shows an artifact's history from run to run:
 
@@ -15,13 +15,13 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
     excel-stages-<preset>             which stages this run built, which runs built the others, and where outputs lie
     excel-figure-<number>-<preset>    the paper's figures 4 to 6 of the run's own images
+    excel-unchanged-<preset>          links to earlier artifacts, for what is as before
 
 What a run has nothing for is left out.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.drawing import bounded_data_uri
@@ -34,6 +34,7 @@ from artifacts.gallery import (
     loss_picture,
 )
 from artifacts.paper_table import paper_markdown
+from artifacts.published import KEEP_PICTURES, MarkdownBody, TableBody, publish_bodies
 from artifacts.rows import Row, markdown_text
 from artifacts.stages import stages_markdown
 from artifacts.tables import (
@@ -56,47 +57,29 @@ __all__ = [
     "publish_ablation", "publish_figures", "publish_paper",
 ]  # fmt: skip
 
-MAX_MARKDOWN_BYTES = 1_000_000  # artifacts lie in the server's database
+MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
-@dataclass(frozen=True)
-class TableBody:
-    """A table artifact: its rows, and their protocol as description."""
-
-    key: str
-    description: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class MarkdownBody:
-    """A Markdown artifact of at most MAX_MARKDOWN_BYTES."""
-
-    key: str
-    description: str
-    markdown: str
-
-
-def publish(view: ReportView, report: Path) -> list[str]:
+def publish(view: ReportView, report: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """Create the artifacts of a run and link them to the flow or task run that calls this → their keys."""
-    return _create(bodies(view, report))
+    return publish_bodies(bodies(view, report), _slug(view.preset), keep_pictures)
 
 
-def publish_ablation(metrics: Metrics, preset: str) -> list[str]:
+def publish_ablation(metrics: Metrics, preset: str, keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the ablation alone; of metrics.json's content only `ablation` is read."""
-    return _create(ablation_bodies(metrics, preset))
+    return publish_bodies(ablation_bodies(metrics, preset), _slug("ablation", preset), keep_pictures)
 
 
 def publish_paper(table: str, path: Path) -> list[str]:
     """A table of the paper, read from its JSON file, as a Markdown page → its key."""
     document = read_json(path)
     description = f"{document['title']}, preset {document['preset']}"
-    return _create([MarkdownBody(_key("paper", table), description, paper_markdown(document))])
+    return publish_bodies([MarkdownBody(_key("paper", table), description, paper_markdown(document))], _slug(table))
 
 
-def publish_figures(folder: Path) -> list[str]:
+def publish_figures(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the paper's figures; `folder` is the output of the stage `figures`."""
-    return _create(figure_bodies(folder))
+    return publish_bodies(figure_bodies(folder), "figures", keep_pictures)
 
 
 def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
@@ -129,30 +112,16 @@ def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownB
 
 
 def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
-    """What `publish_figures` creates: a page per figure, its picture as PNG where that fits, else as JPEG."""
+    """What `publish_figures` creates: a page per figure."""
     document = read_json(folder / "figures.json")
     content = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
     pages: list[TableBody | MarkdownBody] = []
     for number, title in document["figures"].items():
-        alt = markdown_text(f"figure {number}, {title}: {content}")
-        max_length = MAX_MARKDOWN_BYTES - len(alt.encode()) - 10  # 10: the signs around text and picture
-        picture = bounded_data_uri((folder / f"figure_{number}.png").read_bytes(), max_length)
+        page = _picture_page(f"figure {number}, {title}: {content}", (folder / f"figure_{number}.png").read_bytes())
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
         key = _key("figure", number, document["preset"])
-        pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", f"![{alt}]({picture})\n"))
+        pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", page))
     return pages
-
-
-def _create(artifacts: Sequence[TableBody | MarkdownBody]) -> list[str]:
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-    for body in artifacts:
-        # `_sync`: inside an async flow these functions would otherwise return coroutines that nobody awaits.
-        if isinstance(body, TableBody):
-            create_table_artifact(table=body.rows, key=body.key, description=body.description, _sync=True)  # type: ignore[call-arg]
-        else:
-            create_markdown_artifact(markdown=body.markdown, key=body.key, description=body.description, _sync=True)  # type: ignore[call-arg]
-    return [body.key for body in artifacts]
 
 
 def _class_tables(view: ReportView) -> list[TableBody]:
@@ -175,10 +144,14 @@ def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[
     """A page of one picture, described by its caption; no picture, no page."""
     if picture is None:
         return []
-    page = f"![{markdown_text(picture.alt)}]({picture.uri})\n"
-    if len(page.encode()) > MAX_MARKDOWN_BYTES:
-        page = "The picture is too large for an artifact; it is in the report.\n"
-    return [MarkdownBody(_key(name, preset), f"{title}: {picture.caption}", page)]
+    return [MarkdownBody(_key(name, preset), f"{title}: {picture.caption}", _picture_page(picture.alt, picture.png))]
+
+
+def _picture_page(alt: str, png: bytes) -> str:
+    """A picture alone, of at most MAX_MARKDOWN_BYTES."""
+    text = markdown_text(alt)
+    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - 10  # 10: the signs around text and picture
+    return f"![{text}]({bounded_data_uri(png, max_length)})\n"
 
 
 def _non_empty(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
@@ -186,6 +159,10 @@ def _non_empty(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
 
 
 def _key(name: str, *parts: str) -> str:
+    return _slug("excel", name, *parts)
+
+
+def _slug(*parts: str) -> str:
     """Lowercase letters, digits and dashes, as Prefect asks."""
     cleaned = (re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
-    return "-".join(filter(None, ["excel", name, *cleaned]))
+    return "-".join(filter(None, cleaned))

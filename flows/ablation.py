@@ -10,6 +10,7 @@ from excel_core.files import read_json
 from flows.chain_run import chain_run
 from flows.parameters import chain_flow
 from flows.request import RunRequest
+from flows.retention import kept_pictures
 
 __all__ = ["ablation"]
 
@@ -18,12 +19,13 @@ __all__ = ["ablation"]
 def ablation(request: RunRequest) -> str:
     """Score raw CAMs of every row of the ablation, sharing every stage that rows share. Returns ablation.json's path."""
     run, environment = request.resolve()
+    pictures = kept_pictures()
     with chain_run(run, environment, "ablation", request.runner) as chain:
         path = chain.until_last().folder / "ablation.json"
-    _publish({"ablation": read_json(path)}, run.preset)
+    _publish({"ablation": read_json(path)}, run.preset, pictures)
     return str(path)
 
 
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish(metrics: dict[str, Any], preset: str) -> list[str]:
-    return publish_ablation(metrics, preset)
+def _publish(metrics: dict[str, Any], preset: str, keep_pictures: int) -> list[str]:
+    return publish_ablation(metrics, preset, keep_pictures)

@@ -9,6 +9,7 @@ from artifacts.prefect_artifacts import publish
 from flows.chain_run import chain_run
 from flows.parameters import chain_flow
 from flows.request import RunRequest
+from flows.retention import kept_pictures
 from tasks.engine.stage import Job
 from tasks.pipeline import report_job
 from tasks.stages.report import make_view
@@ -20,6 +21,7 @@ __all__ = ["excel"]
 def excel(request: RunRequest) -> str:
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
     run, environment = request.resolve()
+    pictures = kept_pictures()
     with chain_run(run, environment, "report", request.runner) as stage:
         dataset = stage("dataset")
         descriptions = stage("describe")
@@ -33,11 +35,11 @@ def excel(request: RunRequest) -> str:
         models = (knowledge, cams, seeds, segmenter, pseudo_labels)
         report = stage("report", dataset, descriptions, *models, segmentation, metrics)
     page = report.folder / "index.html"
-    _publish(report_job(run, environment, stage.outputs), frozenset(stage.cached), str(page))
+    _publish(report_job(run, environment, stage.outputs), frozenset(stage.cached), str(page), pictures)
     return str(page)
 
 
-# Never cached, so that every run shows its tables and pictures.
+# Never cached, so that every run shows its tables and pictures, or where the same ones are.
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish(job: Job, cached: frozenset[str], page: str) -> list[str]:
-    return publish(make_view(job, cached), Path(page))
+def _publish(job: Job, cached: frozenset[str], page: str, keep_pictures: int) -> list[str]:
+    return publish(make_view(job, cached), Path(page), keep_pictures)

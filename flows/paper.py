@@ -14,6 +14,7 @@ from excel_core.files import read_json
 from flows.chain_run import chain_run
 from flows.parameters import paper_flow
 from flows.request import PaperRequest
+from flows.retention import kept_pictures
 from tasks.engine.stage import RunEnvironment
 
 __all__ = ["paper"]
@@ -23,11 +24,12 @@ __all__ = ["paper"]
 def paper(request: PaperRequest) -> str:
     """A table of the paper beside the published figures, or figures 4 to 6. Returns the path of its JSON."""
     runs = request.resolve()
+    pictures = kept_pictures()
     stage = "figures" if request.table == "figures" else "paper"
     folders = [_folder(run, environment, stage, request.runner) for run, environment in runs]
     if stage == "figures":
         [folder] = folders
-        _publish_figures(str(folder))
+        _publish_figures(str(folder), pictures)
         return str(folder / "figures.json")
     path = runs[0].environment.store / "paper" / f"{request.table}.json"
     write_checked_json(path, joined_tables([_table_in(folder) for folder in folders]))
@@ -53,5 +55,5 @@ def _publish_table(table: str, path: str) -> list[str]:
 
 
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish_figures(folder: str) -> list[str]:
-    return publish_figures(Path(folder))
+def _publish_figures(folder: str, keep_pictures: int) -> list[str]:
+    return publish_figures(Path(folder), keep_pictures)

@@ -23,6 +23,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
+from flows.local.server_settings import SERVER_SETTINGS
+
 __all__ = ["PATIENCE_SECONDS", "Server", "connected", "make_folder", "shared_server", "stop_shared_server"]
 
 PATIENCE_SECONDS = 120  # until something that never comes is called missing
@@ -104,7 +106,7 @@ def _start(home: Path) -> Server:
     home.mkdir()
     url = f"http://127.0.0.1:{_free_port()}"
     server = Server(url, home, 0)
-    settings = {"PREFECT_UI_API_URL": f"{url}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    settings = SERVER_SETTINGS | {"PREFECT_UI_API_URL": f"{url}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     watched = ["sh", "-c", WATCH, (home.parent / "pid").read_text(), *command]
     with (home / "server.log").open("w") as log:

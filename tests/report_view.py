@@ -135,7 +135,7 @@ def _knowledge_map() -> KnowledgeMap:
 
 def decoded(uri: str) -> Image.Image:
     """The picture of a data URI."""
-    kind, payload = re.fullmatch(r"data:image/(jpeg|png);base64,(.+)", uri, re.S).groups()  # type: ignore[union-attr]
+    kind, payload = re.fullmatch(r"data:image/(jpeg|png|webp);base64,(.+)", uri, re.S).groups()  # type: ignore[union-attr]
     image = Image.open(io.BytesIO(base64.b64decode(payload, validate=True)), formats=[kind])
     image.load()
     return image

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from artifacts.charts import ablation_png, draw_losses, knowledge_png, losses_png
 from artifacts.drawing import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
+from artifacts.gallery import knowledge_picture
 from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
+from artifacts.published import without_pictures
 from artifacts.rows import number
 from artifacts.stages import cost_rows, stages_markdown
 from artifacts.tables import (
@@ -141,15 +143,38 @@ def test_the_headline_is_the_last_of_its_family(view: ReportView) -> None:
     assert headline_key({}) is None
 
 
-def test_the_markdown_artifact_stays_small_and_says_what_it_leaves_out(view: ReportView) -> None:
-    many = replace(view, gallery=tuple(gallery_item(f"image{i}", (140, 176)) for i in range(24)))
-    (body,) = [body for body in bodies(many, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
-    assert isinstance(body, MarkdownBody) and len(body.markdown.encode()) <= MAX_MARKDOWN_BYTES
-    shown = body.markdown.count("\n## ")
-    assert 3 < shown < 24 and f"{26 - shown} more images are in the report." in body.markdown
-    assert "`runs/index.html`" in body.markdown
-    pictures = re.findall(r"!\[[^\]]+\]\((data:image/jpeg;base64,[^)]+)\)", body.markdown)
-    assert len(pictures) == 9 * shown and max(decoded(pictures[0]).size) <= 176
+def test_the_gallery_shows_best_median_and_worst_and_counts_the_others(view: ReportView) -> None:
+    noise = [gallery_item(f"image{i}", (140, 176)) for i in range(24)]
+    smooth = [replace(item, image=np.full_like(item.image, 90)) for item in noise]
+    large, body = (_gallery(replace(view, gallery=tuple(items))) for items in (noise, smooth))
+    assert len(large.markdown.encode()) <= MAX_MARKDOWN_BYTES and re.search(r"2\d more images are in", large.markdown)
+    assert re.findall(r"^## (image\d+)", body.markdown, re.M) == ["image0", "image12", "image23"]
+    assert "21 more images are in the report." in body.markdown and "`runs/index.html`" in body.markdown
+    pictures = re.findall(r"!\[[^\]]+\]\((data:image/webp;base64,[^)]+)\)", body.markdown)
+    assert len(pictures) == 3 * 9 + 3 + 2 and max(decoded(pictures[0]).size) <= 176
+
+
+def _gallery(view: ReportView) -> MarkdownBody:
+    (body,) = [body for body in bodies(view, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
+    assert isinstance(body, MarkdownBody)
+    return body
+
+
+def test_a_chart_in_the_ui_has_every_pixel_of_the_reports_in_half_the_bytes(view: ReportView) -> None:
+    picture = knowledge_picture(view)
+    (page,) = [body for body in bodies(view, Path("index.html")) if body.key == "excel-knowledge-de-mo"]
+    assert picture is not None and isinstance(page, MarkdownBody) and len(page.markdown) < len(picture.uri) / 2
+    (uri,) = re.findall(r"\((data:[^)]+)\)", page.markdown)
+    assert (np.asarray(decoded(uri)) == np.asarray(decoded(picture.uri).convert("RGB"))).all()
+
+
+def test_a_page_without_pictures_says_what_they_showed(view: ReportView) -> None:
+    pages = [body.markdown for body in bodies(view, Path("index.html")) if isinstance(body, MarkdownBody)]
+    gallery = next(page for page in pages if page.startswith("# "))
+    text = without_pictures(gallery)
+    assert "data:" not in text and len(text) < len(gallery) / 4 and text.startswith("Pictures of older runs")
+    assert "`index.html`" in text and "mIoU" in text and "*class activation map of car" in text
+    assert without_pictures("a [link](../x) of `code`").endswith("a [link](../x) of `code`")
 
 
 def test_the_loss_curve_is_reproducible(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_pictures_are_made_to_fit(image: PaperImage) -> None:
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")
     png = buffer.getvalue()
-    assert bounded_data_uri(png, 10_000_000).startswith("data:image/png;base64,")
+    assert (np.asarray(decoded(bounded_data_uri(png, 10_000_000))) == noise).all()
     for most, widest in ((1_000_000, 900), (100_000, 600)):
         uri = bounded_data_uri(png, most)
-        assert uri.startswith("data:image/jpeg;base64,") and most / 8 < len(uri) <= most and decoded(uri).width <= widest
+        assert uri.startswith("data:image/webp;base64,") and most / 8 < len(uri) <= most and decoded(uri).width <= widest
     with pytest.raises(ValueError, match="900 x 600 pixels does not fit 100 characters"):
         bounded_data_uri(png, 100)
 
@@ -123,5 +123,5 @@ def test_a_page_a_figure(image: PaperImage, tmp_path) -> None:
     assert [page.key for page in pages] == ["excel-figure-4-de-mo", "excel-figure-5-de-mo", "excel-figure-6-de-mo"]
     for page in pages:
         assert isinstance(page, MarkdownBody) and len(page.markdown.encode()) <= MAX_MARKDOWN_BYTES
-        assert HOSTILE not in page.markdown and "](data:image/png;base64," in page.markdown
+        assert HOSTILE not in page.markdown and "](data:image/webp;base64," in page.markdown
         assert "reference method with excel-tiny" in page.description

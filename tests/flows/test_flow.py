@@ -101,7 +101,7 @@ def test_artifacts_are_in_the_ui(store):
         )
     assert {artifact.key for artifact in found} == keys
     gallery = next(artifact for artifact in found if artifact.key == "excel-gallery-demo")
-    assert "data:image/jpeg;base64," in gallery.data and len(gallery.data) < 2**20
+    assert "data:image/webp;base64," in gallery.data and len(gallery.data) < 200_000
     table = next(artifact for artifact in found if artifact.key == "excel-results-demo")
     assert "CAM seed" in table.data
 
