@@ -58,7 +58,7 @@ from numpy.typing import NDArray
 
 from excel_core.datasets.manifest import check_manifest
 from excel_core.errors import MACHINE_ERRORS, ExcelError, StoreError
-from excel_core.files import first_sentence, written_then_renamed
+from excel_core.files import first_sentence, read_json, written_then_renamed
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 __all__ = [
@@ -66,6 +66,9 @@ __all__ = [
     "write_knowledge", "write_manifest",
 ]  # fmt: skip
 
+# What arrays are written with. A file of zarr names its own; of the others some run filters of a long list of libraries, and
+# those of zarr's older format unpickle.
+CODECS = {"bytes", "zstd", "crc32c", "sharding_indexed"}
 CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/3", "excel-knowledge/2"
 
 
@@ -101,7 +104,8 @@ def read_knowledge(path: Path) -> KnowledgeBase:
     """Read `knowledge.zarr`, checking that its parts fit each other."""
     with _reading(path, "knowledge"):
         group = _open_zarr(path, KNOWLEDGE_FORMAT, "knowledge")
-        parts = {name: torch.from_numpy(group[name][:]) for name in ("text", "templates", "attributes", "descriptions")}
+        arrays = ("text", "templates", "attributes", "descriptions")
+        parts = {name: torch.from_numpy(_open_array(path / name, "float32", 2, "knowledge")[:]) for name in arrays}
         names, background, texts = (tuple(group.attrs[key]) for key in ("class_names", "background", "texts"))
     if len(parts["text"]) != len(names) + len(background) or len(parts["descriptions"]) != len(texts):
         raise StoreError(
@@ -168,20 +172,22 @@ class CamReader:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "cams.zarr"
-        self._group = _open_zarr(self._path, CAMS_FORMAT, "cams")
+        _open_zarr(self._path, CAMS_FORMAT, "cams")
         with _reading(folder / "cams.parquet", "cams"):
             index = pd.read_parquet(folder / "cams.parquet")
             self.ids: list[str] = index["id"].tolist()
             positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
             self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
         self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
+        self._attention: dict[str, Any] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
         shard, row = self._position(image)
         with _reading(self._path, "cams"):
             if shard not in self._shards:
-                self._shards[shard] = (self._group[f"{shard}/cams"], self._group[f"{shard}/classes"][:])
+                cams = _open_array(self._path / shard / "cams", "float16", 4, "cams")
+                self._shards[shard] = cams, _open_array(self._path / shard / "classes", "int16", 2, "cams")[:]
             cams, table = self._shards[shard]
             classes = [int(c) for c in table[row] if c >= 0]
             return classes, cams[row, : len(classes)].astype(np.float32)
@@ -190,7 +196,10 @@ class CamReader:
         """Patch attention (M, M) of one image for refinement, None where none was kept; StoreError if it is not there."""
         shard, row = self._position(image)
         with _reading(self._path, "cams"):
-            attention = self._group.get(f"{shard}/attention")
+            if shard not in self._attention:
+                path = self._path / shard / "attention"
+                self._attention[shard] = _open_array(path, "float16", 3, "cams") if path.exists() else None
+            attention = self._attention[shard]
             return None if attention is None else attention[row]
 
     def _position(self, image: str) -> tuple[str, int]:
@@ -224,6 +233,30 @@ def _open_zarr(path: Path, expected: str, stage: str) -> Any:
     if group.attrs.get("format") != expected:
         raise StoreError(f"{path}: format must be {expected}, got {group.attrs.get('format')}; rerun {stage}")
     return group
+
+
+def _open_array(path: Path, dtype: str, dimensions: int, stage: str) -> Any:
+    """An array of zarr's format 3 whose metadata names this type, these many axes, and codecs of CODECS alone; StoreError for
+    any other."""
+    import zarr
+
+    with _reading(path, stage):
+        metadata = read_json(path / "zarr.json")
+        fields = ("zarr_format", "node_type", "data_type")
+        actual = (*(metadata[field] for field in fields), len(metadata["shape"]), metadata.get("storage_transformers", []))
+        if actual != (3, "array", dtype, dimensions, []) or not _codec_names(metadata["codecs"]) <= CODECS:
+            raise ValueError(f"expected {dtype} of {dimensions} axes with codecs {', '.join(sorted(CODECS))}")
+        return zarr.open_array(path, mode="r", zarr_format=3)
+
+
+def _codec_names(codecs: Any) -> set[str]:
+    """Names of the codecs and of those inside them."""
+    names: set[str] = set()
+    for codec in codecs:
+        names.add(str(codec["name"]))
+        configuration = codec.get("configuration", {})
+        names |= _codec_names([*configuration.get("codecs", []), *configuration.get("index_codecs", [])])
+    return names
 
 
 @contextmanager

@@ -95,6 +95,8 @@ def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
         "dashboard_address": None,
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port: several clusters on one machine
         "env": {name: os.environ.get(name, threads) for name in THREAD_VARIABLES},
+        # A certificate of this cluster's own: else every user of the machine could send it functions to run.
+        "security": True,
     }
     # Few shards wait at a worker that is busy: if it dies, Dask holds that against all that are there.
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):

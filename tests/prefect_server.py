@@ -25,9 +25,9 @@ from filelock import FileLock
 
 from flows.local.server_settings import SERVER_SETTINGS
 
-__all__ = ["PATIENCE_SECONDS", "Server", "connected", "make_folder", "shared_server", "stop_shared_server"]
+__all__ = ["PATIENCE_SECONDS", "Server", "connected", "make_folder", "own_server", "shared_server", "stop_shared_server"]
 
-PATIENCE_SECONDS = 120  # until something that never comes is called missing
+PATIENCE_SECONDS = 400  # until something that never comes is called missing; a slow machine is no failure
 # Runs a command until process $0 is gone, then ends its own process group.
 WATCH = '"$@" & while kill -0 "$0" 2>/dev/null && kill -0 $! 2>/dev/null; do sleep 1; done; kill -TERM 0'
 FOLDER = "EXCEL_TEST_SERVER"  # environment variable: the folder that the processes of a run share
@@ -79,6 +79,18 @@ def stop_shared_server() -> None:
         os.killpg(pid, signal.SIGTERM)  # of the session that it was started in: itself and its children
         process.wait(timeout=PATIENCE_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def own_server(folder: Path) -> Iterator[Server]:
+    """A server for one test alone, with its database in `folder`/home; it ends with the block, or with this process."""
+    (folder / "pid").write_text(str(os.getpid()))
+    server = _start(folder / "home")
+    try:
+        yield server
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        _STARTED.pop().wait(timeout=PATIENCE_SECONDS)
 
 
 @contextmanager

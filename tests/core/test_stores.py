@@ -80,3 +80,70 @@ def test_another_version_of_zarr_is_not_opened(tmp_path):
     zarr.open_group(tmp_path / "knowledge.zarr", mode="w", zarr_format=2).attrs.update(format="excel-knowledge/2")
     with pytest.raises(StoreError, match=r"knowledge.zarr: not readable"):
         read_knowledge(tmp_path / "knowledge.zarr")
+
+
+def _written(folder):
+    """knowledge.zarr of random texts."""
+    knowledge = Knowledge(torch.rand(3, 4), torch.rand(3, 4), torch.rand(2, 4), torch.rand(3, 4))
+    write_knowledge(folder / "knowledge.zarr", KnowledgeBase(knowledge, ("dog", "cat", "cow"), (), tuple("abc")))
+    return folder / "knowledge.zarr"
+
+
+def _change(path, **fields):
+    """Edit an array's metadata as somebody who writes to the store could."""
+    write_json(path / "zarr.json", read_json(path / "zarr.json") | fields)
+
+
+def test_an_array_with_a_codec_that_is_not_ours_is_not_read(tmp_path):
+    """Zarr would take any codec that a file names, of every library that registers one: here, one that runs code."""
+    from zarr.abc.codec import BytesBytesCodec
+    from zarr.registry import register_codec
+
+    ran = []
+
+    class Planted(BytesBytesCodec):
+        is_fixed_size = True
+
+        @classmethod
+        def from_dict(cls, data):
+            ran.append(data)
+            return cls()
+
+        def compute_encoded_size(self, length, spec):
+            return length
+
+    register_codec("planted", Planted)
+    path = _written(tmp_path)
+    codecs = read_json(path / "text" / "zarr.json")["codecs"]
+    _change(path / "text", codecs=[*codecs, {"name": "planted"}])
+    zarr.open_group(path, mode="r")["text"]
+    assert ran, "zarr itself runs it"
+    ran.clear()
+    with pytest.raises(StoreError, match=r"text: not readable \(expected float32 of 2 axes with codecs bytes, crc32c"):
+        read_knowledge(path)
+    shard = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1], "codecs": [*codecs, {"name": "planted"}]}}
+    _change(path / "text", codecs=[shard])
+    with pytest.raises(StoreError, match="text: not readable"):
+        read_knowledge(path)
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data_type": "variable_length_bytes"},
+        {"data_type": {"name": "structured"}},
+        {"shape": [2]},
+        {"shape": 7},
+        {"codecs": None},
+        {"codecs": [{"id": "pickle"}]},
+        {"node_type": "group"},
+        {"zarr_format": 2},
+        {"storage_transformers": [{"name": "other"}]},
+    ],
+)
+def test_an_array_of_another_kind_is_not_read(fields, tmp_path):
+    path = _written(tmp_path)
+    _change(path / "attributes", **fields)
+    with pytest.raises(StoreError, match="attributes: not readable"):
+        read_knowledge(path)

@@ -37,7 +37,8 @@ SHARDED = ("cams", "refine", "dynamic", "predict", "evaluate", "sweep", "sweep_l
 def cluster(prefect_server):
     """Two workers as `runner="dask"` starts them; a part may take one of them down, not two."""
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        local = runners.local_cluster(RunEnvironment(store="."), n_workers=2)
+        # By its address, as the user's own clusters are, and therefore without a certificate.
+        local = runners.local_cluster(RunEnvironment(store="."), n_workers=2, security=None)
     with local, Client(local, set_as_default=False) as client:
         yield client
 
@@ -253,3 +254,31 @@ def test_a_limit_of_one_keeps_gpu_tasks_apart(environment):
         client.delete_concurrency_limit_by_tag("gpu")
     build_toys(free, "sequential")
     assert set(pids_of(limited)) == set("abc") and set(pids_of(free)) == set("de")
+
+
+def test_a_cluster_of_this_machine_takes_work_from_its_run_alone():
+    """Scheduler, nannies and workers listen on ports that every user of the machine can reach."""
+    with runners.local_cluster(RunEnvironment(store="."), n_workers=1) as local:
+        with Client(local, set_as_default=False) as client:
+            assert client.submit(os.getpid).result() != os.getpid()
+            workers = client.scheduler_info()["workers"]
+            addresses = [local.scheduler.address, *workers, *(worker["nanny"] for worker in workers.values())]
+        assert {address.partition(":")[0] for address in addresses} == {"tls"}
+        for address in addresses:
+            with pytest.raises((OSError, RuntimeError)):
+                _identity(address.replace("tls://", "tcp://"))
+            with pytest.raises((OSError, RuntimeError, TypeError)):
+                _identity(address)
+
+
+def _identity(address):
+    """What a node says of itself to somebody without its certificate."""
+    import asyncio
+
+    from distributed.core import rpc
+
+    async def ask():
+        async with rpc(address, timeout=5) as node:
+            return await asyncio.wait_for(node.identity(), 5)
+
+    return asyncio.run(ask())

@@ -44,8 +44,8 @@ def _of_key(key):
 
 def _of_run(run):
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
-    return {artifact.key: artifact for artifact in found}
+        artifacts = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
+    return {artifact.key: artifact for artifact in artifacts}
 
 
 def test_what_is_as_before_is_linked_not_stored_again(name):
