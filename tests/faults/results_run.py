@@ -4,6 +4,7 @@ A result file of Prefect's names its own reader, which may be pickle. Prints JSO
 opened and which lie there, and, as a proof that this would be seen, what an ordinary Prefect task does with a planted file.
 """
 
+import base64
 import json
 import os
 import sys
@@ -36,8 +37,6 @@ def _plant(path: Path, proof: Path) -> None:
     """A result that makes the folder `proof` when it is unpickled."""
     pickled = f"cposix\nmkdir\n(V{proof}\ntR."  # protocol 0: os.mkdir(proof)
     metadata = {"storage_key": str(path), "expiration": None, "serializer": {"type": "pickle"}, "prefect_version": "3.8.8"}
-    import base64
-
     blob = base64.b64encode(pickled.encode()).decode()
     path.write_text(json.dumps({"metadata": metadata, "result": blob}))
 
@@ -49,10 +48,10 @@ def main(store: Path) -> None:
     settings = ["dataset.train_scenes=2", "dataset.val_scenes=1"]
     for stage in (stages.knowledge, stages.dataset):
         stage("demo", settings=settings, store=str(store))
+    written = sorted({*_opened, *(path.name for path in _files(STORAGE))})
     for planted in [*_files(STORAGE), *(STORAGE / name for name in _keys(store))]:
         planted.parent.mkdir(parents=True, exist_ok=True)
         _plant(planted, store / "ran")
-    written = sorted(set(_opened))
     _opened.clear()
     for number, stage in enumerate((stages.knowledge, stages.dataset)):
         stage("demo", settings=[*settings, f"train.seed={number}"], store=str(store))
