@@ -10,7 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn, TypeVar
+
+from prefect.settings import get_current_settings
+
+from flows.local.temporary import end_temporary_server, start_temporary_server
 
 __all__ = ["STOPPED", "out_of_reach", "stoppable"]
 
@@ -19,10 +24,12 @@ STOPPED = "stopped. Finished stages and shards are kept, and training its last c
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Around a flow that a command runs: Ctrl-C ends it with a message and exit status 130."""
+def stoppable(home: Path) -> Iterator[None]:
+    """Around a flow that a command runs: Ctrl-C ends it with a message and exit status 130. Where no Prefect server is named,
+    one is started that ends with this process; `home` is the folder of its database."""
     try:
-        _start_server()
+        if not get_current_settings().api.url:
+            out_of_reach(lambda: start_temporary_server(home))
         yield
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr, flush=True)
@@ -39,24 +46,9 @@ def out_of_reach(start: Callable[[], T]) -> T:
         pool.shutdown(wait=False)  # a Ctrl-C meanwhile does not wait for it
 
 
-def _start_server() -> None:
-    """Where no server is named, Prefect starts one with its first request; here it does so in advance."""
-    from prefect.client.orchestration import get_client
-
-    def start() -> None:
-        with get_client(sync_client=True):
-            pass
-
-    out_of_reach(start)
-
-
 def _leave() -> NoReturn:
     """End this process at once, and the server that it started by itself. The flow run's state is with the server, the
     record is on disk; at a usual end Prefect would still send the last lines of its log, for seconds."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    for server in list(SubprocessASGIServer._instances.values()):
-        if server.server_process is not None:
-            server.server_process.terminate()
+    end_temporary_server(wait=False)
     sys.stdout.flush()
     os._exit(130)

@@ -31,24 +31,19 @@ def up(
 
     folder = store_folder(store)
     installation = bring_up(UpRequest(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
-    logs = folder / "prefect" / "logs"
-    print(f"logs: {logs}")
+    print(f"logs: {folder / 'prefect' / 'logs'}")
     print("\nThe same by hand, in the repository's folder:")
-    for name, value in (
-        ("EXCEL_STORE", folder),
-        ("PREFECT_HOME", folder / "prefect"),
-        ("PREFECT_API_URL", f"{installation.ui}/api"),
-    ):
-        print(f"  export {name}={shlex.quote(str(value))}")
+    home = folder / "prefect"
+    print(f"  export EXCEL_STORE={shlex.quote(str(folder))}")
+    print(f"  export PREFECT_HOME={shlex.quote(str(home))}  # profiles.toml in it holds address, key and heartbeats")
     if installation.database != "SQLite":
         print("  export PREFECT_API_DATABASE_CONNECTION_URL=...  # the server alone needs it")
-    print("  export PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30")
     print(f"  prefect server start --port {installation.port} &")
     for command in setup_commands(gpus):
         print(f"  prefect {shlex.join(command)}")
     print("  prefect worker start --pool excel &")
-    print(f"\nPrefect UI: {installation.ui}")
-    print(f"a run:      PREFECT_API_URL={installation.ui}/api prefect deployment run excel/demo --watch")
+    print(f"\nPrefect UI: {installation.ui}; sign in once, with the line in {home / 'credential'}")
+    print(f"a run:      PREFECT_HOME={shlex.quote(str(home))} prefect deployment run excel/demo --watch")
     print(f"the end:    excel down --store {shlex.quote(str(folder))}")
 
 

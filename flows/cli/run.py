@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import FILE_COLUMNS, console, takes_request
-from flows.local.state import api_url, store_folder
+from flows.local.access import client_settings
+from flows.local.state import keep_private, running_server, store_folder
 from flows.request import PaperRequest, Request, RunRequest
 
 if TYPE_CHECKING:
@@ -94,19 +95,18 @@ def _call(flow: Callable[..., str], request: Request) -> str:
     """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
     from flows.interrupts import stoppable
 
-    if "PREFECT_API_URL" not in os.environ:
-        print("starting a local Prefect server (about 20 s)", flush=True)
-    with stoppable():
+    with stoppable(Path(os.environ["PREFECT_HOME"])):
         return flow(**request.model_dump() | {"store": str(store_folder(request.store))})
 
 
 def _use_prefect_of(store: Path) -> str:
     """Quiet, patient, local Prefect whose database is in the store; returns how to open its UI."""
-    home = os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
-    Path(home).mkdir(parents=True, exist_ok=True)  # Prefect's server never starts without it
-    running = api_url(store)
-    if running:  # by `excel up`; a second server on its database would lock it
-        os.environ.setdefault("PREFECT_API_URL", running)
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(store / "prefect")))
+    is_own = home.resolve() == store / "prefect"
+    if is_own:
+        keep_private(home)
+    else:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # Prefect's server never starts without it
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -115,10 +115,23 @@ def _use_prefect_of(store: Path) -> str:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    if running:
-        return running.removesuffix("/api")
-    command = f"PREFECT_HOME={shlex.quote(home)} {shlex.quote(str(Path(sys.executable).with_name('prefect')))} server start"
-    return f"run `{command}` and open http://127.0.0.1:4200"
+    if ui := _use_running_server(store):
+        return ui
+    prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
+    sign_in = f" and sign in with the line in {home / 'credential'}" if is_own else ""
+    return f"run `PREFECT_HOME={shlex.quote(str(home))} {prefect} server start`, open http://127.0.0.1:4200{sign_in}"
+
+
+def _use_running_server(store: Path) -> str | None:
+    """Make the server that `excel up` runs for the store this command's, unless another one is named → its UI's address.
+    A second server on its database would lock it."""
+    installation, named = running_server(store), os.environ.get("PREFECT_API_URL")
+    if installation and named in (None, f"{installation.ui}/api", f"http://localhost:{installation.port}/api"):
+        os.environ |= client_settings(installation.credential, installation.port)
+        return installation.ui
+    if named:
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", "")  # the store's key, in its profile, is not for another's server
+    return None
 
 
 def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,11 +29,12 @@ class Process:
     start: int
 
 
-def start_detached(command: list[str], env: dict[str, str], cwd: Path, log: Path) -> Process:
-    """Start `command` in a session of its own, so that no terminal ends it. Its output is appended to `log`."""
-    with log.open("ab") as output:
+def start_detached(command: list[str], env: dict[str, str], cwd: Path, log: Path, **options: Any) -> Process:
+    """Start `command` in a session of its own, so that no terminal ends it. Its output is appended to `log`, mode 0600.
+    `options` are Popen's."""
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         started = subprocess.Popen(  # noqa: S603  this Python with Prefect's modules; no shell
-            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
         )
     started.returncode = 0  # nobody waits for it here; without this, Popen warns when it is forgotten
     return Process(started.pid, start_ticks(started.pid) or 0)

@@ -1,24 +1,40 @@
 """What `excel up` runs in a store: STORE/prefect/up.json, and the server that it names, asked through Prefect's REST API."""
 
+import base64
 import json
 import os
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from excel_core.errors import ServerError
+from flows.local.access import credential_of, make_credential, server_settings, write_profile
+from flows.local.private import private_folder, write_private
 from flows.local.processes import Process, is_running
 
-__all__ = ["Installation", "alone", "api_url", "call_api", "read_state", "store_folder", "write_state"]
+__all__ = [
+    "DEFAULT_PORT",
+    "Installation",
+    "alone",
+    "call_api",
+    "keep_private",
+    "read_state",
+    "running_server",
+    "store_folder",
+    "write_state",
+]
 
 FILE = "up.json"
+FORMAT = "excel-up/2"  # 1: its server asks for no key
+DEFAULT_PORT = 4200
 MAX_TRIES = 60  # while the server's database is locked
 
 
@@ -27,7 +43,8 @@ class Installation:
     """What runs, as up.json holds it.
 
     `database` is shown, never used: its password is left out. `mark` is in the environment of all its processes.
-    `deployed` is a digest of the files that the deployments were made from.
+    `deployed` is a digest of the files that the deployments were made from. `credential`, the server's key, is not in up.json
+    and not shown; it is empty for a server that asks for none, of an earlier excel.
     """
 
     mark: str
@@ -36,6 +53,7 @@ class Installation:
     server: Process | None = None
     worker: Process | None = None
     deployed: str = ""
+    credential: str = field(default="", repr=False)
 
     @property
     def ui(self) -> str:
@@ -50,38 +68,63 @@ def store_folder(store: str | Path | None) -> Path:
 def read_state(store: Path) -> Installation | None:
     """What up.json says, without the processes that are gone. None where it is missing or damaged."""
     try:
-        record = json.loads((store / "prefect" / FILE).read_text())
+        home = store / "prefect"
+        record = json.loads((home / FILE).read_text())
         processes = {name: Process(**record[name]) if record[name] else None for name in ("server", "worker")}
         running = {name: process if process and is_running(process) else None for name, process in processes.items()}
-        return Installation(record["mark"], record["port"], record["database"], **running, deployed=record["deployed"])
+        credential = credential_of(home) if record["format"] == FORMAT else ""
+        known = (record["mark"], record["port"], record["database"], running["server"], running["worker"], record["deployed"])
+        return Installation(*known, credential=credential)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_state(home: Path, installation: Installation) -> None:
     """Write up.json in `home`, STORE/prefect."""
-    from excel_core.files import write_json  # imports torch, which would slow down every `excel --help`
+    record = {"format": FORMAT, **asdict(installation)}
+    del record["credential"]
+    write_private(home / FILE, json.dumps(record, indent=2) + "\n")
 
-    write_json(home / FILE, {"format": "excel-up/1", **asdict(installation)})
 
-
-def api_url(store: Path) -> str | None:
-    """The API of the server that `excel up` runs for this store; None where it runs none."""
+def running_server(store: Path) -> Installation | None:
+    """What `excel up` runs for this store, if its server lives."""
     installation = read_state(store)
-    return f"{installation.ui}/api" if installation and installation.server else None
+    return installation if installation and installation.server else None
+
+
+def keep_private(home: Path) -> None:
+    """Make or repair `home`, STORE/prefect, for a command that needs no `excel up`: its key and its profile, which names no
+    server unless one runs."""
+    private_folder(home, lambda text: print(text, flush=True))
+    with suppress(ServerError), alone(home):  # else `excel up` is at it
+        if running_server(home.parent) is None:
+            write_profile(home, server_settings(make_credential(home), DEFAULT_PORT))
 
 
 def call_api(installation: Installation, path: str, body: Any = None) -> Any:
-    """Ask Prefect's REST API: GET, or POST where there is a body. None where it does not answer or knows no such thing."""
-    data = None if body is None else json.dumps(body).encode()
+    """Ask Prefect's REST API: GET, or POST where there is a body. None where it does not answer or knows no such thing.
+    ServerError where it does not take the store's key."""
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{installation.ui}/api/{path}", data, headers)  # noqa: S310  of our own server
+    if installation.credential:
+        headers["Authorization"] = "Basic " + base64.b64encode(installation.credential.encode()).decode()
+    if body is not None and installation.credential:
+        client = str(uuid.uuid4())
+        token = call_api(installation, f"csrf-token?client={client}") or {}
+        headers |= {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token.get("token", "")}
+    data = None if body is None else json.dumps(body).encode()
+    return _answer(urllib.request.Request(f"{installation.ui}/api/{path}", data, headers))  # noqa: S310  of our own server
+
+
+def _answer(request: urllib.request.Request) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
     for _ in range(MAX_TRIES):
         try:
             with opener.open(request, timeout=30) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                address = request.full_url.partition("/api/")[0]
+                raise ServerError(f"the server on {address} refuses this store's key: `excel down`, then `excel up`") from None
             if error.code != 503:  # SQLite was locked by another request: Prefect's own client tries again too
                 return None
             time.sleep(0.5)
@@ -94,7 +137,7 @@ def call_api(installation: Installation, path: str, body: Any = None) -> Any:
 def alone(home: Path) -> Iterator[None]:
     """One `excel up` or `excel down` at a time; ServerError while another is at work."""
     try:
-        lock = FileLock(home / "up.lock").acquire(timeout=0)
+        lock = FileLock(home / "up.lock", mode=0o600).acquire(timeout=0)
     except Timeout:
         raise ServerError(f"another `excel up` or `excel down` is at work in {home}; wait for it") from None
     with lock:

@@ -1,32 +1,37 @@
 """A local Prefect installation in a store: server, pool, GPU limit, deployments, zombie watch and worker.
 
 `bring_up` and `take_down` are what `excel up` and `excel down` do (flows/cli/local.py prints it). Server and worker are
-detached; STORE/prefect/up.json names them. A database's password goes to the server's environment and nowhere else.
+detached; STORE/prefect/up.json names them. A database's password goes to the server's environment and nowhere else. All of
+them hold the store's key (flows/local/access.py), and nobody else on this machine.
 """
 
 import hashlib
-import os
+import json
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 from excel_core.errors import ServerError, SettingError
+from flows.local.access import client_settings, make_credential, server_settings, without_foreign_settings, write_profile
+from flows.local.private import private_folder
 from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
-from flows.local.state import Installation, alone, call_api, read_state, write_state
+from flows.local.serve import listening_socket, serve_command
+from flows.local.state import DEFAULT_PORT, Installation, alone, call_api, read_state, write_state
 
 __all__ = ["UpRequest", "bring_up", "setup_commands", "take_down"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 POOL = "excel"
+POOL_TEMPLATE = "flows/local/pool.json"  # below ROOT
 ZOMBIE_WATCH = "excel-zombies"
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # which Prefect puts into the environment of a run's process
 MAX_START_SECONDS = 180
@@ -53,10 +58,12 @@ def bring_up(request: UpRequest, notify: Notify) -> Installation:
     if not (ROOT / "prefect.yaml").is_file():
         raise SettingError(f"{ROOT} holds no prefect.yaml: install from the repository, pip install --editable .")
     _check(request, read_state(request.store))  # refuses before even a folder is made
-    (request.home / "logs").mkdir(parents=True, exist_ok=True)
+    private_folder(request.home, notify)
+    (request.home / "logs").mkdir(exist_ok=True, mode=0o700)
     with alone(request.home):
-        installation = _check(request, read_state(request.store))
+        installation = replace(_check(request, read_state(request.store)), credential=make_credential(request.home))
         write_state(request.home, installation)
+        write_profile(request.home, _settings(installation))
         if installation.server is None:
             installation = _start_server(request, installation, notify)
         else:
@@ -85,19 +92,23 @@ def take_down(store: Path, notify: Notify, seconds: float = 30) -> None:
         end([worker] if worker else [], seconds)
         flow_runs |= _running_flow_runs(installation)  # the worker may have started one meanwhile
         end(marked(f"{installation.mark}/worker"), seconds)  # flow runs, even where their worker died before them
-        for flow_run in sorted(flow_runs):
-            _report_ended(installation, flow_run, notify)
+        for flow_run in sorted(flow_runs) if server else ():  # who else may listen there is not to be asked
+            with suppress(ServerError):  # its key was exchanged
+                _report_ended(installation, flow_run, notify)
         notify(f"worker: ended (pid {worker.pid})" if worker else "worker: none")
         end([server] if server else [], seconds)
         end(marked(f"{installation.mark}/server"), seconds)
         notify(f"server: ended (pid {server.pid})" if server else "server: was gone already")
         (home / "up.json").unlink()
+        settings = _settings(replace(installation, credential=make_credential(home)))
+        del settings["PREFECT_API_URL"]  # whoever takes the port next is not to be asked, with our key
+        write_profile(home, settings)
 
 
 def setup_commands(gpus: int | None) -> list[list[str]]:
     """Prefect's own commands that make a bare server one for excel: pool, GPU limit, zombie watch, deployments."""
     return [
-        ["work-pool", "create", POOL, "--type", "process"],
+        ["work-pool", "create", POOL, "--type", "process", "--base-job-template", POOL_TEMPLATE],
         ["concurrency-limit", "create", "gpu", str(max(1, gpus or 1))],
         ["automation", "create", "--from-file", "flows/local/zombies.yaml"],
         ["--no-prompt", "deploy", "--all"],
@@ -109,6 +120,8 @@ def _check(request: UpRequest, current: Installation | None) -> Installation:
     database = _without_password(request.database)
     if current and (current.server or current.worker) and request.port not in (None, current.port):
         raise SettingError(f"--port {request.port}: this store's server or worker uses port {current.port}; first `excel down`")
+    if current and (current.server or current.worker) and not current.credential:
+        raise SettingError("this store's server and worker were started without a key or with another one; first `excel down`")
     if current and current.server:
         if request.database is not None and database != current.database:
             raise SettingError(f"--database: this store's server runs with {current.database}; first `excel down`")
@@ -117,19 +130,17 @@ def _check(request: UpRequest, current: Installation | None) -> Installation:
         raise SettingError(
             f"the server ran with {current.database}: give --database or EXCEL_DATABASE_URL again, or `excel down`"
         )
-    port = request.port or (current.port if current else 4200)
+    port = request.port or (current.port if current else DEFAULT_PORT)
     _check_port(port)
     mark = current.mark if current else secrets.token_hex(8)
     return Installation(mark, port, database, worker=current.worker if current else None)
 
 
 def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: not held by closed connections
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingError(f"--port {port}: {error.strerror}; nothing was started, choose another --port") from None
+    try:
+        listening_socket(port).close()
+    except OSError as error:
+        raise SettingError(f"--port {port}: {error.strerror}; nothing was started, choose another --port") from None
 
 
 def _without_password(database: str | None) -> str:
@@ -141,17 +152,21 @@ def _without_password(database: str | None) -> str:
     return re.sub(r"//.*@", lambda login: login[0].partition(":")[0].rstrip("@") + "@", database).partition("?")[0]
 
 
+def _settings(installation: Installation) -> dict[str, str]:
+    """Prefect's settings of server and clients, as STORE/prefect/profiles.toml has them for commands given by hand."""
+    credential, port = installation.credential, installation.port
+    heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    return server_settings(credential, port) | client_settings(credential, port) | heartbeat
+
+
 def _environment(request: UpRequest, installation: Installation, role: str) -> dict[str, str]:
     """A user's environment without their Prefect's connection, and with ours; the database for the server alone."""
-    dropped = ("PREFECT_API_", "PREFECT_SERVER_DATABASE", "PREFECT_PROFILE", "EXCEL_DATABASE_URL")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    env = without_foreign_settings() | _settings(installation)
+    env.pop("EXCEL_DATABASE_URL", None)
     env |= {
         MARK: f"{installation.mark}/{role}",
         "EXCEL_STORE": str(request.store),
         "PREFECT_HOME": str(request.home),
-        "PREFECT_API_URL": f"{installation.ui}/api",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PWD": str(ROOT),  # what prefect.yaml's pull step names
     }
@@ -161,8 +176,15 @@ def _environment(request: UpRequest, installation: Installation, role: str) -> d
 
 
 def _start_server(request: UpRequest, installation: Installation, notify: Notify) -> Installation:
-    command = ["server", "start", "--host", "127.0.0.1", "--port", str(installation.port)]
-    installation, process = _start(request, installation, "server", command, lambda: call_api(installation, "health") is True)
+    try:
+        listening = listening_socket(installation.port)
+    except OSError as error:
+        raise SettingError(f"--port {installation.port}: {error.strerror}; choose another --port") from None
+    with listening:
+        # What the server writes, its database above all, is for this user alone.
+        options = {"pass_fds": [listening.fileno()], "umask": 0o077}
+        installation, process = _start(request, installation, "server", serve_command(listening), **options)
+    _wait(request, "server", process, lambda: call_api(installation, "health") is True)
     notify(f"server: started on {installation.ui} (pid {process.pid}, {installation.database})")
     return installation
 
@@ -170,31 +192,36 @@ def _start_server(request: UpRequest, installation: Installation, notify: Notify
 def _start_worker(request: UpRequest, installation: Installation, notify: Notify) -> Installation:
     earlier = _heartbeats(installation)
     command = ["worker", "start", "--pool", POOL, "--name", POOL, "--install-policy", "never"]
-    installation, process = _start(request, installation, "worker", command, lambda: _heartbeats(installation) != earlier)
+    installation, process = _start(request, installation, "worker", _prefect(*command))
+    _wait(request, "worker", process, lambda: _heartbeats(installation) != earlier)
     notify(f"worker: started (pid {process.pid})")
     return installation
 
 
 def _start(
-    request: UpRequest,
-    installation: Installation,
-    role: Literal["server", "worker"],
-    command: list[str],
-    is_ready: Callable[[], bool],
+    request: UpRequest, installation: Installation, role: Literal["server", "worker"], command: list[str], **options: Any
 ) -> tuple[Installation, Process]:
-    """Start Prefect's `command`, note its process at once, and wait until it is ready. ServerError where it does not get so."""
-    log = request.home / "logs" / f"{role}.log"
-    process = start_detached(_prefect(*command), _environment(request, installation, role), ROOT, log)
+    """Start a process and note it at once. `options` are Popen's."""
+    process = start_detached(command, _environment(request, installation, role), ROOT, _log(request, role), **options)
     installation = replace(installation, server=process) if role == "server" else replace(installation, worker=process)
     write_state(request.home, installation)
+    return installation, process
+
+
+def _wait(request: UpRequest, role: str, process: Process, is_ready: Callable[[], bool]) -> None:
+    """Wait until a process is ready. ServerError where it does not get so."""
     deadline = time.monotonic() + MAX_START_SECONDS
     while not is_ready():
         if not is_running(process):
-            raise ServerError(f"the {role} ended as it started; its log: {log}")
+            raise ServerError(f"the {role} ended as it started; its log: {_log(request, role)}")
         if time.monotonic() > deadline:
-            raise ServerError(f"the {role} is not ready after {MAX_START_SECONDS} s; its log: {log}; `excel down` ends it")
+            late = f"the {role} is not ready after {MAX_START_SECONDS} s; its log: {_log(request, role)}; `excel down` ends it"
+            raise ServerError(late)
         time.sleep(0.3)
-    return installation, process
+
+
+def _log(request: UpRequest, role: str) -> Path:
+    return request.home / "logs" / f"{role}.log"
 
 
 def _heartbeats(installation: Installation) -> list[str]:
@@ -211,7 +238,10 @@ def _set_up(request: UpRequest, installation: Installation, notify: Notify) -> I
     watches = [one for one in call_api(installation, "automations/filter", {}) or [] if one["name"] == ZOMBIE_WATCH]
     if watches:  # a second `create` would make a second one
         watch = ["automation", "update", "--id", watches[0]["id"], *watch[2:]]
-    has_pool = call_api(installation, f"work_pools/{POOL}")
+    found = call_api(installation, f"work_pools/{POOL}")
+    if found:  # with Prefect's own template a run may bring a command of its own
+        pool = ["work-pool", "update", POOL, "--base-job-template", POOL_TEMPLATE]
+    has_pool = found and found["base_job_template"] == json.loads((ROOT / POOL_TEMPLATE).read_text())
     has_limit = request.gpus is None and call_api(installation, "concurrency_limits/tag/gpu")
     has_deployments = not changed and _declared_deployments() <= _existing_deployments(installation)
     steps = {

@@ -3,12 +3,7 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,52 +16,21 @@ from flows.local.processes import is_running, marked
 from flows.local.state import read_state
 from flows.paper import paper
 from tests.conftest import ROOT, SMALL_DEMO
+from tests.up import PATIENCE, brought_up, command
 
-BIN = Path(sys.executable).parent
-PATIENCE = 400  # seconds; a slow machine is no failure
 FLOWS = {"excel": excel, "ablation": ablation, "paper": paper} | {name: getattr(stages, name) for name in stages.__all__}
-
-
-def _command(name, *arguments, **env):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "PREFECT_HOME", "EXCEL_"))}
-    return subprocess.run(
-        [BIN / name, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=clean | env, timeout=PATIENCE
-    )
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory):
-    """A finished `excel up`: its store, port, API address, state and output; `excel down` at the end."""
-    store = tmp_path_factory.mktemp("up") / "store"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ran = _command("excel", "up", "--store", store, "--port", port)
-    try:
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        api = f"http://127.0.0.1:{port}/api"
-        yield SimpleNamespace(store=store, port=port, api=api, state=read_state(store), output=ran.stdout)
-    finally:
-        _command("excel", "down", "--store", store)
-
-
-def _ask(up, method, path, body=None):
-    while (answer := httpx.request(method, f"{up.api}/{path}", json=body, timeout=60)).status_code == 503:
-        time.sleep(0.3)  # SQLite was locked by another request
-    return answer.raise_for_status()
-
-
-def _post(up, path, **body):
-    return _ask(up, "POST", path, body).json()
-
-
-def _get(up, path):
-    return _ask(up, "GET", path).json()
+    """A finished `excel up`; `excel down` at the end."""
+    with brought_up(tmp_path_factory.mktemp("up") / "store") as installation:
+        yield installation
 
 
 def _start(up, deployment, **parameters):
-    found = _get(up, f"deployments/name/{deployment}")
-    return _post(up, f"deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
+    found = up.get(f"deployments/name/{deployment}")
+    return up.post(f"deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
 
 
 def _until(check):
@@ -79,14 +43,14 @@ def _until(check):
 
 def _final_state(up, run):
     def final():
-        state = _get(up, f"flow_runs/{run}")["state"]
+        state = up.get(f"flow_runs/{run}")["state"]
         return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     return _until(final)
 
 
 def _of_run(up, kind, run):
-    return _post(up, f"{kind}/filter", flow_runs={"id": {"any_": [run]}})
+    return up.post(f"{kind}/filter", flow_runs={"id": {"any_": [run]}})
 
 
 def _task_states(up, run):
@@ -102,16 +66,14 @@ def test_up_says_what_it_did_and_how_to_go_on(up):
     assert up.state.server and up.state.worker
     for words in ("prefect work-pool create excel --type process", "prefect --no-prompt deploy --all", "excel down --store"):
         assert words in up.output
-    assert (
-        _get(up, "work_pools/excel")["type"] == "process" and _get(up, "concurrency_limits/tag/gpu")["concurrency_limit"] == 1
-    )
-    assert [found["name"] for found in _post(up, "automations/filter")] == ["excel-zombies"]
-    assert _get(up, "admin/settings")["server"]["analytics_enabled"] is False
+    assert up.get("work_pools/excel")["type"] == "process" and up.get("concurrency_limits/tag/gpu")["concurrency_limit"] == 1
+    assert [found["name"] for found in up.post("automations/filter")] == ["excel-zombies"]
+    assert up.get("admin/settings")["server"]["analytics_enabled"] is False
 
 
 def test_every_deployment_is_there_with_its_form(up):
-    names = {found["id"]: found["name"] for found in _post(up, "flows/filter")}
-    found = {(names[one["flow_id"]], one["name"]): one for one in _post(up, "deployments/filter")}
+    names = {found["id"]: found["name"] for found in up.post("flows/filter")}
+    found = {(names[one["flow_id"]], one["name"]): one for one in up.post("deployments/filter")}
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
@@ -155,16 +117,29 @@ def test_a_table_is_refused_before_there_is_a_run(parameters, words, up):
 
 
 def test_prefects_own_command_refuses_too(up):
-    ran = _command("prefect", "deployment", "run", "excel/demo", "-p", "device=tpu", PREFECT_API_URL=up.api)
+    ran = command("prefect", "deployment", "run", "excel/demo", "-p", "device=tpu", PREFECT_HOME=str(up.home))
     assert ran.returncode == 1 and "'tpu' is not one of" in ran.stdout + ran.stderr
-    assert _post(up, "flow_runs/count") == 0
+    assert up.post("flow_runs/count") == 0
+
+
+@pytest.mark.parametrize("variables", [{"command": "touch {mark}"}, {"env": {"LD_PRELOAD": "/x"}}, {"working_dir": "/"}])
+def test_a_run_may_not_bring_a_command_or_an_environment(variables, up, tmp_path):
+    """Not even with the key, neither itself nor through its deployment."""
+    deployment = up.get("deployments/name/excel/demo")["id"]
+    run = {"job_variables": {name: str(value).format(mark=tmp_path / "mark") for name, value in variables.items()}}
+    for method, path in (("POST", f"deployments/{deployment}/create_flow_run"), ("PATCH", f"deployments/{deployment}")):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            up.ask(method, path, run)
+        assert refused.value.response.status_code == 422
+        assert "Additional properties are not allowed" in refused.value.response.json()["detail"]
+    assert up.post("flow_runs/count") == 0 and up.get("deployments/name/excel/demo")["job_variables"] == {}
 
 
 def test_the_demo_deployment_runs_the_whole_chain(up):
     parameters = ("-p", f"store={json.dumps(str(up.store))}", "-p", f"settings={json.dumps(SMALL_DEMO)}")
-    ran = _command("prefect", "deployment", "run", "excel/demo", *parameters, "--watch", PREFECT_API_URL=up.api)
+    ran = command("prefect", "deployment", "run", "excel/demo", *parameters, "--watch", PREFECT_HOME=str(up.home))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    (run,) = _post(up, "flow_runs/filter")
+    (run,) = up.post("flow_runs/filter")
     assert run["state_name"] == "Completed" and run["work_pool_name"] == "excel"
     tasks = _task_states(up, run["id"])
     assert {tasks.get(name) for name in ("world", *stages.__all__)} == {"Completed"}
@@ -205,24 +180,30 @@ def test_a_killed_run_is_crashed(up):
 def test_up_again_repairs_what_is_missing(up):
     os.kill(up.state.worker.pid, signal.SIGKILL)
     _until(lambda: not is_running(up.state.worker))
-    _ask(up, "DELETE", "concurrency_limits/tag/gpu")
-    ran = _command("excel", "up", "--store", up.store, "--gpus", 2)
+    up.ask("DELETE", "concurrency_limits/tag/gpu")
+    pool = up.get("work_pools/excel")["base_job_template"]
+    loose = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {"type": "string"}}}}
+    up.ask("PATCH", "work_pools/excel", {"base_job_template": loose})
+    (up.home / "prefect.db").chmod(0o644)
+    ran = command("excel", "up", "--store", up.store, "--gpus", 2)
     assert ran.returncode == 0, ran.stderr
     assert "server: runs already" in ran.stdout and "deployments: is there already" in ran.stdout
     assert "gpu limit: made" in ran.stdout and "worker: started" in ran.stdout
+    assert "pool: made" in ran.stdout and up.get("work_pools/excel")["base_job_template"] == pool
+    assert "other users of this machine could read it" in ran.stdout and (up.home / "prefect.db").stat().st_mode & 0o77 == 0
     now = read_state(up.store)
     assert now.server == up.state.server and now.worker != up.state.worker and is_running(now.worker)
-    assert _get(up, "concurrency_limits/tag/gpu")["concurrency_limit"] == 2
+    assert up.get("concurrency_limits/tag/gpu")["concurrency_limit"] == 2
 
 
 def test_down_leaves_no_process_and_no_running_run(up):
     run = _start(up, "train/voc", preset="demo", settings=[*SMALL_DEMO[:2], "train.iterations=100000"])
-    _until(lambda: _get(up, f"flow_runs/{run}")["state_name"] == "Running")
-    name = _get(up, f"flow_runs/{run}")["name"]
-    ran = _command("excel", "down", "--store", up.store)
+    _until(lambda: up.get(f"flow_runs/{run}")["state_name"] == "Running")
+    name = up.get(f"flow_runs/{run}")["name"]
+    ran = command("excel", "down", "--store", up.store)
     assert ran.returncode == 0 and f"run {name}: ended" in ran.stdout
     assert "worker: ended" in ran.stdout and "server: ended" in ran.stdout
     assert not marked(f"{up.state.mark}/worker") and not marked(f"{up.state.mark}/server")
     assert not is_running(up.state.server) and read_state(up.store) is None
     with pytest.raises(httpx.ConnectError):
-        _get(up, "health")
+        up.get("health")

@@ -1,0 +1,79 @@
+"""The Prefect server of one command, where none is named: it ends with the command, even with one that is killed.
+
+Prefect would start one by itself, but without a key, and outliving a SIGKILL of the command for ever.
+"""
+
+import atexit
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from excel_core.errors import ServerError
+from flows.local.access import client_settings, new_credential, server_settings, without_foreign_settings
+from flows.local.serve import listening_socket, serve_command
+
+__all__ = ["end_temporary_server", "start_temporary_server"]
+
+END_SECONDS = 5.0
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def start_temporary_server(home: Path) -> None:
+    """Start it with its database in `home`, and make it the server of this process and those that it starts. Its key is new
+    and in no file. ServerError where it does not come up."""
+    print("starting a local Prefect server (about 20 s)", flush=True)
+    key = new_credential()
+    with listening_socket(0) as listening:
+        port = listening.getsockname()[1]
+        database = {name: value for name, value in os.environ.items() if "_DATABASE_" in name}
+        env = without_foreign_settings() | database | server_settings(key, port) | {"PREFECT_HOME": str(home)}
+        server = subprocess.Popen(
+            serve_command(listening, os.getpid()),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listening.fileno()],
+            umask=0o077,  # its database is for this user alone
+        )
+    _started.append(server)
+    # Run after what Prefect registers as it is used: that still sends the last lines of the log.
+    atexit.register(end_temporary_server)
+    _wait_until_ready(server, port)
+    os.environ |= client_settings(key, port)
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()  # Prefect reads the environment as it is imported, which it was
+
+
+def end_temporary_server(wait: bool = True) -> None:
+    """End the server that this process started, if it did."""
+    while _started:
+        server = _started.pop()
+        server.terminate()
+        if wait:
+            try:
+                server.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
+    from prefect.settings import get_current_settings
+
+    seconds = get_current_settings().server.ephemeral.startup_timeout_seconds
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
+    deadline = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < deadline:
+        try:  # the socket listens already: this waits until it is answered
+            with opener.open(f"http://127.0.0.1:{port}/api/health", timeout=10):
+                return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.1)
+    end_temporary_server()
+    raise ServerError(
+        f"the local Prefect server did not come up: it ended, or {seconds} s were too few "
+        "(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS gives it more)"
+    )
