@@ -93,13 +93,19 @@ def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
         "resources": {"GPU": 1} if gpu else {},
         "memory_limit": 0,  # a worker is not to be restarted because a model is large
         "dashboard_address": None,
-        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port: several clusters on one machine
+        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0", "dashboard": False},  # any free port: several clusters
         "env": {name: os.environ.get(name, threads) for name in THREAD_VARIABLES},
         # A certificate of this cluster's own: else every user of the machine could send it functions to run.
         "security": True,
     }
-    # Few shards wait at a worker that is busy: if it dies, Dask holds that against all that are there.
-    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+    settings = {
+        # Few shards wait at a worker that is busy: if it dies, Dask holds that against all that are there.
+        "distributed.scheduler.worker-saturation": 1.0,
+        # What Dask tells of itself by HTTP, it tells everybody on this machine.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
+    with dask.config.set(settings):
         return LocalCluster(**options | changes)
 
 

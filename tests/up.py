@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 __all__ = ["PATIENCE", "Up", "brought_up", "command", "free_port"]
 
 BIN = Path(sys.executable).parent
-PATIENCE = 400  # seconds; a slow machine is no failure
+PATIENCE = 1200  # seconds; a slow machine is no failure
 
 
 def command(name: str, *arguments: Any, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -79,8 +79,8 @@ class Up:
 @contextmanager
 def brought_up(store: Path, *options: str) -> Iterator[Up]:
     """`excel up` of a store; at the end `excel down`."""
-    ran = command("excel", "up", "--store", store, "--port", free_port(), *options)
     try:
+        ran = command("excel", "up", "--store", store, "--port", free_port(), *options)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         state = read_state(store)
         assert state is not None

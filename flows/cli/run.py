@@ -108,7 +108,6 @@ def _use_prefect_of(store: Path) -> str:
     else:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)  # Prefect's server never starts without it
     defaults = {
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

@@ -98,7 +98,9 @@ def keep_private(home: Path) -> None:
     private_folder(home, lambda text: print(text, flush=True))
     with suppress(ServerError), alone(home):  # else `excel up` is at it
         if running_server(home.parent) is None:
-            write_profile(home, server_settings(make_credential(home), DEFAULT_PORT))
+            credential = make_credential(home)
+            # for a server started by hand, and what is given its address
+            write_profile(home, server_settings(credential, DEFAULT_PORT) | {"PREFECT_API_AUTH_STRING": credential})
 
 
 def call_api(installation: Installation, path: str, body: Any = None) -> Any:

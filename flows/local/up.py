@@ -34,7 +34,7 @@ POOL = "excel"
 POOL_TEMPLATE = "flows/local/pool.json"  # below ROOT
 ZOMBIE_WATCH = "excel-zombies"
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # which Prefect puts into the environment of a run's process
-MAX_START_SECONDS = 180
+MAX_START_SECONDS = 600  # a busy machine; one that ends is seen at once
 Notify = Callable[[str], None]
 
 

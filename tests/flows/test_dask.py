@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dask
+import httpx
 import pytest
 from distributed import Client
 from prefect.client.orchestration import get_client
@@ -269,6 +270,8 @@ def test_a_cluster_of_this_machine_takes_work_from_its_run_alone():
                 _identity(address.replace("tls://", "tcp://"))
             with pytest.raises((OSError, RuntimeError, TypeError)):
                 _identity(address)
+        for page in ("status", "health", "json/counts.json", "info/main/workers.html", "metrics"):
+            assert httpx.get(f"http://127.0.0.1:{local.scheduler.http_server.port}/{page}").status_code == 404
 
 
 def _identity(address):
