@@ -31,7 +31,7 @@ def start_temporary_server(home: Path) -> None:
         port = listening.getsockname()[1]
         database = {name: value for name, value in os.environ.items() if "_DATABASE_" in name}
         env = without_foreign_settings() | database | server_settings(key, port) | {"PREFECT_HOME": str(home)}
-        server = subprocess.Popen(
+        server = subprocess.Popen(  # noqa: S603  this Python with our own module; no shell
             serve_command(listening, os.getpid()),
             env=env,
             stdin=subprocess.DEVNULL,

@@ -153,9 +153,9 @@ def _make_installation(folder: Path) -> None:
 
 
 def _read_installation(folder: Path) -> Any:
-    from flows.local.state import api_url, read_state
+    from flows.local.state import read_state, running_server
 
-    return read_state(folder), api_url(folder)
+    return read_state(folder), running_server(folder)
 
 
 def _read_json(path: Path) -> Any:
