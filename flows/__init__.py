@@ -5,6 +5,12 @@ import os
 import sys
 
 import excel_core  # noqa: F401  sets OpenMP's wait policy, so before torch
+from flows.installation import foreign_package
+
+if problem := foreign_package():  # before any of them runs
+    if os.path.basename(sys.argv[0]) == "excel":
+        sys.exit(f"error: {problem}")  # a line, in place of the traceback of an import
+    raise ImportError(problem)
 
 # What a thread frees stays in the arena it came from, and glibc makes up to eight arenas a core for the threads that read,
 # refine and write: memory grows with them for thousands of images (MALLOC_ARENA_MAX=16 python -m bench.scale). Two do.

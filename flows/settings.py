@@ -24,6 +24,7 @@ from excel_core.text.class_sets import (
 )
 from flows.local.state import store_folder
 from flows.request import Request, RunRequest
+from flows.store_access import check_store_access
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.stages.dataset import check_layout
@@ -50,6 +51,7 @@ def run_environment(run: RunSpec, request: RunRequest) -> RunEnvironment:
     """Where `run` happens, with absolute paths. Raises for a missing or unfit data folder, for a device or GPUs that are not
     there, and for a checkpoint of other classes or another CLIP, which it loads."""
     environment = environment_without_data(request)
+    check_store_access(environment.store)
     _check_gpus(run, request.device, request.gpus)
     data = _data_folder(run, request.data)
     if run.dataset.prompts == DATA_CLASSES:

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 MAX_COORDINATE = 1e5  # pixels; rasterising walks along edges, so that a wild coordinate would take for ever
+MAX_OUTLINE = 1e6  # pixels along the edges of a polygon; pycocotools takes 40 bytes for each, and asks nobody
 MIN_POINTS = 3  # of a polygon
 MAX_BROKEN = 5  # annotations that the log names
 
@@ -241,7 +242,16 @@ def _polygon_problem(polygon: Any) -> str:
         return f"a polygon of fewer than {MIN_POINTS} points"
     if not all(-MAX_COORDINATE <= value <= MAX_COORDINATE for value in polygon):  # NaN is not
         return "a polygon with a coordinate that is not finite or far outside"
+    # First what the outline is at most, since of millions of polygons nearly all are small.
+    if len(polygon) * (max(polygon) - min(polygon)) > MAX_OUTLINE and _outline(polygon) > MAX_OUTLINE:
+        return f"a polygon with an outline of more than {MAX_OUTLINE:,.0f} pixels"
     return ""
+
+
+def _outline(polygon: list[float]) -> float:
+    """Length along the closed polygon's edges, each by its longer side."""
+    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _pack_runs(rle: dict[str, Any]) -> PackedSegmentation:

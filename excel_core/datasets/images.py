@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from excel_core.disk_maps import is_large
-from excel_core.errors import ImageError
+from excel_core.errors import DataError, ImageError
 
-__all__ = ["AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "read_image", "shrink_image"]
+__all__ = [
+    "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "read_header", "read_image",
+    "shrink_image",
+]  # fmt: skip
 
 NO_FILE = Path("image")  # in messages about an image that comes from no file
-STRIP_ROWS = 256
 _one_large_photo = Lock()
 
 
@@ -29,8 +31,9 @@ def _after_fork() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 MIN_SIDE = 8  # pixels; below this an image has not one patch of the smallest model
-# Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+STRIP_ROWS = 256  # of an image, that are converted at once
+# Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
@@ -93,7 +96,7 @@ def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 def _orientation(path: Path) -> int:
     """The file's EXIF orientation, 1 (upright) where it has none."""
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF may raise almost anything; the pixels were read
         return 1
@@ -125,6 +128,27 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path.name}: cannot be opened ({error.strerror or error})") from error
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image before it is decoded: Pillow's mode, and height and width in pixels."""
+
+    mode: str
+    height: int
+    width: int
+
+
+def read_header(path: Path) -> Header:
+    """The file's header alone, which tells of no damage further on. ImageError as `read_image` raises it for a header."""
+    try:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(path, image)
+            return Header(image.mode, image.height, image.width)
+    except DataError:  # a MaskLeakError is one
+        raise
+    except Exception as error:
+        raise _why(path, error) from error
+
+
 def _decode(path: Path, file: IO[bytes]) -> NDArray[np.uint8]:
     """Decode an open image file; any failure of a decoder becomes an ImageError."""
     try:
@@ -136,12 +160,19 @@ def _decode(path: Path, file: IO[bytes]) -> NDArray[np.uint8]:
                 return _to_rgb(path, image)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path.name}: too large to decode safely ({error})") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path.name}: not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # a damaged file may raise almost anything inside its decoder
-        raise ImageError(f"{path.name}: truncated or damaged ({error})") from error
+        raise _why(path, error) from error
+
+
+def _why(path: Path, error: Exception) -> ImageError:
+    """A decoder's error as the reason that a person reads."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError(f"{path.name}: too large to decode safely ({error})")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(f"{path.name}: not an image in one of the formats {', '.join(FORMATS)}")
+    if isinstance(error, MemoryError):
+        return ImageError(f"{path.name}: decoding it takes more memory than there is")
+    return ImageError(f"{path.name}: truncated or damaged ({error})")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -156,22 +187,28 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     """Convert a decoded image of any Pillow mode → (H, W, 3) uint8 RGB."""
-    if image.mode.startswith("I"):  # 16-bit greyscale; some formats hand it out as 32-bit integers
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{path.name}: 32-bit pixels have no known range; save the image with 8 bits")
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageError(f"{path.name}: float pixels have no known range; save the image with 8 bits")
-    # Strip by strip, since Pillow's copies of a whole photo take 4 bytes a pixel each.
     width, height = image.size
-    result = np.empty((height, width, 3), dtype=np.uint8)
+    rgb = np.empty((height, width, 3), dtype=np.uint8)
+    # Strip by strip, since Pillow's copies of a whole photo take 4 bytes a pixel each, and 16-bit values 24.
     for top in range(0, height, STRIP_ROWS):
-        bottom = min(height, top + STRIP_ROWS)
-        strip = image.crop((0, top, width, bottom))
-        if image.has_transparency_data:
-            white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-            strip = Image.alpha_composite(white, strip.convert("RGBA"))
-        result[top:bottom] = np.asarray(strip.convert("RGB"))
-    return result
+        strip = image.crop((0, top, width, min(top + STRIP_ROWS, height)))
+        rgb[top : top + STRIP_ROWS] = _grey16(path, strip) if image.mode.startswith("I") else _over_white(strip)
+    return rgb
+
+
+def _grey16(path: Path, strip: Image.Image) -> NDArray[np.uint8]:
+    """16-bit greyscale, which some formats hand out as 32-bit integers → (h, W, 1), scaled by its range."""
+    values = np.asarray(strip).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"{path.name}: 32-bit pixels have no known range; save the image with 8 bits")
+    return ((values * 255 + 32767) // 65535).astype(np.uint8)[:, :, None]
+
+
+def _over_white(strip: Image.Image) -> NDArray[np.uint8]:
+    """Any 8-bit mode → (h, W, 3), transparent pixels over white."""
+    if strip.has_transparency_data:
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        strip = Image.alpha_composite(white, strip.convert("RGBA"))
+    return np.asarray(strip.convert("RGB"), dtype=np.uint8)

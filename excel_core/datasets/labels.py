@@ -13,7 +13,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from excel_core.errors import DataError, ImageError, SettingError
+from excel_core.errors import DataError, ImageError, SettingError, shown
 
 __all__ = [
     "LabelRow",
@@ -124,8 +124,10 @@ def check_class_names(class_names: Sequence[str]) -> None:
     them, without the `;` that separates names."""
     if isinstance(class_names, str) or not class_names:
         raise SettingError(f"class_names must be a non-empty list of names, got {class_names!r}")
-    odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name]
+    odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name or not name.isprintable()]
     if odd:
-        raise SettingError(f"class_names must be words with single spaces between them and without ';', got {odd}")
+        raise SettingError(
+            f"class_names must be words with single spaces between them and without ';', all printable, got {shown(odd)}"
+        )
     if len(set(class_names)) != len(class_names):
         raise SettingError(f"class_names must be distinct, got {list(class_names)}")

@@ -11,6 +11,8 @@ digest  str        SHA-256 of the image file, hex; '' where it could not be read
 """
 
 import hashlib
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from excel_core.datasets.images import AS_STORED, DecodeOptions
-from excel_core.errors import DataError, ImageError, SettingError
+from excel_core.errors import DataError, ImageError, SettingError, shown
 
 __all__ = [
     "COLUMNS",
@@ -44,6 +46,7 @@ COLUMNS = ("id", "split", "image", "height", "width", "labels", "error", "digest
 TEXT_COLUMNS = ("id", "split", "image", "error", "digest")
 SIZE_COLUMNS = ("height", "width")
 NO_LABELS = "no labels: the image has no object of any class"
+MAX_ID_BYTES = 200  # a file system's names have 255, of which a file that is being written takes some for itself
 MAX_REASONS = 5  # bad images that an error names
 
 
@@ -150,8 +153,10 @@ def check_image_id(image_id: str, where: str) -> str:
     odd = any(mark in image_id for mark in '/\\:"') or image_id != image_id.strip()
     if odd or not image_id or image_id.startswith(".") or not image_id.isprintable():
         raise DataError(
-            f"{where}: an image id is one file name without folder and suffix, such as 2007_000032; got {image_id!r}"
+            f"{where}: an image id is one file name without folder and suffix, such as 2007_000032; got {shown(image_id)}"
         )
+    if len(os.fsencode(image_id)) > MAX_ID_BYTES:
+        raise DataError(f"{where}: an image id has at most {MAX_ID_BYTES} bytes, got {shown(image_id)}; rename the file")
     return image_id
 
 
@@ -198,9 +203,10 @@ def _is_inside(root: Path, path: Path) -> bool:
 
 
 def _check_case(listed: Sequence[ListedImage]) -> None:
-    """On file systems that ignore case, what is written for one id would overwrite what is written for the other."""
+    """On file systems that ignore case, or how an accent is composed, what is written for one id would overwrite what is
+    written for the other."""
     first_spelling: dict[str, str] = {}
     for row in listed:
-        other = first_spelling.setdefault(row.id.casefold(), row.id)
+        other = first_spelling.setdefault(unicodedata.normalize("NFC", row.id.casefold()), row.id)
         if other != row.id:
-            raise DataError(f"images {other!r} and {row.id!r} differ only by case; rename one")
+            raise DataError(f"images {other!r} and {row.id!r} differ only by case or by how accents are composed; rename one")

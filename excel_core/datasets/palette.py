@@ -1,5 +1,7 @@
 """The VOC colour map, and label maps as palette PNGs that any viewer shows in colour."""
 
+import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from excel_core.files import written_then_renamed
 __all__ = ["IGNORE", "VOC_PALETTE", "load_labels_png", "save_labels_png"]
 
 IGNORE = 255  # the label of a pixel that no score counts
+COLOUR_CODE = np.array([1 << 16, 1 << 8, 1])  # red, green, blue → 0xRRGGBB
 
 
 def _voc_palette() -> NDArray[np.uint8]:
@@ -53,6 +56,8 @@ def load_labels_png(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with path.open("rb") as file, Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # up to twice that, Pillow only warns
+                raise DataError(f"{path}: {image.width}×{image.height} pixels are over the limit of {Image.MAX_IMAGE_PIXELS}")
             image.load()
             if image.mode in ("P", "L"):
                 return np.array(image, dtype=np.uint8)
@@ -70,12 +75,22 @@ def load_labels_png(path: Path) -> NDArray[np.uint8]:
 
 def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     """Colours (H, W, 3) uint8 RGB → the palette index of each pixel (H, W) uint8."""
-    weights = np.array([1 << 16, 1 << 8, 1])
-    codes, inverse = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)  # 0xRRGGBB
-    index_of = {int(code): index for index, code in enumerate(VOC_PALETTE.astype(np.int64) @ weights)}
-    unknown = [code for code in codes.tolist() if code not in index_of]
-    if unknown:
-        red, green, blue = unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255
-        raise DataError(f"{path}: colour ({red}, {green}, {blue}) is not in the VOC palette; save labels as a palette PNG")
-    indices = np.array([index_of[code] for code in codes.tolist()], dtype=np.uint8)
-    return indices[inverse].reshape(colours.shape[:2])
+    index_of = _index_of_colour()
+    indices = np.empty(colours.shape[:2], dtype=np.uint8)
+    for row, line in enumerate(colours):  # row by row, since the codes of a large label map take a gigabyte
+        codes = line.astype(np.int64) @ COLOUR_CODE
+        found = index_of[codes]
+        if (found < 0).any():
+            code = int(codes[found < 0][0])
+            colour = (code >> 16, code >> 8 & 255, code & 255)
+            raise DataError(f"{path}: colour {colour} is not in the VOC palette; save labels as a palette PNG")
+        indices[row] = found
+    return indices
+
+
+@cache
+def _index_of_colour() -> NDArray[np.int16]:
+    """0xRRGGBB → the colour's index in the palette, -1 for any other colour: (2^24,), 32 MiB."""
+    index_of = np.full(1 << 24, -1, dtype=np.int16)
+    index_of[VOC_PALETTE.astype(np.int64) @ COLOUR_CODE] = np.arange(256)
+    return index_of

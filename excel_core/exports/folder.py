@@ -4,6 +4,7 @@ OUT/export.json     excel-export/1: what was exported, from which run, and the n
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,9 @@ def whole_folder(out: Path, force: bool, description: dict[str, Any]) -> Iterato
     folder; here it gets `holds`, the names in the folder."""
     check_free(out, force)
     out = out.resolve()
-    temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    # Names that nobody can guess: in a folder that others can write, they could stand there already.
+    temporary, old = (out.with_name(f".{out.name}.{secrets.token_hex(8)}.{end}") for end in ("tmp", "old"))
+    moved = False
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -52,11 +55,12 @@ def whole_folder(out: Path, force: bool, description: dict[str, Any]) -> Iterato
         write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **description})
         if out.exists():
             os.replace(out, old)  # a folder cannot replace one that is not empty
+            moved = True
         os.replace(temporary, out)
     except OSError as error:
         raise StoreError(f"--out {out}: the export could not be written ({error}); nothing of it was left") from error
     finally:
-        if old.exists() and not out.exists():
+        if moved and not out.exists():
             os.replace(old, out)
         for folder in (temporary, old):
             shutil.rmtree(folder, ignore_errors=True)

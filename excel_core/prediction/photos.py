@@ -1,5 +1,6 @@
 """Single photos of a user: their files, the names of their results, and label maps enlarged to the photo's size."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from excel_core.errors import SettingError
 
 __all__ = ["Photo", "enlarge_labels", "find_photos"]
 
+MAX_STEM_BYTES = 200  # of a result's name
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}  # of the photos in a folder
 
 
@@ -38,10 +40,12 @@ def find_photos(paths: Sequence[Path], endings: Sequence[str] = ("",)) -> list[P
     taken: set[str] = set()
     photos = []
     for file in files_by_target.values():
-        name, count = file.stem, 1
+        # Room for the endings, in the 255 bytes that a file's name has.
+        stem = os.fsencode(file.stem)[:MAX_STEM_BYTES].decode(errors="ignore")
+        name, count = stem, 1
         while taken & (results := {f"{name}{ending}".casefold() for ending in endings}):
             count += 1
-            name = f"{file.stem}-{count}"
+            name = f"{stem}-{count}"
         taken |= results
         photos.append(Photo(file, name))
     return photos

@@ -3,7 +3,6 @@ by class name, for a data folder without a class file."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 from excel_core.config import DescribeSpec, RunSpec
@@ -21,7 +20,7 @@ __all__ = [
 
 DATA_CLASSES = "data"  # dataset.prompts: the classes of the data folder itself
 BUNDLED_CLASS_SETS = ("voc", "coco")  # class files whose classes are known by name; the first that knows a name wins
-PROMPTS_FOLDER = Path(str(files("prompts")))
+PROMPTS_FOLDER = Path(__file__).parents[2] / "prompts"  # not by import: a user's own prompts.py would be taken for it
 
 
 def class_set(run: RunSpec, data: Path | None) -> PromptSet:

@@ -4,8 +4,10 @@ import ast
 import pkgutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import excel_core
+from excel_core.training.loop import LossRow
 from tests.conftest import ROOT
 
 ALLOWED = {
@@ -75,6 +77,18 @@ def test_nothing_unsafe_is_called():
         assert keywords.get("shell", "False") == "False", path
         # Other versions of zarr's format have filters that unpickle.
         assert called != "zarr.open_group" or keywords.get("zarr_format") == "3", path
+
+
+def test_the_only_csv_written_is_numbers():
+    """A cell that begins with = + - @ is a formula to a spreadsheet. Names of images and classes go to Parquet, JSON and
+    label files alone; losses.csv is LossRow, whose fields are all numbers."""
+    writers = [
+        path.relative_to(ROOT).as_posix()
+        for path, node in _nodes(ast.Call)
+        if ast.unparse(node.func).endswith((".to_csv", ".to_excel", "csv.writer", "csv.DictWriter", ".savetxt"))
+    ]
+    assert set(writers) == {"tasks/stages/train.py"}
+    assert {field.type for field in fields(LossRow)} == {int, float}
 
 
 def test_nothing_is_imported_that_runs_what_it_reads():

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
-from excel_core.datasets.images import read_image
+from excel_core.datasets.images import read_header, read_image
 
 __all__ = ["Check", "Progress", "State", "can_run", "check_count", "check_failures", "size_of_image"]
 
@@ -54,5 +52,5 @@ def size_of_image(path: Path, quick: bool) -> tuple[int, int]:
     if not quick:
         height, width, _ = read_image(path).shape
         return height, width
-    with path.open("rb") as file, Image.open(file) as image:
-        return image.height, image.width
+    header = read_header(path)
+    return header.height, header.width

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from excel_core.config import DatasetSpec
 from excel_core.datasets.doctor.checks import Check, Progress, State, check_count, check_failures, size_of_image
+from excel_core.datasets.images import read_header
 from excel_core.datasets.palette import load_labels_png
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
 from excel_core.datasets.voc import (
@@ -162,12 +162,12 @@ def _look_at_mask(
         return [("masks", f"{folders[-1]}/{image}.png")] if needed else []
     failures, name = [], path.relative_to(root).as_posix()
     try:
-        with path.open("rb") as file, Image.open(file) as mask:
-            if mask.mode not in ("P", "L"):
-                failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
-            if size is not None and (mask.height, mask.width) != size:
-                expected = (size[1], size[0])
-                failures.append(("masks fit their images", f"{name}: {mask.size} for an image of {expected}, width by height"))
+        mask = read_header(path)
+        if mask.mode not in ("P", "L"):
+            failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
+        if size is not None and (mask.height, mask.width) != size:
+            found, expected = (mask.width, mask.height), (size[1], size[0])
+            failures.append(("masks fit their images", f"{name}: {found} for an image of {expected}, width by height"))
         values = np.zeros(0) if quick else np.unique(load_labels_png(path))
     except (DataError, OSError) as error:
         return [*failures, ("damaged files", f"{name}: {error}")]
