@@ -54,8 +54,8 @@ def whole_folder(out: Path, force: bool, description: dict[str, Any]) -> Iterato
         description["holds"] = sorted(path.name for path in temporary.iterdir())
         write_json(temporary / MARKER, {"format": EXPORT_FORMAT, **description})
         if out.exists():
+            moved = True  # first, since a signal may come in between
             os.replace(out, old)  # a folder cannot replace one that is not empty
-            moved = True
         os.replace(temporary, out)
     except OSError as error:
         raise StoreError(f"--out {out}: the export could not be written ({error}); nothing of it was left") from error
