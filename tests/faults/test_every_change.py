@@ -4,6 +4,7 @@ not; and so does one that the disk refused a change, which says so in one line."
 import errno
 import random
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.faults.attempt_server import KILLED, REFUSED
 from tests.faults.file_layer import FAIL_FROM, FAIL_ONCE, KINDS, Change
 from tests.faults.small_scene import Scene, small_scene
 from tests.faults.store_checks import check_attempt, check_end, check_training
-from tests.faults.targets import Target, is_completion, kill_targets, out_of_reach, table
+from tests.faults.targets import Target, is_completion, kill_targets, out_of_reach, stage_of, table
 
 KILLS, KILL_SAMPLE = 1000, 100
 REFUSALS, REFUSAL_SAMPLE = 200, 12
@@ -58,11 +59,18 @@ def _meet(scene: Scene, store: Path, goals: Sequence[Target]) -> list[tuple[Targ
 
 
 def _meet_all(scene: Scene, goals: Sequence[Target], folder: Path) -> tuple[list[tuple[Target, Change]], int]:
-    """Meet all goals, in as many stores as it takes: of a step's changes after its marker, a store's runs come to one."""
+    """Meet all goals, in as many stores as it takes: of a step's changes after its marker, a store's runs come to one. The
+    first store begins empty; the others lack only the stages that are to be met."""
     met, stores = list[tuple[Target, Change]](), 0
     while left := [target for target in goals if target not in {target for target, _ in met}]:
         stores += 1
-        new = _meet(scene, folder / f"store{stores}", left)
+        store = folder / f"store{stores}"
+        if stores > 1:
+            shutil.copytree(scene.whole, store)
+            for stage in {stage_of(target.place) for target in left} - {""}:
+                for name in (stage, f"{stage}-parts", *(("texts",) if stage == "knowledge" else ())):
+                    shutil.rmtree(store / name, ignore_errors=True)
+        new = _meet(scene, store, left)
         assert new, f"no run comes to {left}"
         met += new
     return met, stores
