@@ -34,6 +34,7 @@ MIN_WORD, WORDS_SHARE, DIGITS_SHARE = 4, 2 / 3, 1 / 4
 MAX_ESCAPES = 6  # one inside the other
 CODES = {"d": 16, "03d": 24, "o": 16, "03o": 24, "08b": 64}  # formats of character codes → the digits of 8 characters, at least
 
+PREFIX = re.compile(r"(?:[a-z]{2,4}[-_])+")
 BLANKS = re.compile(r"\\+[nrtbfv](?![0-9a-f]{2})")  # escaped line breaks and the like
 ESCAPED = re.compile(r"\\+u([0-9a-f]{4})|(?:\\+x|%|0x|u\+?00|\\+u\{0*)([0-9a-f]{2})[},]?", re.IGNORECASE)
 Pieces = dict[int, set[str]]  # length → pieces of that length
@@ -52,7 +53,7 @@ class KeyGuard:
         # The key in upper or lower case, and with any of its letters escaped as in JSON, perhaps more than once.
         letters = (rf"(?:{re.escape(sign)}|\\+u{ord(sign):04x})" for sign in key)
         self._exact = re.compile("".join(letters), re.IGNORECASE)
-        self._pieces = _all_pieces(key)
+        self._pieces = _all_pieces(_secret_part(key))
 
     def __repr__(self) -> str:
         return "KeyGuard(…)"
@@ -91,6 +92,13 @@ class KeyGuard:
                     with_digit.update(range(start, start + len(word)))
         length = len(self._plain)
         return len(covered) >= max(PIECE, WORDS_SHARE * length) and len(with_digit) >= DIGITS_SHARE * length
+
+
+def _secret_part(key: str) -> str:
+    """The key without the beginning that all keys of a server have, such as sk-proj-."""
+    prefix = PREFIX.match(key)
+    rest = key[prefix.end() :] if prefix else key
+    return rest if len(rest) >= LETTERS_PIECE else key
 
 
 @lru_cache(maxsize=4)  # in memory, where the key is too
