@@ -16,9 +16,9 @@ def foreign_package(root: Path = Path(__file__).parents[1]) -> str | None:
     """What is wrong, in one line: the first package that Python would not import from `root`. None where all lie there."""
     for name in PACKAGES:
         spec = find_spec(name)
-        places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin])
-        if [Path(str(place)).resolve() for place in places] != [(root / name).resolve()]:
-            found = ", ".join(map(str, places)) or "nothing"
+        places = [] if spec is None else list(spec.submodule_search_locations or [str(spec.origin)])
+        if [Path(place).resolve() for place in places] != [(root / name).resolve()]:
+            found = ", ".join(places) or "nothing"
             return (
                 f"excel needs its package {name!r} from {root}, but Python finds {found}; rename that, start elsewhere, or "
                 "uninstall the other distribution (PYTHONSAFEPATH=1 leaves the current folder out)"
