@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.local.private import write_private
+from flows.local.server_settings import SERVER_SETTINGS
 
 __all__ = [
     "client_settings",
@@ -61,8 +62,10 @@ def make_credential(home: Path) -> str:
 
 
 def server_settings(credential: str, port: int) -> dict[str, str]:
-    """Environment of a server on 127.0.0.1: a key for everything but health; no page of another origin; CSRF tokens."""
-    return {
+    """Environment of a server on 127.0.0.1: a key for everything but health; no page of another origin; CSRF tokens; a small
+    database, unless the user's environment says otherwise."""
+    sizes = {name: os.environ.get(name, value) for name, value in SERVER_SETTINGS.items()}
+    return sizes | {
         "PREFECT_SERVER_API_AUTH_STRING": credential,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",

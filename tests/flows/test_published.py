@@ -14,6 +14,8 @@ from prefect.events.worker import EventsWorker
 
 from artifacts.published import MarkdownBody, TableBody, publish_bodies
 from excel_core.errors import SettingError
+from flows.local.access import server_settings
+from flows.local.server_settings import SERVER_SETTINGS
 from flows.retention import kept_pictures
 from tests.prefect_server import shared_server
 
@@ -113,3 +115,10 @@ def test_a_number_of_pictures(monkeypatch):
     assert kept_pictures() == 5
     monkeypatch.setenv("EXCEL_KEEP_PICTURES", "2")
     assert kept_pictures() == 2
+
+
+def test_the_servers_that_excel_starts_store_as_little_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("PREFECT_SERVER_EVENTS_MESSAGING_BROKER", raising=False)
+    assert SERVER_SETTINGS.items() <= server_settings("user:password", 4200).items()
+    monkeypatch.setenv("PREFECT_SERVER_EVENTS_MESSAGING_BROKER", "another")
+    assert server_settings("user:password", 4200)["PREFECT_SERVER_EVENTS_MESSAGING_BROKER"] == "another"
