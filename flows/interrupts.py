@@ -17,7 +17,7 @@ from prefect.settings import get_current_settings
 
 from flows.local.temporary import end_temporary_server, start_temporary_server
 
-__all__ = ["STOPPED", "out_of_reach", "stoppable"]
+__all__ = ["STOPPED", "leave", "out_of_reach", "stoppable"]
 
 T = TypeVar("T")
 STOPPED = "stopped. Finished stages and shards are kept, and training its last checkpoint; the same command goes on from there"
@@ -33,7 +33,7 @@ def stoppable(home: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr, flush=True)
-        _leave()
+        leave(130)
 
 
 def out_of_reach(start: Callable[[], T]) -> T:
@@ -46,9 +46,9 @@ def out_of_reach(start: Callable[[], T]) -> T:
         pool.shutdown(wait=False)  # a Ctrl-C meanwhile does not wait for it
 
 
-def _leave() -> NoReturn:
-    """End this process at once, and the server that it started by itself. The flow run's state is with the server, the
-    record is on disk; at a usual end Prefect would still send the last lines of its log, for seconds."""
+def leave(status: int) -> NoReturn:
+    """End this process at once with that exit status, and the server that it started by itself. The flow run's state is with
+    the server, the record is on disk; at a usual end Prefect would still send the last lines of its log, for seconds."""
     end_temporary_server(wait=False)
     sys.stdout.flush()
-    os._exit(130)
+    os._exit(status)

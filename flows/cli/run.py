@@ -94,8 +94,9 @@ def _flow_of(last: str) -> Callable[..., str]:
 def _call(flow: Callable[..., str], request: Request) -> str:
     """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
     from flows.interrupts import stoppable
+    from flows.server_faults import server_faults_named
 
-    with stoppable(Path(os.environ["PREFECT_HOME"])):
+    with server_faults_named(), stoppable(Path(os.environ["PREFECT_HOME"])):
         return flow(**request.model_dump() | {"store": str(store_folder(request.store))})
 
 
@@ -111,6 +112,7 @@ def _use_prefect_of(store: Path) -> str:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of a server that is gone, it would show every event that waits for it
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
