@@ -27,7 +27,7 @@ def test_every_stage_left_a_committed_output(chain):
     assert list(outputs) == [name for name in STAGES if not name.startswith(others)]
     for output in outputs.values():
         marker = json.loads((output.folder / "stage.json").read_text())
-        assert marker["format"] == "excel-stage/3" and marker["output"]["content"] == output.content
+        assert marker["format"] == "excel-stage/4" and marker["output"]["content"] == output.content
         assert not list(output.folder.parent.glob("*.partial"))
 
 
