@@ -1,15 +1,23 @@
-"""Kill a forked process before a chosen file operation: no `finally` runs, no buffer is written, as with SIGKILL."""
+"""Kill a process before a chosen file operation: no `finally` runs, no buffer is written, as with SIGKILL."""
 
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["KILLED", "killed_before"]
+from excel_core.config import RunSpec
+from tasks.engine.stage import RunEnvironment
+from tests.pipeline_runs import follow
+
+__all__ = ["KILLED", "After", "Before", "killed_before", "killed_in_training"]
 
 KILLED = 137
 OPERATIONS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree")
+# Training runs in a process that is forked from one without threads: a fork of this one may wait for ever for a lock of theirs.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 Choose = Callable[[int, str, tuple[Any, ...]], bool]
 
 
@@ -20,6 +28,47 @@ def killed_before(choose: Choose, work: Callable[[], object]) -> int | None:
     process.start()
     process.join()
     return process.exitcode
+
+
+@dataclass
+class Before:
+    """The first `event` whose path contains `part` and ends with `end`."""
+
+    event: str
+    part: str = ""
+    end: str = ""
+
+    def __call__(self, number: int, event: str, arguments: tuple[Any, ...]) -> bool:
+        path = str(arguments[0])
+        return event == self.event and self.part in path and path.endswith(self.end)
+
+
+@dataclass
+class After:
+    """What follows the renaming of a file to `name`, once it has happened `times` times."""
+
+    name: str
+    times: int
+    renames: list[int] = field(default_factory=list)
+
+    def __call__(self, number: int, event: str, arguments: tuple[Any, ...]) -> bool:
+        if len(self.renames) == self.times:
+            return True
+        if event == "os.rename" and str(arguments[1]).endswith(f"/{self.name}"):
+            self.renames.append(number)
+        return False
+
+
+def killed_in_training(choose: Before | After, run: RunSpec, environment: RunEnvironment) -> int | None:
+    """As `killed_before`, of a run up to its training."""
+    process = SERVER.Process(target=_train, args=(choose, run, environment))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _train(choose: Choose, run: RunSpec, environment: RunEnvironment) -> None:
+    _work(choose, lambda: follow(run, environment, "train"))
 
 
 def _work(choose: Choose, work: Callable[[], object]) -> None:

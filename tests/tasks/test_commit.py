@@ -14,7 +14,7 @@ from tasks.engine.executor import Step, build_stage, complete_output, find_or_bu
 from tasks.engine.output import StageResult, damaged_files, link_tree, read_marker, read_output, resume_folder
 from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage, Whole
 from tests.pipeline_runs import follow
-from tests.tasks.kill_points import KILLED, killed_before
+from tests.tasks.kill_points import KILLED, Before, killed_before, killed_in_training
 
 RUN = preset("voc")
 KEY = KeyParts(settings=lambda run: {})
@@ -228,24 +228,22 @@ def test_what_is_no_file_is_damage(tmp_path, kind):
 
 EDITS = ["train.iterations=6", "train.checkpoint_every=2", "train.keep_every=3"]
 TAIL = {
-    "after the last checkpoint": lambda event, path: event == "open" and ".segmenter.safetensors." in path,
-    "before the marker": lambda event, path: event == "open" and ".stage.json." in path,
-    "before the move": lambda event, path: event == "os.rename" and path.endswith(".partial"),
-    "before the resume folder goes": lambda event, path: event == "shutil.rmtree" and path.endswith(".resume"),
+    "after the last checkpoint": Before("open", part="/.segmenter.safetensors."),
+    "before the marker": Before("open", part="/.stage.json."),
+    "before the move": Before("os.rename", part="/train/", end=".partial"),
+    "before the resume folder goes": Before("shutil.rmtree", part="/train/", end=".resume"),
 }
 
 
 def test_training_that_is_killed_at_its_end_is_not_trained_again(chain, small_run, tmp_path, monkeypatch):
     run = with_settings(small_run, EDITS)
     whole = follow(run, RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "whole")), "train")["train"]
-    for name, at in TAIL.items():
+    for name, point in TAIL.items():
         environment = RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / name.replace(" ", "_")))
-        train = environment.store / "train"
-        choose = lambda number, event, arguments, at=at: whole.key in str(arguments[0]) and at(event, str(arguments[0]))  # noqa: E731
-        assert killed_before(choose, lambda environment=environment: follow(run, environment, "train")) == KILLED, name
-        steps = []
+        assert killed_in_training(point, run, environment) == KILLED, name
         with monkeypatch.context() as patched:
-            patched.setattr("excel_core.training.loop.training_step", lambda *arguments, steps=steps: steps.append(arguments))
+            patched.setattr("excel_core.training.loop.training_step", None)  # nobody calls it
             again = follow(run, environment, "train")["train"]
-        assert steps == [] and again.content == whole.content, name
+        assert again.content == whole.content, name
+        train = environment.store / "train"
         assert not [path for path in train.glob("*") if path.suffix in (".partial", ".resume")], name

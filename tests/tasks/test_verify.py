@@ -14,7 +14,7 @@ from tasks.history.run_record import start_record
 from tasks.history.verify import verify_store
 from tasks.pipeline import pipeline
 from tests.pipeline_runs import complete, follow
-from tests.tasks.kill_points import KILLED, killed_before
+from tests.tasks.kill_points import KILLED, After, killed_in_training
 
 
 @pytest.fixture
@@ -121,25 +121,10 @@ def test_markers_that_are_no_markers_stop_nobody(environment, small_run):
     assert follow(small_run, environment, "knowledge")["knowledge"].content == outputs["knowledge"].content
 
 
-def _checkpoint_saved(times):
-    """Kill when the checkpoint has been renamed that often: at the next file operation."""
-    renames = []
-
-    def choose(number, event, arguments):
-        if len(renames) == times:
-            return True
-        if event == "os.rename" and str(arguments[1]).endswith("/checkpoint.pt"):
-            renames.append(number)
-        return False
-
-    return choose
-
-
 def test_flipped_bits_of_a_training_that_was_killed(environment, small_run, tmp_path, capfd):
     """In the newest checkpoint, in the one before it too, in a kept segmenter: it is named, and the bytes come out the same."""
     run = with_settings(small_run, ["train.iterations=8", "train.checkpoint_every=2", "train.keep_every=3"])
-    killed = lambda: follow(run, environment, "train")  # noqa: E731
-    assert killed_before(_checkpoint_saved(3), killed) == KILLED
+    assert killed_in_training(After("checkpoint.pt", 3), run, environment) == KILLED
     store = environment.store
     (resume,) = store.glob("train/*.resume")
     assert sorted(path.name for path in resume.rglob("*") if path.is_file()) == [
