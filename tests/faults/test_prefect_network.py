@@ -12,7 +12,6 @@ from tests.conftest import ROOT
 from tests.faults.tcp_proxy import proxy
 from tests.prefect_server import PATIENCE_SECONDS, shared_server
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
 # `excel run` as far as the knowledge base, by the same functions.
 PROGRAM = """
 import importlib, sys
@@ -31,8 +30,10 @@ main()
 
 
 def _start(store: Path, url: str) -> subprocess.Popen[str]:
-    environment = shared_server().environment() | {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PREFECT_API_URL": f"{url}/api",
+        "PREFECT_HOME": os.fspath(store.parent / "home"),
+        "DO_NOT_TRACK": "1",
         "PREFECT_CLIENT_MAX_RETRIES": "1",
         "PREFECT_API_REQUEST_TIMEOUT": "10",
         "PYTHONPATH": os.fspath(ROOT),
@@ -45,6 +46,19 @@ def _markers(store: Path) -> dict[str, bytes]:
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.glob("*/*/stage.json")}
 
 
+@pytest.mark.parametrize("fault", ["reset", "html", "500", "503", "garbage"])
+def test_a_server_that_is_none_is_one_line(fault, soak, tmp_path):
+    if fault != "reset" and not soak:
+        pytest.skip("the others with --soak")
+    with proxy("http://127.0.0.1:9") as nowhere:
+        nowhere.fault = fault
+        process = _start(tmp_path / "store", nowhere.url)
+        said, _ = process.communicate(timeout=4 * PATIENCE_SECONDS)
+    assert process.returncode == 2 and said.count("\n") == 1, said
+    assert "no longer answers as it should" in said
+
+
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("fault", ["reset", "html"])
 def test_a_server_that_goes_bad_is_one_line_and_the_next_run_goes_on(fault, soak, tmp_path):
     if fault != "reset" and not soak:
