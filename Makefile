@@ -21,6 +21,7 @@ test: install
 # Kills, power cuts, damaged and hostile files in full; writes the figures of docs/reliability.md.
 soak: install
 	$(BIN)/python -m pytest $(PARALLEL) tests/faults --soak
+	$(BIN)/python docs/reliability.py
 	$(BIN)/python docs/soak_curve.py
 
 test-fast: install

@@ -152,6 +152,14 @@ def test_pictures_and_settings_are_what_their_sources_say():
     assert TEXTS["docs/settings.md"] == settings, "run: python docs/settings.py"
 
 
+def test_promises_have_their_tests_and_figures():
+    page = runpy.run_path(str(ROOT / "docs/reliability.py"))
+    assert TEXTS["docs/reliability.md"] == page["reliability_page"](), "run: python docs/reliability.py"
+    for promise in page["PROMISES"]:
+        file, _, function = promise.test.partition("::")
+        assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), promise.test
+
+
 def test_site_shows_every_page():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": ([\w]+\.md)$", nav, re.MULTILINE))
