@@ -178,20 +178,17 @@ def _drop_damaged(resume: Path, shape: Architecture, keep_every: int | None) -> 
         else:
             os.replace(path, checkpoint)
             if damage:
-                _tell(f"the checkpoint is damaged, training goes on from the one before it ({damage})")
+                text = f"train: the checkpoint is damaged, training goes on from the one before it ({damage})"
+                print(text, file=sys.stderr, flush=True)
             return
     if damage:
-        _tell(f"the checkpoint is damaged, training starts again ({damage})")
+        print(f"train: the checkpoint is damaged, training starts again ({damage})", file=sys.stderr, flush=True)
 
 
 def check_resume_file(path: Path) -> None:
     """StoreError where a checkpoint or kept segmenter of a resume folder is damaged."""
     kept = path.suffix == _snapshot(path, 0).suffix
     read_checked(path, KEPT_FORMAT if kept else CHECKPOINT_FORMAT, of=path.stem if kept else "")
-
-
-def _tell(message: str) -> None:
-    print(f"train: {message}", file=sys.stderr, flush=True)
 
 
 def _kept_until(iterations: int, keep_every: int | None) -> range:

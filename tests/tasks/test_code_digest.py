@@ -99,7 +99,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/cams/affinity.py", "+ 1e-5)", "+ 2e-5)", CAMS | {"predict"}),
         ("excel_core/cams/affinity.py", "(matrix + matrix.mT) / 2", "(matrix + matrix.mT) / 3", CAMS),
         ("excel_core/cams/par.py", "KERNEL_WIDTH = 0.3", "KERNEL_WIDTH = 0.4", CAMS),
-        ("excel_core/cams/crf.py", "MIN_PROBABILITY = 1e-5", "MIN_PROBABILITY = 1e-6", {"refine", "dynamic", "predict"}),
+        ("excel_core/cams/crf.py", "MIN_PROBABILITY = 1e-5", "MIN_PROBABILITY = 1e-6",
+         {"refine", "dynamic", "predict", "curve"}),
         ("excel_core/training/samples.py", "MAX_CROP_DRAWS = 10", "MAX_CROP_DRAWS = 11", {"train"}),
         ("excel_core/evaluation/ablation.py", "BINS = 100", "BINS = 50", {"sweep", "sweep_lvc", "ablation"}),
         ("excel_core/paper/published.py", "0.112", "0.113", {"paper"}),
@@ -107,7 +108,7 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1", {"ablation", "evaluate"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
         ("excel_core/kernels/__init__.py", "np.float32(-46)", "np.float32(-45)", CAMS | {"predict"}),
-        ("excel_core/kernels/mean_field.py", "    @compiled\n", "", {"refine", "dynamic", "predict"}),
+        ("excel_core/kernels/mean_field.py", "    @compiled\n", "", {"refine", "dynamic", "predict", "curve"}),
         ("tasks/stages/predict.py", "@torch.inference_mode()\n", "", {"predict"}),
         # What a name is bound to: in a library, inside a function, through a package.
         ("excel_core/cams/affinity.py", "from scipy import ndimage", "from cupyx.scipy import ndimage", CAMS),

@@ -1,6 +1,5 @@
 """Peak memory of a piece of work: its own and nothing of what came before, over threads, parts and other processes."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.engine import memory
-from tasks.engine.executor import build_stage
 from tasks.engine.memory import MemoryWatch, Peak, largest, measured_by_processes
 from tests.conftest import ROOT
-from tests.tasks.memory_alone import whole_job
 
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux measures, other systems do not")
 
@@ -64,15 +61,3 @@ def test_a_gpus_peak_is_that_of_the_block():
             torch.zeros(side, side, device="cuda")
         peaks.append(watch.peak.gpu_bytes)
     assert peaks[1] >= 4 * 5000**2 > peaks[2]
-
-
-def test_an_output_committed_before_memory_was_measured_is_complete(tmp_path):
-    job = whole_job(tmp_path, "toy", 1)
-    committed = build_stage(job)
-    marker = json.loads((committed.folder / "stage.json").read_text())
-    for field in ("peak_host_bytes", "peak_gpu_bytes"):
-        del marker["output"][field]
-    (committed.folder / "stage.json").write_text(json.dumps(marker))
-    output = build_stage(job)
-    assert output.peak == Peak() and output.content == committed.content
-    assert json.loads((committed.folder / "stage.json").read_text()) == marker  # nothing was built again
