@@ -82,6 +82,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _imports() -> None:
+    """What the first class file and the first table import is not counted as memory of a request."""
+    for request in ({"preset": "voc", "settings": ["dataset.prompts=none"]}, {"preset": "voc", "data": "/none"}):
+        with pytest.raises(ExcelError):
+            RunRequest.checked(**request).resolve()
+
+
 def refuse(request: dict[str, Any], model: type[RunRequest] | type[PaperRequest] = RunRequest) -> str:
     """The message with which the request is refused, which is short and one line; and that it took little memory."""
     tracemalloc.start()
