@@ -69,7 +69,8 @@ SMALL_DEMO = [
 # for another's last tests.
 LONG = (
     "flows/test_kills.py", "tasks", "faults/test_every_change.py", "faults/test_server_attacks.py",
-    "faults/test_killed_commands.py", "faults/test_power_cuts.py", "flows/test_dask.py", "flows/test_deployments.py", "flows/test_edits.py",
+    "faults/test_killed_commands.py", "faults/test_power_cuts.py", "flows/test_dask.py",
+    "flows/test_deployments.py", "flows/test_edits.py",
     "flows/test_cli.py", "flows/test_interrupt.py", "flows/test_flow.py", "flows/test_segment.py", "flows/test_together.py",
     "browser",
 )  # fmt: skip
