@@ -203,7 +203,7 @@ PROMISES = (
     Promise(
         GROWTH,
         "A large photo is refined window by window",
-        "tests/faults/test_large_photos.py::test_a_large_photo_is_refined_in_bounded_memory",
+        "tests/faults/test_large_photos_memory.py::test_a_large_photo_is_refined_in_bounded_memory",
         "large_photos",
         lambda f: ", ".join(
             f"{run['megapixels']} megapixels: {run['stages']['refine']['peak'] / 2**20:,.0f} MiB" for run in f["runs"]

@@ -19,8 +19,8 @@ from tests.tasks.kill_points import KILLED, After, killed_in_training
 
 @pytest.fixture
 def environment(chain, tmp_path):
-    """A copy of the small run's store without records."""
-    ignored = shutil.ignore_patterns("records")
+    """A copy of the small run's store without records, and without what stages that were refused in it began."""
+    ignored = shutil.ignore_patterns("records", "*.partial")
     return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store", ignore=ignored, copy_function=shutil.copy2))
 
 
