@@ -5,7 +5,8 @@
 
      count    changes in the order in which they happen, and write each of them into a log;
      kill     the process just before or just after the n-th change from `layer_arm` on;
-     fail     the n-th change with a given errno, or all from there on (a full disk, a disk that became read-only);
+     fail     the first change of given kinds from the n-th on with a given errno, or all of them (a full disk, a disk that
+              became read-only): threads change the order, so the n-th itself may be of another kind;
      keep     what a disk is sure to hold: a second name of every file that is made, and a copy of its bytes whenever they are
               synced. With the log, disk_states.py makes of it what may be there after a power cut. No byte is really synced: no
               power is cut, and disks are slow.
@@ -77,7 +78,7 @@ EXPORT void layer_note(const char *text) {
     pthread_mutex_unlock(&mutex);
 }
 
-/* At the n-th change from here on, counted from 1. `kinds`: bits of the kinds that fail. */
+/* At the n-th change from here on, counted from 1, or at the first after it of the `kinds` (bits) that fail. */
 EXPORT void layer_arm(long n, int what, int error, unsigned kinds) {
     pthread_mutex_lock(&mutex);
     countdown_from = changes;
@@ -155,8 +156,9 @@ static int before(enum kind kind, const char *first, const char *second) {
         log_line("before", NAMES[kind], 0, first, second);
         die();
     }
-    int fails = (action == FAIL_ONCE && n == target) || (action == FAIL_FROM && n >= target);
+    int fails = (action == FAIL_ONCE || action == FAIL_FROM) && n >= target;
     if (fails && (failing_kinds >> kind & 1)) {
+        if (action == FAIL_ONCE) action = NOTHING;
         log_line("failed", NAMES[kind], 0, first, second);
         pthread_mutex_unlock(&mutex);
         return failure;

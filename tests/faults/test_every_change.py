@@ -50,7 +50,7 @@ def _meet(scene: Scene, store: Path, goals: Sequence[Target]) -> list[tuple[Targ
         finished, done = check_attempt(store, scene.whole, finished, log), check_training(log, done)
         hits = [change for change in log if change.word in ("before", "after", "failed")]
         if target is not None and hits:
-            assert hits[0].place == target.place or target.action == FAIL_FROM, (target, hits[0])
+            assert hits[0].place == target.place or target.error, (target, hits[0])
             met.append((target, hits[0]))
         allowed = (0,) if not hits else (0, REFUSED) if target is not None and target.error else (KILLED,)
         assert ended.status in allowed, f"{target}: {ended.output}"
