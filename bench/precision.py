@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.gpu import classes_of, pictures
+from bench.device import classes_of, pictures
 from bench.plain_vit import random_clip
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec, SegmenterSpec, TrainSpec

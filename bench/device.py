@@ -1,6 +1,6 @@
 """Images and iterations per second and memory on a device, with torch and excel_core alone: no Prefect, no open_clip, no data.
 
-    python -m bench.gpu [--device cuda] [--json FILE] [--side 320] [--batches 4,8,16,32,64] [--steps 20] [--tiny]
+    python -m bench.device [--device cuda] [--json FILE] [--side 320] [--batches 4,8,16,32,64] [--steps 20] [--tiny]
 
 Needs numpy, scipy, pandas, pillow, pydantic and pyyaml beside torch. A ViT-B/16 of seeded random weights looks at seeded
 random pictures. Reported are the tower with SVC and CAMs by batch and precision, and compiled by torch, with the share of
@@ -144,7 +144,7 @@ def main() -> None:
     cam_model = CamModel(clip, text.to(device), CLASSES, spec)
     images = pictures(max(batches), arguments.side)
     result = {
-        "format": "excel-gpu/1",
+        "format": "excel-device/1",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "side": arguments.side,
