@@ -16,7 +16,7 @@ from excel_core.config import ParSpec, RefineSpec
 from excel_core.disk_maps import is_large
 
 __all__ = [
-    "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "refined_labels", "step_names",
+    "class_slots", "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "refined_labels", "step_names",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
@@ -93,14 +93,25 @@ def crf_source(spec: RefineSpec) -> str:
     return [step for step in step_names(spec) if step not in skipped][-1]
 
 
-def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, cams (B, C, h, w), attention (B, M, M)
-    → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once; nothing waits for the device."""
+def class_slots(classes: Sequence[Sequence[int]], least: int = 1) -> Tensor:
+    """Class indices of each of B images → (B, slots) int64 on the CPU, -1 where an image has fewer: as many slots as the image
+    with most classes needs, and at least `least`."""
+    slots = max(least, *(len(image_classes) for image_classes in classes))
+    return torch.tensor([[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes])
+
+
+def refine_batch(
+    pixels: Tensor, classes: Sequence[Sequence[int]] | Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec
+) -> Tensor:
+    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, or `class_slots` of them on the device, cams
+    (B, C, h, w), attention (B, M, M) → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
+
+    With `class_slots` that are on the device, nothing passes between it and the host, so that a CUDA graph may hold all of it.
+    """
     size = (pixels.shape[-2], pixels.shape[-1])
     # Images have different numbers of classes. Each gets as many slots as the most has, so that they go through as one batch.
-    slots = max(1, *(len(image_classes) for image_classes in classes))
-    padded = [[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes]
-    class_of_slot = torch.tensor(padded).to(pixels.device, non_blocking=True)  # (B, slots)
+    class_of_slot = classes if isinstance(classes, Tensor) else class_slots(classes)
+    class_of_slot = class_of_slot.to(pixels.device, non_blocking=True)  # (B, slots)
     empty = (class_of_slot < 0)[..., None, None]
     index = class_of_slot.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])
     slot_cams = cams.gather(1, index).masked_fill(empty, 0)
