@@ -94,8 +94,8 @@ def map_slots(maps: int) -> int:
 
 
 def refine_packed_pictures(colours: Tensor, maps: Tensor, sizes: PackedSizes, spec: ParSpec) -> Tensor:
-    """`pixel_adaptive_refinement` of pictures of different sizes, packed, on a GPU with Triton: colours (pixels, 4), the last of
-    them 0; maps (pixels, K), K of `map_slots`, which are overwritten → refined maps (pixels, K)."""
+    """`pixel_adaptive_refinement` of pictures of different sizes, packed, on a GPU with Triton: colours (pixels, 4), the last
+    of them 0; maps (pixels, K), K of `map_slots`, which are overwritten → refined maps (pixels, K)."""
     from excel_core.kernels.par_triton import refine_packed
 
     position = _position_by_dilation(spec.dilations)

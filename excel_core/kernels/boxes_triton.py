@@ -34,7 +34,13 @@ def _boxes(above, work, boxes, h, w, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     place = tl.program_id(0) * h * w + y * w + x
     is_above = inside & (tl.load(above + place, mask=inside, other=0) != 0)
     label = work + tl.program_id(0) * 6 * CELLS
-    top, bottom, left, right, corners = label + CELLS, label + 2 * CELLS, label + 3 * CELLS, label + 4 * CELLS, label + 5 * CELLS
+    top, bottom, left, right, corners = (
+        label + CELLS,
+        label + 2 * CELLS,
+        label + 3 * CELLS,
+        label + 4 * CELLS,
+        label + 5 * CELLS,
+    )
     number = tl.where(is_above, cells, CELLS)
     tl.store(label + cells, number)
     tl.store(top + cells, tl.full([CELLS], ROWS, tl.int32))

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-"""Pixel-adaptive refinement on a GPU (method 4): affinities of pixels to their neighbours, and diffusion steps, of many pictures
-of different sizes at once.
+"""Pixel-adaptive refinement on a GPU (method 4): affinities of pixels to their neighbours, and diffusion steps, of many
+pictures of different sizes at once.
 
 A program works on a tile of one picture. Colours (pixels, 4) and maps (pixels, K) hold a pixel's values side by side, so that
-one read fetches a neighbour's. Neighbours outside are the nearest pixel inside. The affinities of a tile lie together, neighbour by
-neighbour, and each step reads them once for all K maps: 96 bytes a pixel in half precision, which is most of what a step moves.
+one read fetches a neighbour's. Neighbours outside are the nearest pixel inside. The affinities of a tile lie together,
+neighbour by neighbour, and a step reads them once for all K maps: 96 bytes a pixel in half precision, most of what a step moves.
 """
 
 import torch
@@ -28,8 +28,8 @@ def refine_packed(
     iterations: int,
     precision: str,
 ) -> Tensor:
-    """colours (pixels, 4) float32, the last of them 0; maps (pixels, K) float32, K a power of 2 → refined maps (pixels, K), `maps`
-    itself being work space. Affinities are float32, or float16 where `precision` is fp16.
+    """colours (pixels, 4) float32, the last of them 0; maps (pixels, K) float32, K a power of 2 → refined maps (pixels, K);
+    `maps` is work space. Affinities are float32, or float16 where `precision` is fp16.
 
     `position`: weights by distance, for each dilation, of the neighbours beside the pixel, and of those across its corners;
     `width` of the kernel in standard deviations: see cams/par.py. Nothing waits for the device, and no shape depends on values.
@@ -79,7 +79,7 @@ def _affinities(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """softmax_n(-mean_ch (|I_n - I| / (std_n I + 1e-8) / width)^2) + position_n, with the unbiased std over the n neighbours."""
+    """softmax_n(-mean_ch (|I_n - I| / (std_n I + 1e-8) / width)^2) + position_n; the std is the neighbours', unbiased."""
     first, height, width, first_tile, y, x, _ = tile_pixels(table, ROWS, COLUMNS)
     if tl.program_id(0) < tl.cdiv(height, ROWS) * tl.cdiv(width, COLUMNS):
         picture = colours + 4 * first + tl.arange(0, 4)[None, :]

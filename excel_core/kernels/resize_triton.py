@@ -133,7 +133,7 @@ def _unit(place):
 
 @triton.jit
 def _label(maps, names, labels, table, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    first, height, width, _, y, x, inside = tile_pixels(table, ROWS, COLUMNS)
+    first, _, width, _, y, x, inside = tile_pixels(table, ROWS, COLUMNS)
     k = tl.arange(0, K)
     values = tl.load(maps + K * first + K * (y * width + x)[:, None] + k[None, :], mask=inside[:, None], other=0.0)
     winner = tl.argmax(values, axis=1)
