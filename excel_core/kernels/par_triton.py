@@ -4,7 +4,7 @@ pictures of different sizes at once.
 
 A program works on a tile of one picture. Colours (pixels, 4) and maps (pixels, K) hold a pixel's values side by side, so that
 one read fetches a neighbour's. Neighbours outside are the nearest pixel inside. The affinities of a tile lie together,
-neighbour by neighbour, and a step reads them once for all K maps: 96 bytes a pixel in half precision, most of what a step moves.
+neighbour by neighbour. A step reads them once for all K maps: 96 bytes a pixel in half precision, most of what a step moves.
 """
 
 import torch
