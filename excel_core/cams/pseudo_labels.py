@@ -88,7 +88,8 @@ def label_steps(
 
 def crf_labels(image: Image, classes: Sequence[int], scores: NDArray[np.float32], spec: RefineSpec) -> NDArray[np.uint8]:
     """Image (H, W, 3), K class indices, `crf_scores` (K+1, H, W) → labels (H, W) uint8."""
-    return _label_names(classes)[dense_crf(image, scores, spec.crf).argmax(axis=0)]
+    winner: NDArray[np.int64] = dense_crf(image, scores, spec.crf).argmax(axis=0)
+    return _label_names(classes)[winner]
 
 
 def _label_names(classes: Sequence[int]) -> NDArray[np.uint8]:

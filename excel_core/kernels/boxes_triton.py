@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 """Bounding boxes of connected regions on small grids, a program for each map, on a GPU (method 4)."""
 
 import torch

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 """Pixel-adaptive refinement on a GPU (method 4): affinities of pixels to their neighbours, and diffusion steps, of many
 pictures of different sizes at once.
 

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 """Bilinear resizing between grids of one size and packed pictures of any, on a GPU: as `torch.nn.functional.interpolate`."""
 
 import torch

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 """Which pixels of which picture a program of a kernel works on: what all kernels on packed pictures begin with."""
 
 import triton

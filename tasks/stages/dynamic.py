@@ -49,9 +49,9 @@ def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
             seeds = learnt_cams(cam_model, segmenter, inputs, spec, job.run.dynamic.mirror)
             assert seeds.attention is not None
             classes = [image.classes for image in batch]
-            cams = cams_of_slots(seeds.cams, to_device(class_slots(classes).numpy(), device))
-            copies.append(HostCopy(cams))
-            save_refined(pool, folder, photos, Seeds(classes, seeds.network_input, cams, seeds.attention), spec)
+            slot_cams = cams_of_slots(seeds.cams, to_device(class_slots(classes).numpy(), device))
+            copies.append(HostCopy(slot_cams))
+            save_refined(pool, folder, photos, Seeds(classes, seeds.network_input, slot_cams, seeds.attention), spec)
             pool.drain()
     rows = chain.from_iterable(copy.numpy() for copy in copies)
     cams = [row[: len(image.classes)] for image, row in zip(images, rows, strict=True)]

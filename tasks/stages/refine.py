@@ -140,7 +140,7 @@ def _save_together(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhot
     """Refine photos on the GPU in few launches; their label maps are fetched, given a CRF and written on the pool."""
     pixels = [photo.pixels() for photo in photos]
     for run in runs_of_photos(pixels):
-        part = Seeds(*(values[run] for values in seeds))
+        part = Seeds(seeds.classes[run], seeds.network_input[run], seeds.cams[run], seeds.attention[run])
         packed = packed_labels(pixels[run], part.network_input, part.classes, part.cams, part.attention, spec)
         for index, photo in enumerate(photos[run]):
             pool.submit(_save_packed, folder, photo, part.classes[index], packed, index, spec)
