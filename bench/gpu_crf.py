@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from bench.plain_vit import random_clip
+from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf import dense_crf
 from excel_core.cams.crf_on_device import dense_crf_batch
 from excel_core.config import CrfSpec
+from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.world.scenes import render_scene
 
 PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data" / "VOC2012"
@@ -94,6 +100,49 @@ def parts(images: list[NDArray[np.uint8]], labels: int) -> Iterator[dict[str, An
     yield {"what": "corners of positions and colours, a photo", "ours": round(corners)}
 
 
+@torch.inference_mode()
+def predict(images: list[NDArray[np.uint8]]) -> Iterator[dict[str, Any]]:
+    """Photos to label maps by a ViT-B/16 with a segmenter of random weights, as stage `predict` does it, without files: one
+    scale, all scales with flips, and the CRF. Before: photo by photo, the CRF on all CPU cores."""
+    torch.manual_seed(0)
+    clip, run = random_clip(), preset("voc")
+    clip.model.cuda()
+    text = F.normalize(torch.randn(45, clip.joint_width), dim=-1).cuda()
+    segmenter = Segmenter(len(clip.blocks), clip.width, 20, run.train.segmenter).eval().cuda()
+    together = images[:16]
+    for precision in ("fp32", "fp16"):
+        spec = run.cams.model_copy(update={"precision": precision})
+        trained = TrainedSegmenter.of(CamModel(clip, text, 20, spec), segmenter, [str(i) for i in range(20)], run)
+
+        def ours(trained: TrainedSegmenter = trained) -> list[Any]:
+            single, multi = trained.segment_together(together), trained.segment_together(together, multi_scale=True)
+            refined = trained.refine_together(together, multi)
+            return [values.argmax(dim=0).byte().cpu() for maps in (single, multi, refined) for values in maps]
+
+        def before(trained: TrainedSegmenter = trained) -> list[Any]:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                calls = []
+                for image in together:
+                    maps = [trained.segment(image), trained.segment(image, multi_scale=True)]
+                    probabilities = torch.softmax(maps[1], dim=0).cpu().numpy()
+                    calls.append(pool.submit(dense_crf, image, probabilities, trained.crf))
+                    calls += [pool.submit(lambda logits: logits.argmax(dim=0).byte().cpu(), logits) for logits in maps]
+                return [call.result() for call in calls]
+
+        logits = trained.segment_together(together, multi_scale=True)
+        alone = [trained.segment(image, multi_scale=True) for image in together]
+        equal = min(float((a.argmax(0) == b.argmax(0)).float().mean()) for a, b in zip(logits, alone, strict=True))
+        (seconds, peak), before_seconds = _timed(ours), _timed(before)[0]
+        yield {
+            "what": f"predict at all scales with CRF, {precision}",
+            "unit": "images/s",
+            "ours": round(len(together) / seconds, 1),
+            "before": round(len(together) / before_seconds, 1),
+            "equal_labels": equal,
+            "peak_mib": round(peak / 2**20),
+        }
+
+
 def profile(images: list[NDArray[np.uint8]], labels: int) -> str:
     """The kernels that take the time, of eight photos."""
     device_images = [torch.from_numpy(image).cuda() for image in images[:8]]
@@ -148,7 +197,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = photos(arguments.photos, arguments.count)
     figures = []
-    for figure in (*cases(images), *parts(images, 4), *parts(images, 21)):
+    for figure in chain(cases(images), parts(images, 4), parts(images, 21), predict(images)):
         figures.append(figure)
         print(json.dumps(figure), flush=True)
     if arguments.profile:

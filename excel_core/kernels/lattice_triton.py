@@ -66,8 +66,8 @@ class DeviceLattice:
         _spread[(triton.cdiv(len(pieces.rows), tile), blocks)](values, *arguments, grid, N, rows, lanes, tile)
         if len(pieces.rest_corners):
             size = (triton.cdiv(len(pieces.rest_corners), 32), blocks)
-            arguments = (pieces.rest_corners, pieces.rest_starts, pieces.rest_ends, len(pieces.rest_corners))
-            _add_rest[size](grid, *arguments, rows, lanes, 32)
+            rest = (pieces.rest_corners, pieces.rest_starts, pieces.rest_ends, len(pieces.rest_corners))
+            _add_rest[size](grid, *rest, rows, lanes, 32)
         M = self.neighbours.shape[2]
         for neighbours in self.neighbours:
             _blur[(triton.cdiv(M, tile), blocks)](grid, neighbours, other, M, rows, lanes, tile)
