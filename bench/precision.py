@@ -126,7 +126,9 @@ def _steps(
 def _segmented(cam_model: CamModel, segmenter: Segmenter, images: Tensor) -> Tensor:
     """(P, H, W) uint8: the labels of every picture, single scale."""
     photos = images.byte().permute(0, 2, 3, 1).numpy()
-    labels = [segment_single_scale(cam_model, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
+    labels = [
+        segment_single_scale(cam_model, segmenter.eval(), [photo])[0].argmax(dim=0).to(torch.uint8).cpu() for photo in photos
+    ]
     return torch.stack(labels)
 
 

@@ -126,8 +126,8 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Se
     voc, coco = models["voc"], models["coco"]
     cam_model, refine = voc.cam_model, voc.run.refine
     network_input = cam_model.prepare([image])
-    logits = segment_multi_scale(cam_model, voc.segmenter, image, voc.run.predict)
-    coco_logits = segment_multi_scale(coco.cam_model, coco.segmenter, image, coco.run.predict)
+    (logits,) = segment_multi_scale(cam_model, voc.segmenter, [image], voc.run.predict)
+    (coco_logits,) = segment_multi_scale(coco.cam_model, coco.segmenter, [image], coco.run.predict)
 
     static = static_cams(cam_model, network_input, refine)
     learnt = learnt_cams(cam_model, voc.segmenter, network_input, refine, voc.run.dynamic.mirror)
