@@ -16,7 +16,8 @@ from excel_core.config import ParSpec, RefineSpec
 from excel_core.disk_maps import is_large
 
 __all__ = [
-    "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "refined_labels", "step_names",
+    "class_slots", "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps",
+    "refined_labels", "step_names",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
@@ -93,16 +94,22 @@ def crf_source(spec: RefineSpec) -> str:
     return [step for step in step_names(spec) if step not in skipped][-1]
 
 
-def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, cams (B, C, h, w), attention (B, M, M)
-    → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once; nothing waits for the device."""
+def class_slots(classes: Sequence[Sequence[int]]) -> Tensor:
+    """Class indices of each image → slots (B, K) int64: as many for each as the most has, at least one; -1 in empty ones.
+
+    Images have different numbers of classes. With slots they go through as one batch.
+    """
+    count = max(1, *(len(image_classes) for image_classes in classes))
+    return torch.tensor([[*image_classes, *[-1] * (count - len(image_classes))] for image_classes in classes])
+
+
+def refine_batch(pixels: Tensor, slots: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
+    """Training's pseudo labels: pixels (B, 3, S, S), slots (B, K) of `class_slots`, cams (B, C, h, w), attention (B, M, M), all
+    on one device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once; nothing waits for the
+    device."""
     size = (pixels.shape[-2], pixels.shape[-1])
-    # Images have different numbers of classes. Each gets as many slots as the most has, so that they go through as one batch.
-    slots = max(1, *(len(image_classes) for image_classes in classes))
-    padded = [[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes]
-    class_of_slot = torch.tensor(padded).to(pixels.device, non_blocking=True)  # (B, slots)
-    empty = (class_of_slot < 0)[..., None, None]
-    index = class_of_slot.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])
+    empty = (slots < 0)[..., None, None]
+    index = slots.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])
     slot_cams = cams.gather(1, index).masked_fill(empty, 0)
     if spec.affinity.enabled:
         slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
@@ -110,6 +117,6 @@ def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor,
     maps[:, 1:].masked_fill_(empty, -1)  # below any score, so an empty slot never wins
     if spec.par.enabled:
         maps = pixel_adaptive_refinement(pixels, maps, spec.par)
-    label_of_slot = F.pad(class_of_slot + 1, (1, 0))  # slot 0 is background, label 0
+    label_of_slot = F.pad(slots + 1, (1, 0))  # slot 0 is background, label 0
     winner = maps.argmax(dim=1)
     return label_of_slot.gather(1, winner.flatten(1)).reshape(winner.shape)
