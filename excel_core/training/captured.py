@@ -59,24 +59,32 @@ class CapturedSteps:
 
     def __call__(self, batch: Batch, iteration: int) -> Tensor:
         """One optimiser step on a batch in page-locked memory → losses (3,): total, L_seg, L_div, on the device."""
-        if not self.failed:
-            try:
-                recording = self._recording(batch, Phase.at(iteration, self.spec))
-            except RuntimeError as error:
-                self.failed = True
-                self._forget()
-                print(
-                    f"train: no CUDA graph, steps are launched one by one ({first_sentence(error)})",
-                    file=sys.stderr,
-                    flush=True,
-                )
-        if self.failed:
+        recording = None if self.failed else self._recording_or_none(batch, Phase.at(iteration, self.spec))
+        if recording is None:
             step = training_step(self.cam_model, self.segmenter, self.optimiser, batch, iteration, self.spec, self.refine)
             return step.losses
         _fill(recording.batch, batch)
         set_learning_rate(self.optimiser, learning_rate(iteration, self.spec))
         recording.graph.replay()
         return recording.losses.clone()  # the next replay writes there again
+
+    def _recording_or_none(self, batch: Batch, phase: Phase) -> _Recording | None:
+        """The recording that fits; None where it cannot be made: that is said once, and none is tried again."""
+        random_state = torch.cuda.get_rng_state(self.device)
+        try:
+            with torch.cuda.stream(torch.cuda.current_stream(self.device)):  # a recording that fails leaves another one
+                return self._recording(batch, phase)
+        except RuntimeError as error:
+            self.failed = True
+            self._forget()
+            # The recording may have left the generator waiting for its end.
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            torch.cuda.default_generators[index].graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
+            reason = first_sentence(_first(error))
+            print(f"train: no CUDA graph, steps are launched one by one ({reason})", file=sys.stderr, flush=True)
+            return None
+        finally:
+            torch.cuda.set_rng_state(random_state, self.device)
 
     def _recording(self, batch: Batch, phase: Phase) -> _Recording:
         """The recording that fits, made where there is none yet."""
@@ -95,7 +103,7 @@ class CapturedSteps:
         self.memory = torch.cuda.graph_pool_handle()
 
     def _record(self, batch: Batch, shape: tuple[torch.Size, torch.Size], phase: Phase) -> _Recording:
-        """Record a step of this shape and phase. Weights, optimiser and random numbers are left as they were."""
+        """Record a step of this shape and phase. Weights and optimiser are left as they were."""
         planes, slots = shape
         static = Batch(
             torch.empty(planes, dtype=torch.uint8, device=self.device),
@@ -106,14 +114,12 @@ class CapturedSteps:
         def step() -> Tensor:
             return run_step(self.cam_model, self.segmenter, self.optimiser, static, phase, self.spec, self.refine).losses
 
-        random_state = torch.cuda.get_rng_state(self.device)
         with float32_products(self.spec, self.device):
             self._warm_up(step)
             graph = torch.cuda.CUDAGraph()
             # thread_local: the loader's thread may page-lock memory meanwhile.
             with torch.cuda.graph(graph, pool=self.memory, stream=self.stream, capture_error_mode="thread_local"):
                 losses = step()
-        torch.cuda.set_rng_state(random_state, self.device)
         return _Recording(graph, static, losses)
 
     def _warm_up(self, step: Callable[[], Tensor]) -> None:
@@ -135,6 +141,13 @@ class CapturedSteps:
         """What a step changes: weights, and the optimiser's state as far as there is one yet."""
         states = self.optimiser.state.values()
         return [*self.segmenter.parameters(), *(tensor for state in states for tensor in state.values())]
+
+
+def _first(error: BaseException) -> Exception:
+    """The error that led to this one: ending a recording that failed fails, too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error if isinstance(error, Exception) else RuntimeError(str(error))
 
 
 def _rounded(slots: int) -> int:

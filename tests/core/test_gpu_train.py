@@ -1,4 +1,4 @@
-"""Training on a GPU: recorded steps compute what steps on their own do, resume is exact, and what cannot be recorded still runs.
+"""Training on a GPU: recorded steps compute what single ones do, resume is exact, and what cannot be recorded still runs.
 
 Run without the conftest: python -m pytest --noconftest -p no:cacheprovider tests/core/test_gpu_train.py
 """
