@@ -22,11 +22,12 @@ from torch import Tensor
 
 from bench.plain_vit import random_clip
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refine_batch
+from excel_core.cams.pseudo_labels import class_slots, refine_batch
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.models.clip import FrozenClip
 from excel_core.models.segmenter import Segmenter
+from excel_core.training.batches import Batch
 from excel_core.training.samples import plain_sample
 from excel_core.training.step import training_step
 
@@ -69,7 +70,7 @@ def cams(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSpec, 
     """Training-free stages by batch and precision."""
     rows, device = [], cam_model.clip.device
     for batch in batches:
-        pixels, classes = images[:batch].to(device), classes_of(batch)
+        pixels, classes = images[:batch].to(device), class_slots(classes_of(batch)).to(device)
         inputs = (pixels / 255 - 0.45) / 0.25
         expected = None
         for way, precision in PRECISIONS.items():
@@ -110,8 +111,8 @@ def training(cam_model: CamModel, images: Tensor, batches: list[int], run: RunSp
         segmenter = Segmenter(len(clip.blocks), clip.width, CLASSES, spec.segmenter).to(device).train()
         optimiser = torch.optim.AdamW(segmenter.parameters(), lr=spec.learning_rate)
         pairs = zip(images[:batch], classes_of(batch), strict=True)
-        samples = [plain_sample(image.byte(), classes) for image, classes in pairs]
-        samples = [sample.pin_memory() for sample in samples] if device.type == "cuda" else samples
+        samples = Batch.of([plain_sample(image.byte(), classes) for image, classes in pairs])
+        samples = samples.pin_memory() if device.type == "cuda" else samples
         for name, iteration in (("before LVC", spec.warmup), ("with LVC", spec.dynamic_from)):
 
             def step(

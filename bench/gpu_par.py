@@ -26,7 +26,7 @@ from torch import Tensor
 import excel_core.cams.affinity
 import excel_core.cams.cam_model
 import excel_core.cams.par
-from bench.gpu import classes_of
+from bench.device import classes_of
 from excel_core.cams.affinity import box_masks
 from excel_core.cams.packed_labels import packed_labels
 from excel_core.cams.par import map_slots, pixel_adaptive_refinement, refine_packed_pictures

@@ -29,8 +29,10 @@ from excel_core.config import RunSpec, SegmenterSpec, TrainSpec
 from excel_core.config.presets import preset
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_single_scale
+from excel_core.training.batches import Batch
+from excel_core.training.optimiser import make_optimiser
 from excel_core.training.samples import Sample, augment
-from excel_core.training.step import StepResult, make_optimiser, training_step
+from excel_core.training.step import StepResult, training_step
 from tasks.engine.memory import MemoryWatch, Peak
 
 CLASSES, BACKGROUND = 20, 25
@@ -117,7 +119,7 @@ def _steps(
     optimiser = make_optimiser(segmenter, spec)
     results = []
     for step, batch in enumerate(samples):
-        result = training_step(cam_model, segmenter, optimiser, batch, step, spec, run.refine)
+        result = training_step(cam_model, segmenter, optimiser, Batch.of(batch), step, spec, run.refine)
         results.append(replace(result, labels=result.labels.to(torch.uint8)))
     return results
 

@@ -95,8 +95,8 @@ def _boxes_by_region(above: Tensor) -> Tensor:
 def _boxes_by_reachability(above: Tensor) -> Tensor:
     """The same in a fixed number of steps, log2 M products of M x M matrices, M = h*w."""
     K, h, w = above.shape
-    grid = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    rows, columns = (coordinate.flatten().to(above.device) for coordinate in grid)
+    grid = torch.meshgrid(*(torch.arange(side, device=above.device) for side in (h, w)), indexing="ij")
+    rows, columns = (coordinate.flatten() for coordinate in grid)
     inside = above.flatten(1)
     touching = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
     reachable = touching & inside[:, :, None] & inside[:, None]

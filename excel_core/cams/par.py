@@ -148,7 +148,7 @@ def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
 def _position_affinity(spec: ParSpec, like: Tensor) -> Tensor:
     """The part (48,) of the weights that comes from the neighbours' distances."""
     distances = [max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)]
-    lengths = like.new_tensor(distances)
+    lengths = torch.stack([like.new_full((), distance) for distance in distances])  # copies nothing to a GPU
     return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / KERNEL_WIDTH).square(), dim=0)
 
 

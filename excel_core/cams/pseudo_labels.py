@@ -111,7 +111,7 @@ def crf_source(spec: RefineSpec) -> str:
 
 def class_slots(classes: Sequence[Sequence[int]], least: int = 1) -> Tensor:
     """Class indices of each of B images → (B, slots) int64 on the CPU, -1 where an image has fewer: as many slots as the image
-    with most classes needs, and at least `least`."""
+    with most classes needs, and at least `least`. With slots, images of different numbers of classes go through as one batch."""
     slots = max(least, *(len(image_classes) for image_classes in classes))
     return torch.tensor([[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes])
 
@@ -122,18 +122,13 @@ def cams_of_slots(cams: Tensor, class_of_slot: Tensor) -> Tensor:
     return cams.gather(1, index).masked_fill((class_of_slot < 0)[..., None, None], 0)
 
 
-def refine_batch(
-    pixels: Tensor, classes: Sequence[Sequence[int]] | Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec
-) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, or `class_slots` of them on the device, cams
-    (B, C, h, w), attention (B, M, M) → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
+def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
+    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), cams (B, C, h, w), attention (B, M, M), all on one
+    device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
 
-    With `class_slots` that are on the device, nothing passes between it and the host, so that a CUDA graph may hold all of it.
+    Nothing passes between the device and the host, so that a CUDA graph may hold all of it.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
-    # Images have different numbers of classes. Each gets as many slots as the most has, so that they go through as one batch.
-    class_of_slot = classes if isinstance(classes, Tensor) else class_slots(classes)
-    class_of_slot = class_of_slot.to(pixels.device, non_blocking=True)  # (B, slots)
     empty = (class_of_slot < 0)[..., None, None]
     slot_cams = cams_of_slots(cams, class_of_slot)
     if spec.affinity.enabled:
