@@ -111,7 +111,7 @@ def crf_source(spec: RefineSpec) -> str:
 
 def class_slots(classes: Sequence[Sequence[int]], least: int = 1) -> Tensor:
     """Class indices of each of B images → (B, slots) int64 on the CPU, -1 where an image has fewer: as many slots as the image
-    with most classes needs, and at least `least`. With slots, images of different numbers of classes go through as one batch."""
+    with most classes needs, and at least `least`. So images of different numbers of classes go through as one batch."""
     slots = max(least, *(len(image_classes) for image_classes in classes))
     return torch.tensor([[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes])
 
@@ -123,7 +123,7 @@ def cams_of_slots(cams: Tensor, class_of_slot: Tensor) -> Tensor:
 
 
 def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), cams (B, C, h, w), attention (B, M, M), all on one
+    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), cams (B, C, h, w), attention (B, M, M), on one
     device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
 
     Nothing passes between the device and the host, so that a CUDA graph may hold all of it.
