@@ -66,7 +66,7 @@ def _deflated(labels: NDArray[np.uint8]) -> bytes:
         strip = labels[top : top + STRIP_ROWS]
         lines = np.zeros((len(strip), 1 + strip.shape[1]), np.uint8)  # each begins with its filter's number, 0
         lines[:, 1:] = strip
-        parts.append(deflate.compress(lines))
+        parts.append(deflate.compress(lines.data))
     return b"".join([*parts, deflate.flush()])
 
 
