@@ -180,6 +180,9 @@ def host(paths: list[Path], tiny: bool) -> Iterator[Case]:
         for name, kept in (("CAMs", None), ("CAMs and attention", attention)):
             target = folder / name
             (target / "all").mkdir(parents=True)
+            first = CamWriter(folder / f"{name}, first", ids, [[1, 2]] * count)
+            first.add(batch, cams, kept)
+            first.close()  # by now all is imported
             started = time.perf_counter()
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 writer = CamWriter(target, ids, [[1, 2]] * count, pool.submit)
@@ -217,7 +220,8 @@ def encoder(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Cas
                 yield case("network inputs of decoded photos", speed, None, "images/s", peak)
             for kept, refine in (("CAMs", None), ("CAMs and attention", run.refine)):
                 speed, peak = rate(lambda m=model, x=inputs, r=refine: static_cams(m, x, r), batch, device)
-                yield case(f"{kept} of ready inputs, {precision}, batch {batch}", speed, None, "images/s", peak)
+                row = case(f"{kept} of ready inputs, {precision}, batch {batch}", speed, None, "images/s", peak)
+                yield row | {"kernels": kernel_times(lambda m=model, x=inputs, r=refine: static_cams(m, x, r))}
 
 
 def stages(device: torch.device, paths: list[Path], images: int, tiny: bool) -> Iterator[Case]:
@@ -271,6 +275,19 @@ def rate(call: Callable[[], Any], items: int, device: torch.device, seconds: flo
         calls += 4
     elapsed = time.perf_counter() - started
     return items * calls / elapsed, torch.cuda.max_memory_allocated() if cuda else 0
+
+
+def kernel_times(call: Callable[[], Any]) -> list[str]:
+    """What takes the GPU's time in a call: the first kernels, milliseconds and launches of each, and the sum of all."""
+    if not torch.cuda.is_available():
+        return []
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
+    total, launches = sum(event.self_device_time_total for event in events), sum(event.count for event in events)
+    longest = [f"{event.self_device_time_total / 1000:.2f} ms {event.count}x {event.key[:70]}" for event in events[:14]]
+    return [f"{total / 1000:.2f} ms {launches}x in all", *longest]
 
 
 def case(what: str, ours: float, before: float | None, unit: str, peak: int, **more: Any) -> Case:
