@@ -13,6 +13,7 @@ __all__ = ["BackgroundPool", "read_ahead"]
 Item = TypeVar("Item")
 Content = TypeVar("Content")
 MAX_READ_AHEAD = 16  # items
+MAX_READERS = 8  # threads: more of them would only wait for Python's lock, and hold it from the thread that runs the model
 
 
 class BackgroundPool:
@@ -60,7 +61,7 @@ def read_ahead(
 ) -> Iterator[tuple[Item, Content]]:
     """(item, read(item)) in order; up to `ahead` of them are read on threads before they are asked for."""
     waiting: deque[tuple[Item, Future[Content]]] = deque()
-    with ThreadPoolExecutor(min(ahead, torch.get_num_threads())) as pool:
+    with ThreadPoolExecutor(min(ahead, torch.get_num_threads(), MAX_READERS)) as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(read, item)))
