@@ -91,6 +91,7 @@ class CapturedSteps:
         """The recording that fits, made where there is none yet."""
         if phase != self.phase:
             self._forget()  # a phase does not come back
+            torch.cuda.empty_cache()  # else the next phase's memory is taken beside this one's
             self.phase = phase
         shape = batch.planes.shape, torch.Size((len(batch.slots), _rounded(batch.slots.shape[1])))
         if shape not in self.recordings:
@@ -98,11 +99,10 @@ class CapturedSteps:
         return self.recordings[shape]
 
     def _forget(self) -> None:
-        """Let go of all recordings, and give their memory back before the next ones take theirs."""
+        """Let go of all recordings and their memory."""
         self.optimiser.zero_grad(set_to_none=True)  # gradients lie in it
         self.recordings.clear()
         self.memory = torch.cuda.graph_pool_handle()
-        torch.cuda.empty_cache()
 
     def _record(self, batch: Batch, shape: tuple[torch.Size, torch.Size], phase: Phase) -> _Recording:
         """Record a step of this shape and phase. Weights and optimiser are left as they were."""

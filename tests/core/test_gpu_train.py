@@ -3,6 +3,10 @@
 Run without the conftest: python -m pytest --noconftest -p no:cacheprovider tests/core/test_gpu_train.py
 """
 
+import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,10 +106,19 @@ def test_a_step_waits_for_nothing(cam_model: CamModel) -> None:
     batches = _batches()
     for iteration in (0, 4, 8):
         training_step(cam_model, segmenter, optimiser, batches[0], iteration, SPEC, REFINE)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with _waiting_is_an_error():
         for iteration in (1, 5, 9):
-            training_step(cam_model, segmenter, optimiser, batches[1], iteration, SPEC, REFINE)
+            training_step(cam_model, segmenter, optimiser, batches[0], iteration, SPEC, REFINE)
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    """Within the block, what waits for the GPU raises RuntimeError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that it does not see all of it
+            torch.cuda.set_sync_debug_mode("error")
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -190,6 +203,26 @@ def test_what_cannot_be_recorded_runs_on_its_own(cam_model: CamModel, capfd: pyt
         results.append(torch.stack(losses).cpu())
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
     assert capfd.readouterr().err.count("train: no CUDA graph, steps are launched one by one (") == 1
+
+
+def test_a_phase_that_is_over_leaves_no_memory(cam_model: CamModel) -> None:
+    """After each phase's first recording as much is held, and after the training nothing of it."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.manual_seed(0)
+    segmenter = _architecture().build().to(GPU).train()
+    steps = CapturedSteps(cam_model, segmenter, make_optimiser(segmenter, SPEC), SPEC, REFINE)
+    batch, reserved = _batches()[1], []
+    for iteration in (0, 4, 8):
+        steps(batch, iteration)
+        torch.cuda.synchronize()
+        reserved.append(torch.cuda.memory_reserved())
+    assert max(reserved) < 1.3 * reserved[0]
+    del steps, segmenter
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() < reserved[0]
 
 
 def test_enlarging_has_torchs_gradient() -> None:
