@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bench.plain_vit import random_clip
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.models.checkpoints import Architecture, load_checkpoint
+from excel_core.models.clip import FrozenClip
 from excel_core.training.batches import Batch
 from excel_core.training.captured import CapturedSteps
 from excel_core.training.enlarge import enlarged
@@ -223,6 +225,33 @@ def test_a_phase_that_is_over_leaves_no_memory(cam_model: CamModel) -> None:
     torch.cuda.empty_cache()
     torch.cuda.synchronize()
     assert torch.cuda.memory_reserved() < reserved[0]
+
+
+class _WithTexts(nn.Module):
+    """A CLIP of a small vision tower and a word embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = random_clip(blocks=5, width=128, joint=32).visual
+        self.bias = nn.Parameter(torch.randn(32))
+        self.words = nn.Embedding(50_000, 32)
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+        return F.normalize(self.words(tokens).mean(dim=1) + self.bias, dim=-1)
+
+
+def test_the_text_tower_rests_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    model = _WithTexts()
+    model.visual.to(GPU)
+    clip = FrozenClip(model, lambda texts: torch.tensor([[len(text), 3] for text in texts]))
+    held = torch.cuda.memory_allocated()
+    first = clip.encode_texts(["a cat.", "a dog, sitting."])
+    assert model.words.weight.is_cuda and model.bias.is_cuda and torch.cuda.memory_allocated() > held + 32 * 50_000 * 4
+    clip.rest_text_tower()
+    assert not model.words.weight.is_cuda and not model.bias.is_cuda and clip.device.type == "cuda"
+    assert torch.cuda.memory_allocated() <= held + 2**20  # cuBLAS may have begun
+    assert torch.equal(clip.encode_texts(["a cat.", "a dog, sitting."]), first)
 
 
 def test_enlarging_has_torchs_gradient() -> None:
