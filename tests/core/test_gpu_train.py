@@ -207,6 +207,19 @@ def test_what_cannot_be_recorded_runs_on_its_own(cam_model: CamModel, capfd: pyt
     assert capfd.readouterr().err.count("train: no CUDA graph, steps are launched one by one (") == 1
 
 
+def test_the_peak_of_memory_counts_what_a_recording_takes(cam_model: CamModel) -> None:
+    """The peak that a run's record has of a stage is torch's: that of steps on their own, about."""
+    peaks = []
+    for graph in (False, True):
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        _steps(cam_model, SPEC, graph)
+        peaks.append(torch.cuda.max_memory_allocated() - held)
+    assert 0.9 * peaks[0] < peaks[1] < 1.2 * peaks[0] + 80 * 2**20  # cuBLAS' memory for the stream
+
+
 def test_a_phase_that_is_over_leaves_no_memory(cam_model: CamModel) -> None:
     """After each phase's first recording as much is held, and after the training nothing of it."""
     gc.collect()
