@@ -232,7 +232,7 @@ def test_a_phase_that_is_over_leaves_no_memory(cam_model: CamModel) -> None:
         steps(batch, iteration)
         torch.cuda.synchronize()
         reserved.append(torch.cuda.memory_reserved())
-    assert max(reserved) < 1.3 * reserved[0]
+    assert max(reserved) < 1.4 * reserved[0]
     del steps, segmenter
     gc.collect()
     torch.cuda.empty_cache()
