@@ -14,7 +14,7 @@ __all__ = ["BackgroundPool", "read_ahead"]
 Item = TypeVar("Item")
 Content = TypeVar("Content")
 MAX_READ_AHEAD = 16  # items
-# Beside a GPU: seconds for which a thread may keep Python's lock from the thread that runs the model, which gives it up at every
+# Beside a GPU: seconds for which a thread may keep Python's lock from the one that runs the model, which gives it up at every
 # copy. Python's own are 5 ms, more than refining a photo takes.
 LOCK_SECONDS = 2e-4
 MAX_READERS = 8  # threads: more of them would only wait for Python's lock, and hold it from the thread that runs the model
