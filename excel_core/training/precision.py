@@ -16,23 +16,26 @@ __all__ = ["float32_products", "tower_precision", "trained_autocast"]
 def float32_products(spec: TrainSpec, device: torch.device) -> Iterator[None]:
     """Products of float32 numbers within the block: exact in `fp32`, of TF32 (10 bits of mantissa) in the other precisions.
 
-    torch's own default takes TF32 for convolutions alone. A CPU knows no TF32; there nothing is set.
+    torch's own default takes TF32 for convolutions alone. A CPU knows no TF32; there nothing is set. Gradients of
+    convolutions are added up in a fixed order meanwhile, so that a training can be repeated.
     """
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic
     exact = spec.precision == "fp32"
-    _set_products("highest" if exact else "high", not exact)
+    _set_products("highest" if exact else "high", not exact, deterministic=True)
     try:
         yield
     finally:
         _set_products(*before)
 
 
-def _set_products(matrices: str, convolutions: bool) -> None:
+def _set_products(matrices: str, convolutions: bool, deterministic: bool) -> None:
     torch.set_float32_matmul_precision(matrices)
     torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cudnn.deterministic = deterministic
 
 
 def tower_precision(cam_model: CamModel, spec: TrainSpec) -> CamModel:
