@@ -51,7 +51,6 @@ def photos(folder: Path, count: int) -> list[NDArray[np.uint8]]:
 
 def cases(images: list[NDArray[np.uint8]]) -> Iterator[dict[str, Any]]:
     """A figure each: what, ours and before in images per second, equal labels, peak MiB."""
-    yield {"what": "first call of CRF on the GPU, with Triton's compilation", "seconds": _seconds_of_first(images[0])}
     for labels, batches in BATCHES.items():
         scores = [_probabilities(labels, image.shape[:2], seed) for seed, image in enumerate(images[: max(batches)])]
         few = min(len(scores), max(2, 64 // labels))
@@ -157,13 +156,6 @@ def profile(images: list[NDArray[np.uint8]], labels: int) -> str:
 def _probabilities(labels: int, size: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     logits = 3 * torch.randn(1, labels, 20, 20, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(1)[0].numpy()
-
-
-def _seconds_of_first(image: NDArray[np.uint8]) -> float:
-    started = time.perf_counter()
-    dense_crf_batch([torch.from_numpy(image).cuda()], [torch.from_numpy(_probabilities(4, image.shape[:2], 0)).cuda()], SPEC)
-    torch.cuda.synchronize()
-    return round(time.perf_counter() - started, 2)
 
 
 def _on_cpu(images: list[NDArray[np.uint8]], scores: list[NDArray[np.float32]]) -> tuple[list[NDArray[np.int64]], float]:
