@@ -44,6 +44,8 @@ class StageJobs:
         self.split = preset("voc").dataset.cam_splits[0]
         self.clip = random_clip(blocks=6, width=64, joint=32) if tiny else random_clip()
         self.clip.model.to(device)
+        spec = preset("voc").train.segmenter
+        self.segmenter = Segmenter(len(self.clip.blocks), self.clip.width, 20, spec).to(device).eval()
         self.inputs = {"dataset": self._dataset(paths), "knowledge": self._knowledge()}
         self.cams: dict[str, StageOutput] = {}
         self.number = 0
@@ -85,10 +87,9 @@ class StageJobs:
             STAGES[stage], run, RunEnvironment(store=self.folder, data=self.data, device=str(self.device)), dict(self.inputs)
         )
         part = Part("all", count, {}, shard=shard)
-        segmenter = Segmenter(len(self.clip.blocks), self.clip.width, 20, run.train.segmenter).to(self.device).eval()
         with ExitStack() as stack:
             stack.enter_context(patch.object(tasks.inputs.models, "cached_clip", lambda *_: self.clip))
-            stack.enter_context(patch.object(tasks.stages.dynamic, "load_trained", lambda *_: segmenter))
+            stack.enter_context(patch.object(tasks.stages.dynamic, "load_trained", lambda *_: self.segmenter))
             module = {"cams": "tasks.stages.cams", "refine": "tasks.stages.refine", "dynamic": "tasks.stages.dynamic"}[stage]
             every = tasks.inputs.images.cam_images
             stack.enter_context(patch(f"{module}.cam_images", lambda job, split: every(job, split)[:count]))
