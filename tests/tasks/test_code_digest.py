@@ -65,14 +65,14 @@ def test_every_stages_work_is_a_definition_that_is_found():
 
 
 def test_what_changes_no_result_changes_no_digest(changed):
-    par, affinity, stage = "excel_core/cams/par.py", "excel_core/cams/affinity.py", "tasks/stages/cams.py"
+    par, affinity, stage = "excel_core/cams/par.py", "excel_core/cams/affinity.py", "tasks/stages/predict.py"
     assert not changed(
         (par, "KERNEL_WIDTH = 0.3", "# A comment.\nKERNEL_WIDTH = (\n    0.3\n)"),
         (par, '"""Weights (B, 48, H, W)', '"""Other words (B, 48, H, W)'),
         (par, "def _pad(values: Tensor, reach: int) -> Tensor:", 'def _pad(values: "Any", reach) -> None:\n    """More."""'),
         (affinity, '"""Class-aware attention', '"""Other words: class-aware attention'),
         (affinity, "    matrix = attention\n", "    matrix = attention  # where it begins\n"),
-        (stage, "cams: list[NDArray[np.float32]] = []", "cams: Any = []"),
+        (stage, "parts: list[Part] = []", "parts: Any = []"),
         (
             "tasks/stages/train.py",
             'say(f"train: the checkpoint was trained otherwise: {difference}")',
@@ -107,9 +107,12 @@ def test_what_changes_no_result_changes_no_digest(changed):
         # Defaults of a function, a kernel that is imported inside a function, a decorator.
         ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1", {"ablation", "evaluate"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
-        ("excel_core/kernels/__init__.py", "np.float32(-46)", "np.float32(-45)", CAMS | {"predict"}),
+        ("excel_core/kernels/exponential.py", "np.float32(-46)", "np.float32(-45)", CAMS | {"predict"}),
         ("excel_core/kernels/mean_field.py", "    @compiled\n", "", {"refine", "dynamic", "predict", "curve"}),
         ("tasks/stages/predict.py", "@torch.inference_mode()\n", "", {"predict"}),
+        # A kernel in Triton, below its own decorator.
+        ("excel_core/kernels/par_triton.py", "+ 1e-8) * kernel_width", "+ 2e-8) * kernel_width", CAMS),
+        ("excel_core/kernels/lattice_triton.py", "mask=left >= 0", "mask=left > 0", {"refine", "dynamic", "predict"}),
         # What a name is bound to: in a library, inside a function, through a package.
         ("excel_core/cams/affinity.py", "from scipy import ndimage", "from cupyx.scipy import ndimage", CAMS),
         ("excel_core/cams/par.py", "affinities, diffuse  #", "diffuse as affinities, affinities as diffuse  #", CAMS),
