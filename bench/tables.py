@@ -21,8 +21,8 @@ GPU_PARTS = {
 LABEL_STAGES = ("stage cams fp16, attention kept", "stage refine without CRF, PAR fp32, attention kept")
 GPU_WORDS = (
     "ViT-B/16 at 320 × 320 with seeded random weights, VOC photos at native size. `published` is the published way "
-    "(`bench/published.py`) on the same card in the same process, `before` this program without Triton and CUDA graphs; equal "
-    "labels are the share of pixels labelled as by the CPU, or in float32."
+    "(`bench/published.py`) on the same card in the same process, `before` this program without Triton and CUDA graphs (of the "
+    "CRF: on all CPU cores); equal labels are the share of pixels labelled as by the CPU, or in float32."
 )
 # Work of VOC's published schedule: words, images or iterations, and the row of bench.gpu whose rate it goes at.
 VOC_WORK = (

@@ -1,5 +1,5 @@
 """Peak memory of each stage over one large photo, in a process of its own: python -m tests.faults.large_photos_alone MEGAPIXELS
-PRESET LAST SETTING … prints one JSON object. Run by test_large_photos.py."""
+PRESET LAST SETTING … prints one JSON object. Run by test_large_photos_memory.py."""
 
 import json
 import sys
