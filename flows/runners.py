@@ -133,7 +133,7 @@ def _submitted(runner: TaskRunner[Any], steps: list[Step], counter: Counter, nee
 
 def _result(future: PrefectFuture[StageOutput], step: Step) -> StageOutput:
     try:
-        return future.result()
+        return future.result().in_store(step.job.environment.store)  # a worker of another machine has another folder
     except KilledWorker as error:  # the task run cannot say so itself
         message = (
             f"{step.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"

@@ -15,6 +15,7 @@ from prefect.states import Completed
 from tasks.engine.executor import Step, complete_output, find_or_build
 from tasks.engine.output import StageOutput
 from tasks.engine.progress import say
+from tasks.engine.shared_outputs import is_shared
 
 __all__ = ["run_step", "step_task"]
 
@@ -33,8 +34,9 @@ _QueueServiceBase._at_exit = _end_service  # type: ignore[assignment]
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{step.name}")
 def _run(step: Step) -> Any:
     """Reuse or build the step's output; a task run that found it complete ends in the state Cached."""
+    step = step.on_this_machine()
     output = complete_output(step)
-    if output is not None:
+    if output is not None and is_shared(output.place):
         return Completed(name="Cached", message="complete in the store", data=output)
     context = TaskRunContext.get()
     log = get_run_logger()
