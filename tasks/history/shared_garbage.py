@@ -28,8 +28,7 @@ def shared_outputs(remote: ObjectStore, kind: str) -> dict[str, StoredObject]:
 
 
 def unnamed_objects(remote: ObjectStore, store: Path, markers: list[str]) -> list[StoredObject]:
-    """Files of at least MIN_AGE that none of these markers (objects by name) speaks of. StoreError where one cannot be read, since
-    nobody can tell what it speaks of."""
+    """Files of at least MIN_AGE that none of these markers, objects by name, speaks of. StoreError where one cannot be read."""
     named: set[str] = set()
     for name in markers:
         content = remote.read(name)
@@ -40,8 +39,8 @@ def unnamed_objects(remote: ObjectStore, store: Path, markers: list[str]) -> lis
 
 def check_shared(remote: ObjectStore, store: Path, kinds: tuple[str, ...], damaged: Callable[[Path, list[str]], None]) -> int:
     """Look whether every file that a marker speaks of is there, with its size; bytes are not read, of which the storage keeps
-    checksums of its own → markers that were read. `damaged` hears of an output and its files; it loses its marker there, so
-    that the next run builds it."""
+    checksums of its own → markers that were read. `damaged` hears of an output and its files; it loses its marker
+    there, and what is damaged, so that the next run builds it."""
     sizes = {entry.name: entry.bytes for entry in remote.listed("objects/")}
     checked = 0
     for kind in kinds:
@@ -52,10 +51,11 @@ def check_shared(remote: ObjectStore, store: Path, kinds: tuple[str, ...], damag
             checked += 1
             try:
                 files = parse_marker(content, folder).files
-                lost = [name for name, (size, _, digest) in files.items() if sizes.get(object_name(digest)) != size]
             except StoreError:
-                lost = [MARKER]
+                files, lost = {}, [MARKER]
+            else:
+                lost = [name for name, (size, _, digest) in files.items() if sizes.get(object_name(digest)) != size]
             if lost:
-                remote.delete([entry.name])
+                remote.delete([entry.name, *(object_name(files[name][2]) for name in lost if name in files)])
                 damaged(folder, lost)
     return checked
