@@ -32,7 +32,7 @@ bench: install
 	$(BIN)/python -m bench.speed --json docs/bench/speed.json
 	$(BIN)/python -m bench.active_labels --json docs/bench/active_labels.json
 	$(BIN)/python -m bench.scale --json docs/bench/scale.json
-	$(BIN)/python -m bench.gpu --batches 4 --steps 2 --json docs/bench/device.json
+	$(BIN)/python -m bench.device --batches 4 --steps 2 --json docs/bench/device.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.overhead --json docs/bench/overhead.json
 	$(BIN)/python -m bench.tables docs/bench > docs/speed.md
 

@@ -53,7 +53,7 @@ def measure(photos: Path, images: int) -> dict[str, Any]:
         for record in records:
             image = record.read()
             with torch.inference_mode():
-                logits = segment_multi_scale(cam_model, segmenter, image, run.predict)
+                (logits,) = segment_multi_scale(cam_model, segmenter, [image], run.predict)
             probabilities = torch.softmax(logits, dim=0).numpy()
             started = time.perf_counter()
             expected = crf_of_all_labels(image, probabilities).argmax(axis=0)

@@ -25,7 +25,7 @@ from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.pipeline import pipeline
 
-__all__ = ["chain_rows", "lay_out", "random_weights"]
+__all__ = ["measured_chain"]
 
 SHARP = 1.4  # standard deviation of what queries and keys are made of: as sharp as if trained
 TRAIN, VAL = "train", "val"
@@ -67,7 +67,7 @@ def lay_out(photos: Path, data: Path, images: int, val_images: int) -> None:
     (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def chain_rows(data: Path, store: Path, device: str, clip: str, last: str, settings: Sequence[str]) -> Iterator[dict[str, Any]]:
+def chain_rows(data: Path, store: Path, device: str, clip: str, last: str, settings: Sequence[str]) -> list[dict[str, Any]]:
     """Build every stage up to `last` → a row each: images, seconds, rate, peak MiB of host and device."""
     splits = [f"dataset.train_split={TRAIN}", f"dataset.seed_splits=[{TRAIN}]", f"dataset.val_splits=[{VAL}]"]
     run = with_settings(preset("voc"), [f"clip.model={clip}", *splits, "train.crop_rule=random", *settings])
@@ -78,19 +78,38 @@ def chain_rows(data: Path, store: Path, device: str, clip: str, last: str, setti
         output = build_stage(job)
         items = run.train.iterations if job.stage.name == "train" else _images(output)
         seconds = time.perf_counter() - started
-        row = {"stage": job.stage.name, "items": items, "seconds": seconds, "per_second": items and items / seconds}
-        peaks = {"host_mib": output.peak_host_bytes, "gpu_mib": output.peak_gpu_bytes}
-        rows.append(row | {name: value and round(value / 2**20) for name, value in peaks.items()})
-        print(json.dumps(rows[-1]), flush=True)
+        row = {"what": f"stage {job.stage.name}", "items": items, "seconds": round(seconds, 2)}
+        rate = {"ours": round(items / seconds, 1), "unit": "it/s" if job.stage.name == "train" else "images/s"} if items else {}
+        peaks = {"host_mib": output.peak_host_bytes, "peak_mib": output.peak_gpu_bytes}
+        rows.append(row | rate | {name: value and round(value / 2**20) for name, value in peaks.items()})
         return output
 
     pipeline(run, RunEnvironment(store=store, data=data, device=device), last).follow(build)
-    yield from rows
+    return rows
 
 
 def _images(output: StageOutput) -> int | None:
     images = output.result.get("images")
     return sum(images.values()) if isinstance(images, dict) else images
+
+
+def measured_chain(
+    photos: Path,
+    device: str,
+    images: int = 500,
+    val_images: int = 200,
+    iterations: int = 300,
+    clip: str | None = None,
+    last: str = "evaluate",
+    settings: Sequence[str] = (),
+) -> Iterator[dict[str, Any]]:
+    """Lay out photos, and build the chain over them in a temporary store. Training spends a third on each kind of target."""
+    schedule = [f"train.iterations={iterations}", f"train.dynamic_from={iterations // 3}"]
+    schedule.append(f"train.own_argmax_from={2 * iterations // 3}")
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(photos, Path(folder) / "data", images, val_images)
+        clip = clip or random_weights(Path(folder) / "random.safetensors")
+        yield from chain_rows(Path(folder) / "data", Path(folder) / "store", device, clip, last, [*schedule, *settings])
 
 
 def main() -> None:
@@ -106,15 +125,19 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    half = arguments.iterations // 2
-    schedule = [f"train.iterations={arguments.iterations}", f"train.dynamic_from={half}", f"train.own_argmax_from={half}"]
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        lay_out(arguments.photos, data, arguments.images, arguments.val_images)
-        clip = arguments.clip or random_weights(Path(folder) / "random.safetensors")
-        rows = list(
-            chain_rows(data, Path(folder) / "store", arguments.device, clip, arguments.last, [*schedule, *arguments.set])
+    rows = list(
+        measured_chain(
+            arguments.photos,
+            arguments.device,
+            arguments.images,
+            arguments.val_images,
+            arguments.iterations,
+            arguments.clip,
+            arguments.last,
+            arguments.set,
         )
+    )
+    print("\n".join(map(json.dumps, rows)))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -22,15 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.gpu import classes_of, pictures
+from bench.device import classes_of, pictures
 from bench.plain_vit import random_clip
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec, SegmenterSpec, TrainSpec
 from excel_core.config.presets import preset
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_single_scale
+from excel_core.training.batches import Batch
+from excel_core.training.optimiser import make_optimiser
 from excel_core.training.samples import Sample, augment
-from excel_core.training.step import StepResult, make_optimiser, training_step
+from excel_core.training.step import StepResult, training_step
 from tasks.engine.memory import MemoryWatch, Peak
 
 CLASSES, BACKGROUND = 20, 25
@@ -117,7 +119,7 @@ def _steps(
     optimiser = make_optimiser(segmenter, spec)
     results = []
     for step, batch in enumerate(samples):
-        result = training_step(cam_model, segmenter, optimiser, batch, step, spec, run.refine)
+        result = training_step(cam_model, segmenter, optimiser, Batch.of(batch), step, spec, run.refine)
         results.append(replace(result, labels=result.labels.to(torch.uint8)))
     return results
 
@@ -126,7 +128,9 @@ def _steps(
 def _segmented(cam_model: CamModel, segmenter: Segmenter, images: Tensor) -> Tensor:
     """(P, H, W) uint8: the labels of every picture, single scale."""
     photos = images.byte().permute(0, 2, 3, 1).numpy()
-    labels = [segment_single_scale(cam_model, segmenter.eval(), photo).argmax(dim=0).to(torch.uint8).cpu() for photo in photos]
+    labels = [
+        segment_single_scale(cam_model, segmenter.eval(), [photo])[0].argmax(dim=0).to(torch.uint8).cpu() for photo in photos
+    ]
     return torch.stack(labels)
 
 

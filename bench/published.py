@@ -119,7 +119,7 @@ def affinity(cam: Tensor, attention: Tensor, threshold: float) -> Tensor:
     regions, _ = ndimage.label(grey > int(threshold * grey.max()), structure=np.ones((3, 3)))
     for rows, columns in ndimage.find_objects(regions):
         inside[rows.start : min(rows.stop, h - 1), columns.start : min(columns.stop, w - 1)] = 1
-    refined = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(h, w)
+    refined = ((matrix * inside.to(matrix).reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(h, w)
     return (refined - refined.min()) / (refined.max() - refined.min())
 
 
@@ -131,7 +131,7 @@ def label(
     full = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)
     full = torch.cat([1 - full.amax(dim=1, keepdim=True), full], dim=1)
     winner = par(colours[None], full).argmax(dim=1)[0]
-    return torch.tensor([0, *(c + 1 for c in classes)])[winner]
+    return torch.tensor([0, *(c + 1 for c in classes)], device=winner.device)[winner]
 
 
 def averaged(attention: Tensor, heads: int) -> Tensor:

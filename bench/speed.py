@@ -39,8 +39,10 @@ from excel_core.datasets.images import read_image
 from excel_core.datasets.palette import save_labels_png
 from excel_core.models.segmenter import Segmenter
 from excel_core.stores import CamReader, join_cams, write_cams
+from excel_core.training.batches import Batch
+from excel_core.training.optimiser import learning_rate
 from excel_core.training.samples import plain_sample
-from excel_core.training.step import learning_rate, training_step
+from excel_core.training.step import training_step
 
 CORES = len(os.sched_getaffinity(0))
 Labels = NDArray[np.uint8]
@@ -200,7 +202,7 @@ def _training(scene: Scene, dynamic: bool, rounds: int) -> Case:
     spec = scene.run.train.model_copy(update={"segmenter": SegmenterSpec(dropout=0), "precision": "fp32", "warmup": 0})
     chosen = [i % len(scene.paths) for i in range(spec.batch_size)]
     crops, classes = [scene.crop(i) for i in chosen], [scene.classes[i] for i in chosen]
-    batch = [plain_sample(crop, crop_classes) for crop, crop_classes in zip(crops, classes, strict=True)]
+    batch = Batch.of([plain_sample(crop, crop_classes) for crop, crop_classes in zip(crops, classes, strict=True)])
     pixels = torch.stack(crops).float()
     sides = {}
     for side in ("ours", "published"):

@@ -109,7 +109,7 @@ def _device(result: dict[str, Any]) -> list[str]:
     return [
         f"## On {result['device']}, by precision and batch",
         "",
-        f"`python -m bench.gpu`: ViT-B/16 at {result['side']} × {result['side']} with random weights on random pictures. "
+        f"`python -m bench.device`: ViT-B/16 at {result['side']} × {result['side']} with random weights on random pictures. "
         "Images per second of tower, SVC and CAMs, and of affinity and PAR; the share of pixels labelled as in float32; peak "
         "memory of a GPU, MiB.",
         "",

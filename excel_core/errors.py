@@ -50,7 +50,7 @@ class ExcelError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:MAX_MESSAGE_CHARACTERS]}…"
+        return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[: MAX_MESSAGE_CHARACTERS - 1]}…"
 
 
 class SettingError(ExcelError):

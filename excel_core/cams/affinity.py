@@ -8,11 +8,14 @@ from torch import Tensor
 
 from excel_core.cams.patch_text import minmax
 from excel_core.config import AffinitySpec, CalibrationSpec
+from excel_core.kernels.gpu import has_triton
 
 __all__ = [
     "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
     "upsample_with_background",
 ]  # fmt: skip
+
+MAX_SIDE_OF_KERNEL = 64  # patches: a program holds a whole map
 
 
 def scale_attention(attention: Tensor, heads: int, calibration: CalibrationSpec, spec: AffinitySpec) -> Tensor:
@@ -61,13 +64,20 @@ def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
 def box_masks(cams: Tensor, threshold: float) -> Tensor:
     """cams (..., h, w) in [0, 1] → bool (..., h, w): bounding boxes of each map's connected regions above threshold x maximum.
 
-    On a CPU by scipy; elsewhere on the device itself, without waiting for it.
+    On a CPU by scipy; elsewhere on the device itself, without waiting for it: on a GPU with Triton by a kernel.
     """
     maps = cams.reshape(-1, *cams.shape[-2:])
     # As published: truncated to 8 bits, and a box's exclusive ends clipped to h-1 and w-1, so the last row and column stay out.
     grey = (maps.float() * 255).to(torch.uint8)
     above = grey > (threshold * grey.amax(dim=(1, 2), keepdim=True).double()).floor()
-    boxes = _boxes_by_region(above) if cams.device.type == "cpu" else _boxes_by_reachability(above)
+    if cams.device.type == "cpu":
+        boxes = _boxes_by_region(above)
+    elif has_triton(cams.device) and max(cams.shape[-2:]) <= MAX_SIDE_OF_KERNEL:
+        from excel_core.kernels.boxes_triton import boxes_of_regions
+
+        boxes = boxes_of_regions(above)
+    else:
+        boxes = _boxes_by_reachability(above)
     return boxes.reshape(cams.shape)
 
 
@@ -85,8 +95,8 @@ def _boxes_by_region(above: Tensor) -> Tensor:
 def _boxes_by_reachability(above: Tensor) -> Tensor:
     """The same in a fixed number of steps, log2 M products of M x M matrices, M = h*w."""
     K, h, w = above.shape
-    grid = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    rows, columns = (coordinate.flatten().to(above.device) for coordinate in grid)
+    grid = torch.meshgrid(*(torch.arange(side, device=above.device) for side in (h, w)), indexing="ij")
+    rows, columns = (coordinate.flatten() for coordinate in grid)
     inside = above.flatten(1)
     touching = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
     reachable = touching & inside[:, :, None] & inside[:, None]

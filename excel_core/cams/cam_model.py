@@ -15,6 +15,7 @@ from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_at
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
+from excel_core.kernels.gpu import has_triton, pack_sizes, packed_pixels
 from excel_core.models.calibration import (
     EncoderActivations,
     Relation,
@@ -48,7 +49,14 @@ class CamModel:
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
         """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
-        return torch.cat([self.prepare_image(image) for image in images])
+        device = self.clip.device
+        if self.spec.antialias or not has_triton(device):
+            return torch.cat([self.prepare_image(image) for image in images])
+        from excel_core.kernels.resize_triton import shrunk_photos
+
+        sizes = pack_sizes([(image.shape[0], image.shape[1]) for image in images], device)
+        squares = shrunk_photos(packed_pixels(images, device), sizes, self.spec.image_size)
+        return normalise_pixels(squares, self.spec.normalisation)
 
     def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
         """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S. A large one is never held as floats."""

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from excel_core.config import ParSpec
+from excel_core.kernels.gpu import PackedSizes, has_triton, same_sizes
 
-__all__ = ["pixel_adaptive_refinement"]
+__all__ = ["map_slots", "pixel_adaptive_refinement", "refine_packed_pictures"]
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 KERNEL_WIDTH = 0.3  # in local standard deviations, for colours and for positions, as published
@@ -30,9 +31,11 @@ def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Ten
     The scale of the colours does not matter, but for the 1e-8: differences are in local standard deviations. Memory: one
     affinity per pixel and neighbour; the neighbours' values are read in place and never gathered.
 
-    float32 on a CPU goes through compiled loops (kernels/par.py), image by image; anything else through torch, the whole batch
-    at once.
+    float32 on a CPU goes through compiled loops (kernels/par.py), image by image; on a GPU with Triton through its kernels
+    (kernels/par_triton.py), and anything else through torch, the whole batch at once. On a GPU nothing waits for the device.
     """
+    if image.dtype == maps.dtype == torch.float32 and has_triton(image.device):
+        return _refine_by_kernels(image, maps, spec)
     # Compiled threads wait for each other once per iteration. Torch's would wait at each of a thousand small operations, and
     # lose much time beside any other busy process.
     if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32 and find_spec("numba"):
@@ -75,6 +78,37 @@ def _thread_pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_thread_pool.cache_clear)  # threads are not forked: a child would wait for ever
 
 
+def _refine_by_kernels(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
+    """image (B, 3, H, W) and maps (B, K, H, W), by kernels on a GPU."""
+    B, K, H, W = maps.shape
+    pixels = maps.new_zeros(B, H, W, map_slots(K))
+    pixels[..., :K] = maps.permute(0, 2, 3, 1)
+    colours = F.pad(image.permute(0, 2, 3, 1), (0, 1)).reshape(-1, 4)
+    refined = refine_packed_pictures(colours, pixels.flatten(0, 2), same_sizes(B, H, W, maps.device), spec)
+    return refined.reshape(pixels.shape)[..., :K].permute(0, 3, 1, 2)
+
+
+def map_slots(maps: int) -> int:
+    """The power of 2, at least 2, of maps that the kernels work on where there are these many."""
+    return 1 << max(1, (maps - 1).bit_length())
+
+
+def refine_packed_pictures(colours: Tensor, maps: Tensor, sizes: PackedSizes, spec: ParSpec) -> Tensor:
+    """`pixel_adaptive_refinement` of pictures of different sizes, packed, on a GPU with Triton: colours (pixels, 4), the last
+    of them 0; maps (pixels, K), K of `map_slots`, which are overwritten → refined maps (pixels, K)."""
+    from excel_core.kernels.par_triton import refine_packed
+
+    position = _position_by_dilation(spec.dilations)
+    return refine_packed(colours, maps, sizes, spec.dilations, position, KERNEL_WIDTH, spec.iterations, spec.precision)
+
+
+@lru_cache
+def _position_by_dilation(dilations: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`_position_affinity`, for each dilation, of the neighbours beside the pixel, and of those across its corners."""
+    by_neighbour = _position_affinity(ParSpec(dilations=dilations), torch.zeros(1)).tolist()
+    return tuple(by_neighbour[NEIGHBOURS.index((0, 1)) :: 8]), tuple(by_neighbour[NEIGHBOURS.index((1, 1)) :: 8])
+
+
 def _refine_by_planes(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
     """image (B, 3, H, W) and maps (B, K, H, W), by torch operations on whole planes."""
     offsets, reach = _offsets(spec), max(spec.dilations)
@@ -114,7 +148,7 @@ def _affinity(image: Tensor, spec: ParSpec) -> Tensor:
 def _position_affinity(spec: ParSpec, like: Tensor) -> Tensor:
     """The part (48,) of the weights that comes from the neighbours' distances."""
     distances = [max(abs(dy), abs(dx)) * (2**0.5 if dy and dx else 1.0) for dy, dx in _offsets(spec)]
-    lengths = like.new_tensor(distances)
+    lengths = torch.stack([like.new_full((), distance) for distance in distances])  # copies nothing to a GPU
     return POSITION_WEIGHT * torch.softmax(-(lengths / (lengths.std() + 1e-8) / KERNEL_WIDTH).square(), dim=0)
 
 

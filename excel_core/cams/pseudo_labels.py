@@ -16,7 +16,8 @@ from excel_core.config import ParSpec, RefineSpec
 from excel_core.disk_maps import is_large
 
 __all__ = [
-    "crf_source", "label_steps", "par_colours", "refine_batch", "refine_labels", "refine_maps", "refined_labels", "step_names",
+    "cams_of_slots", "class_slots", "crf_labels", "crf_scores", "crf_source", "label_steps", "par_colours", "refine_batch",
+    "refine_labels", "refine_maps", "refined_labels", "step_names",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
@@ -77,14 +78,29 @@ def label_steps(
     image: Image, classes: Sequence[int], steps: dict[str, Tensor], spec: RefineSpec
 ) -> dict[str, NDArray[np.uint8]]:
     """The steps of `refine_labels` on one CPU core, labels and CRF: maps of `refine_maps` → label maps (H, W) uint8 by step."""
-    names = np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
+    names = _label_names(classes)
     labels = {step: names[scores.argmax(dim=0).cpu().numpy()] for step, scores in steps.items()}
     if spec.crf.enabled:
-        scores = steps[crf_source(spec)].float().clamp_min(0)
-        if spec.crf.normalised:
-            scores = scores / scores.sum(dim=0, keepdim=True).clamp_min(1e-8)
-        labels["crf"] = names[dense_crf(image, scores.cpu().numpy(), spec.crf).argmax(axis=0)]
+        scores = crf_scores(steps[crf_source(spec)], 0, spec)
+        labels["crf"] = crf_labels(image, classes, scores.cpu().numpy(), spec)
     return labels
+
+
+def crf_labels(image: Image, classes: Sequence[int], scores: NDArray[np.float32], spec: RefineSpec) -> NDArray[np.uint8]:
+    """Image (H, W, 3), K class indices, `crf_scores` (K+1, H, W) → labels (H, W) uint8."""
+    winner: NDArray[np.int64] = dense_crf(image, scores, spec.crf).argmax(axis=0)
+    return _label_names(classes)[winner]
+
+
+def _label_names(classes: Sequence[int]) -> NDArray[np.uint8]:
+    """The label of each map, background first."""
+    return np.array([0, *(c + 1 for c in classes)], dtype=np.uint8)
+
+
+def crf_scores(maps: Tensor, dim: int, spec: RefineSpec) -> Tensor:
+    """maps with labels along `dim` → what the CRF takes for their probabilities."""
+    scores = maps.float().clamp_min(0)
+    return scores / scores.sum(dim=dim, keepdim=True).clamp_min(1e-8) if spec.crf.normalised else scores
 
 
 def crf_source(spec: RefineSpec) -> str:
@@ -93,17 +109,28 @@ def crf_source(spec: RefineSpec) -> str:
     return [step for step in step_names(spec) if step not in skipped][-1]
 
 
-def refine_batch(pixels: Tensor, classes: Sequence[Sequence[int]], cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), class indices of each image, cams (B, C, h, w), attention (B, M, M)
-    → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once; nothing waits for the device."""
-    size = (pixels.shape[-2], pixels.shape[-1])
-    # Images have different numbers of classes. Each gets as many slots as the most has, so that they go through as one batch.
-    slots = max(1, *(len(image_classes) for image_classes in classes))
-    padded = [[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes]
-    class_of_slot = torch.tensor(padded).to(pixels.device, non_blocking=True)  # (B, slots)
-    empty = (class_of_slot < 0)[..., None, None]
+def class_slots(classes: Sequence[Sequence[int]], least: int = 1) -> Tensor:
+    """Class indices of each of B images → (B, slots) int64 on the CPU, -1 where an image has fewer: as many slots as the image
+    with most classes needs, and at least `least`. So images of different numbers of classes go through as one batch."""
+    slots = max(least, *(len(image_classes) for image_classes in classes))
+    return torch.tensor([[*image_classes, *[-1] * (slots - len(image_classes))] for image_classes in classes])
+
+
+def cams_of_slots(cams: Tensor, class_of_slot: Tensor) -> Tensor:
+    """cams (B, C, h, w) of all classes, `class_slots` (B, slots) on their device → (B, slots, h, w), zeros in empty slots."""
     index = class_of_slot.clamp_min(0)[..., None, None].expand(-1, -1, *cams.shape[-2:])
-    slot_cams = cams.gather(1, index).masked_fill(empty, 0)
+    return cams.gather(1, index).masked_fill((class_of_slot < 0)[..., None, None], 0)
+
+
+def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
+    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), cams (B, C, h, w), attention (B, M, M), on one
+    device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
+
+    Nothing passes between the device and the host, so that a CUDA graph may hold all of it.
+    """
+    size = (pixels.shape[-2], pixels.shape[-1])
+    empty = (class_of_slot < 0)[..., None, None]
+    slot_cams = cams_of_slots(cams, class_of_slot)
     if spec.affinity.enabled:
         slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
     maps = upsample_with_background(slot_cams, size, spec.background_power, rescale=spec.affinity.enabled)

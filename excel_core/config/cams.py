@@ -89,6 +89,9 @@ class ParSpec(Spec):
         description="which image guides it: the network's input, enlarged to the photo, or in training the crop de-normalised "
         "from it in 8 bits (published); or the photo itself",
     )
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="of the affinities on a GPU, which each step reads; a CPU computes in fp32 either way"
+    )
 
 
 class CrfSpec(Spec):

@@ -71,6 +71,13 @@ class TrainSpec(Spec):
     order_seed: Seed = Field(2732, description="of the one order of the split that every epoch repeats, as published")
     seed: Seed = Field(0, description="of weights, crops and dropout")
     workers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="processes that decode and crop; None: up to 4 beside a GPU, none beside a CPU, which they would slow"
+        None, description="processes that decode and crop; None: up to 8 beside a GPU, none beside a CPU, which they would slow"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of tower, neck and head; faster on a GPU")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of products, faster on a GPU: TF32 for all; or bf16 for tower, neck and head; or fp16 for the tower and "
+        "TF32 for the rest",
+    )
+    cuda_graph: bool = Field(
+        True, description="on a GPU, replay each step as one recorded CUDA graph: the same losses, launched in one go"
+    )

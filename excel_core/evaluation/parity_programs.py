@@ -38,8 +38,10 @@ from excel_core.evaluation.parity import (
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_multi_scale
 from excel_core.text.knowledge import enrich
+from excel_core.training.batches import Batch
+from excel_core.training.optimiser import make_optimiser
 from excel_core.training.samples import plain_sample
-from excel_core.training.step import make_optimiser, training_step
+from excel_core.training.step import training_step
 
 __all__ = ["compare_with_programs"]
 
@@ -126,8 +128,8 @@ def _of_photo(models: Mapping[str, Model], image: NDArray[np.uint8], classes: Se
     voc, coco = models["voc"], models["coco"]
     cam_model, refine = voc.cam_model, voc.run.refine
     network_input = cam_model.prepare([image])
-    logits = segment_multi_scale(cam_model, voc.segmenter, image, voc.run.predict)
-    coco_logits = segment_multi_scale(coco.cam_model, coco.segmenter, image, coco.run.predict)
+    (logits,) = segment_multi_scale(cam_model, voc.segmenter, [image], voc.run.predict)
+    (coco_logits,) = segment_multi_scale(coco.cam_model, coco.segmenter, [image], coco.run.predict)
 
     static = static_cams(cam_model, network_input, refine)
     learnt = learnt_cams(cam_model, voc.segmenter, network_input, refine, voc.run.dynamic.mirror)
@@ -154,10 +156,10 @@ def _of_step(prefix: Path, golden: Arrays, iteration: int) -> Iterator[tuple[str
     side = pixels.shape[-1]
     model = _models(prefix, present.shape[1], side)["voc"]
     segmenter = model.segmenter.train()
-    batch = [plain_sample(crop, np.flatnonzero(row).tolist()) for crop, row in zip(pixels, present, strict=True)]
+    samples = [plain_sample(crop, np.flatnonzero(row).tolist()) for crop, row in zip(pixels, present, strict=True)]
     spec = model.run.train
     result = training_step(
-        model.cam_model, segmenter, make_optimiser(segmenter, spec), batch, iteration, spec, model.run.refine
+        model.cam_model, segmenter, make_optimiser(segmenter, spec), Batch.of(samples), iteration, spec, model.run.refine
     )
     yield f"train_{iteration}_losses", result.losses.double()
     yield f"train_{iteration}_labels", result.labels.to(torch.uint8)

@@ -4,6 +4,7 @@ Only reads an open_clip model's modules; nothing here trains or patches it. Load
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -193,12 +194,36 @@ def shrunk_pixels(image: NDArray[np.uint8], side: int, antialias: bool) -> Tenso
 def quantised_pixels(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     """pixels (B, 3, H, W) float32 in 0…255 → the same, normalised, de-normalised and truncated to whole numbers: about one
     value in a hundred is one less. The published training guides PAR by these colours (method 4)."""
-    statistics = PIXEL_STATISTICS[normalisation]
-    mean, std = (pixels.new_tensor([255 * value for value in values]).view(1, 3, 1, 1) for values in statistics)
+    mean, std = _pixel_statistics(normalisation, 255, pixels)
     return ((pixels - mean) / std * std + mean).to(torch.uint8).to(pixels.dtype)
 
 
 def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
     """image (B, 3, H, W) in [0, 1] → network input with that mean and standard deviation."""
-    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in PIXEL_STATISTICS[normalisation])
+    mean, std = _pixel_statistics(normalisation, 1, image)
     return (image - mean) / std
+
+
+def _pixel_statistics(normalisation: Normalisation, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation times `scale`, each (1, 3, 1, 1)."""
+    on_device = _pixel_statistics_on_gpu if like.is_cuda else _pixel_statistics_on
+    return on_device(normalisation, scale, like.dtype, like.device)
+
+
+def _pixel_statistics_on(
+    normalisation: Normalisation, scale: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    mean, std = PIXEL_STATISTICS[normalisation]
+    mean_tensor, std_tensor = (
+        torch.tensor([scale * value for value in values], dtype=dtype, device=device).view(1, 3, 1, 1) for values in (mean, std)
+    )
+    return mean_tensor, std_tensor
+
+
+@lru_cache(maxsize=32)
+def _pixel_statistics_on_gpu(
+    normalisation: Normalisation, scale: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Copied to the GPU once: a copy waits for it."""
+    with torch.inference_mode(False):
+        return _pixel_statistics_on(normalisation, scale, dtype, device)

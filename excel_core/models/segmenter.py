@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +61,18 @@ class Neck(nn.Module):
 
     def forward(self, layers: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = layers[:, :, 1:]
-        adapted = torch.cat([adapter(tokens) for adapter, tokens in zip(self.adapters, patches, strict=True)], dim=-1)
-        B, _, C = adapted.shape
-        fused: Tensor = self.dropout(self.fuse(adapted.mT.reshape(B, C, *grid)))
+        L, B, M, _ = patches.shape
+        # One product for all blocks instead of one each.
+        hidden = torch.relu(self._linear(0, patches.flatten(1, 2)))
+        adapted = self._linear(2, hidden).view(L, B, M, -1)
+        fused: Tensor = self.dropout(self.fuse(adapted.permute(1, 0, 3, 2).reshape(B, -1, *grid)))
         return fused
+
+    def _linear(self, place: int, tokens: Tensor) -> Tensor:
+        """tokens (L, n, C) → (L, n, C'), each block's through the linear layer at that place of its own MLP."""
+        layers: list[Any] = [adapter[place] for adapter in self.adapters]  # type: ignore[index]
+        weights, biases = torch.stack([layer.weight for layer in layers]), torch.stack([layer.bias for layer in layers])
+        return torch.baddbmm(biases[:, None], tokens, weights.mT)
 
 
 class Block(nn.Module):

@@ -1,4 +1,7 @@
-"""Segment images with the trained head: single scale, or several scales with flips averaged on logits (method 6)."""
+"""Segment images with the trained head: single scale, or several scales with flips averaged on logits (method 6).
+
+Images of any sizes are encoded together. Beside others, an image's logits differ in their last bits.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,26 +22,35 @@ __all__ = [
 ]  # fmt: skip
 
 Size = tuple[int, int]
+Image = NDArray[np.uint8]
+MAX_TOKENS = 2**14  # of all views that are encoded at once: their attention takes memory
 
 
-def segment_single_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:
-    """image (H, W, 3) uint8 → logits (C+1, H, W), background first: resized to S x S once, no flip."""
-    logits = network_logits(cam_model, segmenter, cam_model.prepare([image]))
-    return _resized(logits, (image.shape[0], image.shape[1]))[0]
+def segment_single_scale(cam_model: CamModel, segmenter: Segmenter, images: Sequence[Image]) -> list[Tensor]:
+    """images (H, W, 3) uint8 → logits (C+1, H, W) each, background first: resized to S x S once, no flip."""
+    logits = network_logits(cam_model, segmenter, cam_model.prepare(images))
+    return [_resized(one[None], _size(image))[0] for one, image in zip(logits, images, strict=True)]
 
 
-def segment_multi_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Tensor:
-    """image (H, W, 3) uint8 → mean logits (C+1, H, W) over `spec.scales`, each scale the mean over its flips.
+def segment_multi_scale(cam_model: CamModel, segmenter: Segmenter, images: Sequence[Image], spec: PredictSpec) -> list[Tensor]:
+    """images (H, W, 3) uint8 → mean logits (C+1, H, W) each over `spec.scales`, each scale the mean over its flips.
 
     Every scale is resized from the photo itself. `flip="not_at_1"` forgets the flip at scale 1.0, as the published VOC
     evaluation does. Logits are averaged at `spec.average_at` of the photo's sides, then enlarged.
     """
-    size = (image.shape[0], image.shape[1])
-    small = averaging_size(size, spec)
+    sizes = [averaging_size(_size(image), spec) for image in images]
     # The mean of each scale first: a scale without its flip weighs as much as the others.
-    by_scale = [_resized(logits, small).mean(dim=0) for logits in logits_by_scale(cam_model, segmenter, image, spec)]
-    mean = torch.stack(by_scale).mean(dim=0)
-    return mean if small == size else _resized(mean[None], size)[0]
+    by_scale = [
+        [_resized(views, size).mean(dim=0) for views, size in zip(logits, sizes, strict=True)]
+        for logits in logits_by_scale(cam_model, segmenter, images, spec)
+    ]
+    means = [torch.stack(of_image).mean(dim=0) for of_image in zip(*by_scale, strict=True)]
+    pairs = zip(means, images, strict=True)
+    return [mean if mean.shape[1:] == _size(image) else _resized(mean[None], _size(image))[0] for mean, image in pairs]
+
+
+def _size(image: Image) -> Size:
+    return image.shape[0], image.shape[1]
 
 
 def averaging_size(size: Size, spec: PredictSpec) -> Size:
@@ -46,14 +58,20 @@ def averaging_size(size: Size, spec: PredictSpec) -> Size:
     return max(1, int(spec.average_at * size[0])), max(1, int(spec.average_at * size[1]))
 
 
-def logits_by_scale(cam_model: CamModel, segmenter: Segmenter, image: NDArray[np.uint8], spec: PredictSpec) -> Iterator[Tensor]:
-    """image (H, W, 3) uint8 → logits (V, C+1, h, w) of each of `spec.scales`; V is 2 where there is a flip, turned back."""
-    pixels = None if is_large(image.shape) else as_pixels(image, cam_model.clip.device)
+def logits_by_scale(cam_model: CamModel, segmenter: Segmenter, images: Sequence[Image], spec: PredictSpec) -> Iterator[Tensor]:
+    """images (H, W, 3) uint8 → logits (B, V, C+1, h, w) of each of `spec.scales`; V is 2 where there is a flip, turned back."""
+    pixels = [None if is_large(image.shape) else as_pixels(image, cam_model.clip.device) for image in images]
     for side, flips in scale_plan(cam_model.spec.image_size, cam_model.clip.patch, spec):
-        network_input = cam_model.prepare_image(image, side) if pixels is None else cam_model.prepare_pixels(pixels, side)
-        views = torch.cat([network_input, network_input.flip(-1)]) if flips else network_input
-        logits = network_logits(cam_model, segmenter, views)
-        yield torch.stack([logits[0], logits[1].flip(-1)]) if flips else logits
+        inputs = [
+            cam_model.prepare_image(image, side) if photo is None else cam_model.prepare_pixels(photo, side)
+            for image, photo in zip(images, pixels, strict=True)
+        ]
+        straight = torch.cat(inputs)
+        views = torch.cat([straight, straight.flip(-1)]) if flips else straight
+        tokens = (side // cam_model.clip.patch) ** 2
+        parts = views.split(max(2, MAX_TOKENS // tokens))
+        logits = torch.cat([network_logits(cam_model, segmenter, part) for part in parts])
+        yield torch.stack([logits[: len(images)], logits[len(images) :].flip(-1)], dim=1) if flips else logits[:, None]
 
 
 def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, bool]]:

@@ -38,7 +38,7 @@ def logit_planes(
         logits = network_logits(cam_model, segmenter, cam_model.prepare([image]))[0]
         yield from (_enlarged(logits[channel], size) for channel in channels)
         return
-    by_scale, small = list(logits_by_scale(cam_model, segmenter, image, spec)), averaging_size(size, spec)
+    by_scale, small = [logits[0] for logits in logits_by_scale(cam_model, segmenter, [image], spec)], averaging_size(size, spec)
     views = DiskMaps((sum(map(len, by_scale)), *small), folder)
     for channel in channels:
         for index, logits in enumerate(logits for scale in by_scale for logits in scale):

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.crf import dense_crf
+from excel_core.cams.crf_on_device import dense_crf_batch
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec
 from excel_core.config.base import upgrade_cam_fields
 from excel_core.datasets.images import ImageSource, load_image
@@ -128,17 +128,29 @@ class TrainedSegmenter:
         yield "segmenter", logits.highest()
         yield "crf", crf_labels(image, probabilities(logits), self.crf)
 
-    @torch.inference_mode()
     def segment(self, image: Image, multi_scale: bool = False) -> Tensor:
         """image (H, W, 3) uint8 RGB → logits (C+1, H, W), background first; at `predict_spec`'s scales and flips, or at one.
         All classes at once: 4 bytes a pixel, class and scale."""
+        return self.segment_together([image], multi_scale)[0]
+
+    @torch.inference_mode()
+    def segment_together(self, images: Sequence[Image], multi_scale: bool = False) -> list[Tensor]:
+        """As `segment`, of several images in one pass through the encoder."""
         if multi_scale:
-            return segment_multi_scale(self.cam_model, self.segmenter, image, self.predict_spec)
-        return segment_single_scale(self.cam_model, self.segmenter, image)
+            return segment_multi_scale(self.cam_model, self.segmenter, images, self.predict_spec)
+        return segment_single_scale(self.cam_model, self.segmenter, images)
 
     def refine(self, image: Image, logits: Tensor) -> NDArray[np.float32]:
         """image (H, W, 3), its logits (K, H, W) → probabilities (K, H, W) after the dense CRF."""
-        return dense_crf(image, torch.softmax(logits, dim=0).cpu().numpy(), self.crf)
+        (refined,) = self.refine_together([image], [logits])
+        return refined.cpu().numpy()
+
+    @torch.inference_mode()
+    def refine_together(self, images: Sequence[Image], logits: Sequence[Tensor]) -> list[Tensor]:
+        """As `refine`, of several images at once, on the logits' device."""
+        device = logits[0].device
+        pixels = [torch.from_numpy(image).to(device, non_blocking=True) for image in images]
+        return dense_crf_batch(pixels, [torch.softmax(values, dim=0) for values in logits], self.crf)
 
 
 def save_portable(path: Path, trained: TrainedSegmenter) -> None:

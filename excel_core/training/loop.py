@@ -6,9 +6,8 @@ weights but for the last bits (distributed.py).
 """
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RefineSpec, TrainSpec
-from excel_core.datasets.mask_guard import inherited_guards
 from excel_core.distributed import process_group
-from excel_core.errors import ExcelError, StoreError, TrainingError
+from excel_core.errors import StoreError, TrainingError
 from excel_core.models.checkpoints import Architecture, is_finite, load_checkpoint, save_checkpoint
 from excel_core.models.segmenter import Segmenter
-from excel_core.training.samples import Batches, Sample, TrainingExample
-from excel_core.training.step import learning_rate, make_optimiser, training_step
+from excel_core.training.batches import Batches
+from excel_core.training.captured import CapturedSteps
+from excel_core.training.loading import loaded
+from excel_core.training.optimiser import learning_rate, load_optimiser, make_optimiser, stored_optimiser
+from excel_core.training.samples import TrainingExample
+from excel_core.training.step import training_step
 
 __all__ = ["LossRow", "SnapshotCallback", "train"]
 
 SnapshotCallback = Callable[[int, Segmenter], None]  # number of iterations done, the segmenter after them
 FETCH_EVERY = 50  # iterations whose losses are fetched together: each fetch waits for the device
-MAX_LOADER_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ def train(
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")
-    # CAMs for training have a precision of their own, train.precision.
-    cam_model = replace(cam_model, spec=cam_model.spec.model_copy(update={"precision": "fp32"}))
     device, group = cam_model.clip.device, process_group()
     batches = Batches(images, spec, group.share(spec.batch_size))
     with _seeded(spec.seed, 0):
@@ -82,9 +80,16 @@ def train(
     state = _TrainingState(segmenter, make_optimiser(segmenter, spec), spec, architecture, checkpoint)
     state.resume()
     network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
-    for iteration, batch in _loaded(batches, state.saved, device):
+    captured = None
+    if device.type == "cuda" and spec.cuda_graph and group.world_size == 1:
+        captured = CapturedSteps(cam_model, segmenter, state.optimiser, spec, refine)
+    for iteration, batch in loaded(batches, state.saved, device):
         with _seeded(spec.seed, iteration + 1):
-            state.pending.append(training_step(cam_model, network, state.optimiser, batch, iteration, spec, refine).losses)
+            if captured is not None:
+                losses = captured(batch, iteration)
+            else:
+                losses = training_step(cam_model, network, state.optimiser, batch, iteration, spec, refine).losses
+        state.pending.append(losses)
         done = iteration + 1
         keep = spec.keep_every is not None and done % spec.keep_every == 0
         save = done % spec.checkpoint_every == 0 or done == spec.iterations
@@ -121,7 +126,7 @@ class _TrainingState:
             return
         stored = load_checkpoint(self.checkpoint, self.architecture)
         self.segmenter.load_state_dict(stored["segmenter"])
-        self.optimiser.load_state_dict(stored["optimiser"])
+        load_optimiser(self.optimiser, stored["optimiser"])
         self.rows = [LossRow(*row) for row in stored["losses"]]
         self.saved = stored["iteration"]
 
@@ -132,7 +137,7 @@ class _TrainingState:
             stored = {
                 "iteration": self.saved,
                 "segmenter": self.segmenter.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimiser": stored_optimiser(self.optimiser),
                 "losses": [list(vars(row).values()) for row in self.rows],
             }
             save_checkpoint(self.checkpoint, self.architecture, stored)
@@ -160,33 +165,6 @@ class _TrainingState:
             f"training: {problem}; last good checkpoint: {saved}. Lower train.learning_rate, raise train.warmup or choose "
             "train.precision=fp32: the same settings lead to the same again"
         )
-
-
-def _loaded(batches: Batches, start: int, device: torch.device) -> Iterator[tuple[int, list[Sample]]]:
-    """(iteration, batch) from `start` on. An unreadable photo or label map is an error of one line, whichever process reads
-    it."""
-    spec = batches.spec
-    workers = spec.workers if spec.workers is not None else _default_workers(device)
-    loader: Any = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, len(batches)),
-        num_workers=workers,
-        worker_init_fn=inherited_guards(),  # workers are spawned, not forked, on some systems
-        persistent_workers=False,
-        pin_memory=device.type == "cuda",
-    )
-    try:
-        yield from enumerate(loader, start)
-    except ExcelError as error:
-        # From a worker process, the message is that process' whole traceback; its last line is the error's own message.
-        raise type(error)(str(error).strip().rpartition(f"{type(error).__name__}: ")[2]) from error
-
-
-def _default_workers(device: torch.device) -> int:
-    """Decoding and cropping four photos takes a core about 50 ms: little beside a step on a CPU, much beside one on a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_LOADER_WORKERS, cores - 1) if device.type == "cuda" else 0
 
 
 class _seeded:

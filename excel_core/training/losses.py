@@ -41,8 +41,7 @@ def pair_labels(labels: Tensor, grid: tuple[int, int], radius: int | None) -> Te
     left_out = ignored[:, :, None] | ignored[:, None, :]
     if radius is not None:
         left_out |= _distance(grid, labels.device) > radius
-    pairs[left_out] = IGNORE
-    return pairs
+    return pairs.masked_fill_(left_out, IGNORE)
 
 
 def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:

@@ -13,15 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from excel_core.config import TrainSpec
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.palette import IGNORE, load_labels_png
 
 __all__ = [
-    "Batches", "LabelFile", "LabelMap", "Sample", "TrainingArray", "TrainingExample", "TrainingImage", "augment",
-    "plain_sample",
+    "LabelFile", "LabelMap", "Sample", "TrainingArray", "TrainingExample", "TrainingImage", "augment", "plain_sample",
 ]  # fmt: skip
 
 MAX_CROP_DRAWS = 10  # as published; the last is taken as it is
@@ -105,10 +103,6 @@ class Sample:
     classes: tuple[int, ...]
     labels: Tensor
 
-    def pin_memory(self) -> "Sample":
-        """The same in page-locked memory, which is copied to a GPU while that computes. DataLoader calls this."""
-        return Sample(self.pixels.pin_memory(), self.valid.pin_memory(), self.classes, self.labels.pin_memory())
-
 
 def plain_sample(pixels: Tensor, classes: Sequence[int]) -> Sample:
     """pixels (3, S, S) uint8 without padding → a Sample: all pixels valid, none labelled."""
@@ -172,31 +166,3 @@ def is_varied(labels: Labels) -> bool:
     counts = np.bincount(labels.ravel(), minlength=256)
     counts[IGNORE] = 0
     return bool(counts.max() < MAX_LABEL_SHARE * counts.sum())
-
-
-class Batches(Dataset[list[Sample]]):
-    """Item t is one rank's share of the batch of iteration t.
-
-    As published, one shuffled order of the images is repeated each epoch, without its last incomplete batch. Where there are
-    fewer images than a batch has, the order is repeated within it.
-    """
-
-    def __init__(self, images: Sequence[TrainingExample], spec: TrainSpec, share: slice) -> None:
-        self.images, self.spec, self.share = images, spec, share
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(spec.order_seed)).tolist()
-        in_full_batches = len(order) // spec.batch_size * spec.batch_size
-        self.order: list[int] = order[:in_full_batches] or order
-
-    def __len__(self) -> int:
-        return self.spec.iterations
-
-    def __getitem__(self, iteration: int) -> list[Sample]:
-        start = iteration * self.spec.batch_size
-        return [self.sample(position) for position in range(start, start + self.spec.batch_size)[self.share]]
-
-    def sample(self, position: int) -> Sample:
-        """The sample at a position of the whole run."""
-        image = self.images[self.order[position % len(self.order)]]
-        draw = np.random.default_rng([self.spec.seed, 1, position])
-        labels = image.labels.read() if image.labels is not None else None
-        return augment(image.read(), image.classes, labels, self.spec, draw)

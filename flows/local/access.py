@@ -21,6 +21,7 @@ __all__ = [
     "new_credential",
     "server_settings",
     "without_foreign_settings",
+    "without_secrets",
     "write_profile",
 ]
 
@@ -95,6 +96,11 @@ def write_profile(home: Path, settings: dict[str, str]) -> None:
     profiles = {"active": PROFILE, "profiles": {**profiles.get("profiles", {}), PROFILE: ours | settings}}
     if not path.exists() or toml.dumps(profiles) != path.read_text(encoding="utf-8"):
         write_private(path, toml.dumps(profiles))
+
+
+def without_secrets(environment: dict[str, str]) -> dict[str, str]:
+    """For a process that asks no language model: without the key for it."""
+    return {name: value for name, value in environment.items() if name != "OPENAI_API_KEY"}
 
 
 def without_foreign_settings() -> dict[str, str]:

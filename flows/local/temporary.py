@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from excel_core.errors import ServerError
-from flows.local.access import client_settings, new_credential, server_settings, without_foreign_settings
+from flows.local.access import client_settings, new_credential, server_settings, without_foreign_settings, without_secrets
 from flows.local.serve import listening_socket, serve_command
 
 __all__ = ["end_temporary_server", "start_temporary_server"]
@@ -30,7 +30,7 @@ def start_temporary_server(home: Path) -> None:
     with listening_socket(0) as listening:
         port = listening.getsockname()[1]
         database = {name: value for name, value in os.environ.items() if "_DATABASE_" in name}
-        env = without_foreign_settings() | database | server_settings(key, port) | {"PREFECT_HOME": str(home)}
+        env = without_secrets(without_foreign_settings()) | database | server_settings(key, port) | {"PREFECT_HOME": str(home)}
         server = subprocess.Popen(  # noqa: S603  this Python with our own module; no shell
             serve_command(listening, os.getpid()),
             env=env,

@@ -21,7 +21,14 @@ from typing import Any, Literal
 import yaml
 
 from excel_core.errors import ServerError, SettingError
-from flows.local.access import client_settings, make_credential, server_settings, without_foreign_settings, write_profile
+from flows.local.access import (
+    client_settings,
+    make_credential,
+    server_settings,
+    without_foreign_settings,
+    without_secrets,
+    write_profile,
+)
 from flows.local.private import private_folder
 from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
 from flows.local.serve import listening_socket, serve_command
@@ -160,9 +167,12 @@ def _settings(installation: Installation) -> dict[str, str]:
 
 
 def _environment(request: UpRequest, installation: Installation, role: str) -> dict[str, str]:
-    """A user's environment without their Prefect's connection, and with ours; the database for the server alone."""
+    """A user's environment without their Prefect's connection, and with ours; the database for the server alone, the
+    language model's key for the worker alone."""
     env = without_foreign_settings() | _settings(installation)
     env.pop("EXCEL_DATABASE_URL", None)
+    if role != "worker":
+        env = without_secrets(env)
     env |= {
         MARK: f"{installation.mark}/{role}",
         "EXCEL_STORE": str(request.store),

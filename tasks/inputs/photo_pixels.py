@@ -3,17 +3,19 @@ hold many large ones at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.background_pool import MAX_READ_AHEAD
 from excel_core.cams.cam_model import CamModel
 from excel_core.disk_maps import is_large
 from tasks.inputs.images import ImageRecord
 
-__all__ = ["ReadPhoto", "network_input", "photo_reader"]
+__all__ = ["ReadPhoto", "batch_reader", "batches_ahead", "images_in", "network_input", "photo_reader"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,24 @@ def photo_reader(cam_model: CamModel) -> Callable[[ImageRecord], ReadPhoto]:
     return read
 
 
+def batch_reader(cam_model: CamModel) -> Callable[[Sequence[ImageRecord]], list[ReadPhoto]]:
+    """`photo_reader` of a batch of images."""
+    read = photo_reader(cam_model)
+    return lambda images: [read(image) for image in images]
+
+
+def batches_ahead(device: torch.device, batch_size: int) -> int:
+    """Batches that are read ahead of the model. Beside a GPU, one for each thread; a CPU computes for longer than it reads."""
+    return torch.get_num_threads() if device.type == "cuda" else max(1, MAX_READ_AHEAD // batch_size)
+
+
+def images_in(read: tuple[Sequence[ImageRecord], Any]) -> int:
+    """Images of a batch that was read, for a stage's counter."""
+    return len(read[0])
+
+
 def network_input(cam_model: CamModel, photos: Sequence[ReadPhoto]) -> Tensor:
     """B photos → network input (B, 3, S, S) on the model's device."""
-    return torch.cat(
-        [cam_model.prepare_image(photo.pixels()) if photo.network_input is None else photo.network_input for photo in photos]
-    )
+    small = [photo.pixels() for photo in photos if not photo.is_large]
+    prepared = iter(cam_model.prepare(small).split(1) if small else [])
+    return torch.cat([next(prepared) if photo.network_input is None else photo.network_input for photo in photos])

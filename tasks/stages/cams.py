@@ -1,23 +1,26 @@
 """Stage `cams`: training-free static CAMs of the image-level classes of train and seed splits → cams.zarr, one part per shard,
 with the attention that `refine` will need, so that an image is encoded once."""
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from excel_core.background_pool import read_ahead
+from excel_core.cams.pseudo_labels import cams_of_slots, class_slots
 from excel_core.cams.seeds import static_cams
 from excel_core.config import RunSpec
+from excel_core.host_copies import HostCopy, to_device
 from excel_core.stores import join_cams, write_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import batches, cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, model_key
-from tasks.inputs.photo_pixels import network_input, photo_reader
+from tasks.inputs.photo_pixels import batch_reader, batches_ahead, images_in, network_input
 
 __all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
 
@@ -50,16 +53,24 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     cam_model = load_cam_model(job)
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
-    cams: list[NDArray[np.float32]] = []
-    attention: list[NDArray[np.float16]] = []
-    for batch in track(batches(read_ahead(images, photo_reader(cam_model)), job.run.cams.batch_size), len):
-        seeds = static_cams(cam_model, network_input(cam_model, [photo for _, photo in batch]), refine)
-        for (image, _), image_cams in zip(batch, seeds.cams.cpu().numpy(), strict=True):
-            cams.append(image_cams[list(image.classes)])
+    device, size = cam_model.clip.device, job.run.cams.batch_size
+    cams: list[HostCopy] = []
+    attention: list[HostCopy] = []
+    reading = read_ahead(batches(images, size), batch_reader(cam_model), batches_ahead(device, size))
+    for batch, photos in track(reading, images_in):
+        seeds = static_cams(cam_model, network_input(cam_model, photos), refine)
+        slots = to_device(class_slots([image.classes for image in batch]).numpy(), device)
+        cams.append(HostCopy(cams_of_slots(seeds.cams, slots)))
         if seeds.attention is not None:
-            attention.extend(seeds.attention.half().cpu().numpy())
-    write_cams(folder, [image.id for image in images], [image.classes for image in images], cams, attention)
+            attention.append(HostCopy(seeds.attention.half()))
+    rows = [row[: len(image.classes)] for image, row in zip(images, _rows(cams), strict=True)]
+    write_cams(folder, [image.id for image in images], [image.classes for image in images], rows, list(_rows(attention)))
     return ShardResult(images=len(images))
+
+
+def _rows(copies: Sequence[HostCopy]) -> Iterator[NDArray[Any]]:
+    """Each image's values."""
+    return chain.from_iterable(copy.numpy() for copy in copies)
 
 
 def _keeps_attention(run: RunSpec, patch: int) -> bool:

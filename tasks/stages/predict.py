@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.background_pool import BackgroundPool, read_ahead
+from excel_core.cams.crf_on_device import runs_on_device
 from excel_core.config import PredictSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.disk_maps import is_large
@@ -30,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 Labels = NDArray[np.uint8]
+PHOTOS_AT_ONCE = 16  # on a GPU
 
 
 class PredictResult(StageResult):
@@ -66,21 +68,33 @@ def predict_parts(job: Job) -> list[Part]:
 
 @torch.inference_mode()
 def predict_shard(job: Job, part: Part, folder: Path) -> ShardResult:
-    """Segment each image at every scale; CLIP sees it alone, as a user's single photo is seen."""
+    """Segment each image at every scale. On a CPU, CLIP sees it alone, as a user's single photo is seen; a GPU takes several at
+    once, which changes the last bits."""
     split, run = part.images.split, job.run
     cam_model = load_cam_model(job)
     trained = TrainedSegmenter.of(cam_model, load_trained(job, cam_model), classes_of(job), run)
     images = in_shard(part.images, predicted_images(job, split))
     with BackgroundPool(cam_model.clip.device) as pool:
-        for batch in batches(track(read_ahead(images, _read_small)), torch.get_num_threads()):
-            for image, pixels in batch:
-                if pixels is None:
-                    _save_large(folder, Path(split) / f"{image.id}.png", trained, image.read())
-                    continue
-                single, multi = trained.segment(pixels), trained.segment(pixels, multi_scale=True)
-                pool.submit(_save, folder, Path(split) / f"{image.id}.png", trained, pixels, single, multi)
+        together = PHOTOS_AT_ONCE if pool.beside else 1
+        for batch in batches(track(read_ahead(images, _read_small)), max(together, torch.get_num_threads())):
+            small = [(Path(split) / f"{image.id}.png", pixels) for image, pixels in batch if pixels is not None]
+            for photos in batches(small, together):
+                _segment(pool, folder, trained, photos)
+            for image in (image for image, pixels in batch if pixels is None):
+                _save_large(folder, Path(split) / f"{image.id}.png", trained, image.read())
             pool.drain()
     return ShardResult(images=len(images))
+
+
+def _segment(pool: BackgroundPool, folder: Path, trained: TrainedSegmenter, photos: list[tuple[Path, Labels]]) -> None:
+    """Label maps of photos, each with its name, written on the pool; the CRF where the device is, or else on the pool."""
+    pixels = [photo for _, photo in photos]
+    single, multi = trained.segment_together(pixels), trained.segment_together(pixels, multi_scale=True)
+    refined: list[Tensor | None] = [None] * len(photos)
+    if trained.predict_spec.crf and runs_on_device(multi[0].device, trained.crf):
+        refined = [values.argmax(dim=0) for values in trained.refine_together(pixels, multi)]
+    for (name, photo), *maps in zip(photos, single, multi, refined, strict=True):
+        pool.submit(_save, folder, name, trained, photo, *maps)
 
 
 def _read_small(image: ImageRecord) -> Labels | None:
@@ -97,10 +111,15 @@ def _save_large(folder: Path, name: Path, trained: TrainedSegmenter, pixels: Lab
             save_labels_png(folder / variant / name, steps[step])
 
 
-def _save(folder: Path, name: Path, trained: TrainedSegmenter, pixels: Labels, single: Tensor, multi: Tensor) -> None:
-    """Label maps of an image (H, W, 3) by its logits (C+1, H, W), the only full-size arrays of all classes there are."""
+def _save(
+    folder: Path, name: Path, trained: TrainedSegmenter, pixels: Labels, single: Tensor, multi: Tensor, refined: Tensor | None
+) -> None:
+    """Label maps of an image (H, W, 3) by its logits (C+1, H, W), the only full-size arrays of all classes there are, and,
+    where the CRF was computed before, its labels (H, W)."""
     maps = {"single_scale": _argmax(single), "multi_scale": _argmax(multi)}
-    if trained.predict_spec.crf:
+    if refined is not None:
+        maps["multi_scale_crf"] = refined.cpu().numpy().astype(np.uint8)
+    elif trained.predict_spec.crf:
         maps["multi_scale_crf"] = trained.refine(pixels, multi).argmax(axis=0).astype(np.uint8)
     for variant, labels in maps.items():
         save_labels_png(folder / variant / name, labels)

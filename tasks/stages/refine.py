@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.background_pool import BackgroundPool, read_ahead
-from excel_core.cams.cam_model import CamModel
 from excel_core.cams.large_photos import large_label_steps
-from excel_core.cams.pseudo_labels import label_steps, refine_maps, step_names
+from excel_core.cams.packed_labels import PackedLabels, packed_labels, runs_of_photos
+from excel_core.cams.pseudo_labels import crf_labels, label_steps, refine_maps, step_names
 from excel_core.cams.seeds import patch_attention
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
-from excel_core.stores import CamReader
+from excel_core.host_copies import to_device
+from excel_core.kernels.gpu import has_triton
+from excel_core.stores import CamReader, StoredCams
 from tasks.engine.fingerprint import clip_fingerprint, digest_of
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, images_of, in_shard
 from tasks.inputs.models import load_cam_model
-from tasks.inputs.photo_pixels import ReadPhoto, network_input, photo_reader
+from tasks.inputs.photo_pixels import ReadPhoto, batches_ahead, images_in, network_input, photo_reader
 
 __all__ = [
-    "PSEUDO_LABELS", "LabelsResult", "Seed", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts",
+    "PSEUDO_LABELS", "LabelsResult", "Seeds", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts",
     "refine_shard", "save_labels", "save_refined", "settings", "step_folder",
 ]  # fmt: skip
 
@@ -52,42 +54,26 @@ def refine_parts(job: Job) -> list[Part]:
 
 @torch.inference_mode()
 def refine_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
-    """Read each image's CAMs and attention, refine, write; where no attention was kept, encode the image again."""
+    """Read the CAMs and attention of a batch of images, refine, write; where no attention was kept, encode the images again."""
     cam_model, spec = load_cam_model(job), job.run.refine
     images = in_shard(part.images, cam_images(job, part.images.split))
-    reader, read_photo = CamReader(job.folder("cams")), photo_reader(cam_model)
+    reader, read_photo, device = CamReader(job.folder("cams")), photo_reader(cam_model), cam_model.clip.device
 
-    def read(image: ImageRecord) -> _Stored:
-        classes, cams = reader.read(image.id)
-        return _Stored(read_photo(image), classes, torch.from_numpy(cams), reader.attention(image.id))
+    def read(batch: list[ImageRecord]) -> tuple[list[ReadPhoto], StoredCams]:
+        return [read_photo(image) for image in batch], reader.read_together([image.id for image in batch])
 
-    with BackgroundPool(cam_model.clip.device) as pool:
-        for batch in batches(read_ahead(images, read), job.run.cams.batch_size):
-            inputs = network_input(cam_model, [stored.photo for _, stored in batch])
-            attention = _attention(cam_model, inputs, [stored for _, stored in batch], spec)
-            for index, (_, stored) in track(list(enumerate(batch))):
-                cams = stored.cams.to(attention)
-                seed = Seed(stored.classes, inputs[index], cams, attention[index])
-                save_refined(pool, folder, stored.photo, seed, spec)
+    with BackgroundPool(device) as pool:
+        groups = batches(images, job.run.cams.batch_size)
+        for _, (photos, stored) in track(read_ahead(groups, read, batches_ahead(device, job.run.cams.batch_size)), images_in):
+            inputs = network_input(cam_model, photos)
+            if stored.attention is None:
+                attention = patch_attention(cam_model, inputs, spec)
+            else:
+                attention = to_device(stored.attention, device).float()
+            seeds = Seeds(stored.classes, inputs, to_device(stored.cams, device), attention)
+            save_refined(pool, folder, photos, seeds, spec)
             pool.drain()
     return LabelsResult(images=len(images), steps=step_names(spec))
-
-
-class _Stored(NamedTuple):
-    """What the disk holds of an image: the photo, its classes, their CAMs (K, h, w), and its attention (M, M)."""
-
-    photo: ReadPhoto
-    classes: list[int]
-    cams: Tensor
-    attention: NDArray[np.float16] | None
-
-
-def _attention(cam_model: CamModel, network_input: Tensor, batch: list[_Stored], spec: RefineSpec) -> Tensor:
-    """network_input (B, 3, S, S) → (B, M, M) float32, on the device."""
-    stored = [image.attention for image in batch if image.attention is not None]
-    if len(stored) == len(batch):
-        return torch.from_numpy(np.stack(stored)).to(cam_model.clip.device).float()
-    return patch_attention(cam_model, network_input, spec)
 
 
 def join_label_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> LabelsResult:
@@ -115,31 +101,69 @@ def _lists(job: Job) -> dict[str, list[str]]:
     return {split: [image.id for image in images_of(job, split)] for split in job.run.dataset.cam_splits}
 
 
-class Seed(NamedTuple):
-    """What label maps are made of, beside the photo: K classes, network input (3, S, S), CAMs (K, h, w), attention (M, M)."""
+class Seeds(NamedTuple):
+    """What the label maps of B photos are made of, beside the photos: class indices of each, network input (B, 3, S, S), CAMs
+    (B, K, h, w) of a photo's classes, then of nothing, attention (B, M, M)."""
 
-    classes: Sequence[int]
+    classes: Sequence[Sequence[int]]
     network_input: Tensor
     cams: Tensor
     attention: Tensor
 
 
-def save_refined(pool: BackgroundPool, folder: Path, photo: ReadPhoto, seed: Seed, spec: RefineSpec) -> None:
-    """Refine a photo's CAMs and write its label maps: on the pool, or, of a large photo, here and now, for memory's sake."""
-    classes, pixels = seed.classes, photo.pixels()
-    if not photo.is_large:
-        maps = refine_maps(pixels, seed.network_input, seed.cams, seed.attention, spec)
-        pool.submit(save_labels, folder, photo.image.id, pixels, classes, maps, spec)
-        return
-    for step, labels in large_label_steps(pixels, seed.network_input, classes, seed.cams, seed.attention, spec, folder):
-        save_labels_png(_label_file(folder, step, spec, photo.image.id), labels)
+def save_refined(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhoto], seeds: Seeds, spec: RefineSpec) -> None:
+    """Refine CAMs of photos and write their label maps: on the pool, or, of a large photo, here and now, for memory's sake. On
+    a GPU with Triton, photos that are not large are refined together."""
+    small = [index for index, photo in enumerate(photos) if not photo.is_large]
+    if has_triton(seeds.cams.device):
+        _save_together(pool, folder, [photos[index] for index in small], _some(seeds, small), spec)
+    for index, photo in enumerate(photos):
+        classes, pixels = seeds.classes[index], photo.pixels
+        cams, attention = seeds.cams[index, : len(classes)], seeds.attention[index]
+        if photo.is_large:
+            steps = large_label_steps(pixels(), seeds.network_input[index], classes, cams, attention, spec, folder)
+            for step, labels in steps:
+                save_labels_png(_label_file(folder, step, spec, photo.image.id), labels)
+        elif not has_triton(seeds.cams.device):
+            maps = refine_maps(pixels(), seeds.network_input[index], cams, attention, spec)
+            pool.submit(save_labels, folder, photo.image.id, pixels(), classes, maps, spec)
+
+
+def _some(seeds: Seeds, indices: list[int]) -> Seeds:
+    if len(indices) == len(seeds.classes):
+        return seeds
+    classes = [seeds.classes[index] for index in indices]
+    return Seeds(classes, seeds.network_input[indices], seeds.cams[indices], seeds.attention[indices])
+
+
+def _save_together(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhoto], seeds: Seeds, spec: RefineSpec) -> None:
+    """Refine photos on the GPU in few launches; their label maps are fetched, given a CRF and written on the pool."""
+    pixels = [photo.pixels() for photo in photos]
+    for run in runs_of_photos(pixels):
+        part = Seeds(seeds.classes[run], seeds.network_input[run], seeds.cams[run], seeds.attention[run])
+        packed = packed_labels(pixels[run], part.network_input, part.classes, part.cams, part.attention, spec)
+        for index, photo in enumerate(photos[run]):
+            pool.submit(_save_packed, folder, photo, part.classes[index], packed, index, spec)
+
+
+def _save_packed(
+    folder: Path, photo: ReadPhoto, classes: Sequence[int], packed: PackedLabels, index: int, spec: RefineSpec
+) -> None:
+    labels = packed.of_photo(index)
+    if spec.crf.enabled:
+        labels["crf"] = crf_labels(photo.pixels(), classes, packed.scores_of_photo(index, len(classes) + 1), spec)
+    _save_steps(folder, photo.image.id, labels, spec)
 
 
 def save_labels(
     folder: Path, image: str, pixels: NDArray[np.uint8], classes: Sequence[int], maps: dict[str, Tensor], spec: RefineSpec
 ) -> None:
     """Finish one image's maps and write its label maps (H, W), the last step as the pseudo label."""
-    for step, labels in label_steps(pixels, classes, maps, spec).items():
+    _save_steps(folder, image, label_steps(pixels, classes, maps, spec), spec)
+
+
+def _save_steps(folder: Path, image: str, steps: dict[str, NDArray[np.uint8]], spec: RefineSpec) -> None:
+    for step, labels in steps.items():
         save_labels_png(_label_file(folder, step, spec, image), labels)
 
 

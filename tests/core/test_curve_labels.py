@@ -70,7 +70,7 @@ def test_labels_are_those_of_the_pieces_one_by_one(cam_model, segmenters, image)
         maps = pixel_adaptive_refinement(guide, upsample_with_background(spread, image.shape[:2])[None], REFINE.par)[0]
         wanted = np.array([0, 1, 3])[maps.argmax(dim=0).numpy()]
         assert (points[iteration].pseudo_labels == wanted).mean() > 0.999
-        segmented = segment_single_scale(cam_model, segmenter, image).argmax(dim=0).numpy()
+        segmented = segment_single_scale(cam_model, segmenter, [image])[0].argmax(dim=0).numpy()
         assert (points[iteration].segmentation == segmented).mean() > 0.999
         assert points[iteration].pseudo_labels.dtype == points[iteration].segmentation.dtype == np.uint8
 

@@ -24,8 +24,8 @@ def test_scales_do_not_compound():
 
 @torch.inference_mode()
 def test_one_scale_without_flip_is_single_scale(cam_model, segmenter, image):
-    multi = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0,)))
-    single = segment_single_scale(cam_model, segmenter, image)
+    (multi,) = segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(1.0,)))
+    (single,) = segment_single_scale(cam_model, segmenter, [image])
     assert single.shape == (4, 40, 56)
     torch.testing.assert_close(multi, single)
 
@@ -33,15 +33,15 @@ def test_one_scale_without_flip_is_single_scale(cam_model, segmenter, image):
 @torch.inference_mode()
 def test_flip_averaging_makes_mirrored_images_agree(cam_model, segmenter, image):
     spec = PredictSpec(scales=(0.7, 1.0), flip="all")
-    straight = segment_multi_scale(cam_model, segmenter, image, spec)
-    mirrored = segment_multi_scale(cam_model, segmenter, np.ascontiguousarray(image[:, ::-1]), spec)
+    mirror = np.ascontiguousarray(image[:, ::-1])
+    straight, mirrored = segment_multi_scale(cam_model, segmenter, [image, mirror], spec)
     torch.testing.assert_close(straight, mirrored.flip(-1), atol=1e-4, rtol=1e-3)
 
 
 @torch.inference_mode()
 def test_scales_and_flips_are_averaged_on_logits(cam_model, segmenter, image):
-    alone = [segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(s,), flip="all")) for s in (0.5, 1.5)]
-    both = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(0.5, 1.5), flip="all"))
+    alone = [segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(s,), flip="all"))[0] for s in (0.5, 1.5)]
+    (both,) = segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(0.5, 1.5), flip="all"))
     torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
 
 
@@ -52,7 +52,7 @@ def test_every_scale_is_resized_from_the_photo(cam_model, segmenter, image):
     original = cam_model.clip.tokens
     cam_model.clip.tokens = lambda batch: seen.append(batch) or original(batch)
     try:
-        segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0, 2.0)))
+        segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(1.0, 2.0)))
     finally:
         cam_model.clip.tokens = original
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
@@ -65,9 +65,10 @@ def test_every_scale_is_resized_from_the_photo(cam_model, segmenter, image):
 def test_flips_are_averaged_before_scales(cam_model, segmenter, image):
     """Each scale weighs the same, whether it is flipped or not: not a mean over all views."""
     one, other = (
-        segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(scale,), flip="not_at_1")) for scale in (1.0, 1.5)
+        segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(scale,), flip="not_at_1"))[0]
+        for scale in (1.0, 1.5)
     )
-    both = segment_multi_scale(cam_model, segmenter, image, PredictSpec(scales=(1.0, 1.5), flip="not_at_1"))
+    (both,) = segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(1.0, 1.5), flip="not_at_1"))
     torch.testing.assert_close(both, (one + other) / 2)
 
 
@@ -77,5 +78,22 @@ def test_logits_are_averaged_small_as_for_coco(cam_model, segmenter, image):
     grid = segmenter(cam_model.layers(encoded := cam_model.encode(cam_model.prepare([image]))), encoded.activations.grid).logits
     small = F.interpolate(grid, size=(8, 11), mode="bilinear")  # int(0.2 * 40), int(0.2 * 56)
     expected = F.interpolate(small, size=(40, 56), mode="bilinear")[0]
-    torch.testing.assert_close(segment_multi_scale(cam_model, segmenter, image, spec), expected)
+    torch.testing.assert_close(segment_multi_scale(cam_model, segmenter, [image], spec)[0], expected)
     assert (preset("coco").predict.average_at, preset("voc").predict.average_at) == (0.2, 1.0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("tokens_at_once", [1, 2**14])
+def test_images_of_different_sizes_are_segmented_together(cam_model, segmenter, image, monkeypatch, tokens_at_once):
+    monkeypatch.setattr("excel_core.prediction.inference.MAX_TOKENS", tokens_at_once)
+    images, spec = [image, image[:30], image[:, ::2]], PredictSpec(scales=(1.0, 1.5), flip="not_at_1")
+    for together, alone in (
+        (
+            segment_multi_scale(cam_model, segmenter, images, spec),
+            lambda one: segment_multi_scale(cam_model, segmenter, [one], spec),
+        ),
+        (segment_single_scale(cam_model, segmenter, images), lambda one: segment_single_scale(cam_model, segmenter, [one])),
+    ):
+        for logits, one in zip(together, images, strict=True):
+            assert logits.shape[1:] == one.shape[:2]
+            torch.testing.assert_close(logits, alone(np.ascontiguousarray(one))[0], atol=1e-4, rtol=1e-3)

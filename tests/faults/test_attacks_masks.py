@@ -27,7 +27,7 @@ from excel_core.datasets import forbid_mask_access
 from excel_core.datasets.mask_guard import LABELS_IN_MASK_FILES, inherited_guards, mask_places
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import MaskLeakError
-from excel_core.training import loop
+from excel_core.training import loading
 
 MASK = np.random.default_rng(0).integers(0, 21, (10, 12), dtype=np.uint8)
 
@@ -171,11 +171,11 @@ class Reading:
 def test_the_data_loaders_workers_are_guarded(data: Path, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the loader takes on this system, on Linux fork, on macOS spawn.
     context = multiprocessing.get_context(start)
-    monkeypatch.setattr(loop, "DataLoader", partial(DataLoader, multiprocessing_context=context))
+    monkeypatch.setattr(loading, "DataLoader", partial(DataLoader, multiprocessing_context=context))
     batches: Any = Reading(data / "SegmentationClass" / "x.png")
-    assert len(list(loop._loaded(batches, 0, torch.device("cpu")))) == 1
+    assert len(list(loading.loaded(batches, 0, torch.device("cpu")))) == 1
     with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match=r"^train: open of the segmentation mask"):
-        list(loop._loaded(batches, 0, torch.device("cpu")))
+        list(loading.loaded(batches, 0, torch.device("cpu")))
 
 
 def test_a_thread_that_is_older_than_the_guard_is_guarded(data: Path) -> None:

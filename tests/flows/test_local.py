@@ -116,10 +116,11 @@ def test_a_wrong_database_is_refused_unshown(tmp_path):
     assert PASSWORD not in ran.output + str(ran.exception) + repr(UpRequest(tmp_path, database=DATABASE))
 
 
-def test_only_the_server_gets_the_password(tmp_path, monkeypatch):
+def test_only_the_server_gets_the_password_and_only_the_worker_the_models_key(tmp_path, monkeypatch):
     monkeypatch.setenv("EXCEL_DATABASE_URL", DATABASE)
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", DATABASE)
     monkeypatch.setenv("PREFECT_API_KEY", "another server's")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "*")
     now = Installation("m", 4321, "shown", credential=KEY)
     for role in ("server", "worker", "setup"):
@@ -127,6 +128,7 @@ def test_only_the_server_gets_the_password(tmp_path, monkeypatch):
         assert [name for name, value in env.items() if PASSWORD in value] == (
             ["PREFECT_API_DATABASE_CONNECTION_URL"] if role == "server" else []
         )
+        assert ("OPENAI_API_KEY" in env) == (role == "worker")
         assert env["PREFECT_API_URL"] == "http://127.0.0.1:4321/api" and env["EXCEL_STORE"] == str(tmp_path)
         assert env[MARK] == f"m/{role}" and "PREFECT_API_KEY" not in env and "PREFECT_SERVER_CORS_ALLOWED_ORIGINS" not in env
         assert env["PREFECT_API_AUTH_STRING"] == env["PREFECT_SERVER_API_AUTH_STRING"] == KEY
