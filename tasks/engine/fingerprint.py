@@ -3,18 +3,30 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from excel_core.models.clip_names import parse_clip_name
 
-__all__ = ["clip_fingerprint", "digest_of", "file_digest", "files_fingerprint", "folders_fingerprint"]
+__all__ = ["clip_fingerprint", "digest_of", "digest_of_blocks", "file_digest", "files_fingerprint", "folders_fingerprint"]
 
 
 def digest_of(value: Any) -> str:
     """SHA-256 of plain data as canonical JSON, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_of_blocks(blocks: Iterable[Sequence[Any]]) -> str:
+    """`digest_of` the one list that the blocks are pieces of; one block at a time is in memory as text."""
+    digest, comma = hashlib.sha256(b"["), b""
+    for block in blocks:
+        if block:
+            digest.update(comma + json.dumps(block, sort_keys=True, separators=(",", ":"))[1:-1].encode())
+            comma = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -98,7 +98,7 @@ def label_lists(job: Job) -> dict[str, str]:
 
 def _lists(job: Job) -> dict[str, list[str]]:
     """Ids of each train and seed split."""
-    return {split: [image.id for image in images_of(job, split)] for split in job.run.dataset.cam_splits}
+    return {split: images_of(job, split).ids for split in job.run.dataset.cam_splits}
 
 
 class Seeds(NamedTuple):
