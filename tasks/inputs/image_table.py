@@ -1,12 +1,13 @@
-"""The images of a split as columns: 150 bytes an image where a list of records takes two thousand.
+"""The images of a split as columns: 200 bytes an image, where a list of records takes 2,000.
 
 Ten million images fit in a worker's memory, and a shard's images are found by an index rather than by looking at all of them.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.errors import DataError
+from tasks.engine.fingerprint import digest_of_blocks
 
 __all__ = ["ImageRecord", "ImageTable", "first_bytes", "read_image_table"]
 
@@ -42,25 +44,31 @@ class ImageRecord(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Columns:
-    """Columns of N images. ids, images (paths inside `data`), digests: Arrow's arrays of text; sizes (N, 2) int32; classes (M,)
-    int16, those of image i from starts[i] to starts[i + 1]; starts (N + 1,) int64."""
+    """Columns of N images. ids, digests: Arrow's arrays of text; sizes (N, 2) int32; classes (M,) int16, those of image i from
+    starts[i] to starts[i + 1]; starts (N + 1,) int64. `read_paths`: their paths, which keys do not hang on."""
 
-    data: Path
-    decode: DecodeOptions
     ids: Any
-    images: Any
     digests: Any
     sizes: NDArray[np.int32]
     classes: NDArray[np.int16]
     starts: NDArray[np.int64]
+    data: Path
+    decode: DecodeOptions
+    read_paths: Callable[[], Any]
+
+    @cached_property
+    def paths(self) -> Any:
+        """Paths inside `data`, read when the first image is looked at."""
+        return self.read_paths()
 
     @cached_property
     def numbers(self) -> NDArray[np.uint64]:
-        """The first 8 bytes of each id's SHA-256, (N,)."""
+        """`first_bytes` of each id, (N,)."""
         numbers = np.empty(len(self.ids), dtype=np.uint64)
         for first in range(0, len(numbers), BLOCK):
-            ids = self.ids[first : first + BLOCK].to_pylist()
-            numbers[first : first + len(ids)] = [first_bytes(id) for id in ids]
+            digests = b"".join([sha256(id.encode()).digest() for id in self.ids[first : first + BLOCK].to_pylist()])
+            block = np.frombuffer(digests, dtype=">u8")[::4]  # a digest has 32 bytes
+            numbers[first : first + len(block)] = block
         return numbers
 
 
@@ -70,7 +78,8 @@ class ImageTable(Sequence[ImageRecord]):
 
     columns: _Columns
     rows: NDArray[np.int64]
-    _shards: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+    _orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+    _shards: dict[tuple[int, int], "ImageTable"] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,14 +96,9 @@ class ImageTable(Sequence[ImageRecord]):
     def __iter__(self) -> Iterator[ImageRecord]:
         data, decode = self.columns.data, self.columns.decode
         for block in self._blocks():
-            images = self.columns.images.take(block).to_pylist()
-            for (id, digest, classes, height, width), image in zip(self._values(block), images, strict=True):
-                yield ImageRecord(id, data / image, tuple(classes), height, width, digest, decode)
-
-    @property
-    def decode(self) -> DecodeOptions:
-        """How their pixels are read."""
-        return self.columns.decode
+            paths = self.columns.paths.take(block).to_pylist()
+            for (id, digest, classes, height, width), path in zip(self._values(block), paths, strict=True):
+                yield ImageRecord(id, data / path, tuple(classes), height, width, digest, decode)
 
     @property
     def ids(self) -> list[str]:
@@ -102,9 +106,13 @@ class ImageTable(Sequence[ImageRecord]):
         ids: list[str] = self.columns.ids.take(self.rows).to_pylist()
         return ids
 
-    def values(self) -> Iterator[list[tuple[str, str, list[int], int, int]]]:
-        """Blocks of (id, digest, classes, height, width)."""
-        return (self._values(block) for block in self._blocks())
+    @cached_property
+    def key(self) -> str:
+        """Digest of the images themselves, how they are read, their ids, image-level classes and sizes."""
+        blocks = (self._values(block) for block in self._blocks())
+        decode = self.columns.decode
+        options = [] if decode == AS_STORED else [[decode.upright, decode.max_side]] * len(self)
+        return digest_of_blocks(chain(blocks, [options]))
 
     def without(self, others: Sequence["ImageTable"]) -> "ImageTable":
         """Those whose ids no other table has. Equal ids have equal numbers, and ids are compared where numbers are equal."""
@@ -124,66 +132,73 @@ class ImageTable(Sequence[ImageRecord]):
 
     def shard(self, index: int, count: int) -> "ImageTable":
         """The images of one shard."""
-        order, starts = self._in_order(count)
-        return ImageTable(self.columns, self.rows[order[starts[index] : starts[index + 1]]])
+        if (index, count) not in self._shards:
+            order, starts = self._in_order(count)
+            self._shards[index, count] = ImageTable(self.columns, self.rows[order[starts[index] : starts[index + 1]]])
+        return self._shards[index, count]
 
     def _in_order(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions by shard, and where each shard begins among them, (count + 1,)."""
-        if count not in self._shards:
+        if count not in self._orders:
             shards = ((self.columns.numbers[self.rows] >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
             order = np.argsort(shards, kind="stable")
-            self._shards[count] = order, np.searchsorted(shards[order], np.arange(count + 1, dtype=np.uint64))
-        return self._shards[count]
+            self._orders[count] = order, np.searchsorted(shards[order], np.arange(count + 1, dtype=np.uint64))
+        return self._orders[count]
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
         return (self.rows[first : first + BLOCK] for first in range(0, len(self.rows), BLOCK))
 
     def _values(self, rows: NDArray[np.int64]) -> list[tuple[str, str, list[int], int, int]]:
+        """(id, digest, classes, height, width) of each of the rows."""
         columns = self.columns
-        heights, widths = columns.sizes[rows].T.tolist()
-        spans = zip(columns.starts[rows].tolist(), columns.starts[rows + 1].tolist(), strict=True)
-        classes = [columns.classes[start:end].tolist() for start, end in spans]
+        starts, ends = columns.starts[rows], columns.starts[rows + 1]
+        bounds = np.concatenate([[0], np.cumsum(ends - starts)])
+        positions = np.repeat(starts - bounds[:-1], ends - starts) + np.arange(bounds[-1])
+        flat, limits = columns.classes[positions].tolist(), bounds.tolist()
+        classes = [flat[start:end] for start, end in pairwise(limits)]
         ids, digests = columns.ids.take(rows).to_pylist(), columns.digests.take(rows).to_pylist()
+        heights, widths = columns.sizes[rows].T.tolist()
         return list(zip(ids, digests, classes, heights, widths, strict=True))
 
 
 def first_bytes(image: str) -> int:
     """The first 8 bytes of an id's SHA-256, as a number; its first bits say to which shard the image belongs."""
-    return int.from_bytes(hashlib.sha256(image.encode()).digest()[:8])
+    return int.from_bytes(sha256(image.encode()).digest()[:8])
 
 
 def read_image_table(manifest: Path, data: Path, split: str, class_names: Sequence[str], decode: DecodeOptions) -> ImageTable:
     """The usable images of a split, in the manifest's order, read column by column: one at a time is in memory as a whole.
     DataError for a manifest of another shape (excel_core/datasets/manifest.py), and for a split that it does not hold."""
+    is_usable = [("split", "==", split), ("error", "==", "")]
 
     def read(name: str) -> "pd.Series[Any]":
-        return pd.read_parquet(manifest, columns=[name], dtype_backend="pyarrow")[name]
+        return pd.read_parquet(manifest, columns=[name], filters=is_usable, dtype_backend="pyarrow")[name]
 
-    def text(name: str) -> "pd.Series[Any]":
-        column = read(name)
-        if str(column.dtype) not in ("string[pyarrow]", "large_string[pyarrow]") or column.hasnans:
-            raise DataError(f"manifest: {name!r} must be text, got {column.dtype}; rerun dataset")
-        return column
+    def text(name: str) -> Any:
+        return _in_one_piece(name, read(name))
 
-    splits = text("split")
-    if not (splits == split).any():
-        held = ", ".join(map(str, splits.unique())) or "nothing"
-        raise DataError(f"split {split!r} is not in the manifest; it holds: {held}")
-    is_usable = ((splits == split) & (text("error") == "")).to_numpy(dtype=bool)
-    del splits
-    sizes = np.stack([read(name)[is_usable].to_numpy(dtype=np.int32) for name in SIZES], axis=1)
-    images = text("image")[is_usable]
-    if images.str.contains(r"^/|(?:^|/)\.\.(?:/|$)", regex=True).any():
-        raise DataError("manifest: 'image' must be a path inside the root; rerun dataset")
-    classes, starts = _class_indices(read("labels")[is_usable], class_names)
-    ids, paths, digests = (_in_one_piece(column) for column in (text("id")[is_usable], images, text("digest")[is_usable]))
-    columns = _Columns(data, decode, ids, paths, digests, sizes, classes, starts)
+    splits = pd.read_parquet(manifest, columns=["split"], dtype_backend="pyarrow")["split"].unique().tolist()
+    if split not in splits:
+        raise DataError(f"split {split!r} is not in the manifest; it holds: {', '.join(map(str, splits)) or 'nothing'}")
+    digests, ids = text("digest"), text("id")  # the largest first, which is there twice while it is read
+    sizes = np.stack([read(name).to_numpy(dtype=np.int32) for name in SIZES], axis=1)
+    classes, starts = _class_indices(read("labels"), class_names)
+
+    def paths() -> Any:
+        column = read("image")
+        if column.str.contains(r"^/|(?:^|/)\.\.(?:/|$)", regex=True).any():
+            raise DataError("manifest: 'image' must be a path inside the root; rerun dataset")
+        return _in_one_piece("image", column)
+
+    columns = _Columns(ids, digests, sizes, classes, starts, data, decode, paths)
     _check_ids(columns, split)
     return ImageTable(columns, np.arange(len(sizes)))
 
 
-def _in_one_piece(column: "pd.Series[Any]") -> Any:
+def _in_one_piece(name: str, column: "pd.Series[Any]") -> Any:
     """The column as one Arrow array, of which single rows are taken quickly."""
+    if str(column.dtype) not in ("string[pyarrow]", "large_string[pyarrow]") or column.hasnans:
+        raise DataError(f"manifest: {name!r} must be text, got {column.dtype}; rerun dataset")
     return column.array.__arrow_array__().combine_chunks()
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.layouts import decode_options
 from tasks.engine.code_digest import result_in_key
-from tasks.engine.fingerprint import digest_of, digest_of_blocks
+from tasks.engine.fingerprint import digest_of
 from tasks.engine.stage import Job, Part, Shard
 from tasks.inputs.image_table import ImageRecord, ImageTable, first_bytes, read_image_table
 from tasks.inputs.models import classes_of
@@ -44,14 +43,10 @@ def _images(
 def images_key(images: Sequence[ImageRecord]) -> str:
     """Digest of the images themselves, how they are read, their ids, image-level classes and sizes."""
     if isinstance(images, ImageTable):
-        return digest_of_blocks(chain(images.values(), [_decode_options([images.decode] * len(images))]))
+        return images.key
     values = [[image.id, image.digest, image.classes, image.height, image.width] for image in images]
-    return digest_of(values + _decode_options([image.decode for image in images]))
-
-
-def _decode_options(decoded: Sequence[DecodeOptions]) -> list[Any]:
-    """How images are read that are not read as they are stored."""
-    return [[decode.upright, decode.max_side] for decode in decoded if decode != AS_STORED]
+    options = [[image.decode.upright, image.decode.max_side] for image in images if image.decode != AS_STORED]
+    return digest_of(values + options)
 
 
 @result_in_key  # images_key
