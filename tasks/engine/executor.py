@@ -126,6 +126,12 @@ class Step:
         """Every output that its work reads: inputs, and the parts that it joins."""
         return [*self.job.inputs.values(), *self.parts.values()]
 
+    def to_send(self) -> "Step":
+        """A part's step without what its work does not read: the contents of its inputs' own parts, which are as many as it has
+        siblings."""
+        inputs = {name: output.model_copy(update={"parts": {}}) for name, output in self.job.inputs.items()}
+        return replace(self, job=replace(self.job, inputs=inputs))
+
     def on_this_machine(self) -> "Step":
         """The same step in this machine's copy of a store that is shared; a worker may have another folder than the run."""
         remote, environment = self.job.environment.remote, self.job.environment

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from excel_core.models.clip_names import parse_clip_name
@@ -59,6 +59,7 @@ def folders_fingerprint(root: Path | None, *names: str) -> str | None:
 
 def _files(top: Path, name: str) -> Iterator[tuple[str, os.stat_result]]:
     """Every file that `top` is or holds, as its path from `name` on; links to folders are not followed."""
+    name = PurePath(name).as_posix()
     if top.is_file():
         yield name, top.stat()
         return
