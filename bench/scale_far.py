@@ -11,6 +11,7 @@ processes of their own, with their peaks of memory:
     runs      the list of runs, one of which was killed over all shards
     gc        what can go of a store with the parts of two runs
     listing   the digest of a data folder's names, sizes and times: real files, empty, of at most MAX_FILES
+    markers   reading the marker of an output of as many label maps, at most MAX_FILES
 """
 
 import argparse
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,11 @@ import numpy as np  # isort: skip
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from excel_core.checked_files import write_checked_json
 from excel_core.config.presets import preset, with_settings
 from tasks.engine.executor import Step, build_stage, part_steps
-from tasks.engine.fingerprint import digest_of, folders_fingerprint
-from tasks.engine.output import Origin, StageOutput, commit, empty_folder
+from tasks.engine.fingerprint import digest_of, file_digest, folders_fingerprint
+from tasks.engine.output import MARKER, Marker, Origin, StageOutput, read_marker
 from tasks.engine.stage import Job, RunEnvironment, Shard
 from tasks.history.garbage import find_garbage
 from tasks.history.plan import plan_run
@@ -88,23 +91,26 @@ def run_and_environment(folder: Path) -> tuple[Any, RunEnvironment]:
     return with_settings(preset("voc"), SETTINGS), RunEnvironment(store=folder / "store", data=folder / "data")
 
 
-def commit_made_up(step: Step, fill: Any, result: dict[str, Any]) -> StageOutput:
-    """Commit `step` as if it had been built: `fill` writes its files."""
-    empty_folder(step.partial_folder)
-    fill(step.partial_folder)
-    origin = Origin(
-        key_parts=step.key_parts,
-        inputs={},
-        parts={name: output.key for name, output in step.parts.items()},
-        items=step.items,
-        kind="",
-        finished="2026-01-01T00:00:00+00:00",
-        host="",
-        pid=1,
-    )
-    contents = {name: output.content for name, output in step.parts.items()}
-    output = {"stage": step.kind, "key": step.key, "result": result, "seconds": 1.0, "parts": contents}
-    return commit(step.partial_folder, step.folder, output, origin)
+def made_up_output(step: Step, files: dict[str, bytes], result: dict[str, Any]) -> StageOutput:
+    """The step's output as if it had been built of these files."""
+    return write_made_up(step.folder, step, files, result)
+
+
+def write_made_up(folder: Path, step: Step, files: dict[str, bytes], result: dict[str, Any]) -> StageOutput:
+    """An output in `folder`, as the step would make it, with its marker; files of that name that are there already stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    listed = {path.name: (path.stat().st_size, path.stat().st_mtime_ns, file_digest(path)) for path in folder.iterdir()}
+    parts = {name: output.content for name, output in step.parts.items()}
+    content, size = digest_of([digest for _, _, digest in listed.values()]), sum(size for size, _, _ in listed.values())
+    output = {"stage": step.kind, "key": folder.name, "content": content, "bytes": size}
+    output |= {"result": result, "seconds": 1.0, "parts": parts}
+    keys = {name: output.key for name, output in step.parts.items()}
+    written = {"finished": "2026-01-01T00:00:00+00:00", "host": "", "pid": 1, "items": step.items, "kind": ""}
+    origin = Origin(key_parts=step.key_parts, inputs={}, parts=keys, **written)
+    write_checked_json(folder / MARKER, Marker(output=output, files=listed, origin=origin).model_dump(mode="json"))
+    return StageOutput.model_validate(output | {"place": folder})
 
 
 def lay_out(folder: Path, images: int) -> None:
@@ -116,8 +122,11 @@ def lay_out(folder: Path, images: int) -> None:
     def build(job: Job) -> StageOutput | None:
         if job.stage.name != "dataset":
             return build_stage(job) if job.stage.name in ("describe", "knowledge") else None
+        step = Step(job)
+        step.folder.mkdir(parents=True)
+        write_made_up_manifest(step.folder / "manifest.parquet", images)
         result = {"images": {"train": images, "val": VAL_IMAGES}, "left_out": {}, "absent": {}, "bad": {}}
-        return commit_made_up(Step(job), lambda f: write_made_up_manifest(f / "manifest.parquet", images), result)
+        return made_up_output(step, {}, result)
 
     pipeline(run, environment, "knowledge").follow(build)
     pipeline(run, environment, "dataset").follow(build)
@@ -142,11 +151,12 @@ def make_up_cams(folder: Path, images: int) -> None:
     job = cams_job(folder)
     parts = {}
     for step in part_steps(job):
-        text = step.part.name if step.part else ""
-        parts[text] = commit_made_up(step, lambda f, text=text: (f / "part.txt").write_text(text), {"images": step.items})
-        shutil.copytree(step.folder, step.folder.with_name(digest_of(text)[:32]))
+        name = step.part.name if step.part else ""
+        files, result = {"part.txt": name.encode()}, {"images": step.items}
+        parts[name] = made_up_output(step, files, result)
+        write_made_up(step.folder.with_name(digest_of(name)[:32]), step, files, result)
     result = {"images": images, "bytes_per_image": 1.0, "attention_bytes_per_image": 1.0}
-    whole = commit_made_up(Step(job, parts=parts), lambda f: (f / "cams.txt").write_text("all"), result)
+    whole = made_up_output(Step(job, parts=parts), {"cams.txt": b"all"}, result)
     used = start_record("excel", job.run, job.environment)
     used.use(whole, cached=False)
     used.end("complete")
@@ -204,6 +214,28 @@ def measure_listing(files: int) -> dict[str, Any]:
         return {"images": files, **clock.read(), "peak_bytes": peak_bytes(), "before_bytes": before}
 
 
+def measure_marker(files: int) -> dict[str, Any]:
+    """Reading the marker of an output of that many label maps."""
+    folder = Path(tempfile.mkdtemp(prefix="excel-scale-")) / "refine" / ("0" * 32)
+    folder.mkdir(parents=True)
+    listed = {
+        f"SegmentationClassPseudo/photo_{i:08}.png": (5000, 1_700_000_000_000_000_000 + i, f"{i:064x}") for i in range(files)
+    }
+    origin = Origin(key_parts={}, inputs={}, parts={}, items=0, kind="", finished="", host="", pid=1)
+    output = {"stage": "refine", "key": folder.name, "content": "", "result": {}, "seconds": 1.0, "bytes": 5000 * files}
+    write_checked_json(folder / MARKER, Marker(output=output, files=listed, origin=origin).model_dump(mode="json"))
+    size = (folder / MARKER).stat().st_size
+    result = in_process("--measure", "reading", "--folder", str(folder))
+    shutil.rmtree(folder.parents[1])
+    return {"files": files, "bytes": size, **result}
+
+
+def measure_reading(folder: Path) -> dict[str, Any]:
+    before, clock = peak_bytes(), Clock()
+    read_marker(folder)
+    return {**clock.read(), "before_bytes": before}
+
+
 class Clock:
     """Seconds of the wall, and of this process' own work, since it was made: other processes may take the machine's cores."""
 
@@ -227,18 +259,18 @@ def in_process(*arguments: str) -> dict[str, Any]:
     return result
 
 
-def measured(images: int) -> dict[str, Any]:
-    """All measures at one number of images."""
+def measured(images: int, result: dict[str, Any]) -> Iterator[None]:
+    """Fill `result` with all measures at one number of images; yields after each."""
     folder = Path(tempfile.mkdtemp(prefix="excel-scale-"))
+    result["images"] = images
     try:
-        result: dict[str, Any] = {"images": images}
         in_process("--make", "store", "--folder", str(folder), "--images", str(images))
         for name in MEASURES:
             if name == "planned":
                 in_process("--make", "cams", "--folder", str(folder), "--images", str(images))
             result[name] = in_process("--measure", name, "--folder", str(folder))
-            print(images, name, json.dumps(result[name]), file=sys.stderr, flush=True)
-        return result
+            print(images, name, json.dumps(result[name]), flush=True)
+            yield
     finally:
         shutil.rmtree(folder)
 
@@ -259,15 +291,28 @@ def main() -> None:
         print(json.dumps(measure_listing(sizes[0])))
     elif arguments.measure:
         measures = {"plan": measure_plan, "planned": measure_plan, "worker": measure_worker, "runs": measure_runs}
-        result = (measures | {"gc": measure_gc})[arguments.measure](arguments.folder)
+        result = (measures | {"gc": measure_gc, "reading": measure_reading})[arguments.measure](arguments.folder)
         print(json.dumps(result | {"peak_bytes": peak_bytes()}))
     else:
-        runs = [measured(size) for size in sizes]
-        listings = [in_process("--measure", "listing", "--images", str(size)) for size in sizes if size <= MAX_FILES]
-        result = {"format": "excel-scale-far/1", "runs": runs, "listing": listings}
-        print(json.dumps(result, indent=1))
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        measure_all(sizes, arguments.json)
+
+
+def measure_all(sizes: list[int], file: Path | None) -> None:
+    """Every measure at every size, in the file after each: the largest take long."""
+    result: dict[str, Any] = {"format": "excel-scale-far/1", "runs": [], "listing": [], "markers": []}
+
+    def save() -> None:
+        if file is not None:
+            file.write_text(json.dumps(result, indent=1) + "\n")
+
+    for size in sizes:
+        if size <= MAX_FILES:
+            result["listing"].append(in_process("--measure", "listing", "--images", str(size)))
+            result["markers"].append(measure_marker(size))
+        result["runs"].append({})
+        for _ in measured(size, result["runs"][-1]):
+            save()
+    save()
 
 
 if __name__ == "__main__":
