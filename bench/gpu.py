@@ -1,6 +1,6 @@
 """What excel does on a GPU, in one command: parts by name, each of which is measured once and kept.
 
-    python -m bench.gpu --photos DIR --json docs/bench/gpu.json [--parts par,crf,train,chain,label] [--again]
+    python -m bench.gpu --photos DIR --json docs/bench/gpu.json [--parts train,label,chain,crf,par] [--again]
 
 Needs what bench/GPU.md lists, neither Prefect nor data beside a folder of photos in VOC's layout. Parts that the file has
 already, of this card, are passed over, unless `--again`. A part that fails is written with its error, and the others go on.
@@ -14,6 +14,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ Rows = Iterator[dict[str, Any]]
 def _par(photos: Path, device: torch.device) -> Rows:
     from bench.gpu_par import cases
 
-    return cases(photos)
+    return chain.from_iterable(cases(photos, only=group) for group in ("kernels", "packed", "encoder", "stages"))
 
 
 def _crf(photos: Path, device: torch.device) -> Rows:
@@ -54,15 +55,15 @@ def _label(photos: Path, device: torch.device) -> Rows:
 def _chain(photos: Path, device: torch.device) -> Rows:
     from bench.gpu_chain import measured_chain
 
-    return measured_chain(photos, device.type)
+    return measured_chain(photos, device.type, images=300, val_images=60, iterations=150)
 
 
 PARTS: dict[str, Callable[[Path, torch.device], Rows]] = {
-    "par": _par,
-    "crf": _crf,
     "train": _train,
     "label": _label,
     "chain": _chain,
+    "crf": _crf,
+    "par": _par,
 }
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,15 +28,18 @@ import excel_core.cams.affinity
 import excel_core.cams.cam_model
 import excel_core.cams.par
 from bench.device import classes_of
+from bench.plain_vit import random_clip
 from excel_core.cams.affinity import box_masks
+from excel_core.cams.cam_model import CamModel
 from excel_core.cams.packed_labels import packed_labels
-from excel_core.cams.par import map_slots, pixel_adaptive_refinement, refine_packed_pictures
+from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.pseudo_labels import class_slots, refine_batch
-from excel_core.config import ParSpec, RunSpec
+from excel_core.cams.seeds import static_cams
+from excel_core.config import ParSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
+from excel_core.datasets.jpeg import torchvision_decodes_alike
 from excel_core.datasets.palette import save_labels_png
-from excel_core.kernels.gpu import pack_sizes
 
 Case = dict[str, Any]
 CLASSES, BACKGROUND = 20, 25
@@ -45,11 +49,12 @@ USES_TRITON = (excel_core.cams.par, excel_core.cams.affinity, excel_core.cams.ca
 def cases(photos: Path, images: int = 512, tiny: bool = False, only: str = "") -> Iterator[Case]:
     """Every figure: what, ours, before (None where nothing compares), unit, peak_mib."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    paths = sorted(photos.rglob("*.jpg"))[:64]
+    paths = sorted(photos.rglob("*.jpg"))[:128]
     groups: dict[str, Callable[[], Iterator[Case]]] = {
         "kernels": lambda: kernels(device, tiny),
         "packed": lambda: packed(device, paths, tiny),
         "host": lambda: host(paths, tiny),
+        "encoder": lambda: encoder(device, paths, tiny),
         "stages": lambda: stages(device, paths, images, tiny),
     }
     for name, group in groups.items():
@@ -62,7 +67,7 @@ def cases(photos: Path, images: int = 512, tiny: bool = False, only: str = "") -
 
 def kernels(device: torch.device, tiny: bool) -> Iterator[Case]:
     """PAR and boxes of training's batches, and of photos of one native size."""
-    for batch, (H, W), K in [(4, (320, 320), 3), (16, (320, 320), 3), (8, (375, 500), 3), (8, (375, 500), 6)]:
+    for batch, (H, W), K in [(16, (320, 320), 3), (8, (375, 500), 3)]:
         if tiny:
             batch, H, W = 1, H // 8, W // 8
         image, maps = _smooth(batch, 3, H, W, 0).to(device) * 255, _smooth(batch, K, H, W, 1).to(device)
@@ -87,7 +92,7 @@ def kernels(device: torch.device, tiny: bool) -> Iterator[Case]:
     with without_triton():
         before, _ = rate(lambda: box_masks(cams, 0.79), 64, device, 0.3)
     yield case("boxes of 64 maps of 20x20", ours, before, "maps/s", peak)
-    for batch in (4, 16):
+    for batch in (4,):
         pixels, grid = _smooth(batch, 3, 320, 320, 0).to(device) * 255, _smooth(batch, CLASSES, 20, 20, 3).to(device)
         attention = torch.rand(batch, 400, 400, device=device) ** 8
         slots = class_slots(classes_of(batch), 4).to(device)
@@ -123,7 +128,7 @@ def packed(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case
         return
     run = preset("voc")
     images = [read_image(path) for path in paths[: 4 if tiny else 64]]
-    for count in (2, 4, 8, 16, 32):
+    for count in (2, 8, 16):
         part = images[:count]
         inputs, attention = (
             torch.randn(len(part), 3, 320, 320, device=device),
@@ -145,61 +150,78 @@ def packed(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case
             same = float((labels[precision] == labels["fp32"]).mean())
             name = f"affinity + PAR {precision} of {count} photos of their own sizes"
             yield case(name, ours, None, "images/s", peak, equal_labels=same)
-    sizes = pack_sizes([image.shape[:2] for image in images[:8]], device)
-    colours, maps = torch.rand(sizes.pixels, 4, device=device), torch.rand(sizes.pixels, map_slots(3), device=device)
-    colours[:, 3] = 0
-    for precision in ("fp32", "fp16"):
-        spec = ParSpec(precision=precision)
-        steps, _ = rate(lambda spec=spec: refine_packed_pictures(colours, maps, sizes, spec), 8, device)
-        none = spec.model_copy(update={"iterations": 1})
-        one, _ = rate(lambda none=none: refine_packed_pictures(colours, maps, sizes, none), 8, device)
-        yield case(f"PAR {precision} alone, 8 photos, 4 slots", steps, None, "images/s", 0, with_one_iteration=one)
 
 
 def host(paths: list[Path], tiny: bool) -> Iterator[Case]:
     """What threads do in a second beside each other: decode photos, write label maps, read and write CAMs and attention."""
-    from excel_core.stores import CamReader, join_cams, write_cams
+    from excel_core.stores import CamReader, CamWriter, join_cams
 
-    repeats = 1 if tiny else 6
+    repeats = 1 if tiny else 4
     some = paths[: 2 if tiny else 64]
+    decoders: dict[str, Callable[[Path], Any]] = {"Pillow": read_image}
+    if torchvision_decodes_alike():
+        decoders["torchvision"] = partial(read_image, by_torchvision=True)
     labels = [(np.asarray(read_image(path))[..., 0] // 100).astype(np.uint8) for path in some]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for threads in (1, 4, torch.get_num_threads()):
+        for threads in (1, 8, torch.get_num_threads()):
             with ThreadPoolExecutor(threads) as pool:
-                yield case(
-                    f"photos decoded, {threads} threads", _through(pool, read_image, some * repeats), None, "images/s", 0
-                )
+                for name, decode in decoders.items():
+                    speed = _through(pool, decode, some * repeats)
+                    yield case(f"photos decoded by {name}, {threads} threads", speed, None, "images/s", 0)
                 files = [(folder / f"{i}.png", each) for i, each in enumerate(labels * repeats)]
-                yield case(
-                    f"label maps written, {threads} threads",
-                    _through(pool, lambda pair: save_labels_png(*pair), files),
-                    None,
-                    "maps/s",
-                    0,
-                )
-        count = 8 if tiny else 256
+                speed = _through(pool, lambda pair: save_labels_png(*pair), files)
+                size = sum(path.stat().st_size for path, _ in files) / len(files)
+                yield case(f"label maps written, {threads} threads", speed, None, "maps/s", 0, bytes=round(size))
+        count, batch = (8, 8) if tiny else (256, 32)
         ids, random = [str(i) for i in range(count)], np.random.default_rng(0)
-        attention = [(random.random((400, 400)) ** 8).astype(np.float16) for _ in ids]
-        cams = [random.random((2, 20, 20), dtype=np.float32) for _ in ids]
-        for name, kept in (("CAMs", []), ("CAMs and attention", attention)):
+        cams = torch.from_numpy(random.random((batch, 2, 20, 20), dtype=np.float32)).half()
+        attention = (torch.from_numpy(random.standard_normal((batch, 400, 400), dtype=np.float32)) * 2).softmax(-1).half()
+        for name, kept in (("CAMs", None), ("CAMs and attention", attention)):
             target = folder / name
-            target.mkdir()
+            (target / "all").mkdir(parents=True)
+            first = CamWriter(folder / f"{name}, first", ids, [[1, 2]] * count)
+            first.add(batch, cams, kept)
+            first.close()  # by now all is imported
             started = time.perf_counter()
-            write_cams(target, ids, [[1, 2]] * count, cams, kept)
-            yield case(f"{name} written, a shard of {count}", count / (time.perf_counter() - started), None, "images/s", 0)
-            (target / "all").mkdir()
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                writer = CamWriter(target, ids, [[1, 2]] * count, pool.submit)
+                for _ in range(0, count, batch):
+                    writer.add(batch, cams, kept)
+                writer.close()
+            seconds = time.perf_counter() - started
+            size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / count
+            yield case(f"{name} written, a shard of {count}", count / seconds, None, "images/s", 0, bytes=round(size))
             (target / "cams.zarr").rename(target / "shard")
             (target / "all" / "cams.zarr").mkdir()
             (target / "shard").rename(target / "all" / "cams.zarr" / "shard")
             join_cams(target / "all", {"shard": target})
             reader = CamReader(target / "all")
-            groups = [ids[i : i + 8] for i in range(0, count, 8)]
-            for threads in (1, torch.get_num_threads()):
+            groups = [ids[i : i + batch] for i in range(0, count, batch)]
+            for threads in (1, 4):
                 with ThreadPoolExecutor(threads) as pool:
-                    ours = 8 * _through(pool, reader.read_together, groups)
-                    before = _through(pool, lambda image: (reader.read(image), reader.attention(image)), ids)  # noqa: B023
-                    yield case(f"{name} read, {threads} threads", ours, before, "images/s", 0)
+                    speed = batch * _through(pool, reader.read_together, groups)
+                    yield case(f"{name} read, {threads} threads", speed, None, "images/s", 0)
+
+
+def encoder(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case]:
+    """CAMs of network inputs that are there already, and what makes network inputs of decoded photos."""
+    run, batch = preset("voc"), 2 if tiny else 32
+    clip = random_clip(blocks=6, width=64, joint=32) if tiny else random_clip()
+    clip.model.to(device)
+    text = F.normalize(torch.randn(CLASSES + BACKGROUND, clip.joint_width), dim=-1).to(device)
+    images = [read_image(path) for path in paths[:batch]]
+    for precision in ("fp32", "fp16"):
+        model = CamModel(clip, text, CLASSES, run.cams.model_copy(update={"precision": precision}))
+        with torch.inference_mode():
+            inputs = model.prepare(images)
+            if precision == "fp32":
+                speed, peak = rate(lambda model=model: model.prepare(images), batch, device)
+                yield case("network inputs of decoded photos", speed, None, "images/s", peak)
+            for kept, refine in (("CAMs", None), ("CAMs and attention", run.refine)):
+                speed, peak = rate(lambda m=model, x=inputs, r=refine: static_cams(m, x, r), batch, device)
+                row = case(f"{kept} of ready inputs, {precision}, batch {batch}", speed, None, "images/s", peak)
+                yield row | {"kernels": kernel_times(lambda m=model, x=inputs, r=refine: static_cams(m, x, r))}
 
 
 def stages(device: torch.device, paths: list[Path], images: int, tiny: bool) -> Iterator[Case]:
@@ -212,25 +234,22 @@ def stages(device: torch.device, paths: list[Path], images: int, tiny: bool) -> 
             for keep in (True, False):
                 edits = {"cams": {"precision": precision, "batch_size": 32}, "shards": {"keep_attention": keep}}
                 yield jobs.case(f"cams {precision}, attention {'kept' if keep else 'not kept'}", "cams", edits)
-        for par in ("fp32", "fp16"):
-            for keep in (True, False):
-                edits = {"cams": {"precision": "fp16", "batch_size": 32}, "shards": {"keep_attention": keep}}
-                edits["refine"] = {"par": {"precision": par}, "crf": {"enabled": False}}
-                yield jobs.case(
-                    f"refine without CRF, PAR {par}, attention {'kept' if keep else 'encoded again'}", "refine", edits
-                )
-        edits = {"cams": {"batch_size": 32}, "refine": {"crf": {"enabled": False}}}
-        yield jobs.case("dynamic without CRF", "dynamic", edits)
-        with without_triton():
-            yield jobs.case("refine without CRF, without Triton", "refine", edits, 64)
+        for par, crf, keep in (
+            ("fp32", False, True), ("fp16", False, True), ("fp16", False, False), ("fp32", True, True), ("fp16", True, True)
+        ):  # fmt: skip
+            edits = {"cams": {"precision": "fp16", "batch_size": 32}, "shards": {"keep_attention": keep}}
+            edits["refine"] = {"par": {"precision": par}, "crf": {"enabled": crf}}
+            what = f"refine {'with' if crf else 'without'} CRF, PAR {par}, attention {'kept' if keep else 'encoded again'}"
+            yield jobs.case(what, "refine", edits)
+        for crf in (False, True):
+            edits = {"cams": {"precision": "fp16", "batch_size": 32}, "refine": {"crf": {"enabled": crf}}}
+            yield jobs.case(f"dynamic {'with' if crf else 'without'} CRF", "dynamic", edits)
 
 
 @contextmanager
 def without_triton() -> Iterator[None]:
     """Compute with torch alone meanwhile."""
-    import tasks.stages.refine
-
-    patches = [patch.object(module, "has_triton", lambda device: False) for module in (*USES_TRITON, tasks.stages.refine)]
+    patches = [patch.object(module, "has_triton", lambda device: False) for module in USES_TRITON]
     for each in patches:
         each.start()
     try:
@@ -258,6 +277,19 @@ def rate(call: Callable[[], Any], items: int, device: torch.device, seconds: flo
     return items * calls / elapsed, torch.cuda.max_memory_allocated() if cuda else 0
 
 
+def kernel_times(call: Callable[[], Any]) -> list[str]:
+    """What takes the GPU's time in a call: the first kernels, milliseconds and launches of each, and the sum of all."""
+    if not torch.cuda.is_available():
+        return []
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
+    total, launches = sum(event.self_device_time_total for event in events), sum(event.count for event in events)
+    longest = [f"{event.self_device_time_total / 1000:.2f} ms {event.count}x {event.key[:70]}" for event in events[:14]]
+    return [f"{total / 1000:.2f} ms {launches}x in all", *longest]
+
+
 def case(what: str, ours: float, before: float | None, unit: str, peak: int, **more: Any) -> Case:
     """A figure."""
     return {"what": what, "ours": ours, "before": before, "unit": unit, "peak_mib": round(peak / 2**20), **more}
@@ -277,18 +309,11 @@ def _through(pool: ThreadPoolExecutor, call: Callable[[Any], Any], items: list[A
     return len(items) / (time.perf_counter() - started)
 
 
-def run_of(edits: dict[str, Any]) -> RunSpec:
-    """VOC's run with `edits`."""
-    from excel_core.config.presets import with_edits
-
-    return with_edits(preset("voc"), edits)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--only", default="", help="kernels, packed, host or stages")
+    parser.add_argument("--only", default="", help="kernels, packed, host, encoder or stages")
     parser.add_argument("--tiny", action="store_true", help="small pictures and a small tower, to try the script itself")
     arguments = parser.parse_args()
     for row in cases(arguments.photos, arguments.images, arguments.tiny, arguments.only):

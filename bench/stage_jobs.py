@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 import tasks.inputs.models
 import tasks.stages.dynamic
-from bench.gpu import classes_of
+from bench.device import classes_of
 from bench.plain_vit import random_clip
-from excel_core.background_pool import BackgroundPool, read_ahead
+from excel_core.background_pool import BackgroundPool
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits
 from excel_core.datasets.images import read_header
@@ -26,6 +26,7 @@ from excel_core.text.class_sets import class_set
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, Part, RunEnvironment, Shard
+from tasks.inputs.photo_pixels import photo_batches
 from tasks.pipeline import STAGES
 from tasks.stages.cams import join_cam_shards
 
@@ -91,15 +92,15 @@ class StageJobs:
             module = {"cams": "tasks.stages.cams", "refine": "tasks.stages.refine", "dynamic": "tasks.stages.dynamic"}[stage]
             every = tasks.inputs.images.cam_images
             stack.enter_context(patch(f"{module}.cam_images", lambda job, split: every(job, split)[:count]))
-            stack.enter_context(patch(f"{module}.read_ahead", self._timed_read_ahead))
+            stack.enter_context(patch(f"{module}.photo_batches", self._timed_photos))
             stack.enter_context(patch.object(BackgroundPool, "_wait", self._timed_wait))
             STAGES[stage].work.build_part(job, part, target)  # type: ignore[union-attr]
         if stage != "cams":
             shutil.rmtree(target)
         return target
 
-    def _timed_read_ahead(self, *arguments: Any) -> Iterator[Any]:
-        reading = read_ahead(*arguments)
+    def _timed_photos(self, *arguments: Any) -> Iterator[Any]:
+        reading = photo_batches(*arguments)
         while True:
             started = time.perf_counter()
             item = next(reading, None)

@@ -11,6 +11,29 @@ COCO_IMAGES = 82_081  # of its training split
 WITH_ATTENTION = "static chain in two stages, photo to PNG"  # names of cases in bench/speed.py
 WITHOUT_ATTENTION = "static chain in two stages, attention not kept"
 CRF_SUFFIX = "published on one"
+GPU_PARTS = {
+    "par": "Refinement, and the stages that make and refine CAMs",
+    "crf": "The dense CRF",
+    "train": "Training, batch 4",
+    "label": "A training-free label from photo to PNG",
+    "chain": "Every stage of preset `voc` through the store",
+}
+GPU_WORDS = (
+    "ViT-B/16 at 320 × 320 with seeded random weights, VOC photos at native size. `published` is the published way "
+    "(`bench/published.py`) on the same card in the same process, `before` this program without Triton and CUDA graphs; equal "
+    "labels are the share of pixels labelled as by the CPU, or in float32."
+)
+# Work of VOC's published schedule: words, images or iterations, and the row of bench.gpu whose rate it goes at.
+VOC_WORK = (
+    ("descriptions, text encoding, knowledge base", 0, "stage knowledge"),
+    ("CAMs of train_aug", 10_582, "stage cams"),
+    ("affinity and PAR of train_aug, CRF of its labels", 10_582, "stage refine"),
+    ("training before LVC", 14_000, "loop, before LVC, bf16"),
+    ("training with LVC", 10_000, "loop, with LVC, bf16"),
+    ("training on own argmax", 6_000, "loop, own argmax, bf16"),
+    ("LVC seeds of train, refined", 1_464, "stage dynamic"),
+    ("val at four scales with flips, CRF", 1_449, "stage predict"),
+)
 
 
 def speed_row(result: dict[str, Any]) -> str:
@@ -124,6 +147,59 @@ def _device(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _gpu(result: dict[str, Any]) -> list[str]:
+    """A table a part of bench.gpu; a part that failed or was left out says so."""
+    lines = [
+        f"## On one {result['device']}",
+        "",
+        f"`python -m bench.gpu`, torch {result['torch']}; `bench/GPU.md` says how. " + GPU_WORDS,
+        "",
+    ]
+    for name, title in GPU_PARTS.items():
+        part = result["parts"].get(name, {"rows": [], "error": "not measured"})
+        lines += [f"### {title}", ""]
+        if part["rows"]:
+            lines += ["| what | published | before | excel | unit | peak MiB | equal labels |", "|---|---|---|---|---|---|---|"]
+            lines += [_gpu_row(row) for row in part["rows"]]
+        if "error" in part:
+            lines.append(f"The part ended early: {part['error'].splitlines()[-1]}" if part["rows"] else "Not measured.")
+        lines.append("")
+    return lines + _voc_from_nothing(result["parts"])
+
+
+def _gpu_row(row: dict[str, Any]) -> str:
+    def number(name: str) -> str:
+        value = row.get(name)
+        return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    equal = row.get("equal_labels")
+    cells = [row["what"], number("published"), number("before"), number("ours"), row.get("unit", ""), number("peak_mib")]
+    return f"| {' | '.join(cells)} | {'' if equal is None else f'{100 * equal:.3f} %'} |"
+
+
+def _voc_from_nothing(parts: dict[str, Any]) -> list[str]:
+    """VOC's published schedule by the sum of measured rates, with the arithmetic."""
+    rates = {row["what"]: row for part in parts.values() for row in part["rows"]}
+    rows, minutes = [], 0.0
+    for words, count, what in VOC_WORK:
+        row = rates.get(what)
+        if row is None or not (row.get("ours") or row.get("seconds")):
+            return [f"VOC from nothing: not summed, since `{what}` was not measured.", ""]
+        seconds = count / row["ours"] if count else row["seconds"]
+        minutes += seconds / 60
+        rate = f"{count:,} at {row['ours']:,.1f} {row['unit']}" if count else "as measured"
+        rows.append(f"| {words} | {rate} | {seconds / 60:.1f} |")
+    return [
+        "### VOC from nothing, by the sum of these rates",
+        "",
+        "| what | at which rate | minutes |",
+        "|---|---|---|",
+        *rows,
+        f"| together | | {minutes:.1f} |",
+        "",
+    ]
+
+
 def _overhead(result: dict[str, Any]) -> list[str]:
     ways = result["ways"]
     rows = [f"| {way} | {one['milliseconds_per_part']:.1f} | {one['added']:.1f} |" for way, one in ways.items()]
@@ -146,6 +222,8 @@ def main() -> None:
     lines = ["# Speed", "", "Written by `make bench` from `docs/bench/*.json`.", ""]
     lines += _speed(speed) + _scale(scale) + _coco(speed, scale)
     lines += _active_labels(active_labels) + _device(device) + _overhead(overhead)
+    gpu = folder / "gpu.json"
+    lines += _gpu(json.loads(gpu.read_text())) if gpu.exists() else ["## On a GPU", "", "Not measured."]
     print("\n".join(lines).rstrip())
 
 

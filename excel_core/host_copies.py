@@ -15,6 +15,7 @@ class HostCopy:
     def __init__(self, values: Tensor) -> None:
         self._ready: torch.cuda.Event | None = None
         self._values = values
+        self.shape = values.shape
         if values.is_cuda:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)

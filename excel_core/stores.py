@@ -5,10 +5,11 @@
     prompts.json                               the class set, as text/prompts.py's PromptSet
     knowledge.zarr       excel-knowledge/2     text (C+Z, D), templates (C, D), attributes (A, D), descriptions (n*C, D)
                                                float32; names and description texts as attributes of the group
-    cams.zarr            excel-cams/3          one group per shard of images: cams (I, K, h, w) float16 in [0, 1], one chunk
-                                               per image; classes (I, K) int16, 0-based, -1 where an image has fewer than K;
-                                               where it is kept, attention (I, M, M) float16 of M = h*w patches
-    cams.parquet         excel-cams/3          id, shard and row of each image in cams.zarr
+    cams.zarr            excel-cams/4          one group per shard of images: cams (I, K, h, w) float16 in [0, 1], 32 images a
+                                               chunk; classes (I, K) int16, 0-based, -1 where an image has fewer than K;
+                                               where it is kept, attention (I, M, M) float16 of M = h*w patches, 8 images a
+                                               chunk
+    cams.parquet         excel-cams/4          id, shard and row of each image in cams.zarr
     confusion.parquet    excel-confusion/1     pixels by image, result key, true and predicted label; only counts above 0
     levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
     presence.parquet     excel-presence/1      zero-shot presence scores by image, one column per class
@@ -45,11 +46,11 @@ cut either. Those that no marker speaks of hold a digest of their own (checked_f
 checkpoints, kept segmenters, text embeddings. A file of an earlier format is made again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -62,14 +63,24 @@ from excel_core.files import first_sentence, read_json, written_then_renamed
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 __all__ = [
-    "CamReader", "StoredCams", "join_cams", "read_counts", "read_knowledge", "read_manifest", "write_cams", "write_counts",
-    "write_knowledge", "write_manifest",
+    "CamReader", "CamWriter", "StoredCams", "join_cams", "read_counts", "read_knowledge", "read_manifest", "write_cams",
+    "write_counts", "write_knowledge", "write_manifest",
 ]  # fmt: skip
 
 # What arrays are written with. A file of zarr names its own; of the others some run filters of a long list of libraries, and
 # those of zarr's older format unpickle.
 CODECS = {"bytes", "zstd", "crc32c", "sharding_indexed"}
-CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/3", "excel-knowledge/2"
+ROW_GROUP = 50_000  # rows of a table of shards that are read together, or passed over
+CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/4", "excel-knowledge/2"
+CAMS_PER_CHUNK, ATTENTION_PER_CHUNK = 32, 8  # images: chunks of 100 KB and 2 MB
+
+
+class Values(Protocol):
+    """A tensor, or what will be one (host_copies.py)."""
+
+    shape: Any
+
+    def numpy(self) -> NDArray[Any]: ...
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
@@ -124,35 +135,99 @@ def write_cams(
 ) -> None:
     """Write one shard: of each image its K' class indices and its CAMs (K', h, w) in [0, 1]; and its `attention` (M, M), of all
     images or of none."""
-    import zarr
+    writer = CamWriter(folder, ids, classes)
+    for row in range(len(ids)):
+        maps = torch.from_numpy(attention[row])[None] if attention else None
+        writer.add(1, torch.from_numpy(cams[row])[None], maps)
+    writer.close()
 
-    # Images have different numbers of classes: each gets as many slots as the largest needs; empty ones compress well.
-    slots = max((len(indices) for indices in classes), default=1)
-    grid = cams[0].shape[1:] if cams else (0, 0)
-    values = np.zeros((len(ids), slots, *grid), dtype=np.float16)
-    table = np.full((len(ids), slots), -1, dtype=np.int16)
-    for row, (indices, image_cams) in enumerate(zip(classes, cams, strict=True)):
-        values[row, : len(indices)], table[row, : len(indices)] = image_cams, indices
-    group = zarr.open_group(folder / "cams.zarr", mode="w-", zarr_format=3)
-    group.attrs.update(format=CAMS_FORMAT)
-    group.create_array(
-        "cams",
-        data=values,
-        chunks=(1, slots, *grid),
-        shards=values.shape,
-        dimension_names=("image", "slot", "row", "column"),
-    )
-    group.create_array("classes", data=table, dimension_names=("image", "slot"))
-    if attention:
-        maps = np.stack(attention)
-        group.create_array(
-            "attention",
-            data=maps,
-            chunks=(1, *maps.shape[1:]),
-            shards=maps.shape,
-            dimension_names=("image", "patch", "other"),
-        )
-    _write_table(folder / "cams.parquet", pd.DataFrame({"id": list(ids)}))
+
+class CamWriter:
+    """Writes one shard, `add` by `add`, in the order of its images. `submit` calls a function with arguments, here and now or
+    on a thread; whoever gave it waits for its calls."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ids: Sequence[str],
+        classes: Sequence[Sequence[int]],
+        submit: Callable[..., Any] = lambda function, *arguments: function(*arguments),
+    ) -> None:
+        import zarr
+
+        self._folder, self._ids, self._submit = folder, ids, submit
+        # Images have different numbers of classes: each gets as many slots as the largest needs; empty ones compress well.
+        self._slots = max((len(indices) for indices in classes), default=1)
+        table = np.full((len(ids), self._slots), -1, dtype=np.int16)
+        for row, indices in zip(table, classes, strict=True):
+            row[: len(indices)] = indices
+        self._group = zarr.open_group(folder / "cams.zarr", mode="w-", zarr_format=3)
+        self._group.attrs.update(format=CAMS_FORMAT)
+        self._group.create_array("classes", data=table, dimension_names=("image", "slot"))
+        self._arrays: dict[str, _GrowingArray] = {}
+
+    def add(self, images: int, cams: Values, attention: Values | None = None) -> None:
+        """CAMs (images, K, h, w) in [0, 1] of the next images, each image's own classes first, then zeros; and their attention
+        (images, M, M), of all images or of none. Values that are on their way from a GPU may still be so."""
+        h, w = cams.shape[2:]
+        self._array("cams", (self._slots, h, w), ("image", "slot", "row", "column"), CAMS_PER_CHUNK).add(images, cams)
+        if attention is not None:
+            names = ("image", "patch", "other")
+            self._array("attention", attention.shape[1:], names, ATTENTION_PER_CHUNK).add(images, attention)
+
+    def close(self) -> None:
+        """All images were added: write the last of them, and the index."""
+        for array in self._arrays.values():
+            array.flush()
+        _write_table(self._folder / "cams.parquet", pd.DataFrame({"id": list(self._ids)}))
+
+    def _array(self, name: str, shape: Sequence[int], axes: tuple[str, ...], chunk: int) -> "_GrowingArray":
+        from zarr.codecs import ZstdCodec
+
+        if name not in self._arrays:
+            array = self._group.create_array(
+                name,
+                shape=(len(self._ids), *shape),
+                dtype=np.float16,
+                chunks=(chunk, *shape),
+                compressors=ZstdCodec(level=1),  # zarr's own level takes three times as long for the same bytes
+                dimension_names=axes,
+            )
+            self._arrays[name] = _GrowingArray(array, chunk, self._submit)
+        return self._arrays[name]
+
+
+class _GrowingArray:
+    """An array whose rows come in order, and are written a chunk at a time."""
+
+    def __init__(self, array: Any, chunk: int, submit: Callable[..., Any]) -> None:
+        self._array, self._chunk, self._submit = array, chunk, submit
+        self._start, self._waiting = 0, 0
+        self._parts: list[tuple[Values, slice]] = []
+
+    def add(self, count: int, values: Values) -> None:
+        first = 0
+        while first < count:
+            rows = min(count - first, self._chunk - self._waiting)
+            self._parts.append((values, slice(first, first + rows)))
+            first, self._waiting = first + rows, self._waiting + rows
+            if self._waiting == self._chunk:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are waiting, which make a chunk, or the last one."""
+        if self._parts:
+            self._submit(self._write, self._start, self._waiting, self._parts)
+            self._start, self._waiting, self._parts = self._start + self._waiting, 0, []
+
+    def _write(self, start: int, count: int, parts: list[tuple[Values, slice]]) -> None:
+        rows = np.zeros((count, *self._array.shape[1:]), np.float16)
+        first = 0
+        for values, part in parts:
+            content = values.numpy()[part]
+            rows[first : first + len(content), : content.shape[1]] = content  # the others' slots stay empty
+            first += len(content)
+        self._array[start : start + count] = rows
 
 
 def join_cams(folder: Path, shards: dict[str, Path]) -> int:
@@ -163,7 +238,7 @@ def join_cams(folder: Path, shards: dict[str, Path]) -> int:
     tables = [pd.read_parquet(path / "cams.parquet").assign(shard=name) for name, path in shards.items()]
     index = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": [], "shard": []}, dtype=str)
     index["row"] = index.groupby("shard").cumcount()
-    _write_table(folder / "cams.parquet", index)
+    _write_table(folder / "cams.parquet", index, ROW_GROUP)
     return len(index)
 
 
@@ -178,13 +253,14 @@ class StoredCams:
 
 
 class CamReader:
-    """Read cams.zarr by image id."""
+    """Read cams.zarr by image id. `shard`: images of this one alone, which takes the same time whatever others there are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: str | None = None) -> None:
         self._path = folder / "cams.zarr"
         _open_zarr(self._path, CAMS_FORMAT, "cams")
+        filters = None if shard is None else [("shard", "==", shard)]
         with _reading(folder / "cams.parquet", "cams"):
-            index = pd.read_parquet(folder / "cams.parquet")
+            index = pd.read_parquet(folder / "cams.parquet", filters=filters)
             self.ids: list[str] = index["id"].tolist()
             positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
             self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
@@ -268,9 +344,9 @@ def read_counts(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def _write_table(path: Path, table: pd.DataFrame, row_group: int | None = None) -> None:
     with written_then_renamed(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False, row_group_size=row_group)
 
 
 def _open_zarr(path: Path, expected: str, stage: str) -> Any:

@@ -1,9 +1,6 @@
 """The dense CRF of several photos at once, on the device that holds them (method 4)."""
 
-import logging
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -11,6 +8,7 @@ from torch import Tensor
 
 from excel_core.cams.crf import MIN_PROBABILITY, dense_crf
 from excel_core.config import CrfSpec
+from excel_core.kernels.gpu import has_triton
 
 __all__ = ["dense_crf_batch", "runs_on_device"]
 
@@ -20,19 +18,7 @@ MIN_LABELS = 32  # that a pixel counts as: with fewer, the lattice is what takes
 
 def runs_on_device(device: torch.device, spec: CrfSpec) -> bool:
     """Whether the CRF of photos on `device` is computed there: by the lattice in Triton, on a GPU."""
-    return device.type == "cuda" and spec.engine == "lattice" and find_spec("triton") is not None and _compiles(device)
-
-
-@lru_cache
-def _compiles(device: torch.device) -> bool:
-    """Whether Triton compiles for the device: it needs a C compiler, and a GPU that it knows."""
-    image, scores = torch.zeros(2, 2, 3, dtype=torch.uint8, device=device), torch.full((2, 2, 2), 0.5, device=device)
-    try:
-        _by_lattice([image], [scores], CrfSpec())
-    except Exception as error:  # Triton, its compiler and the driver have errors of their own
-        logging.getLogger(__name__).warning("the dense CRF runs on the CPU: Triton does not compile for the GPU (%s)", error)
-        return False
-    return True
+    return spec.engine == "lattice" and has_triton(device)
 
 
 @torch.inference_mode()

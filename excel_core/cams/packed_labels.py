@@ -1,6 +1,7 @@
 """From CAMs to label maps for many photos of different sizes at once, on a GPU with Triton: the steps of pseudo_labels.py.
 
-Launches are few, whatever the number of photos. What comes back are 8 bits a pixel and step, and a CRF's probabilities.
+Launches are few, whatever the number of photos. What comes back are 8 bits a pixel and step, and a CRF's probabilities where
+it does not run there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import affinity_cams, rescaled
+from excel_core.cams.crf_on_device import dense_crf_batch, runs_on_device
 from excel_core.cams.par import map_slots, refine_packed_pictures
 from excel_core.cams.pseudo_labels import crf_scores, crf_source
-from excel_core.config import RefineSpec
+from excel_core.config import CrfSpec, RefineSpec
 from excel_core.host_copies import HostCopy
 from excel_core.kernels.gpu import PackedSizes, pack_sizes, packed_pixels
 
@@ -28,7 +30,7 @@ MAX_PIXELS = 2**21  # of photos that are refined together: 400 MB of affinities 
 @dataclass(frozen=True)
 class PackedLabels:
     """Label maps of some photos on their way to the host. labels (steps, pixels) uint8; scores (pixels, K) float32: what the
-    CRF takes for probabilities, of background and a photo's classes first, None without a CRF."""
+    CRF takes for probabilities, of background and a photo's classes first, None without a CRF, or where the GPU computed it."""
 
     steps: tuple[str, ...]
     shapes: list[tuple[int, int]]
@@ -75,7 +77,8 @@ def packed_labels(
     spec: RefineSpec,
 ) -> PackedLabels:
     """P images (H, W, 3), network input (P, 3, S, S), class indices of each, cams (P, slots, h, w) of its classes and zeros in
-    slots that it does not need, attention (P, M, M) → their PackedLabels; as `pseudo_labels.refine_labels`, but for the CRF."""
+    slots that it does not need, attention (P, M, M) → their PackedLabels; as `pseudo_labels.refine_labels`, but for a CRF that
+    does not run there."""
     shapes = [(image.shape[0], image.shape[1]) for image in images]
     slots = map_slots(cams.shape[1] + 1)
     small = torch.zeros(len(images), slots + 1, dtype=torch.int32, pin_memory=cams.is_cuda)
@@ -96,8 +99,13 @@ def packed_labels(
             _colours(images, network_input, batch.sizes, spec), maps.clone() if keeps_maps else maps, batch.sizes, spec.par
         )
         steps["par"] = batch.labels(maps)
-    source = maps if crf_source(spec) == "par" else before_par
-    scores = HostCopy(crf_scores(source, 1, spec)) if spec.crf.enabled else None
+    scores = None
+    if spec.crf.enabled:
+        values = crf_scores(maps if crf_source(spec) == "par" else before_par, 1, spec)
+        if runs_on_device(values.device, spec.crf):
+            steps["crf"] = batch.crf_labels(images, values, [len(image_classes) + 1 for image_classes in classes], spec.crf)
+        else:
+            scores = HostCopy(values)
     return PackedLabels(tuple(steps), shapes, HostCopy(torch.stack(list(steps.values()))), scores)
 
 
@@ -122,6 +130,16 @@ class _Batch:
         from excel_core.kernels.resize_triton import labels_of
 
         return labels_of(maps, self.names, self.sizes)
+
+    def crf_labels(self, images: Sequence[Image], scores: Tensor, labels: Sequence[int], spec: CrfSpec) -> Tensor:
+        """Images (H, W, 3), their `crf_scores` (pixels, slots), how many of them have a meaning → (pixels,) uint8."""
+        areas = [image.shape[0] * image.shape[1] for image in images]
+        pixels = packed_pixels(images, scores.device).split(areas)
+        photos = [part.reshape(image.shape) for part, image in zip(pixels, images, strict=True)]
+        parts = zip(scores.split(areas), labels, images, strict=True)
+        by_photo = [part[:, :count].T.reshape(count, *image.shape[:2]) for part, count, image in parts]
+        winners = [refined.argmax(dim=0).flatten() for refined in dense_crf_batch(photos, by_photo, spec)]
+        return torch.cat([names[winner] for names, winner in zip(self.names, winners, strict=True)])
 
 
 def _colours(images: Sequence[Image], network_input: Tensor, sizes: PackedSizes, spec: RefineSpec) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from excel_core.datasets.jpeg import decoded_jpeg
 from excel_core.disk_maps import is_large
 from excel_core.errors import DataError, ImageError
 
@@ -45,9 +46,9 @@ class DecodeOptions:
     upright: bool = False
     max_side: int | None = None
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
+    def read(self, path: Path, by_torchvision: bool = False) -> NDArray[np.uint8]:
         """`read_image`, then turned, then shrunk → (H, W, 3) uint8 RGB."""
-        image = read_image(path)
+        image = read_image(path, by_torchvision)
         if self.upright:
             image = _turn_upright(image, _orientation(path))
         return image if self.max_side is None else shrink_image(image, self.max_side)
@@ -102,7 +103,7 @@ def _orientation(path: Path) -> int:
         return 1
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, by_torchvision: bool = False) -> NDArray[np.uint8]:
     """Decode the whole file → (H, W, 3) uint8 RGB in [0, 255], row 0 at the top.
 
     * Greyscale, palette and CMYK images are converted to RGB.
@@ -111,7 +112,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     * EXIF orientation is ignored, as VOC's own tools do: its masks fit the pixels as they are stored.
     * Of an animation, the first frame.
 
-    The file is opened by Python, so that the guard of `forbid_mask_access` sees it.
+    The file is opened by Python, so that the guard of `forbid_mask_access` sees it. `by_torchvision`: to the same pixels, on
+    threads beside a GPU, where `torchvision_decodes_alike`.
     Raises ImageError, starting with the file's name, where the file is missing, empty, truncated or
     cannot be decoded, is larger than Pillow's limit (Image.MAX_IMAGE_PIXELS), has a side below MIN_SIDE
     pixels, or holds pixels of unknown range (32-bit).
@@ -121,7 +123,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             if not file.read(1):
                 raise ImageError(f"{path.name}: the file is empty")
             file.seek(0)
-            return _decode(path, file)
+            return _decode(path, file, by_torchvision)
     except FileNotFoundError as error:
         raise ImageError(f"{path.name}: no such file") from error
     except OSError as error:
@@ -149,11 +151,15 @@ def read_header(path: Path) -> Header:
         raise _why(path, error) from error
 
 
-def _decode(path: Path, file: IO[bytes]) -> NDArray[np.uint8]:
+def _decode(path: Path, file: IO[bytes], by_torchvision: bool) -> NDArray[np.uint8]:
     """Decode an open image file; any failure of a decoder becomes an ImageError."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(path, image)
+            if by_torchvision and (image.format, image.mode) == ("JPEG", "RGB") and not is_large(image.size):
+                file.seek(0)
+                if (pixels := decoded_jpeg(file.read())) is not None:
+                    return pixels
             # Decoding takes 8 to 14 bytes a pixel, so that threads which read ahead decode large photos in turn.
             with _one_large_photo if is_large(image.size) else nullcontext():
                 image.load()

@@ -11,8 +11,8 @@ Seen, in any thread and forked worker, and in spawned ones that call `inherited_
 * a mask that is linked or renamed to another name, and one that a program is started with as an argument
 * a mask that is open, or mapped into memory, when the guard begins (on Linux)
 
-Not seen: C code that opens files by itself (cv2.imread, torchvision.io, pyarrow), of which excel calls none; os.open below a
-file descriptor of a folder (dir_fd); a program that finds a mask by itself; a copy of a mask, and an archive of masks.
+Not seen: C code that opens files by itself (cv2.imread, torchvision.io.read_image, pyarrow), of which excel calls none; os.open
+below a file descriptor of a folder (dir_fd); a program that finds a mask by itself; a copy of a mask, and an archive of masks.
 """
 
 import os

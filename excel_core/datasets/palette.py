@@ -1,6 +1,8 @@
 """The VOC colour map, and label maps as palette PNGs that any viewer shows in colour."""
 
 import math
+import struct
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from excel_core.files import written_then_renamed
 __all__ = ["IGNORE", "VOC_PALETTE", "load_labels_png", "save_labels_png"]
 
 IGNORE = 255  # the label of a pixel that no score counts
+STRIP_ROWS = 1024  # of a label map, that are compressed at once
 COLOUR_CODE = np.array([1 << 16, 1 << 8, 1])  # red, green, blue → 0xRRGGBB
 
 
@@ -42,10 +45,34 @@ def save_labels_png(path: Path, labels: NDArray[np.uint8]) -> None:
     """
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"{path}: labels must be (H, W) uint8, got {labels.shape} {labels.dtype}")
-    image = Image.fromarray(np.ascontiguousarray(labels))
-    image.putpalette(VOC_PALETTE.tobytes())
     with written_then_renamed(path, sync=False) as temporary, temporary.open("wb") as file:
-        image.save(file, format="PNG")
+        height, width = labels.shape
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)))  # 8 bits, palette
+        file.write(_chunk(b"PLTE", VOC_PALETTE.tobytes()))
+        file.write(_chunk(b"IDAT", _deflated(labels)))
+        file.write(_chunk(b"IEND", b""))
+
+
+def _deflated(labels: NDArray[np.uint8]) -> bytes:
+    """labels (H, W) as a PNG has them, zlib's stream of lines without a filter.
+
+    Label maps are runs. zlib's strategy for runs takes a tenth of its default's time and no more bytes, on threads beside
+    each other.
+    """
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    parts = []
+    for top in range(0, len(labels), STRIP_ROWS):
+        strip = labels[top : top + STRIP_ROWS]
+        lines = np.zeros((len(strip), 1 + strip.shape[1]), np.uint8)  # each begins with its filter's number, 0
+        lines[:, 1:] = strip
+        parts.append(deflate.compress(lines.data))
+    return b"".join([*parts, deflate.flush()])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG: length, kind, content, checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def load_labels_png(path: Path) -> NDArray[np.uint8]:

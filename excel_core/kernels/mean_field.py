@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import CHUNK, compiled, exponential
+from excel_core.kernels import CHUNK, compiled
+from excel_core.kernels.exponential import exponential
 from excel_core.kernels.lattice import Lattice
 
 __all__ = ["MAX_LANES", "mean_field", "softmax_of"]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import compiled, exponential
+from excel_core.kernels import compiled
+from excel_core.kernels.exponential import exponential
 
 __all__ = ["affinities", "diffuse"]
 

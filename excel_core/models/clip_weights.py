@@ -27,7 +27,8 @@ State = dict[str, Tensor]
 
 
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:
-    """Load the CLIP `name` in float32 onto `device`; ModelError, with what to do, where it cannot be loaded."""
+    """Load the CLIP `name` in float32, its vision tower onto `device`, where the text tower comes with the first text;
+    ModelError, with what to do, where it cannot be loaded."""
     import open_clip
 
     source = parse_clip_name(name)
@@ -46,7 +47,8 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     vision_config = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
     check_plain_vit(model, name)
-    return FrozenClip(model.to(device), tokenizer, name, vision_config)
+    model.visual.to(device)
+    return FrozenClip(model, tokenizer, name, vision_config)
 
 
 def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:

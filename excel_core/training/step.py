@@ -1,9 +1,11 @@
 """One step of training: targets from the crops' own CAMs, two losses, one update (method 5, eqs. 11-13)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.pseudo_labels import refine_batch
@@ -79,7 +81,8 @@ def run_step(
     with trained_autocast(spec, device):
         with torch.no_grad():  # a copy outside inference mode, whose tensors autograd refuses
             layers = cam_model.layers(encoded)
-        output: Segmentation = network(layers, encoded.activations.grid)
+        with _repeatable_attention(device):
+            output: Segmentation = network(layers, encoded.activations.grid)
     # 2. Targets. The relation comes from the one forward pass with dropout (published); only L_div sends gradients through it.
     relation = relation_of(output.features.float(), cam_model.spec.calibration)
     with torch.no_grad():
@@ -99,6 +102,12 @@ def run_step(
     loss.backward()
     optimiser.step()
     return StepResult(torch.stack([loss, loss_seg, loss_div]).detach(), labels)
+
+
+def _repeatable_attention(device: torch.device) -> AbstractContextManager[None]:
+    """The head's attention written out on a GPU: fused, its gradients are added up in whatever order threads arrive, so that
+    no training could be repeated to the last bit."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ class ImageRecord(NamedTuple):
     digest: str
     decode: DecodeOptions = AS_STORED
 
-    def read(self) -> NDArray[np.uint8]:
+    def read(self, by_torchvision: bool = False) -> NDArray[np.uint8]:
         """The image, (H, W, 3) uint8 RGB."""
-        return self.decode.read(self.path)
+        return self.decode.read(self.path, by_torchvision)
 
 
 @dataclass(frozen=True, eq=False)

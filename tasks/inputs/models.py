@@ -39,8 +39,9 @@ def classes_of(job: Job) -> tuple[str, ...]:
 
 
 def load_cam_model(job: Job) -> CamModel:
-    """The run's CLIP with the run's texts."""
+    """The run's CLIP with the run's texts, which are encoded already."""
     clip = cached_clip(job.run.clip.model, job.environment.device)
+    clip.rest_text_tower()
     store = load_knowledge(job)
     return CamModel(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams)
 

@@ -1,21 +1,23 @@
 """Photos read ahead of the model: pixels where they are small, network inputs where a photo is large, so that memory does not
 hold many large ones at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.background_pool import MAX_READ_AHEAD
+from excel_core.background_pool import MAX_READ_AHEAD, read_ahead
 from excel_core.cams.cam_model import CamModel
+from excel_core.datasets.jpeg import torchvision_decodes_alike
 from excel_core.disk_maps import is_large
-from tasks.inputs.images import ImageRecord
+from tasks.inputs.images import ImageRecord, batches
 
-__all__ = ["ReadPhoto", "batch_reader", "batches_ahead", "images_in", "network_input", "photo_reader"]
+__all__ = ["ReadPhoto", "network_input", "photo_batches", "photo_reader"]
+
+BATCHES_AHEAD = 3  # that are read beside a GPU
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,10 @@ class ReadPhoto:
 
 def photo_reader(cam_model: CamModel) -> Callable[[ImageRecord], ReadPhoto]:
     """What reads an image for `cam_model`, on any thread."""
+    by_torchvision = cam_model.clip.device.type == "cuda" and torchvision_decodes_alike()
 
     def read(image: ImageRecord) -> ReadPhoto:
-        pixels = image.read()
+        pixels = image.read(by_torchvision)
         if not is_large(pixels.shape):
             return ReadPhoto(image, small=pixels)
         with torch.inference_mode():  # a thread has a mode of its own
@@ -50,20 +53,12 @@ def photo_reader(cam_model: CamModel) -> Callable[[ImageRecord], ReadPhoto]:
     return read
 
 
-def batch_reader(cam_model: CamModel) -> Callable[[Sequence[ImageRecord]], list[ReadPhoto]]:
-    """`photo_reader` of a batch of images."""
-    read = photo_reader(cam_model)
-    return lambda images: [read(image) for image in images]
-
-
-def batches_ahead(device: torch.device, batch_size: int) -> int:
-    """Batches that are read ahead of the model. Beside a GPU, one for each thread; a CPU computes for longer than it reads."""
-    return torch.get_num_threads() if device.type == "cuda" else max(1, MAX_READ_AHEAD // batch_size)
-
-
-def images_in(read: tuple[Sequence[ImageRecord], Any]) -> int:
-    """Images of a batch that was read, for a stage's counter."""
-    return len(read[0])
+def photo_batches(cam_model: CamModel, images: Sequence[ImageRecord], size: int) -> Iterator[list[ReadPhoto]]:
+    """Images in batches of `size`, read ahead of the model: beside a GPU some batches, for it computes faster than they are
+    read."""
+    ahead = BATCHES_AHEAD * size if cam_model.clip.device.type == "cuda" else MAX_READ_AHEAD
+    for batch in batches(read_ahead(images, photo_reader(cam_model), ahead), size):
+        yield [photo for _, photo in batch]
 
 
 def network_input(cam_model: CamModel, photos: Sequence[ReadPhoto]) -> Tensor:

@@ -1,26 +1,23 @@
 """Stage `cams`: training-free static CAMs of the image-level classes of train and seed splits → cams.zarr, one part per shard,
 with the attention that `refine` will need, so that an image is encoded once."""
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
-from excel_core.background_pool import read_ahead
+from excel_core.background_pool import BackgroundPool
 from excel_core.cams.pseudo_labels import cams_of_slots, class_slots
 from excel_core.cams.seeds import static_cams
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
-from excel_core.stores import join_cams, write_cams
+from excel_core.stores import CamWriter, join_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import batches, cam_images, cam_shards, in_shard
+from tasks.inputs.images import cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, model_key
-from tasks.inputs.photo_pixels import batch_reader, batches_ahead, images_in, network_input
+from tasks.inputs.photo_pixels import network_input, photo_batches
 
 __all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
 
@@ -54,23 +51,16 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
     device, size = cam_model.clip.device, job.run.cams.batch_size
-    cams: list[HostCopy] = []
-    attention: list[HostCopy] = []
-    reading = read_ahead(batches(images, size), batch_reader(cam_model), batches_ahead(device, size))
-    for batch, photos in track(reading, images_in):
-        seeds = static_cams(cam_model, network_input(cam_model, photos), refine)
-        slots = to_device(class_slots([image.classes for image in batch]).numpy(), device)
-        cams.append(HostCopy(cams_of_slots(seeds.cams, slots)))
-        if seeds.attention is not None:
-            attention.append(HostCopy(seeds.attention.half()))
-    rows = [row[: len(image.classes)] for image, row in zip(images, _rows(cams), strict=True)]
-    write_cams(folder, [image.id for image in images], [image.classes for image in images], rows, list(_rows(attention)))
+    with BackgroundPool(device) as pool:
+        writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
+        for photos in track(photo_batches(cam_model, images, size), len):
+            seeds = static_cams(cam_model, network_input(cam_model, photos), refine)
+            slots = to_device(class_slots([photo.image.classes for photo in photos]).numpy(), device)
+            attention = None if seeds.attention is None else HostCopy(seeds.attention.half())
+            writer.add(len(photos), HostCopy(cams_of_slots(seeds.cams, slots).half()), attention)
+            pool.drain()
+        writer.close()
     return ShardResult(images=len(images))
-
-
-def _rows(copies: Sequence[HostCopy]) -> Iterator[NDArray[Any]]:
-    """Each image's values."""
-    return chain.from_iterable(copy.numpy() for copy in copies)
 
 
 def _keeps_attention(run: RunSpec, patch: int) -> bool:

@@ -1,23 +1,22 @@
 """Stage `dynamic`: CAMs of train and seed splits with the learnt relation (LVC), and refined label maps, one part per shard."""
 
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from excel_core.background_pool import BackgroundPool, read_ahead
+from excel_core.background_pool import BackgroundPool
 from excel_core.cams.pseudo_labels import cams_of_slots, class_slots, step_names
 from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
-from excel_core.stores import write_cams
+from excel_core.stores import CamWriter
 from tasks.engine.output import StageOutput
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import batches, cam_images, cam_shards, in_shard
+from tasks.inputs.images import cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, load_trained, model_key
-from tasks.inputs.photo_pixels import batch_reader, batches_ahead, images_in, network_input
+from tasks.inputs.photo_pixels import network_input, photo_batches
 from tasks.stages.cams import CamsResult, join_cam_shards
 from tasks.stages.refine import LabelsResult, Seeds, join_label_shards, save_refined
 
@@ -40,22 +39,17 @@ def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     cam_model, spec = load_cam_model(job), job.run.refine
     segmenter = load_trained(job, cam_model)
     images = in_shard(part.images, cam_images(job, part.images.split))
-    copies = []
-    device = cam_model.clip.device
-    with BackgroundPool(device) as pool:
-        groups, read = batches(images, job.run.cams.batch_size), batch_reader(cam_model)
-        for batch, photos in track(read_ahead(groups, read, batches_ahead(device, job.run.cams.batch_size)), images_in):
-            inputs = network_input(cam_model, photos)
+    with BackgroundPool(cam_model.clip.device) as pool:
+        writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
+        for photos in track(photo_batches(cam_model, images, job.run.cams.batch_size), len):
+            inputs, classes = network_input(cam_model, photos), [photo.image.classes for photo in photos]
             seeds = learnt_cams(cam_model, segmenter, inputs, spec, job.run.dynamic.mirror)
             assert seeds.attention is not None
-            classes = [image.classes for image in batch]
-            slot_cams = cams_of_slots(seeds.cams, to_device(class_slots(classes).numpy(), device))
-            copies.append(HostCopy(slot_cams))
+            slot_cams = cams_of_slots(seeds.cams, to_device(class_slots(classes).numpy(), inputs.device))
+            writer.add(len(photos), HostCopy(slot_cams.half()))
             save_refined(pool, folder, photos, Seeds(classes, seeds.network_input, slot_cams, seeds.attention), spec)
             pool.drain()
-    rows = chain.from_iterable(copy.numpy() for copy in copies)
-    cams = [row[: len(image.classes)] for image, row in zip(images, rows, strict=True)]
-    write_cams(folder, [image.id for image in images], [image.classes for image in images], cams)
+        writer.close()
     return LabelsResult(images=len(images), steps=step_names(spec))
 
 

@@ -21,14 +21,14 @@ from excel_core.config import RefineSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.host_copies import to_device
 from excel_core.kernels.gpu import has_triton
-from excel_core.stores import CamReader, StoredCams
+from excel_core.stores import CamReader
 from tasks.engine.fingerprint import clip_fingerprint, digest_of
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, batches, cam_images, cam_shards, images_of, in_shard
+from tasks.inputs.images import batches, cam_images, cam_shards, images_of, in_shard
 from tasks.inputs.models import load_cam_model
-from tasks.inputs.photo_pixels import ReadPhoto, batches_ahead, images_in, network_input, photo_reader
+from tasks.inputs.photo_pixels import BATCHES_AHEAD, ReadPhoto, network_input, photo_batches
 
 __all__ = [
     "PSEUDO_LABELS", "LabelsResult", "Seeds", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts",
@@ -57,14 +57,11 @@ def refine_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     """Read the CAMs and attention of a batch of images, refine, write; where no attention was kept, encode the images again."""
     cam_model, spec = load_cam_model(job), job.run.refine
     images = in_shard(part.images, cam_images(job, part.images.split))
-    reader, read_photo, device = CamReader(job.folder("cams")), photo_reader(cam_model), cam_model.clip.device
-
-    def read(batch: list[ImageRecord]) -> tuple[list[ReadPhoto], StoredCams]:
-        return [read_photo(image) for image in batch], reader.read_together([image.id for image in batch])
-
+    reader, device, size = CamReader(job.folder("cams"), part.name), cam_model.clip.device, job.run.cams.batch_size
+    groups = batches([image.id for image in images], size)
     with BackgroundPool(device) as pool:
-        groups = batches(images, job.run.cams.batch_size)
-        for _, (photos, stored) in track(read_ahead(groups, read, batches_ahead(device, job.run.cams.batch_size)), images_in):
+        stored_cams = read_ahead(groups, reader.read_together, BATCHES_AHEAD)
+        for photos, (_, stored) in zip(track(photo_batches(cam_model, images, size), len), stored_cams, strict=True):
             inputs = network_input(cam_model, photos)
             if stored.attention is None:
                 attention = patch_attention(cam_model, inputs, spec)
@@ -137,7 +134,8 @@ def _some(seeds: Seeds, indices: list[int]) -> Seeds:
 
 
 def _save_together(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhoto], seeds: Seeds, spec: RefineSpec) -> None:
-    """Refine photos on the GPU in few launches; their label maps are fetched, given a CRF and written on the pool."""
+    """Refine photos on the GPU in few launches; their label maps are fetched and written on the pool, after a CRF if the GPU
+    computes none."""
     pixels = [photo.pixels() for photo in photos]
     for run in runs_of_photos(pixels):
         part = Seeds(seeds.classes[run], seeds.network_input[run], seeds.cams[run], seeds.attention[run])
@@ -150,7 +148,7 @@ def _save_packed(
     folder: Path, photo: ReadPhoto, classes: Sequence[int], packed: PackedLabels, index: int, spec: RefineSpec
 ) -> None:
     labels = packed.of_photo(index)
-    if spec.crf.enabled:
+    if spec.crf.enabled and "crf" not in labels:
         labels["crf"] = crf_labels(photo.pixels(), classes, packed.scores_of_photo(index, len(classes) + 1), spec)
     _save_steps(folder, photo.image.id, labels, spec)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from excel_core.cams.crf import dense_crf
 from excel_core.config import CrfSpec
 from excel_core.datasets.images import read_image
-from excel_core.kernels import exponential
+from excel_core.kernels.exponential import exponential
 from excel_core.kernels.lattice import build_lattice
 from excel_core.world.scenes import render_scene
 from tests.conftest import VOC, needs_photos

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from excel_core.datasets import palette
 from excel_core.datasets.palette import VOC_PALETTE, load_labels_png, save_labels_png
 from excel_core.errors import DataError
 
@@ -33,6 +34,22 @@ def test_there_and_back(tmp_path: Path) -> None:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.array(image.convert("RGB")), VOC_PALETTE[LABELS])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (palette.STRIP_ROWS, 3), (2 * palette.STRIP_ROWS + 1, 5)])
+def test_sizes_there_and_back(tmp_path: Path, shape: tuple[int, int]) -> None:
+    labels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    save_labels_png(tmp_path / "x.png", labels)
+    save_labels_png(tmp_path / "y.png", np.asfortranarray(labels))
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png"), labels)
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+def test_runs_take_few_bytes(tmp_path: Path) -> None:
+    labels = np.zeros((375, 500), np.uint8)
+    labels[100:200, 50:400] = 3
+    save_labels_png(tmp_path / "x.png", labels)
+    assert (tmp_path / "x.png").stat().st_size < 3000
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
@@ -70,11 +87,10 @@ def test_other_arrays_are_refused_before_anything_is_written(tmp_path: Path, lab
 def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_labels_png(tmp_path / "x.png", LABELS)
 
-    def fill_up(image: Image.Image, file: object, **options: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def fill_up(labels: object) -> bytes:  # called once the header is written
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", fill_up)
+    monkeypatch.setattr(palette, "_deflated", fill_up)
     with pytest.raises(OSError, match="No space left"):
         save_labels_png(tmp_path / "x.png", LABELS * 0)
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]

@@ -114,8 +114,9 @@ def _training_batch(seed):
 
 def test_training_labels_are_the_cpus():
     (pixels, cams, attention), spec, classes = _training_batch(0), RefineSpec(), [(0,), (1, 2), (3, 4, 5), (2,)]
-    got = refine_batch(pixels.to(GPU), classes, cams.to(GPU), attention.to(GPU), spec)
-    assert (got.cpu() == refine_batch(pixels, classes, cams, attention, spec)).float().mean() >= 0.999
+    slots = class_slots(classes, 4)
+    got = refine_batch(pixels.to(GPU), slots.to(GPU), cams.to(GPU), attention.to(GPU), spec)
+    assert (got.cpu() == refine_batch(pixels, slots, cams, attention, spec)).float().mean() >= 0.999
 
 
 def test_training_labels_in_a_cuda_graph():
@@ -123,7 +124,8 @@ def test_training_labels_in_a_cuda_graph():
     spec, batches = RefineSpec(), [_training_batch(seed) for seed in (0, 50)]
     slots = [class_slots(classes, 4) for classes in ([(0,), (1, 2), (3,), (2,)], [(1, 2, 3), (5,), (0, 4), (3, 2)])]
     inputs = [tensor.to(GPU) for tensor in (batches[0][0], slots[0], *batches[0][1:])]
-    expected = [refine_batch(b[0].to(GPU), s, b[1].to(GPU), b[2].to(GPU), spec) for b, s in zip(batches, slots, strict=True)]
+    pairs = zip(batches, slots, strict=True)
+    expected = [refine_batch(b[0].to(GPU), s.to(GPU), b[1].to(GPU), b[2].to(GPU), spec) for b, s in pairs]
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

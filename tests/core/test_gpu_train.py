@@ -3,6 +3,10 @@
 Run without the conftest: python -m pytest --noconftest -p no:cacheprovider tests/core/test_gpu_train.py
 """
 
+import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bench.plain_vit import random_clip
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.models.checkpoints import Architecture, load_checkpoint
+from excel_core.models.clip import FrozenClip
 from excel_core.training.batches import Batch
 from excel_core.training.captured import CapturedSteps
 from excel_core.training.enlarge import enlarged
@@ -102,10 +108,19 @@ def test_a_step_waits_for_nothing(cam_model: CamModel) -> None:
     batches = _batches()
     for iteration in (0, 4, 8):
         training_step(cam_model, segmenter, optimiser, batches[0], iteration, SPEC, REFINE)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with _waiting_is_an_error():
         for iteration in (1, 5, 9):
-            training_step(cam_model, segmenter, optimiser, batches[1], iteration, SPEC, REFINE)
+            training_step(cam_model, segmenter, optimiser, batches[0], iteration, SPEC, REFINE)
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    """Within the block, what waits for the GPU raises RuntimeError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that it does not see all of it
+            torch.cuda.set_sync_debug_mode("error")
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -190,6 +205,66 @@ def test_what_cannot_be_recorded_runs_on_its_own(cam_model: CamModel, capfd: pyt
         results.append(torch.stack(losses).cpu())
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
     assert capfd.readouterr().err.count("train: no CUDA graph, steps are launched one by one (") == 1
+
+
+def test_the_peak_of_memory_counts_what_a_recording_takes(cam_model: CamModel) -> None:
+    """The peak that a run's record has of a stage is torch's: that of steps on their own, about."""
+    peaks = []
+    for graph in (False, True):
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        _steps(cam_model, SPEC, graph)
+        peaks.append(torch.cuda.max_memory_allocated() - held)
+    assert 0.9 * peaks[0] < peaks[1] < 1.2 * peaks[0] + 80 * 2**20  # cuBLAS' memory for the stream
+
+
+def test_a_phase_that_is_over_leaves_no_memory(cam_model: CamModel) -> None:
+    """After each phase's first recording as much is held, and after the training nothing of it."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.manual_seed(0)
+    segmenter = _architecture().build().to(GPU).train()
+    steps = CapturedSteps(cam_model, segmenter, make_optimiser(segmenter, SPEC), SPEC, REFINE)
+    batch, reserved = _batches()[1], []
+    for iteration in (0, 4, 8):
+        steps(batch, iteration)
+        torch.cuda.synchronize()
+        reserved.append(torch.cuda.memory_reserved())
+    assert max(reserved) < 1.4 * reserved[0]
+    del steps, segmenter
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() < reserved[0]
+
+
+class _WithTexts(nn.Module):
+    """A CLIP of a small vision tower and a word embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = random_clip(blocks=5, width=128, joint=32).visual
+        self.bias = nn.Parameter(torch.randn(32))
+        self.words = nn.Embedding(50_000, 32)
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+        return F.normalize(self.words(tokens).mean(dim=1) + self.bias, dim=-1)
+
+
+def test_the_text_tower_rests_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    model = _WithTexts()
+    model.visual.to(GPU)
+    clip = FrozenClip(model, lambda texts: torch.tensor([[len(text), 3] for text in texts]))
+    held = torch.cuda.memory_allocated()
+    first = clip.encode_texts(["a cat.", "a dog, sitting."])
+    assert model.words.weight.is_cuda and model.bias.is_cuda and torch.cuda.memory_allocated() > held + 32 * 50_000 * 4
+    clip.rest_text_tower()
+    assert not model.words.weight.is_cuda and not model.bias.is_cuda and clip.device.type == "cuda"
+    assert torch.cuda.memory_allocated() <= held + 2**20  # cuBLAS may have begun
+    assert torch.equal(clip.encode_texts(["a cat.", "a dog, sitting."]), first)
 
 
 def test_enlarging_has_torchs_gradient() -> None:

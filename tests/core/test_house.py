@@ -62,6 +62,7 @@ IMPORTS_CODE = (
 )
 MAY_IMPORT: dict[str, tuple[str, ...]] = {}  # file → modules of IMPORTS_CODE that it may import, and why
 READS_BY_ITSELF = ("cv2", "imageio", "skimage", "tifffile", "rasterio", "pyarrow", "torchvision.io")  # past the mask guard
+DECODES_BYTES = {"excel_core/datasets/jpeg.py": {"ImageReadMode", "decode_jpeg"}}  # file → names that open no file
 UNPACKS = ("extractall", "extract", "unpack_archive")  # of an archive's members, to where their names lead
 
 
@@ -98,6 +99,9 @@ def test_nothing_is_imported_that_runs_what_it_reads():
             allowed = MAY_IMPORT.get(path.relative_to(ROOT).as_posix(), ())
             wrong = [name for name in names if name.split(".")[0] in IMPORTS_CODE and name not in allowed]
             assert not wrong, f"{path}: {wrong}"
+            taken = {alias.name for alias in node.names}
+            if taken <= DECODES_BYTES.get(path.relative_to(ROOT).as_posix(), set()):
+                continue
             wrong = [name for name in names if f"{name}.".startswith(tuple(f"{reader}." for reader in READS_BY_ITSELF))]
             assert not wrong, f"{path}: {wrong} opens files by itself, which the mask guard does not see"
 

@@ -1,6 +1,7 @@
 """Every format comes back as it was written, and damage is named."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ import zarr
 
 from excel_core.errors import StoreError
 from excel_core.files import read_json, write_json, written_then_renamed
-from excel_core.stores import CamReader, join_cams, read_knowledge, write_cams, write_knowledge
+from excel_core.stores import (
+    ATTENTION_PER_CHUNK,
+    CAMS_PER_CHUNK,
+    CamReader,
+    CamWriter,
+    join_cams,
+    read_knowledge,
+    write_cams,
+    write_knowledge,
+)
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 
@@ -23,8 +33,11 @@ def test_cams_round_trip_over_several_shards(tmp_path):
         write_cams(tmp_path / name, ids[part], classes[part], cams[part])
         shutil.copytree(tmp_path / name / "cams.zarr", tmp_path / "all" / "cams.zarr" / name)
     assert join_cams(tmp_path / "all", {name: tmp_path / name for name in parts}) == 11
-    reader = CamReader(tmp_path / "all")
-    assert reader.ids == ids
+    reader, of_shard = CamReader(tmp_path / "all"), CamReader(tmp_path / "all", "b")
+    assert reader.ids == ids and of_shard.ids == ids[4:8]
+    assert np.array_equal(of_shard.read(ids[5])[1], reader.read(ids[5])[1])
+    with pytest.raises(StoreError, match="holds no image 'image_0'"):
+        of_shard.read(ids[0])
     for i in (7, 0, 10):
         kept, cam = reader.read(ids[i])
         assert kept == classes[i]
@@ -47,6 +60,29 @@ def test_attention_is_kept_beside_cams(tmp_path):
     assert all(np.array_equal(reader.attention(image), its) for image, its in zip("xyz", attention, strict=True))
     with pytest.raises(StoreError, match="holds no image 'other'"):
         reader.attention("other")
+
+
+@pytest.mark.parametrize("batch", [1, 5, 32, 50])
+def test_batches_of_any_size_make_the_same_files(tmp_path, batch):
+    """Whatever the batches are, and on threads too."""
+    rng, count = np.random.default_rng(0), 70
+    ids, classes = [f"{i}" for i in range(count)], [list(range(1 + i % 3)) for i in range(count)]
+    cams = [rng.random((len(kept), 2, 3), dtype=np.float32) for kept in classes]
+    attention = rng.random((count, 6, 6)).astype(np.float16)
+    write_cams(tmp_path / "whole", ids, classes, cams, list(attention))
+    with ThreadPoolExecutor(4) as pool:
+        writer = CamWriter(tmp_path / "batches", ids, classes, pool.submit)
+        for start in range(0, count, batch):
+            group = cams[start : start + batch]
+            padded = torch.zeros(len(group), max(map(len, group)), 2, 3)
+            for row, own in zip(padded, group, strict=True):
+                row[: len(own)] = torch.from_numpy(own)
+            writer.add(len(group), padded, torch.from_numpy(attention[start : start + batch]))
+        writer.close()
+    files = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "batches") for path in (tmp_path / "batches").rglob("*") if path.is_file()}
+    assert all((tmp_path / "whole" / file).read_bytes() == (tmp_path / "batches" / file).read_bytes() for file in files)
+    assert len(files) == 5 + -(-count // CAMS_PER_CHUNK) + -(-count // ATTENTION_PER_CHUNK) + 1
 
 
 def test_knowledge_round_trip_and_misfit(tmp_path):

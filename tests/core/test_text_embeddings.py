@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from excel_core.errors import StoreError
+from excel_core.models.clip import FrozenClip
 from excel_core.text.embeddings import TextEmbeddings, read_embedding
+from tests.conftest import small_clip_model
 
 
 def test_only_new_texts_are_encoded_and_the_rest_keep_their_bits(small_clip, tmp_path):
@@ -18,6 +20,15 @@ def test_only_new_texts_are_encoded_and_the_rest_keep_their_bits(small_clip, tmp
     torch.testing.assert_close(after, small_clip.encode_texts(["a sofa.", "a red dog.", "a cat."]))
     alone = TextEmbeddings(tmp_path / "other").encode(small_clip, ["a red dog."])
     assert torch.equal(alone[0], after[1])
+
+
+def test_the_text_tower_moves_without_the_vision_tower():
+    """To the device `meta`, where there is no GPU; test_gpu_train.py does it with one."""
+    clip = FrozenClip(small_clip_model(), None, "small")
+    clip._move_text_tower(torch.device("meta"))
+    places = {name.startswith("visual."): value.device.type for name, value in clip.model.named_parameters()}
+    assert places == {True: "cpu", False: "meta"} and clip.model.attn_mask.device.type == "meta"
+    assert clip.model.visual is clip.visual and clip.device.type == "cpu"
 
 
 def test_damaged_embeddings_are_made_again(small_clip, tmp_path):

@@ -2,7 +2,7 @@
 
 One process makes run after run against one Prefect server, as a worker on a workstation or a notebook does for days. After each
 run everything that could grow is counted. Under --soak there are so many that twelve hours of runs of some minutes are
-outnumbered, and docs/soak_curve.py draws what was counted.
+outnumbered (twelve minutes each), and docs/soak_curve.py draws what was counted.
 """
 
 import json
@@ -48,7 +48,7 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 def test_runs_leave_nothing_but_their_rows(soak: bool, figures: Any, folder: Path, server: Server) -> None:
-    runs, repeats = (100, 20) if soak else (4, 1)
+    runs, repeats = (60, 10) if soak else (4, 1)
     # In four runs, pictures of older ones become text only if that happens from the second run on.
     points = _points(folder, server, runs, repeats, pictures=5 if soak else 1)
     per_run = _growth(points[WARM_UP:runs])
