@@ -202,7 +202,8 @@ def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dic
 
     The seconds of joined work are the sum over its parts, the peak of memory is the largest of them."""
     final, store = step.folder, step.job.environment.store
-    needed = [output.place for output in step.outputs_read if output.place.exists()]
+    remote = step.job.environment.remote  # what is there alone is not here yet
+    needed = [output.place for output in step.outputs_read if remote is None or output.place.exists()]
     with plain_failures(step.name, store, needed):
         make_folder(final.parent)
         waiting = f"another run is building {step.kind}; waiting for it"
