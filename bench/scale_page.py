@@ -76,6 +76,7 @@ def _planning(far: dict[str, Any]) -> list[str]:
         "A manifest of made-up photos, no pixels. Seconds are of the process' own work; where other processes had the",
         "machine's cores, the clock went on longer (in brackets). Memory is the peak of the process: one that has imported",
         f"torch and plans nothing has {min(run['runs']['peak_bytes'] for run in runs if 'runs' in run) / 2**30:.2f} GiB.",
+        *([far["note"]] if "note" in far else []),
         "",
         "| | " + " | ".join(f"{run['images']:,} photos" for run in runs) + " |",
         "|---|" + "---|" * len(runs),
