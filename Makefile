@@ -10,7 +10,7 @@ PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test soak test-fast bench figures docs check lint install clean
+.PHONY: demo test soak test-fast bench bench-far figures docs check lint install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
@@ -35,6 +35,10 @@ bench: install
 	$(BIN)/python -m bench.device --batches 4 --steps 2 --json docs/bench/device.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.overhead --json docs/bench/overhead.json
 	$(BIN)/python -m bench.tables docs/bench > docs/speed.md
+
+bench-far: install # ten million photos by simulation: an hour, 12 GB of disk
+	$(BIN)/python -m bench.scale_far --json docs/bench/scale_far.json
+	$(BIN)/python -m bench.scale_page docs/bench > docs/scale.md
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)

@@ -13,7 +13,7 @@ from typing import Any
 from excel_core.errors import StoreError
 from excel_core.files import written_then_renamed
 
-__all__ = ["read_checked", "read_checked_json", "write_checked", "write_checked_json"]
+__all__ = ["checked_json", "parse_checked_json", "read_checked", "read_checked_json", "write_checked", "write_checked_json"]
 
 DIGEST = "sha256"
 LAST_FIELD = f',\n  "{DIGEST}": "'
@@ -21,9 +21,15 @@ LAST_FIELD = f',\n  "{DIGEST}": "'
 
 def write_checked_json(path: Path, value: dict[str, Any]) -> None:
     """Write plain data, an object with one field at least, as indented JSON with its digest."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    content = checked_json(value)
     with written_then_renamed(path) as temporary:
-        temporary.write_bytes(text.encode() + _last_field(text.encode()))
+        temporary.write_bytes(content)
+
+
+def checked_json(value: dict[str, Any]) -> bytes:
+    """The bytes that `write_checked_json` writes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    return text.encode() + _last_field(text.encode())
 
 
 def read_checked_json(path: Path, unchecked: Collection[str] = ()) -> dict[str, Any]:
@@ -31,8 +37,16 @@ def read_checked_json(path: Path, unchecked: Collection[str] = ()) -> dict[str, 
     written. `unchecked`: values of `format` that an earlier version wrote without digest."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
+    return parse_checked_json(content, path, unchecked)
+
+
+def parse_checked_json(content: bytes, path: Path, unchecked: Collection[str] = ()) -> dict[str, Any]:
+    """`read_checked_json` of bytes; `path` names them in errors."""
+    try:
         value = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable ({error}); rerun the stage that writes it") from None
     if not isinstance(value, dict):
         raise StoreError(f"{path}: is damaged: must be a JSON object, got {type(value).__name__}")

@@ -70,6 +70,7 @@ __all__ = [
 # What arrays are written with. A file of zarr names its own; of the others some run filters of a long list of libraries, and
 # those of zarr's older format unpickle.
 CODECS = {"bytes", "zstd", "crc32c", "sharding_indexed"}
+ROW_GROUP = 50_000  # rows of a table of shards that are read together, or passed over
 CAMS_FORMAT, KNOWLEDGE_FORMAT = "excel-cams/4", "excel-knowledge/2"
 CAMS_PER_CHUNK, ATTENTION_PER_CHUNK = 32, 8  # images: chunks of 100 KB and 2 MB
 
@@ -237,7 +238,7 @@ def join_cams(folder: Path, shards: dict[str, Path]) -> int:
     tables = [pd.read_parquet(path / "cams.parquet").assign(shard=name) for name, path in shards.items()]
     index = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": [], "shard": []}, dtype=str)
     index["row"] = index.groupby("shard").cumcount()
-    _write_table(folder / "cams.parquet", index)
+    _write_table(folder / "cams.parquet", index, ROW_GROUP)
     return len(index)
 
 
@@ -252,13 +253,14 @@ class StoredCams:
 
 
 class CamReader:
-    """Read cams.zarr by image id."""
+    """Read cams.zarr by image id. `shard`: images of this one alone, which takes the same time whatever others there are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: str | None = None) -> None:
         self._path = folder / "cams.zarr"
         _open_zarr(self._path, CAMS_FORMAT, "cams")
+        filters = None if shard is None else [("shard", "==", shard)]
         with _reading(folder / "cams.parquet", "cams"):
-            index = pd.read_parquet(folder / "cams.parquet")
+            index = pd.read_parquet(folder / "cams.parquet", filters=filters)
             self.ids: list[str] = index["id"].tolist()
             positions = zip(index["shard"].tolist(), index["row"].tolist(), strict=True)
             self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
@@ -342,9 +344,9 @@ def read_counts(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def _write_table(path: Path, table: pd.DataFrame, row_group: int | None = None) -> None:
     with written_then_renamed(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False, row_group_size=row_group)
 
 
 def _open_zarr(path: Path, expected: str, stage: str) -> Any:

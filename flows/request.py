@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+__all__ = ["STORE_HELP", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
 
 MAX_GPUS = 64  # of one machine
+STORE_HELP = "where outputs go, a folder or s3://BUCKET/PREFIX; default $EXCEL_STORE or runs/"
 MAX_TEXT = 4096  # characters of a path or name
 MAX_SETTING, MAX_SETTINGS = 20_000, 1000  # characters of one, and how many
 
@@ -63,8 +64,8 @@ class Request(BaseModel):
         "reference",
         description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
     )
-    store: Annotated[Text | None, _path("where outputs go; default $EXCEL_STORE or runs/")] = Field(
-        None, description="Folder of all outputs; empty: the worker's $EXCEL_STORE, else runs/."
+    store: Annotated[Text | None, _path(STORE_HELP)] = Field(
+        None, description="Folder of all outputs, or s3://BUCKET/PREFIX; empty: the worker's $EXCEL_STORE, else runs/."
     )
     clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
         None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: the preset's."

@@ -20,16 +20,18 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
 from excel_core.errors import SettingError, WorkerError
+from flows.gpu_cluster import GpuCluster, gpu_names
 from flows.interrupts import out_of_reach
 from tasks.engine.executor import BuildParts, BuildStep, Outputs, Step, in_turn
 from tasks.engine.output import StageOutput
-from tasks.engine.prefect_task import step_task
+from tasks.engine.prefect_task import submit_steps
 from tasks.engine.progress import Counter, uncounted
 from tasks.engine.stage import RunEnvironment, Sharded
 
-__all__ = ["local_cluster", "parts_builder"]
+__all__ = ["grouped", "local_cluster", "parts_builder"]
 
 MAX_THREADS = 8  # parts that wait for a network rather than compute
+MAX_GROUP = 16  # parts of a task run, so that progress is seen and a worker that dies costs little
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -52,7 +54,10 @@ def parts_builder(runner: str, environment: RunEnvironment) -> Iterator[BuildPar
                 runners[kind] = stack.enter_context(started)
                 if isinstance(started, DaskTaskRunner):
                     _check_workers(out_of_reach(lambda: started.client))
-            return _submitted(runners[kind], steps, counter, resources(steps[0]) if kind == "workers" else {})
+            if kind == "threads":
+                return _submitted(runners[kind], [[step] for step in steps], counter, {})
+            needed = resources(steps[0])
+            return _submitted(runners[kind], grouped(steps, _workers(runners[kind], needed)), counter, needed)
 
         yield build
 
@@ -82,15 +87,15 @@ def _end_workers(cluster: LocalCluster, kind: type[BaseException] | None, *error
 
 
 def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
-    """Workers on this machine: one a core, or one with the GPU; `changes` to what LocalCluster is asked for."""
-    gpu, cores = environment.device == "cuda", os.cpu_count() or 1
+    """Workers on this machine: one a core, or one a GPU, which sees that GPU alone; `changes` to what LocalCluster is asked
+    for."""
+    gpus, cores = gpu_names() if environment.device == "cuda" else [], os.cpu_count() or 1
     # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
     # runner, which takes all cores by itself.
-    threads = os.environ.get("OMP_NUM_THREADS", str(cores) if gpu else "1")
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // len(gpus))) if gpus else "1")
     options = {
-        "n_workers": 1 if gpu else cores,
+        "n_workers": cores,
         "threads_per_worker": 1,  # a shard at a time; torch has its own threads
-        "resources": {"GPU": 1} if gpu else {},
         "memory_limit": 0,  # a worker is not to be restarted because a model is large
         "dashboard_address": None,
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0", "dashboard": False},  # any free port: several clusters
@@ -106,7 +111,14 @@ def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
         "distributed.worker.http.routes": [],
     }
     with dask.config.set(settings):
-        return LocalCluster(**options | changes)
+        return GpuCluster(gpus, **options | changes) if gpus else LocalCluster(**options | changes)
+
+
+def _workers(runner: TaskRunner[Any], needed: dict[str, float]) -> int:
+    """How many workers offer what is needed; at least 1, since others may come."""
+    assert isinstance(runner, DaskTaskRunner)
+    workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
+    return max(1, sum(all(worker["resources"].get(name, 0) >= amount for name, amount in needed.items()) for worker in workers))
 
 
 def _check_workers(client: Client) -> None:
@@ -117,23 +129,36 @@ def _check_workers(client: Client) -> None:
         raise SettingError(f"Dask workers with several threads ({', '.join(busy)}): start them with --nthreads 1")
 
 
-def _submitted(runner: TaskRunner[Any], steps: list[Step], counter: Counter, needed: dict[str, float]) -> Outputs:
-    """All parts at once; every one that can finish does before the first error is raised."""
+def _submitted(runner: TaskRunner[Any], groups: list[list[Step]], counter: Counter, needed: dict[str, float]) -> Outputs:
+    """A task run a group, all at once; every part that can finish does before the first error is raised."""
     with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():  # type: ignore[attr-defined]
-        futures: dict[PrefectFuture[StageOutput], Step] = {
-            runner.submit(step_task(step), {"step": step}): step for step in steps
-        }
+        futures = {submit_steps(runner, group): group for group in groups}
     done = 0
     for future in as_completed(list(futures)):
         future.wait()
-        done += futures[future].items
+        done += sum(step.items for step in futures[future])
         counter.to(done)
-    return {step.part.name: _result(future, step) for future, step in futures.items() if step.part is not None}
+    return {name: output for future, group in futures.items() for name, output in _results(future, group).items()}
 
 
-def _result(future: PrefectFuture[StageOutput], step: Step) -> StageOutput:
+def grouped(steps: list[Step], workers: int) -> list[list[Step]]:
+    """Parts in groups, each of them a task run. What Prefect adds to a task run on Dask, some 60 ms, is nothing beside a shard
+    on a CPU and a third of one on a GPU. So a GPU's worker gets several at a time: many first, few at the end, when all workers
+    are to be done together."""
+    if not steps or not steps[0].on_gpu:
+        return [[step] for step in steps]
+    groups, rest = [], steps
+    while rest:
+        size = min(MAX_GROUP, max(1, len(rest) // (2 * workers)))
+        groups.append(rest[:size])
+        rest = rest[size:]
+    return groups
+
+
+def _results(future: PrefectFuture[Any], group: list[Step]) -> Outputs:
+    step = group[0]
     try:
-        return future.result()
+        result = future.result()
     except KilledWorker as error:  # the task run cannot say so itself
         message = (
             f"{step.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"
@@ -141,3 +166,6 @@ def _result(future: PrefectFuture[StageOutput], step: Step) -> StageOutput:
         with get_client(sync_client=True) as client:
             client.set_task_run_state(future.task_run_id, Crashed(message=message), force=True)
         raise WorkerError(f"{message}; the system kills them when memory runs out: a smaller cams.batch_size helps") from error
+    outputs: list[StageOutput] = result if len(group) > 1 else [result]
+    store = step.job.environment.store  # a worker of another machine has another folder
+    return {s.part.name: output.in_store(store) for s, output in zip(group, outputs, strict=True) if s.part is not None}

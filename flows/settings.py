@@ -25,6 +25,7 @@ from excel_core.text.class_sets import (
 from flows.local.state import store_folder
 from flows.request import Request, RunRequest
 from flows.store_access import check_store_access
+from tasks.engine.object_store import remote_url
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.stages.dataset import check_layout
@@ -70,7 +71,8 @@ def environment_without_data(request: Request) -> RunEnvironment:
         raise SettingError("--device cuda: this PyTorch sees no CUDA device; use --device cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
-    return RunEnvironment(store=store_folder(request.store), device=request.device)
+    store = store_folder(request.store)
+    return RunEnvironment(store=store, remote=remote_url(store), device=request.device)
 
 
 def check_data(run: RunSpec, data: Path) -> None:

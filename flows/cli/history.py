@@ -112,13 +112,15 @@ def verify(store: Store = None) -> None:
     check = verify_store(store_folder(store))
     for path, names in check.damaged.items():
         print(f"damaged: {path}{': ' if names else ''}{', '.join(names)}")
+    for path, names in check.lost.items():
+        print(f"lost where {path} is shared: {', '.join(names)}")
     for path in check.left:
         print(f"half-written, or of an earlier version: {path}")
     for path in check.unknown:
         print(f"not written by excel: {path}")
     for path in check.undropped:
         print(f"cannot be marked as damaged from here: {path}")
-    damaged = len(check.damaged)
+    damaged = len(check.damaged) + len(check.lost)
     print(
         f"{check.checked} outputs and files read, {damaged} damaged" + ("; the next run builds them again" if damaged else "")
     )

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -12,13 +11,13 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from typer.models import ArgumentInfo, ParameterInfo
 
-from flows.request import Request
+from flows.request import STORE_HELP, Request
 
 __all__ = ["FILE_COLUMNS", "Store", "console", "takes_request"]
 
 FILE_COLUMNS = 160  # of a table in a file or pipe, so that nothing is cut
 
-Store = Annotated[Path | None, typer.Option(help="where outputs go; default $EXCEL_STORE or runs/", show_default=False)]
+Store = Annotated[str | None, typer.Option(help=STORE_HELP, metavar="<path>", show_default=False)]
 
 
 def takes_request(model: type[Request], names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

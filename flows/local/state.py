@@ -19,6 +19,7 @@ from excel_core.errors import ServerError
 from flows.local.access import credential_of, make_credential, server_settings, write_profile
 from flows.local.private import private_folder, write_private
 from flows.local.processes import Process, is_running
+from tasks.engine.object_store import cache_folder, is_address
 
 __all__ = [
     "DEFAULT_PORT",
@@ -61,8 +62,9 @@ class Installation:
 
 
 def store_folder(store: str | Path | None) -> Path:
-    """The store, absolute: `store`, else $EXCEL_STORE, else runs/."""
-    return Path(store or os.environ.get("EXCEL_STORE") or "runs").resolve()
+    """The store's folder, absolute: `store`, else $EXCEL_STORE, else runs/; of an address s3://…, this machine's copy."""
+    name = str(store or os.environ.get("EXCEL_STORE") or "runs")
+    return cache_folder(name) if is_address(name) else Path(name).resolve()
 
 
 def read_state(store: Path) -> Installation | None:

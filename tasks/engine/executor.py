@@ -27,6 +27,7 @@ from tasks.engine.failures import plain_failures
 from tasks.engine.fingerprint import digest_of
 from tasks.engine.lock import locked
 from tasks.engine.memory import MemoryWatch, largest
+from tasks.engine.object_store import cache_folder
 from tasks.engine.output import (
     PARTIAL,
     Origin,
@@ -35,11 +36,12 @@ from tasks.engine.output import (
     commit,
     commit_interrupted,
     empty_folder,
-    read_output,
+    find_output,
     remove_output,
     resume_folder,
 )
 from tasks.engine.progress import Counter, say
+from tasks.engine.shared_outputs import bring_here, is_shared, share
 from tasks.engine.stage import Job, Part, Sharded, Whole, mask_access
 
 __all__ = [
@@ -119,6 +121,27 @@ class Step:
             "code": code,
         }
 
+    @property
+    def outputs_read(self) -> list[StageOutput]:
+        """Every output that its work reads: inputs, and the parts that it joins."""
+        return [*self.job.inputs.values(), *self.parts.values()]
+
+    def to_send(self) -> "Step":
+        """A part's step without what its work does not read: the contents of its inputs' own parts, which are as many as it has
+        siblings."""
+        inputs = {name: output.model_copy(update={"parts": {}}) for name, output in self.job.inputs.items()}
+        return replace(self, job=replace(self.job, inputs=inputs))
+
+    def on_this_machine(self) -> "Step":
+        """The same step in this machine's copy of a store that is shared; a worker may have another folder than the run."""
+        remote, environment = self.job.environment.remote, self.job.environment
+        store = environment.store if remote is None else cache_folder(remote)
+        if store == environment.store:
+            return self
+        inputs = {name: output.in_store(store) for name, output in self.job.inputs.items()}
+        job = replace(self.job, environment=environment.model_copy(update={"store": store}), inputs=inputs)
+        return replace(self, job=job, parts={name: output.in_store(store) for name, output in self.parts.items()})
+
     def _code(self, function: Callable[..., Any]) -> str:
         """Digest of the function's code; of the layouts' readers, it holds those that this run uses."""
         return code_digest(function, choices=(((LAYOUTS_MODULE, "LAYOUTS"), self.job.run.dataset.layout),))
@@ -141,8 +164,8 @@ BuildParts = Callable[[list[Step], BuildStep, Counter], Outputs]
 
 
 def complete_output(step: Step) -> StageOutput | None:
-    """The step's complete, verified output, or None."""
-    return read_output(step.folder)
+    """The step's complete, verified output, or None. Files that only the storage behind the store has stay there."""
+    return find_output(step.folder)
 
 
 def part_steps(job: Job) -> list[Step]:
@@ -179,12 +202,14 @@ def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dic
 
     The seconds of joined work are the sum over its parts, the peak of memory is the largest of them."""
     final, store = step.folder, step.job.environment.store
-    needed = [output.folder for output in (*step.job.inputs.values(), *step.parts.values())]
+    remote = step.job.environment.remote  # what is there alone is not here yet
+    needed = [output.place for output in step.outputs_read if remote is None or output.place.exists()]
     with plain_failures(step.name, store, needed):
         make_folder(final.parent)
         waiting = f"another run is building {step.kind}; waiting for it"
         with locked(final.with_name(f".{final.name}.lock"), waiting, notify):
-            return read_output(final) or _build(step, notify, flow_run or {})
+            output = find_output(final, is_locked=True) or _build(step, notify, flow_run or {})
+            return output if is_shared(final) else _shared(step, output)
 
 
 def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) -> StageOutput:
@@ -196,6 +221,8 @@ def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) 
     if (output := commit_interrupted(partial, final)) is not None:
         return output
     _require_parts(step)
+    for output in step.outputs_read:
+        bring_here(output.place)
     empty_folder(partial)
     started = time.perf_counter()
     with MemoryWatch(step.on_gpu) as watch:
@@ -212,6 +239,12 @@ def _build(step: Step, notify: Callable[[str], None], flow_run: dict[str, str]) 
         "peak_gpu_bytes": peak.gpu_bytes,
     }
     return commit(partial, final, description, _origin(step, flow_run))
+
+
+def _shared(step: Step, output: StageOutput) -> StageOutput:
+    """The output as the storage behind the store has it, which gets this one unless another machine's is there."""
+    share(step.folder, [part.place for part in step.parts.values()])
+    return find_output(step.folder, is_locked=True) or output
 
 
 def _require_parts(step: Step) -> None:

@@ -3,18 +3,35 @@
 import hashlib
 import json
 import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePath
 from typing import Any
 
 from excel_core.models.clip_names import parse_clip_name
 
-__all__ = ["clip_fingerprint", "digest_of", "file_digest", "files_fingerprint", "folders_fingerprint"]
+__all__ = ["clip_fingerprint", "digest_of", "digest_of_blocks", "file_digest", "files_fingerprint", "folders_fingerprint"]
+
+
+BLOCK = 50_000  # files that are text at once
 
 
 def digest_of(value: Any) -> str:
     """SHA-256 of plain data as canonical JSON, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_of_blocks(blocks: Iterable[Sequence[Any]]) -> str:
+    """`digest_of` the one list that the blocks are pieces of; one block at a time is in memory as text."""
+    digest, comma = hashlib.sha256(b"["), b""
+    for block in blocks:
+        if block:
+            digest.update(comma + json.dumps(block, sort_keys=True, separators=(",", ":"))[1:-1].encode())
+            comma = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -29,14 +46,35 @@ def folders_fingerprint(root: Path | None, *names: str) -> str | None:
     Nothing is read: a data folder holds gigabytes."""
     if root is None:
         return None
-    rows: list[Any] = []
-    for name in names:
-        top = root / name
-        files = [top] if top.is_file() else [Path(folder) / file for folder, _, held in os.walk(top) for file in held]
-        for path in files:
-            status = path.stat()
-            rows.append([path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
-    return digest_of(sorted(rows))
+    paths: list[str] = []
+    sizes, times = array("q"), array("q")  # of millions of files, these are numbers and not objects
+    for path, status in chain.from_iterable(_files(root / name, name) for name in names):
+        paths.append(path)
+        sizes.append(status.st_size)
+        times.append(status.st_mtime_ns)
+    in_order = sorted(range(len(paths)), key=paths.__getitem__)
+    rows = ([[paths[i], sizes[i], times[i]] for i in in_order[first : first + BLOCK]] for first in range(0, len(paths), BLOCK))
+    return digest_of_blocks(rows)
+
+
+def _files(top: Path, name: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file that `top` is or holds, as its path from `name` on; links to folders are not followed."""
+    name = PurePath(name).as_posix()
+    if top.is_file():
+        yield name, top.stat()
+        return
+    if not top.is_dir():
+        return
+    folders = [(str(top), name)]
+    while folders:
+        folder, prefix = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = f"{prefix}/{entry.name}"
+                if not entry.is_dir():
+                    yield path, entry.stat()
+                elif not entry.is_symlink():
+                    folders.append((entry.path, path))
 
 
 def files_fingerprint(*paths: Path) -> list[str]:

@@ -16,24 +16,23 @@ import stat
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from excel_core.checked_files import read_checked_json, write_checked_json
+from excel_core.checked_files import write_checked_json
 from excel_core.errors import StoreError
 from excel_core.sync import make_folder, sync_folder, sync_tree
 from tasks.engine.fingerprint import file_digest
-from tasks.engine.memory import Peak
+from tasks.engine.marker import MARKER, PARTIAL, RESUME, Description, Marker, Origin, is_earlier, key_of, read_marker
+from tasks.engine.shared_outputs import bring_here, remove_copy, shared_marker
 
 __all__ = [
     "MARKER", "PARTIAL", "RESUME", "Marker", "Origin", "StageOutput", "StageResult", "commit", "commit_interrupted",
-    "damaged_files", "empty_folder", "is_earlier", "is_resumable", "key_of", "link_tree", "read_marker", "read_output",
-    "remove_output", "resume_folder",
+    "damaged_files", "empty_folder", "find_output", "is_earlier", "is_resumable", "key_of", "link_tree", "read_marker",
+    "read_output", "remove_output", "resume_folder",
 ]  # fmt: skip
 
-MARKER, PARTIAL, RESUME = "stage.json", ".partial", ".resume"
-EARLIER_FORMATS = ("excel-stage/1", "excel-stage/2", "excel-stage/3")
 # Before reuse, files of an output are hashed where they are few and small: the ones that decide all that follows. Hashing all
 # of a store would take minutes.
 MAX_HASHED_FILES, MAX_HASHED_BYTES = 100, 64 * 2**20
@@ -48,89 +47,38 @@ class StageResult(BaseModel):
 R = TypeVar("R", bound=StageResult)
 
 
-class StageOutput(BaseModel):
-    """A complete output folder, as its marker describes it. Making one reads nothing: `read_output` verifies.
+class StageOutput(Description):
+    """A complete output: what its marker says, and its folder's `place`. Making one reads nothing: `read_output` verifies."""
 
-    `content`: digest of all files. `result`: the stage's StageResult as plain data. `parts`: content of each part that it was
-    joined from. `seconds` and peaks of memory are those of building it; a peak is None where it was not measured."""
-
-    model_config = ConfigDict(frozen=True)
-
-    stage: str
-    key: str
-    content: str
-    folder: Path
-    result: dict[str, Any]
-    seconds: float
-    bytes: int
-    parts: dict[str, str] = {}
-    peak_host_bytes: int | None = None
-    peak_gpu_bytes: int | None = None
+    place: Path
 
     @property
-    def peak(self) -> Peak:
-        """Its peaks of memory."""
-        return Peak(host_bytes=self.peak_host_bytes, gpu_bytes=self.peak_gpu_bytes)
+    def folder(self) -> Path:
+        """Its folder with all its files, which are brought here where only the storage behind the store has them."""
+        return bring_here(self.place)
 
     def result_as(self, kind: type[R]) -> R:
         """The stage's result as its own type."""
         return kind.model_validate(self.result)
 
-
-class Origin(BaseModel):
-    """What an output was made from: the parts of its key, the keys of inputs and parts; when, where and by which run."""
-
-    key_parts: dict[str, Any]
-    inputs: dict[str, str]
-    parts: dict[str, str]
-    items: int  # images or texts of a part
-    kind: str  # of a part
-    finished: str
-    host: str
-    pid: int
-    flow_run_id: str = ""
-    flow_run_name: str = ""
-    task_run_id: str = ""
+    def in_store(self, store: Path) -> "StageOutput":
+        """The same output in another machine's copy of the store."""
+        return self.model_copy(update={"place": store / self.stage / self.key})
 
 
-def _inside(name: str) -> str:
-    """A file's name in a marker: a path that stays inside the folder."""
-    if "\0" in name or name == MARKER or any(part in ("", ".", "..") for part in name.split("/")):
-        raise ValueError("must be a path inside the folder")
-    return name
-
-
-class Marker(BaseModel):
-    """stage.json: the output without its folder, and each file's size, time of change (ns) and SHA-256."""
-
-    format: Literal["excel-stage/4"] = "excel-stage/4"
-    output: dict[str, Any]
-    files: dict[Annotated[str, AfterValidator(_inside)], tuple[int, int, str]]
-    origin: Origin
-
-
-def read_marker(folder: Path) -> Marker:
-    """The marker of a complete folder; StoreError where there is none, or one that is damaged, of an earlier version, or of
-    another folder."""
-    path = folder / MARKER
+def find_output(folder: Path, is_locked: bool = False) -> StageOutput | None:
+    """The complete output that belongs in `folder`: verified here, else as the storage behind its store has it, whose files
+    stay there until somebody asks for the output's folder. None where there is neither. `is_locked`: by the caller."""
+    output = read_output(folder)
+    if output is not None:
+        return output
     try:
-        marker = Marker.model_validate(read_checked_json(path, EARLIER_FORMATS))
-        output = StageOutput.model_validate(marker.output | {"folder": folder})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise StoreError(f"{path}: {field}: {problem['msg']}; the next run builds it again") from None
-    if (output.stage, output.key) != (folder.parent.name, key_of(folder)):
-        raise StoreError(f"{path}: is the marker of {output.stage}/{output.key}; the next run builds it again")
-    return marker.model_copy(update={"output": output.model_dump(exclude={"folder"})})
-
-
-def is_earlier(folder: Path) -> bool:
-    """Whether an output is one of an earlier version of excel, which is not read, and is no damage."""
-    try:
-        return read_checked_json(folder / MARKER, EARLIER_FORMATS).get("format") in EARLIER_FORMATS
-    except StoreError:
-        return False
+        marker = shared_marker(folder)
+    except StoreError:  # damaged: it is built again
+        return None
+    if marker and (folder / MARKER).exists():  # damaged here
+        remove_copy(folder, is_locked)
+    return StageOutput.model_validate(marker.output | {"place": folder}) if marker else None
 
 
 def read_output(folder: Path) -> StageOutput | None:
@@ -144,7 +92,7 @@ def read_output(folder: Path) -> StageOutput | None:
     for name, (size, changed_ns, digest) in marker.files.items():
         if not _is_intact(folder / name, size, changed_ns, digest, few and size <= MAX_HASHED_BYTES, _remembered_digest):
             return None
-    return StageOutput.model_validate(marker.output | {"folder": folder})
+    return StageOutput.model_validate(marker.output | {"place": folder})
 
 
 def damaged_files(folder: Path, digests: dict[tuple[int, int], str] | None = None) -> list[str]:
@@ -203,7 +151,7 @@ def commit(partial: Path, final: Path, output: dict[str, Any], origin: Origin) -
     sync_tree(partial)
     write_checked_json(partial / MARKER, marker.model_dump(mode="json"))
     _move(partial, final)
-    return StageOutput.model_validate(output | {"folder": final})
+    return StageOutput.model_validate(output | {"place": final})
 
 
 def commit_interrupted(partial: Path, final: Path) -> StageOutput | None:
@@ -216,7 +164,7 @@ def commit_interrupted(partial: Path, final: Path) -> StageOutput | None:
         return None
     sync_tree(partial)
     _move(partial, final)
-    return StageOutput.model_validate(output | {"folder": final})
+    return StageOutput.model_validate(output | {"place": final})
 
 
 def _move(partial: Path, final: Path) -> None:
@@ -243,11 +191,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def key_of(folder: Path) -> str:
-    """The key of the output that a folder of the store is, or is to become, or is resumed from."""
-    return folder.name.removesuffix(PARTIAL).removesuffix(RESUME)
 
 
 def resume_folder(folder: Path) -> Path:

@@ -31,11 +31,13 @@ Plain = dict[str, Any]  # what JSON can hold
 
 
 class RunEnvironment(BaseModel):
-    """Where a run happens. Nothing here changes results; `processes` may change their last bits."""
+    """Where a run happens. Nothing here changes results; `processes` may change their last bits. `remote`: the address at which
+    the store is shared with machines that have other disks (tasks/engine/object_store.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
+    remote: str | None = None
     data: Path | None = None
     device: str = "cpu"
     processes: int = Field(1, ge=1)  # that train together, one GPU each

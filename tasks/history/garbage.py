@@ -14,10 +14,14 @@ from pathlib import Path
 
 from excel_core.errors import SettingError, StoreError
 from tasks.engine.lock import last_lock, store_alone
+from tasks.engine.object_store import remote_of
 from tasks.engine.output import PARTIAL, RESUME, is_resumable, key_of, read_marker, remove_output
 from tasks.engine.progress import say
+from tasks.engine.shared_outputs import shared_marker
 from tasks.history.needed_texts import needed_texts
 from tasks.history.run_record import Records, RunRecord, read_records
+from tasks.history.shared_garbage import shared_outputs, unnamed_objects
+from tasks.history.shared_records import remove_shared
 from tasks.pipeline import STAGES
 
 __all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
@@ -29,13 +33,14 @@ TEMPORARY = ".*.tmp"
 @dataclass(frozen=True)
 class Garbage:
     """A folder or file to remove, or `files` of a folder that stays: its kind, why, and the bytes that go with it alone
-    (linked files count once)."""
+    (linked files count once). `objects`: names on the storage behind the store, which go in place of a file here."""
 
     path: Path
     kind: str
     why: str
     bytes: int = 0
     files: tuple[Path, ...] = ()
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] 
                 garbage.append(Garbage(folder, kind, "half built" if is_half_built else "no kept run refers to it"))
     garbage += _unused_texts(store, kept, needed)
     garbage += [Garbage(path, path.parent.name, "half written") for path in _half_written(store)]
-    return _with_sizes(garbage)
+    return [*_with_sizes(garbage), *_shared_garbage(store, needed)]
 
 
 def remove_garbage(
@@ -88,8 +93,9 @@ def remove_garbage(
 
     check()
     with store_alone(store, notify, check):
-        still = {item.path: item for item in find_garbage(store, keep, ignored)}
-        removed = [item for item in (_both(item, still.get(item.path)) for item in garbage) if item and _remove(item)]
+        still = {(item.path, bool(item.objects)): item for item in find_garbage(store, keep, ignored)}
+        both = (_both(item, still.get((item.path, bool(item.objects)))) for item in garbage)
+        removed = [item for item in both if item and _remove(store, item)]
         _remove_leftovers(store, read_records(store))
     return removed
 
@@ -126,17 +132,39 @@ def _needed_outputs(store: Path, records: Sequence[RunRecord]) -> _Needed:
     kinds = set()
     for kind, _, key in [output.partition("/") for output in outputs]:
         folder = store / kind / key
-        if not folder.exists():  # what a killed run was building, or what somebody removed
-            continue
         try:
-            outputs |= {f"{kind}-parts/{part}" for part in read_marker(folder).origin.parts.values()}
+            marker = read_marker(folder) if folder.exists() else shared_marker(folder)
         except StoreError:
             kinds.add(f"{kind}-parts")
+            continue
+        if marker is not None:  # else what a killed run was building, or what somebody removed
+            outputs |= {f"{kind}-parts/{part}" for part in marker.origin.parts.values()}
     return _Needed(frozenset(outputs), frozenset(kinds))
 
 
 def _record(path: Path, why: str) -> Garbage:
     return Garbage(path, "records", why)
+
+
+def _shared_garbage(store: Path, needed: _Needed) -> list[Garbage]:
+    """What can go from the storage behind the store; its records go with their copies here."""
+    remote = remote_of(store)
+    if remote is None:
+        return []
+    garbage, staying = [], []
+    for kind in KINDS:
+        for key, entry in shared_outputs(remote, kind).items():
+            if f"{kind}/{key}" in needed:
+                staying.append(entry.name)
+            else:
+                why = f"no kept run refers to it at {remote.address}"
+                garbage.append(Garbage(store / kind / key, kind, why, entry.bytes, objects=(entry.name,)))
+    unnamed = unnamed_objects(remote, store, staying)
+    if unnamed:
+        why = f"{len(unnamed)} files at {remote.address} are of no output that stays"
+        size = sum(entry.bytes for entry in unnamed)
+        garbage.append(Garbage(store / "objects", "files", why, size, objects=tuple(entry.name for entry in unnamed)))
+    return garbage
 
 
 def _unused_texts(store: Path, records: Sequence[RunRecord], needed: _Needed) -> list[Garbage]:
@@ -163,14 +191,23 @@ def _half_written(store: Path) -> list[Path]:
 
 def _both(approved: Garbage, current: Garbage | None) -> Garbage | None:
     """What is garbage still of what was shown."""
+    if current is not None and approved.objects:
+        objects = tuple(sorted({*approved.objects} & {*current.objects}))
+        return replace(current, objects=objects) if objects else None
     if current is None or not approved.files:
         return current
     files = tuple(path for path in approved.files if path in set(current.files))
     return replace(current, files=files) if files else None
 
 
-def _remove(item: Garbage) -> bool:
+def _remove(store: Path, item: Garbage) -> bool:
     """→ whether it is gone. An output that somebody builds at the moment, such as a worker that outlived its run, stays."""
+    remote = remote_of(store)
+    if item.objects and remote is not None:
+        remote.delete(item.objects)
+        return True
+    if item.kind == "records":
+        remove_shared(item.path)
     if item.files or not item.path.is_dir():
         for path in item.files or (item.path,):
             path.unlink(missing_ok=True)

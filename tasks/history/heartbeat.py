@@ -10,7 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-__all__ = ["MAX_SILENCE", "heartbeat", "seconds_since_beat"]
+from excel_core.errors import StoreError
+from tasks.history.shared_records import remove_shared, send_file
+
+__all__ = ["MAX_SILENCE", "give_sign", "heartbeat", "seconds_since_beat"]
 
 BEAT_SECONDS = 30.0
 MAX_SILENCE = 600.0  # seconds after which whoever should touch the file is taken for dead
@@ -19,13 +22,13 @@ MAX_SILENCE = 600.0  # seconds after which whoever should touch the file is take
 @contextmanager
 def heartbeat(path: Path) -> Iterator[None]:
     """Touch `path` now and every BEAT_SECONDS, from a thread of its own; after the block remove it."""
-    path.touch()
+    give_sign(path)
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
-            with suppress(OSError):  # a disk that is away for a while, or a store that was removed
-                path.touch()
+            with suppress(OSError, StoreError):  # a disk or storage that is away for a while, or a store that was removed
+                give_sign(path)
 
     thread = threading.Thread(target=beat, name="excel-heartbeat", daemon=True)
     thread.start()
@@ -34,8 +37,15 @@ def heartbeat(path: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             path.unlink(missing_ok=True)
+            remove_shared(path)
+
+
+def give_sign(path: Path) -> None:
+    """Touch `path`, here and on the storage behind the store."""
+    path.touch()
+    send_file(path, b"alive")
 
 
 def seconds_since_beat(path: Path) -> float | None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from excel_core.text.ask_class import LlmCost
-from tasks.engine.output import StageOutput, read_marker
+from tasks.engine.output import StageOutput
+from tasks.engine.shared_outputs import known_marker
 from tasks.history.run_record import Process, read_records
 from tasks.stages.describe import ClassResult, DescribeResult
 
@@ -15,12 +16,12 @@ def llm_cost_line(described: StageOutput) -> str:
     tokens, 0.01 USD"; empty where no language model wrote it."""
     if described.result_as(DescribeResult).cost is None:
         return ""
-    store = described.folder.parent.parent
+    store = described.place.parents[1]
     own_flow_runs = {record.flow_run_id for record in read_records(store) if record.process == Process.current()} - {""}
     asked: list[LlmCost] = []
     complete: list[LlmCost] = []
-    for key in read_marker(described.folder).origin.parts.values():
-        marker = read_marker(store / "describe-parts" / key)
+    for key in known_marker(described.place).origin.parts.values():
+        marker = known_marker(store / "describe-parts" / key)
         cost = ClassResult.model_validate(marker.output["result"]).cost
         if cost is not None:
             (asked if marker.origin.flow_run_id in own_flow_runs else complete).append(cost)

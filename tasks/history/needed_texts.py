@@ -7,7 +7,7 @@ from excel_core.errors import StoreError
 from excel_core.files import read_json
 from excel_core.stores import read_knowledge
 from excel_core.text.prompts import PromptSet
-from tasks.engine.output import read_marker
+from tasks.engine.shared_outputs import bring_here, known_marker
 from tasks.history.run_record import RunRecord
 from tasks.inputs.models import text_embeddings_of
 
@@ -20,10 +20,11 @@ def needed_texts(store: Path, records: Iterable[RunRecord]) -> set[Path] | None:
     files: set[Path] = set()
     try:
         for output, device in used:
-            origin = read_marker(store / output).origin
+            origin = known_marker(store / output).origin
             embeddings = text_embeddings_of(store, origin.key_parts["outside"]["clip"], device)
-            prompts = PromptSet.from_dict(read_json(store / "describe" / origin.inputs["describe"] / "prompts.json"))
-            texts = read_knowledge(store / output / "knowledge.zarr").texts
+            described = bring_here(store / "describe" / origin.inputs["describe"])
+            prompts = PromptSet.from_dict(read_json(described / "prompts.json"))
+            texts = read_knowledge(bring_here(store / output) / "knowledge.zarr").texts
             paths = [embeddings.path(text) for text in (*prompts.templates(), *prompts.background_templates(), *texts)]
             files |= {path for path in paths if path is not None}
     except (StoreError, LookupError, TypeError):

@@ -3,6 +3,8 @@
     STORE/records/<id>.json     excel-run/1, with its digest; rewritten by every stage. <id> is the start (UTC) and a random end
     STORE/records/.<id>.alive   touched every half minute while the run is at work (tasks/history/heartbeat.py)
 
+Of a store on S3-compatible storage, both are copies of what is there (tasks/history/shared_records.py).
+
 Runs are in the order of their `number`, which goes up whatever the clock says. A record whose state is `running` while its
 process is gone, or silent on another machine, belongs to a run that was killed.
 """
@@ -18,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from excel_core.checked_files import read_checked_json, write_checked_json
+from excel_core.checked_files import checked_json, read_checked_json, write_checked_json
 from excel_core.config import RunSpec
 from excel_core.config.base import upgrade_run_fields
 from excel_core.errors import SettingError, StoreError
 from tasks.engine.lock import locked
 from tasks.engine.process_start import machine, start_ticks
-from tasks.history.heartbeat import MAX_SILENCE, heartbeat, seconds_since_beat
+from tasks.engine.shared_outputs import bring_here
+from tasks.history.heartbeat import MAX_SILENCE, give_sign, heartbeat, seconds_since_beat
+from tasks.history.shared_records import receive_records, remove_shared, send_file
 
 if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` need not wait
     from tasks.engine.output import StageOutput
@@ -135,10 +139,10 @@ class RunRecord(BaseModel):
             ) from None
 
     def output(self, stage: str) -> Path:
-        """Output folder of one of its own stages."""
+        """Output folder of one of its own stages, its files brought here where only the storage behind the store has them."""
         if stage not in self.own:
             raise SettingError(f"run {self.id} has no {stage}; it has {', '.join(self.own) or 'no output'}")
-        return self.store / stage / self.own[stage]
+        return bring_here(self.store / stage / self.own[stage])
 
     def begin(self, outputs: Iterable[str]) -> None:
         """Note what is built next: what a killed run leaves of it belongs to the run."""
@@ -172,12 +176,15 @@ class RunRecord(BaseModel):
         self.state, self.message, self.finished = state, message, _now()
         self.save()
         self.sign_of_life.unlink(missing_ok=True)
+        remove_shared(self.sign_of_life)
 
     def save(self) -> None:
         """Write the record. StoreError where the store was removed: a record alone would make another."""
         if not self.path.parent.is_dir():
             raise StoreError(f"run {self.id}: {self.store} was removed while it was in use; run again")
-        write_checked_json(self.path, self.model_dump(mode="json"))
+        value = self.model_dump(mode="json")
+        send_file(self.path, checked_json(value))
+        write_checked_json(self.path, value)
 
 
 class Records(list[RunRecord]):
@@ -204,13 +211,14 @@ def start_record(flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".number.lock", f"another run begins in {place.store}; waiting for it"):
         record.number = 1 + max((earlier.number for earlier in read_records(place.store)), default=0)
-        record.sign_of_life.touch()
+        give_sign(record.sign_of_life)
         record.save()
     return record
 
 
 def read_records(store: Path) -> Records:
     """The store's records, as far as they are readable."""
+    receive_records(store)
     records = Records()
     records.unreadable = []
     for path in sorted((store / "records").glob("*.json")):

@@ -14,8 +14,11 @@ from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
 from excel_core.text.embeddings import read_embedding
 from tasks.engine.lock import READ_ONLY, try_lock
+from tasks.engine.object_store import REMOTE, remote_of
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS
+from tasks.history.shared_garbage import check_shared
+from tasks.history.shared_records import receive_records
 from tasks.stages.train import check_resume_file
 
 __all__ = ["StoreCheck", "verify_store"]
@@ -30,12 +33,14 @@ Digests = dict[tuple[int, int], str]
 class StoreCheck:
     """What `verify_store` met. `checked`: outputs and single files that were read. `damaged`: the damaged files of an output,
     or [] for a file that stands alone; what can be made again will be. `left`: half-written, of runs that were killed or are at
-    work, or of an earlier version. `unknown`: what excel does not write."""
+    work, or of an earlier version. `unknown`: what excel does not write. `lost`: files of an output that the storage behind
+    the store has not."""
 
     checked: int = 0
     damaged: dict[Path, list[str]] = field(default_factory=dict)
     left: list[Path] = field(default_factory=list)
     unknown: list[Path] = field(default_factory=list)
+    lost: dict[Path, list[str]] = field(default_factory=dict)
 
     @property
     def undropped(self) -> list[Path]:
@@ -45,7 +50,8 @@ class StoreCheck:
 
 def verify_store(store: Path) -> StoreCheck:
     """Read the whole store. A damaged output loses its marker, and a damaged file that can be made again goes, so that the next
-    run builds them; a damaged record stays."""
+    run builds them; a damaged record stays. Of the storage behind a store, sizes are compared."""
+    receive_records(store)
     check, digests = StoreCheck(), Digests()
     single: dict[str, tuple[str, Callable[[Path], object], bool]] = {
         "texts": ("*/*.embedding", read_embedding, True),
@@ -60,8 +66,10 @@ def verify_store(store: Path) -> StoreCheck:
         elif entry.name in single and entry.is_dir():
             pattern, read, again = single[entry.name]
             _check_files(check, _files(entry), set(entry.glob(pattern)), read, again)
-        elif entry.name != "prefect" and not LOCK.fullmatch(entry.name):
+        elif entry.name not in ("prefect", REMOTE) and not LOCK.fullmatch(entry.name):
             check.unknown.append(entry)
+    if (remote := remote_of(store)) is not None:
+        check.checked += check_shared(remote, store, KINDS, check.lost.__setitem__)
     return check
 
 

@@ -21,7 +21,7 @@ from tasks.engine.fingerprint import clip_fingerprint
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, batches, image_shards, images_of, in_shard
+from tasks.inputs.images import ImageRecord, ImageTable, batches, image_shards, images_of, in_shard
 from tasks.inputs.models import classes_of, load_cam_model, load_trained
 from tasks.stages.cams import ShardResult
 
@@ -46,7 +46,7 @@ def predicted_splits(run: RunSpec) -> list[str]:
     return list(dict.fromkeys((*run.dataset.val_splits, *run.dataset.test_splits)))
 
 
-def predicted_images(job: Job, split: str) -> list[ImageRecord]:
+def predicted_images(job: Job, split: str) -> ImageTable:
     """The images of a split that the segmenter labels."""
     return images_of(job, split)[: job.run.predict.max_images]
 

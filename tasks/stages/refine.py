@@ -57,7 +57,7 @@ def refine_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     """Read the CAMs and attention of a batch of images, refine, write; where no attention was kept, encode the images again."""
     cam_model, spec = load_cam_model(job), job.run.refine
     images = in_shard(part.images, cam_images(job, part.images.split))
-    reader, device, size = CamReader(job.folder("cams")), cam_model.clip.device, job.run.cams.batch_size
+    reader, device, size = CamReader(job.folder("cams"), part.name), cam_model.clip.device, job.run.cams.batch_size
     groups = batches([image.id for image in images], size)
     with BackgroundPool(device) as pool:
         stored_cams = read_ahead(groups, reader.read_together, BATCHES_AHEAD)
@@ -95,7 +95,7 @@ def label_lists(job: Job) -> dict[str, str]:
 
 def _lists(job: Job) -> dict[str, list[str]]:
     """Ids of each train and seed split."""
-    return {split: [image.id for image in images_of(job, split)] for split in job.run.dataset.cam_splits}
+    return {split: images_of(job, split).ids for split in job.run.dataset.cam_splits}
 
 
 class Seeds(NamedTuple):

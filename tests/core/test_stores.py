@@ -33,8 +33,11 @@ def test_cams_round_trip_over_several_shards(tmp_path):
         write_cams(tmp_path / name, ids[part], classes[part], cams[part])
         shutil.copytree(tmp_path / name / "cams.zarr", tmp_path / "all" / "cams.zarr" / name)
     assert join_cams(tmp_path / "all", {name: tmp_path / name for name in parts}) == 11
-    reader = CamReader(tmp_path / "all")
-    assert reader.ids == ids
+    reader, of_shard = CamReader(tmp_path / "all"), CamReader(tmp_path / "all", "b")
+    assert reader.ids == ids and of_shard.ids == ids[4:8]
+    assert np.array_equal(of_shard.read(ids[5])[1], reader.read(ids[5])[1])
+    with pytest.raises(StoreError, match="holds no image 'image_0'"):
+        of_shard.read(ids[0])
     for i in (7, 0, 10):
         kept, cam = reader.read(ids[i])
         assert kept == classes[i]

@@ -3,11 +3,12 @@
 import hashlib
 from pathlib import Path
 
+from tasks.engine.object_store import REMOTE
 from tasks.engine.output import MARKER, PARTIAL, RESUME, read_marker, read_output
 
 __all__ = ["committed", "contents", "file_digests"]
 
-TIMES = ("records", "prefect", "report")  # they, and markers, hold times, processes and paths
+TIMES = ("records", "prefect", "report", REMOTE)  # they, and markers, hold times, processes and paths
 
 
 def file_digests(store: Path) -> dict[str, str]:

@@ -285,3 +285,54 @@ def _identity(address):
             return await asyncio.wait_for(node.identity(), 5)
 
     return asyncio.run(ask())
+
+
+@pytest.fixture
+def gpu_workers(scheduler):
+    """Two workers that say that they have a GPU each → the runner."""
+    runner, start_worker = scheduler
+    for name in ("one", "two"):
+        start_worker("--nthreads", "1", "--name", name, "--resources", "GPU=1")
+    with Client(runner.partition(":")[2], set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=120)
+    return runner
+
+
+def test_gpus_workers_get_several_parts_at_a_time_and_few_at_the_end(gpu_workers, environment):
+    gpu = environment.model_copy(update={"device": "cuda"})
+    job = toys(gpu, **{f"part{i:02}": "build" for i in range(20)})
+    steps = part_steps(job)
+    sizes = [len(group) for group in runners.grouped(steps, 2)]
+    assert sizes == [5, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1] and [s for g in runners.grouped(steps, 2) for s in g] == steps
+    assert max(len(group) for group in runners.grouped(steps * 20, 2)) == runners.MAX_GROUP
+    assert all(len(group) == 1 for group in runners.grouped(part_steps(toys(environment, a="build", b="build")), 1))
+    output = build_toys.with_options(flow_run_name="in groups")(job, gpu_workers)
+    assert list(output.parts) == [step.part.name for step in steps] and len(set(pids_of(job).values())) == 2
+    states = task_states("in groups")
+    assert states["toys part00 and 4 more"] == "Completed" and len(states) == len(sizes) + 1
+    shutil.rmtree(output.folder)
+    build_toys.with_options(flow_run_name="groups again")(job, gpu_workers)
+    states = task_states("groups again")
+    assert states.pop("toys") == "Completed" and set(states.values()) == {"Cached"}
+
+
+def test_the_others_of_a_group_finish_before_an_error_is_raised(gpu_workers, environment):
+    gpu = environment.model_copy(update={"device": "cuda"})
+    deeds = {f"part{i:02}": "fail" if i == 1 else "build" for i in range(20)}
+    job = toys(gpu, **deeds)
+    with pytest.raises(DataError, match="toys part01 fails for good"):
+        build_toys(job, gpu_workers)
+    assert set(pids_of(job)) == {name for name, deed in deeds.items() if deed == "build"}
+
+
+def test_runner_dask_starts_a_worker_a_gpu(environment, monkeypatch):
+    """Without a GPU: two are said to be there."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpu = environment.model_copy(update={"device": "cuda"})
+    with runners.local_cluster(gpu, security=None) as local, Client(local, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=120)
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["0", "1"]
+        assert [worker["resources"] for worker in client.scheduler_info()["workers"].values()] == [{"GPU": 1}] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f6f, 5")
+    assert runners.gpu_names() == ["3", "GPU-8f6f", "5"]
