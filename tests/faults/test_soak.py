@@ -155,7 +155,13 @@ def _worker(folder: Path, server: Server) -> Iterator[int]:
             yield worker.pid
         finally:
             worker.terminate()
-            worker.wait()
+            try:
+                worker.wait(timeout=60)
+            except (
+                subprocess.TimeoutExpired
+            ):  # Prefect's worker sometimes waits for ever for what has ended; `excel down` kills it
+                worker.kill()
+                worker.wait()
 
 
 def _run_deployment(server: Server, folder: Path, number: int) -> None:
