@@ -159,7 +159,7 @@ def _worker(folder: Path, server: Server) -> Iterator[int]:
                 worker.wait(timeout=60)
             except (
                 subprocess.TimeoutExpired
-            ):  # Prefect's worker sometimes waits for ever for what has ended; `excel down` kills it
+            ):  # sometimes it waits for ever for what has ended; `excel down` kills it too
                 worker.kill()
                 worker.wait()
 
