@@ -1,12 +1,15 @@
 """What stands before a Prefect server that excel starts: it answers this machine's own names and pages of its own origin.
 
 Prefect itself asks for the key. This refuses, before Prefect sees them, requests that a page of another origin makes through
-the user's browser, those under a foreign name for 127.0.0.1 (DNS rebinding), and being shown in a frame of another page. And
-the UI's own pages may not report to others: before its user has signed in, Prefect's UI does not know that it should not.
+the user's browser, those under a foreign name for 127.0.0.1 (DNS rebinding), and being shown in a frame of another page. A key
+outside ASCII is refused here too: Prefect would answer with an error of its own. And the UI's own pages may not report to
+others: before its user has signed in, Prefect's UI does not know that it should not.
 """
 
+import base64
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["guarded"]
@@ -33,7 +36,8 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-REFUSAL = b"This server answers pages of its own origin, under 127.0.0.1 and localhost."
+FOREIGN = b"This server answers pages of its own origin, under 127.0.0.1 and localhost."
+NO_KEY = b"Unauthorized"
 
 
 def guarded(app: App) -> App:
@@ -48,21 +52,36 @@ def guarded(app: App) -> App:
 
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
-        elif _is_own(scope):
-            await app(scope, receive, send_with_headers)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+        elif not _is_own(scope):
+            await _refuse(scope, send_with_headers, 403, FOREIGN)
+        elif not _may_be_keys(scope):
+            await _refuse(scope, send_with_headers, 401, NO_KEY)
         else:
-            await send_with_headers({"type": "http.response.start", "status": 403, "headers": [(b"connection", b"close")]})
-            await send({"type": "http.response.body", "body": REFUSAL})
+            await app(scope, receive, send_with_headers)
 
     return checked
+
+
+async def _refuse(scope: Message, send: Send, status: int, words: bytes) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+    else:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": words})
 
 
 def _is_own(scope: Message) -> bool:
     """Whether Host is a name of this machine, and Origin, where a browser sends one, that very host."""
     hosts, origins = _values(scope, b"host"), _values(scope, b"origin")
     return len(hosts) == 1 and OWN_HOST.fullmatch(hosts[0]) is not None and set(origins) <= {f"http://{hosts[0]}"}
+
+
+def _may_be_keys(scope: Message) -> bool:
+    """Whether what the headers give as keys is ASCII, as every key is. What is no base64 Prefect refuses itself."""
+    given = [value.rpartition(b" ")[2] for name, value in scope["headers"] if name.lower() == b"authorization"]
+    with suppress(ValueError):
+        return all(base64.b64decode(key).isascii() for key in given)
+    return True
 
 
 def _values(scope: Message, name: bytes) -> list[str]:

@@ -157,9 +157,7 @@ def _worker(folder: Path, server: Server) -> Iterator[int]:
             worker.terminate()
             try:
                 worker.wait(timeout=60)
-            except (
-                subprocess.TimeoutExpired
-            ):  # sometimes it waits for ever for what has ended; `excel down` kills it too
+            except subprocess.TimeoutExpired:  # sometimes it waits for ever for what has ended; `excel down` kills it too
                 worker.kill()
                 worker.wait()
 
