@@ -126,14 +126,18 @@ def _attempt(attempt: Attempt) -> int:
     came_there = False
 
     def place(name: str) -> None:
-        nonlocal came_there
         layer.layer_note(name.encode())
+        come_to(name)
+
+    def come_to(name: str) -> None:
+        nonlocal came_there
         if name == attempt.place and not came_there:
             came_there = True
             layer.layer_arm(ctypes.c_long(attempt.change), attempt.action, attempt.error, ctypes.c_uint(attempt.kinds))
         elif came_there and attempt.action != FAIL_FROM:  # the place had fewer changes than in an undisturbed run
             layer.layer_arm(ctypes.c_long(0), 0, 0, ctypes.c_uint(0))
 
+    come_to("")  # a run's first changes have no place yet
     try:
         small_chain.run_chain(Path(attempt.store), attempt.last, place)
     except Exception as error:
