@@ -53,7 +53,9 @@ def large_label_steps(
         maps = par_by_tiles(_colours(image, network_input, spec.par), maps, spec.par, network_input.device)
         yield "par", names[maps.highest()]
     if spec.crf.enabled:
-        from excel_core.cams.crf_tiles import crf_labels_with_confidence  # numba: where no CRF is computed, it need not be there
+        from excel_core.cams.crf_tiles import (
+            crf_labels_with_confidence,
+        )  # numba: where no CRF is computed, it need not be there
 
         source = maps if spec.crf.of == "par" else before_par
         del maps, before_par

@@ -95,8 +95,7 @@ METHODS: dict[str, dict[str, Method]] = {
             SEEDS_ALONE
             | NAMES_ALONE
             | {
-                "cams": CLEAN_CAMS
-                | {"surgery": False, "minmax": "patches", "calibration": {"attention": "v", "depth": 1}},
+                "cams": CLEAN_CAMS | {"surgery": False, "minmax": "patches", "calibration": {"attention": "v", "depth": 1}},
                 "refine": {"affinity": {"scale": "mean"}, "par": {"image": "photo"}},
             }
         ),
