@@ -1,4 +1,5 @@
-"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of finished work."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of
+finished work."""
 
 from collections.abc import Sequence
 from pathlib import Path
