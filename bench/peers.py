@@ -59,8 +59,8 @@ def with_logit_scale(clip: FrozenClip) -> FrozenClip:
 
 def published_gradcam(clip: FrozenClip, tokens: Tensor, text: Tensor, classes: tuple[int, ...], with_weights: bool) -> Tensor:
     """tokens (1, N, D_s) that enter the last block → seeds (K, M): class after class, each with a forward and a backward pass
-    of the whole block. `with_weights`: the block's weights keep requires_grad, as the published programs leave them, so autograd
-    computes their gradients too, which nobody reads."""
+    of the whole block. `with_weights`: the block's weights keep requires_grad, as the published programs leave them, so that
+    autograd computes their gradients too, which nobody reads."""
     layer, visual = clip.blocks[-1], clip.visual
     weights = [*layer.parameters(), *visual.ln_post.parameters(), visual.proj]
     for weight in weights:
