@@ -6,13 +6,21 @@ from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "ParSpec", "RefineSpec"]
+__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DinoSpec", "ParSpec", "RefineSpec"]
 
 
 class ClipSpec(Spec):
     """The frozen CLIP that everything looks through."""
 
     model: str = Field("ViT-B-16:openai", description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE")
+
+
+class DinoSpec(Spec):
+    """The second frozen encoder, of WeCLIP+ (peers.md 4.1)."""
+
+    model: str | None = Field(
+        None, description="dino-tiny, dinov2_vits14 (vitb14, vitl14, each also _reg) from torch's or timm's cache, or NAME:FILE"
+    )
 
 
 class CalibrationSpec(Spec):
@@ -33,8 +41,10 @@ class CalibrationSpec(Spec):
     relation_mean: Literal["batch", "image"] = Field(
         "batch", description="over what mean(cos) of eq. 8 is taken: all images seen together, or each"
     )
-    probability: Literal["relation", "cosine"] = Field(
-        "relation", description="R̂ is the sigmoid of the relation 3 (cos - mean), or of the cosine alone (eq. 11)"
+    probability: Literal["relation", "cosine", "inner_product"] = Field(
+        "relation",
+        description="R̂ is the sigmoid of the relation 3 (cos - mean), of the cosine alone (eq. 11), or of the features' inner "
+        "product (WeCLIP)",
     )
 
     @field_validator("layers", mode="before")
@@ -69,6 +79,10 @@ class AffinitySpec(Spec):
 
     enabled: bool = Field(True, description="whether CAMs are propagated along attention")
     layers: Positive = Field(6, description="last blocks whose q-k attention is averaged")
+    dynamic_layers: Positive | None = Field(
+        None, description="last blocks that a learnt relation chooses from; None: as many as `layers`"
+    )
+    boxes: bool = Field(True, description="spread a CAM from boxes around its strong regions alone; published WeCLIP+: on VOC not")
     scale: Literal["published", "mean"] = Field(
         "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
     )
@@ -84,10 +98,10 @@ class ParSpec(Spec):
         (1, 2, 4, 8, 12, 24), description="pixels between neighbours"
     )
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
-    image: Literal["network_input", "photo"] = Field(
+    image: Literal["network_input", "normalised", "photo"] = Field(
         "network_input",
         description="which image guides it: the network's input, enlarged to the photo, or in training the crop de-normalised "
-        "from it in 8 bits (published); or the photo itself",
+        "from it in 8 bits (published); the network's input in training too (WeCLIP); or the photo itself",
     )
     precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="of the affinities on a GPU, which each step reads; a CPU computes in fp32 either way"
