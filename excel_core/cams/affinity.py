@@ -11,8 +11,8 @@ from excel_core.config import AffinitySpec, CalibrationSpec
 from excel_core.kernels.gpu import has_triton
 
 __all__ = [
-    "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
-    "upsample_with_background",
+    "affinity_cams", "affinity_matrix", "block_excess", "box_masks", "chosen_blocks", "dynamic_attention", "kept_layers",
+    "mean_attention", "rescaled", "scale_attention", "upsample_with_background",
 ]  # fmt: skip
 
 MAX_SIDE_OF_KERNEL = 64  # patches: a program holds a whole map
@@ -40,14 +40,29 @@ def mean_attention(scaled: Tensor, spec: AffinitySpec) -> Tensor:
 def dynamic_attention(scaled: Tensor, probability: Tensor, spec: AffinitySpec) -> Tensor:
     """scaled (A, B, M, M), probability R̂ (B, M, M) → (B, M, M): the mean of chosen blocks times R̂ (method 5).
 
-    Of the last `spec.layers` blocks, those are chosen for an image whose sum of (R̂ - A_l) is at most the mean of that sum.
+    Of the last `spec.dynamic_layers` blocks, or `spec.layers`, those are chosen for an image whose sum of (R̂ - A_l) is at most
+    the mean of that sum.
     """
-    layers = scaled[-spec.layers :]
-    excess = (probability - layers).sum(dim=(-1, -2))
+    layers = scaled[-(spec.dynamic_layers or spec.layers) :]
     # A mask instead of a list, so that images which choose different blocks stay one batch.
-    chosen = (excess <= excess.mean(dim=0)).to(layers.dtype)
+    chosen = chosen_blocks(block_excess(layers, probability)).to(layers.dtype)
     mean = torch.einsum("lb,lbmn->bmn", chosen, layers) / (chosen.sum(dim=0) + 1e-5)[:, None, None]
     return mean * probability
+
+
+def block_excess(layers: Tensor, probability: Tensor) -> Tensor:
+    """layers (L, B, M, M), probability R̂ (B, M, M) → (L, B): the sum of R̂ - A_l, signed as published."""
+    return (probability - layers).sum(dim=(-1, -2))
+
+
+def chosen_blocks(excess: Tensor) -> Tensor:
+    """excess (L, B) → bool (L, B): blocks whose excess is at most the image's mean."""
+    return excess <= excess.mean(dim=0)
+
+
+def kept_layers(spec: AffinitySpec) -> int:
+    """How many last blocks' attention the refinement looks at, with a learnt relation or without."""
+    return max(spec.layers, spec.dynamic_layers or 0)
 
 
 def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
@@ -112,12 +127,14 @@ def _boxes_by_reachability(above: Tensor) -> Tensor:
     return boxes.any(dim=1).reshape(K, h, w)
 
 
-def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
+def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec, guidance: Tensor | None = None) -> Tensor:
     """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before min-max:
-    each class' CAM times the affinity whose columns outside the class' boxes are zero."""
+    each class' CAM times the affinity whose columns outside the class' boxes are zero. `guidance` (..., K, h, w) multiplies the
+    CAMs once the boxes are drawn."""
     matrix = affinity_matrix(attention, spec)
     # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
-    masked = (box_masks(cams, spec.threshold) * cams).flatten(-2)
+    guided = cams if guidance is None else cams * guidance
+    masked = (box_masks(cams, spec.threshold) * guided if spec.boxes else guided).flatten(-2)
     return (masked @ matrix.mT).reshape(cams.shape)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_attention
+from excel_core.cams.gradcam import GradCam, gradcam_seeds
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
@@ -23,7 +24,15 @@ from excel_core.models.calibration import (
     encoder_activations,
     layer_features,
 )
-from excel_core.models.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels, shrunk_pixels
+from excel_core.models.clip import (
+    FrozenClip,
+    as_pixels,
+    denormalise_pixels,
+    normalise_pixels,
+    resize_pixels,
+    shrunk_pixels,
+)
+from excel_core.models.dino import FrozenDino
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -32,20 +41,24 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after the frozen tower: the original path's activations, and calibrated tokens (B, N, D_s)."""
+    """A batch after the frozen encoders: the original path's activations, calibrated tokens (B, N, D_s), and the second encoder's
+    patch features (B, D', h', w'), None where there is none."""
 
     activations: EncoderActivations
     calibrated: Tensor
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class CamModel:
-    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec."""
+    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec. `dino`:
+    a second frozen encoder, for the segmenter alone (WeCLIP+)."""
 
     clip: FrozenClip
     text: Tensor
     classes: int
     spec: CamSpec
+    dino: FrozenDino | None = None
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
         """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
@@ -58,27 +71,47 @@ class CamModel:
         squares = shrunk_photos(packed_pixels(images, device), sizes, self.spec.image_size)
         return normalise_pixels(squares, self.spec.normalisation)
 
-    def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
-        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S. A large one is never held as floats."""
+    def prepare_image(self, image: Image, side: int | tuple[int, int] | None = None) -> Tensor:
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S. A large one is never held as floats."""
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
         return self.prepare_pixels(as_pixels(image, self.clip.device), side)
 
-    def prepare_pixels(self, pixels: Tensor, side: int | None = None) -> Tensor:
-        """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), normalised; None: at S."""
+    def prepare_pixels(self, pixels: Tensor, side: int | tuple[int, int] | None = None) -> Tensor:
+        """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), or of a size, normalised; None: at
+        S."""
         square = resize_pixels(pixels, side or self.spec.image_size, self.spec.antialias)
         return normalise_pixels(square, self.spec.normalisation)
 
-    def encode(self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True) -> Encoded:
-        """network input (B, 3, S, S) → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck needs
-        the last block `with_patch_tokens`, CAMs do not."""
-        calibration = self.spec.calibration
-        # Without calibration, CAMs are made of the last block's own patch tokens.
-        with_patch_tokens = with_patch_tokens or calibration.attention == "qk"
+    def encode(
+        self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True, last_block: bool = True
+    ) -> Encoded:
+        """network input (B, 3, S, S') → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck needs
+        the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last block to
+        GradCAM, unless calibrated CAMs need it. What is left over of a patch is cut off for the CLIP, not for the second encoder.
+        """
+        calibration, patch = self.spec.calibration, self.clip.patch
+        plain = calibration.attention == "qk"
         with self._autocast(network_input.device):
-            activations = encoder_activations(self.clip, network_input, calibration, attention_layers, with_patch_tokens)
-            return Encoded(activations, calibrated_features(self.clip, activations, calibration))
+            second = self.dino.features(self._for_dino(network_input)) if self.dino is not None and with_patch_tokens else None
+            height, width = (side // patch * patch for side in network_input.shape[-2:])
+            # Without calibration, CAMs are made of the last block's own patch tokens.
+            activations = encoder_activations(
+                self.clip,
+                network_input[..., :height, :width],
+                calibration,
+                attention_layers,
+                with_patch_tokens or plain,
+                last_block or not plain,
+            )
+            return Encoded(activations, calibrated_features(self.clip, activations, calibration), second)
+
+    def _for_dino(self, network_input: Tensor) -> Tensor:
+        """The CLIP's input as DINO wants it: with ImageNet's statistics, whatever those of the CLIP are."""
+        if self.spec.normalisation == "imagenet":
+            return network_input
+        return normalise_pixels(denormalise_pixels(network_input, self.spec.normalisation), "imagenet")
 
     def encode_for_attention(self, network_input: Tensor, attention_layers: int) -> EncoderActivations:
         """network input (B, 3, S, S) → the original path alone, for its attention."""
@@ -94,6 +127,28 @@ class CamModel:
         """Token features (L, B, N, D_s) of all blocks, encoded `with_patch_tokens`: the segmenter's input."""
         layers = layer_features(encoded.activations, encoded.calibrated, self.spec.calibration)
         return layers if self.spec.precision == "fp32" else layers.float()
+
+    def segmenter_input(self, encoded: Encoded) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """What `Segmenter.forward` takes: `layers`, their grid, and the second encoder's features. Copies, so that gradients may
+        flow through what is made of them."""
+        second = None if encoded.second is None else encoded.second.float().clone()
+        return self.layers(encoded), encoded.activations.grid, second
+
+    def gradcam(self, encoded: Encoded, class_of_slot: Tensor) -> GradCam:
+        """GradCAM seeds of the `class_slots` (B, K) of images, through the last block (peers.md 1.3)."""
+        skipped = self.spec.gradcam_skips
+        tokens = encoded.activations.outputs[len(self.clip.blocks) - 2 - skipped]
+        grid = encoded.activations.grid
+        return gradcam_seeds(self.clip, tokens, grid, self.text, self.classes, class_of_slot)
+
+    def gradcam_attention(
+        self, activations: EncoderActivations, cam: GradCam, spec: RefineSpec, relation: Relation | None = None
+    ) -> Tensor:
+        """`attention` where GradCAM ran the last block: its map is that of GradCAM."""
+        before = len(self.clip.blocks) - 1
+        earlier = activations.attention[:-1] if len(activations.outputs) > before else activations.attention
+        with_last = replace(activations, attention=torch.cat([earlier, cam.attention[None].to(earlier.dtype)]))
+        return self.attention(with_last, spec, relation)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
         """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation."""

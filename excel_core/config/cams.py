@@ -68,6 +68,12 @@ class CamSpec(Spec):
     surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
     calibration: CalibrationSpec = CalibrationSpec()
+    producer: Literal["patch_text", "gradcam"] = Field(
+        "patch_text", description="what makes CAMs: similarity of patches and texts (ExCEL), or GradCAM (CLIP-ES, WeCLIP)"
+    )
+    gradcam_skips: Annotated[int, Field(ge=0, le=4)] = Field(
+        0, description="gradcam: blocks left out before the last; published WeCLIP+: 1 on VOC"
+    )
     batch_size: Positive = Field(8, description="images per forward pass")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the tower's products (autocast), but in training, which has its own"
@@ -82,7 +88,9 @@ class AffinitySpec(Spec):
     dynamic_layers: Positive | None = Field(
         None, description="last blocks that a learnt relation chooses from; None: as many as `layers`"
     )
-    boxes: bool = Field(True, description="spread a CAM from boxes around its strong regions alone; published WeCLIP+: on VOC not")
+    boxes: bool = Field(
+        True, description="spread a CAM from boxes around its strong regions alone; published WeCLIP+: on VOC not"
+    )
     scale: Literal["published", "mean"] = Field(
         "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
     )

@@ -17,7 +17,8 @@ class SegmenterSpec(Spec):
     heads: Positive = Field(8, description="attention heads of a layer; they divide the width")
     dropout: Unit = Field(0.1, description="Dropout2d after the neck's fusing convolution")
     blocks: Literal["all", "before_last", "last_but_one"] = Field(
-        "all", description="blocks of the CLIP that the neck reads: all; all before the last (WeCLIP); the last but one (WeCLIP+)"
+        "all",
+        description="blocks of the CLIP that the neck reads: all; all before the last (WeCLIP); the last but one (WeCLIP+)",
     )
 
 

@@ -30,7 +30,7 @@ class IntraCorrelation:
 
 @dataclass(frozen=True)
 class EncoderActivations:
-    """Activations of the plain forward pass of L blocks over tokens (B, N, D_s).
+    """Activations of the plain forward pass of L blocks, or of all but the last, over tokens (B, N, D_s).
 
     inputs[l] is the input of block l+1, outputs[l] its output, residuals[l] its tokens after attention and before the MLP.
     Outputs and residuals of the last block hold the class token alone, (B, 1, D_s), unless computed `with_patch_tokens`.
@@ -65,6 +65,7 @@ def encoder_activations(
     spec: CalibrationSpec | None,
     attention_layers: int = 6,
     with_patch_tokens: bool = True,
+    last_block: bool = True,
 ) -> EncoderActivations:
     """image (B, 3, S, S') normalised, sides multiples of the patch → EncoderActivations. Plain CLIP, nothing calibrated.
 
@@ -72,6 +73,7 @@ def encoder_activations(
         spec: the calibration that `calibrated_features` will be called with; None for none.
         attention_layers: number A of last blocks whose q-k attention is kept.
         with_patch_tokens: compute the last block's patch tokens, too. The neck reads them, calibrated CAMs do not.
+        last_block: run the last block. Without it, nothing holds anything of that block, which GradCAM runs by itself.
 
     SettingError for a side that is no multiple of the patch, and for a depth of more blocks than the CLIP has.
     """
@@ -82,7 +84,7 @@ def encoder_activations(
         raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {depth}")
     tokens = clip.tokens(image)
     inputs, residuals, outputs, attention, intra_correlations = [], [], [], [], []
-    for block in range(count):
+    for block in range(count if last_block else count - 1):
         inputs.append(tokens)
         heads = clip.qkv(block, tokens)
         if spec is not None and block >= count - depth:
@@ -186,11 +188,15 @@ def layer_features(activations: EncoderActivations, calibrated: Tensor, spec: Ca
 
 
 def relation_of(features: Tensor, spec: CalibrationSpec, images_per_mean: int | None = None) -> Relation:
-    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11).
+    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11). With
+    probability "inner_product" (WeCLIP) r is the features' inner product, as it is, and R̂ its sigmoid.
 
     The mean is each image's own ('image'), or ('batch') that of `images_per_mean` images in a row, of the process group's whole
     batch where None. R̂ is the sigmoid of r (published), or of the cosine alone.
     """
+    if spec.probability == "inner_product":
+        raw = features.flatten(2).mT @ features.flatten(2)
+        return Relation(raw, torch.sigmoid(raw))
     unit = F.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit
     if spec.relation_mean == "image":

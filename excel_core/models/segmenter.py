@@ -111,6 +111,7 @@ class Segmenter(nn.Module):
         if spec.width % spec.heads:
             raise SettingError(f"train.segmenter.width={spec.width} must be a multiple of heads={spec.heads}")
         self.blocks = neck_blocks(blocks, spec)
+        self.reads_last_block = self.blocks.stop == blocks
         self.neck = Neck(len(range(blocks)[self.blocks]), token_width, spec)
         self.head = nn.Sequential(*(Block(spec.width, spec.heads) for _ in range(spec.layers)))
         self.classifier = nn.Conv2d(spec.width, classes + 1, kernel_size=1)

@@ -26,7 +26,7 @@ from excel_core.models.clip import normalise_pixels
 from excel_core.models.dino import FrozenDino
 from excel_core.models.dino_weights import DINO_SIZES, TINY_DINO, TINY_DINO_FILE, dino_from_state
 from excel_core.world.captions import Captions, build_phrases
-from excel_core.world.scenes import TRAIN_SEEDS
+from excel_core.world.scenes import CLASSES, TRAIN_SEEDS
 from excel_core.world.train_clip import phrase_loss
 from excel_core.world.views import SceneBank, draw_views, fill_bank
 
@@ -88,14 +88,15 @@ def train(spec: DinoTrainSpec, out: Path) -> None:
     dino = dino_from_state(fresh_state(spec), DINO_SIZES[TINY_DINO].heads, TINY_DINO)
     dino.model.requires_grad_(True)
     dino.positions = nn.Parameter(dino.positions)
-    head = nn.Linear(dino.width, len(captions.facts))
+    asked = [i for i, fact in enumerate(captions.facts) if fact in CLASSES or fact.startswith("ground/")]
+    head = nn.Linear(dino.width, len(asked))
     parameters = [*dino.model.parameters(), dino.positions, *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=spec.rate, betas=(0.9, 0.98), weight_decay=spec.weight_decay)
     started = time.monotonic()
     for step in range(spec.steps):
         for group in optimiser.param_groups:
             group["lr"] = _rate_at(step, spec)
-        loss = _step_loss(dino, head, captions, bank, spec, rng)
+        loss = _step_loss(dino, head, captions, bank, spec, rng, asked)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -106,7 +107,7 @@ def train(spec: DinoTrainSpec, out: Path) -> None:
 
 
 def _step_loss(
-    dino: FrozenDino, head: nn.Module, captions: Captions, bank: SceneBank, spec: DinoTrainSpec, rng: np.random.Generator
+    dino: FrozenDino, head: nn.Module, captions: Captions, bank: SceneBank, spec: DinoTrainSpec, rng: np.random.Generator, asked
 ) -> Tensor:
     views = draw_views(bank, rng, spec.batch, spec.size, dino.patch, 1.0, spec.zoom)
     pixels = torch.from_numpy(views.images).permute(0, 3, 1, 2).float() / 255
@@ -114,7 +115,7 @@ def _step_loss(
     answers = torch.logsumexp(SHARPNESS * scores, dim=1) / SHARPNESS - math.log(scores.shape[1]) / SHARPNESS
     visible, absent = views.shares >= captions.thresholds, views.shares == 0
     truth = torch.from_numpy(np.where(visible, 1, np.where(absent, 0, -1)))
-    return phrase_loss(answers, truth)
+    return phrase_loss(answers, truth[:, asked])
 
 
 def _rate_at(step: int, spec: DinoTrainSpec) -> float:

@@ -1,0 +1,88 @@
+"""The way WeCLIP looks at a photo (peers.md 3.8): its longer side at a fixed length, its shape kept, scales made of that input.
+
+One photo at a time, since their inputs differ in size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excel_core.cams.cam_model import CamModel
+from excel_core.config import PredictSpec
+from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.inference import network_logits
+
+__all__ = ["GridLogits", "grid_logits", "input_size", "longest_side_input", "scaled_input"]
+
+Size = tuple[int, int]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class GridLogits:
+    """Logits of one photo on the grid (h, w) of scale 1, each (C+1, h, w): `single`, scale 1 without flip; `by_scale`, a scale
+    each, the mean of photo and mirror; `mean` over the scales."""
+
+    single: Tensor
+    by_scale: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(C+1, h, w)."""
+        return self.by_scale.mean(dim=0)
+
+
+def input_size(size: Size, side: int, patch: int, whole_patches: bool, least: int = 0) -> Size:
+    """(H, W) of a photo → that of its input, the longer side `side`; no side below `least`, or below a patch.
+
+    As published, sides are int(side * ratio) in double precision, so that 35 longest sides of 100 to 640 give 511 of 512, and
+    the CLIP cuts off what is left over of a patch. `whole_patches` rounds to patches instead.
+    """
+    ratio = side / max(size)
+    if whole_patches:
+        height, width = (round(length * ratio / patch) * patch for length in size)
+    else:
+        height, width = (int(length * ratio) for length in size)
+    least = max(least, patch)
+    return max(least, height), max(least, width)
+
+
+def longest_side_input(cam_model: CamModel, image: Image, spec: PredictSpec) -> Tensor:
+    """image (H, W, 3) uint8 → network input (1, 3, H', W') at scale 1, normalised."""
+    clip, dino = cam_model.clip, cam_model.dino
+    # A smaller scale must leave a patch of either encoder.
+    least = int(np.ceil(max(clip.patch, dino.patch if dino is not None else 0) / min(1.0, *spec.scales)))
+    size = input_size((image.shape[0], image.shape[1]), spec.image_size, clip.patch, spec.protocol == "whole_patches", least)
+    return cam_model.prepare_image(image, size)
+
+
+def scaled_input(network_input: Tensor, scale: float, patch: int, whole_patches: bool) -> Tensor:
+    """network input (B, 3, H, W) → at a scale. As published, the scale itself sets the sampling grid, not the ratio of sizes."""
+    if scale == 1.0:
+        return network_input
+    if not whole_patches:
+        return F.interpolate(network_input, scale_factor=scale, mode="bilinear", align_corners=False)
+    height, width = (max(patch, round(side * scale / patch) * patch) for side in network_input.shape[-2:])
+    return F.interpolate(network_input, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def grid_logits(cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, spec: PredictSpec) -> GridLogits:
+    """network input (1, 3, H, W) of scale 1 → GridLogits over `spec.scales`, each with the mirror."""
+    patch = cam_model.clip.patch
+    grid = (network_input.shape[-2] // patch, network_input.shape[-1] // patch)
+    single, by_scale = None, []
+    for scale in spec.scales:
+        view = scaled_input(network_input, scale, patch, spec.protocol == "whole_patches")
+        logits = network_logits(cam_model, segmenter, torch.cat([view, view.flip(-1)]))
+        if scale == 1.0:
+            single = logits[0]
+        # As published: resized first, then turned back.
+        logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=False)
+        by_scale.append((logits[0] + logits[1].flip(-1)) / 2)
+    if single is None:
+        single = network_logits(cam_model, segmenter, network_input)[0]
+    return GridLogits(single, torch.stack(by_scale))
