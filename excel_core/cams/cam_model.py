@@ -41,8 +41,8 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after the frozen encoders: the original path's activations, calibrated tokens (B, N, D_s), and the second encoder's
-    patch features (B, D', h', w'), None where there is none."""
+    """A batch after the frozen encoders: the original path's activations, calibrated tokens (B, N, D_s), and the second
+    encoder's patch features (B, D', h', w'), None where there is none."""
 
     activations: EncoderActivations
     calibrated: Tensor
@@ -51,8 +51,8 @@ class Encoded:
 
 @dataclass(frozen=True)
 class CamModel:
-    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec. `dino`:
-    a second frozen encoder, for the segmenter alone (WeCLIP+)."""
+    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec.
+    `dino`: a second frozen encoder, for the segmenter alone (WeCLIP+)."""
 
     clip: FrozenClip
     text: Tensor
@@ -72,7 +72,8 @@ class CamModel:
         return normalise_pixels(squares, self.spec.normalisation)
 
     def prepare_image(self, image: Image, side: int | tuple[int, int] | None = None) -> Tensor:
-        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S. A large one is never held as floats."""
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S. A large one is
+        never held as floats."""
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
@@ -87,9 +88,10 @@ class CamModel:
     def encode(
         self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True, last_block: bool = True
     ) -> Encoded:
-        """network input (B, 3, S, S') → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck needs
-        the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last block to
-        GradCAM, unless calibrated CAMs need it. What is left over of a patch is cut off for the CLIP, not for the second encoder.
+        """network input (B, 3, S, S') → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck
+        needs the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last
+        block to GradCAM, unless calibrated CAMs need it. What is left over of a patch is cut off for the CLIP, not for the
+        second encoder.
         """
         calibration, patch = self.spec.calibration, self.clip.patch
         plain = calibration.attention == "qk"
@@ -129,8 +131,8 @@ class CamModel:
         return layers if self.spec.precision == "fp32" else layers.float()
 
     def segmenter_input(self, encoded: Encoded) -> tuple[Tensor, tuple[int, int], Tensor | None]:
-        """What `Segmenter.forward` takes: `layers`, their grid, and the second encoder's features. Copies, so that gradients may
-        flow through what is made of them."""
+        """What `Segmenter.forward` takes: `layers`, their grid, and the second encoder's features. Copies, so that gradients
+        may flow through what is made of them."""
         second = None if encoded.second is None else encoded.second.float().clone()
         return self.layers(encoded), encoded.activations.grid, second
 

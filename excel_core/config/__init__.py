@@ -21,8 +21,8 @@ from excel_core.config.training import SegmenterSpec, TrainSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
-    "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec",
-    "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec",
+    "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 

@@ -30,8 +30,8 @@ CHECKPOINT_FORMAT = "excel-checkpoint/2"
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a segmenter: L blocks of width D_s of `clip`, the class names, the segmenter's own spec, and the second
-    encoder, (name, width) of a DINO, or None."""
+    """The architecture of a segmenter: L blocks of width D_s of `clip`, the class names, the segmenter's own spec, and the
+    second encoder, (name, width) of a DINO, or None."""
 
     clip: str
     blocks: int

@@ -213,8 +213,8 @@ def resize_pixels(pixels: Tensor, side: int | tuple[int, int], antialias: bool =
 
 
 def shrunk_pixels(image: NDArray[np.uint8], side: int | tuple[int, int], antialias: bool) -> Tensor:
-    """image (H, W, 3) uint8 RGB → (1, 3, side, side), or of the size (H', W'): `resize_pixels` of `as_pixels` on a CPU, to the last bit, without a float
-    copy of the photo: with `antialias` one channel's at a time."""
+    """image (H, W, 3) uint8 RGB → (1, 3, side, side), or of the size (H', W'): `resize_pixels` of `as_pixels` on a CPU, to
+    the last bit, without a float copy of the photo: with `antialias` one channel's at a time."""
     if antialias:
         planes = (torch.from_numpy(np.ascontiguousarray(image[..., channel])).float().div_(255) for channel in range(3))
         return torch.cat([resize_pixels(plane[None, None], side, antialias) for plane in planes], dim=1)

@@ -1,5 +1,5 @@
-"""What is trained: the neck (adapter) over the blocks' tokens and the transformer head (ExCEL eq. 7; method 5), with a neck more
-where there is a second frozen encoder (WeCLIP+, peers.md 4.2)."""
+"""What is trained: the neck (adapter) over the blocks' tokens and the transformer head (ExCEL eq. 7; method 5), with a neck
+more where there is a second frozen encoder (WeCLIP+, peers.md 4.2)."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ __all__ = ["Segmentation", "Segmenter", "neck_blocks"]
 
 @dataclass(frozen=True)
 class Segmentation:
-    """features F_d (B, D_d, h, w), the adapter's, with two necks side by side (B, 2 D_d, h, w); logits (B, C+1, h, w), background
-    first, the mean of `by_encoder` (E, B, C+1, h, w), those of each of the E encoders."""
+    """features F_d (B, D_d, h, w), the adapter's, with two necks side by side (B, 2 D_d, h, w); logits (B, C+1, h, w),
+    background first, the mean of `by_encoder` (E, B, C+1, h, w), those of each of the E encoders."""
 
     features: Tensor
     by_encoder: Tensor
@@ -118,8 +118,8 @@ class Segmenter(nn.Module):
         self.second_neck = Neck(1, second_width, spec) if second_width is not None else None
 
     def forward(self, layers: Tensor, grid: tuple[int, int], second: Tensor | None = None) -> Segmentation:
-        """layers (L, B, 1+M, D_s) with M = h*w of `grid` → Segmentation. `second` (B, D', h', w'): the second encoder's features
-        on its own grid, to which its neck's output (after dropout) is resized bilinearly."""
+        """layers (L, B, 1+M, D_s) with M = h*w of `grid` → Segmentation. `second` (B, D', h', w'): the second encoder's
+        features on its own grid, to which its neck's output (after dropout) is resized bilinearly."""
         features = self.neck(layers[self.blocks, :, 1:], grid)[None]
         if self.second_neck is not None:
             if second is None:

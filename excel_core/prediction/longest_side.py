@@ -61,7 +61,8 @@ def longest_side_input(cam_model: CamModel, image: Image, spec: PredictSpec) -> 
 
 
 def scaled_input(network_input: Tensor, scale: float, patch: int, whole_patches: bool) -> Tensor:
-    """network input (B, 3, H, W) → at a scale. As published, the scale itself sets the sampling grid, not the ratio of sizes."""
+    """network input (B, 3, H, W) → at a scale. As published, the scale itself sets the sampling grid, not the ratio of
+    sizes."""
     if scale == 1.0:
         return network_input
     if not whole_patches:

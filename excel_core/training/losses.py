@@ -30,8 +30,9 @@ def segmentation_loss(logits: Tensor, labels: Tensor, form: Literal["halves", "m
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """logits (B, C+1, H, W); labels (B, H, W) int64, 255 ignored → 1 - the mean over all C+1 labels of 2 Σpo / (Σp + Σo + 1e-7),
-    p the softmax, o the one-hot labels, sums over batch and pixels (peers.md 4.4). A label that no pixel has counts as 0."""
+    """logits (B, C+1, H, W); labels (B, H, W) int64, 255 ignored → 1 - the mean over all C+1 labels of 2 Σpo / (Σp + Σo +
+    1e-7), p the softmax, o the one-hot labels, sums over batch and pixels (peers.md 4.4). A label that no pixel has counts as
+    0."""
     takes_part = (labels != IGNORE)[:, None]
     probability = torch.softmax(logits, dim=1) * takes_part
     one_hot = torch.zeros_like(probability).scatter_(1, labels.masked_fill(labels == IGNORE, 0)[:, None], 1.0) * takes_part

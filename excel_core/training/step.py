@@ -26,8 +26,8 @@ __all__ = ["Phase", "StepResult", "mutual_losses", "run_step", "step_losses", "t
 
 @dataclass(frozen=True)
 class StepResult:
-    """losses (6,): total, L_seg, L_div, dice, and the mutual ones, first encoder by the second's labels and the reverse, 0 where
-    they are not in the sum; labels (B, S, S) int64, the targets of L_seg. Both on the device."""
+    """losses (6,): total, L_seg, L_div, dice, and the mutual ones, first encoder by the second's labels and the reverse, 0
+    where they are not in the sum; labels (B, S, S) int64, the targets of L_seg. Both on the device."""
 
     losses: Tensor
     labels: Tensor
