@@ -7,12 +7,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from excel_core.cams.patch_text import minmax
-from excel_core.config import AffinitySpec, CalibrationSpec
+from excel_core.config import AffinitySpec, CalibrationSpec, RefineSpec
 from excel_core.kernels.gpu import has_triton
 
 __all__ = [
-    "affinity_cams", "affinity_matrix", "block_excess", "box_masks", "chosen_blocks", "dynamic_attention", "kept_layers",
-    "mean_attention", "rescaled", "scale_attention", "upsample_with_background",
+    "affinity_cams", "affinity_matrix", "block_excess", "box_masks", "chosen_blocks", "dynamic_attention", "guided_cams",
+    "kept_layers", "mean_attention", "rescaled", "scale_attention", "upsample_with_background", "without_boxes",
 ]  # fmt: skip
 
 MAX_SIDE_OF_KERNEL = 64  # patches: a program holds a whole map
@@ -127,15 +127,25 @@ def _boxes_by_reachability(above: Tensor) -> Tensor:
     return boxes.any(dim=1).reshape(K, h, w)
 
 
-def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec, guidance: Tensor | None = None) -> Tensor:
+def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
     """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before min-max:
-    each class' CAM times the affinity whose columns outside the class' boxes are zero. `guidance` (..., K, h, w) multiplies the
-    CAMs once the boxes are drawn."""
+    each class' CAM times the affinity whose columns outside the class' boxes are zero."""
     matrix = affinity_matrix(attention, spec)
     # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
-    guided = cams if guidance is None else cams * guidance
-    masked = (box_masks(cams, spec.threshold) * guided if spec.boxes else guided).flatten(-2)
+    masked = (box_masks(cams, spec.threshold) * cams if spec.boxes else cams).flatten(-2)
     return (masked @ matrix.mT).reshape(cams.shape)
+
+
+def guided_cams(cams: Tensor, guidance: Tensor, spec: AffinitySpec) -> Tensor:
+    """cams (..., K, h, w), guidance (..., K, h, w) → CAMs times guidance, to be spread without boxes: boxes are drawn here,
+    around strong regions of the CAMs as they were, and what lies outside is 0 (peers.md 4.3)."""
+    guided = cams * guidance
+    return box_masks(cams, spec.threshold) * guided if spec.enabled and spec.boxes else guided
+
+
+def without_boxes(spec: RefineSpec) -> RefineSpec:
+    """The spec for `guided_cams`."""
+    return spec.model_copy(update={"affinity": spec.affinity.model_copy(update={"boxes": False})})
 
 
 def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True) -> Tensor:

@@ -127,26 +127,16 @@ def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention:
     return refine_slots(pixels, class_of_slot, cams_of_slots(cams, class_of_slot), attention, spec)
 
 
-def refine_slots(
-    pixels: Tensor,
-    class_of_slot: Tensor,
-    slot_cams: Tensor,
-    attention: Tensor,
-    spec: RefineSpec,
-    guidance: Tensor | None = None,
-) -> Tensor:
+def refine_slots(pixels: Tensor, class_of_slot: Tensor, slot_cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
     """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), CAMs of the slots (B, slots, h, w), attention
-    (B, M, M), on one device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once. `guidance`
-    (B, slots, h, w): see `affinity_cams`.
+    (B, M, M), on one device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
 
     Nothing passes between the device and the host, so that a CUDA graph may hold all of it.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
     empty = (class_of_slot < 0)[..., None, None]
     if spec.affinity.enabled:
-        slot_cams = affinity_cams(slot_cams, attention, spec.affinity, guidance)
-    elif guidance is not None:
-        slot_cams = slot_cams * guidance
+        slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
     maps = upsample_with_background(slot_cams, size, spec.background_power, rescale=spec.affinity.enabled)
     maps[:, 1:].masked_fill_(empty, -1)  # below any score, so an empty slot never wins
     if spec.par.enabled:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from excel_core.cams.affinity import guided_cams, without_boxes
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.gradcam import GradCam
 from excel_core.cams.pseudo_labels import cams_of_slots, refine_slots
@@ -43,7 +44,11 @@ class Targets:
         else:
             cams = cams_of_slots(self.cam_model.cams(self.encoded, relation), self.batch.slots)
             attention = self.cam_model.attention(self.encoded.activations, self.refine, relation)
-        labels = refine_slots(self._colours(), self.batch.slots, cams, attention, self.refine, self._guidance_of_slots())
+        refine = self.refine
+        if self.guidance is not None:
+            guidance = cams_of_slots(self.guidance[:, 1:], self.batch.slots)
+            cams, refine = guided_cams(cams, guidance, refine.affinity), without_boxes(refine)
+        labels = refine_slots(self._colours(), self.batch.slots, cams, attention, refine)
         # Published, by accident: padding is labelled like any other pixel.
         return labels.masked_fill(~self.batch.valid, IGNORE) if self.spec.padding == "ignored" else labels
 
@@ -53,9 +58,6 @@ class Targets:
 
     def _gradcam_attention(self, relation: Relation | None) -> Tensor:
         return self.cam_model.gradcam_attention(self.encoded.activations, self._gradcam, self.refine, relation)
-
-    def _guidance_of_slots(self) -> Tensor | None:
-        return None if self.guidance is None else cams_of_slots(self.guidance[:, 1:], self.batch.slots)
 
     def _colours(self) -> Tensor:
         """What guides PAR. Published: ExCEL de-normalises the crop, and truncates it to 8 bits; WeCLIP leaves it normalised."""
