@@ -33,6 +33,7 @@ from excel_core.models.clip import (
     shrunk_pixels,
 )
 from excel_core.models.dino import FrozenDino
+from excel_core.models.native_size import native_pixels
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -61,9 +62,10 @@ class CamModel:
     dino: FrozenDino | None = None
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
-        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
+        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. At their
+        native size, all must give one."""
         device = self.clip.device
-        if self.spec.antialias or not has_triton(device):
+        if self.spec.input == "native" or self.spec.antialias or not has_triton(device):
             return torch.cat([self.prepare_image(image) for image in images])
         from excel_core.kernels.resize_triton import shrunk_photos
 
@@ -72,8 +74,10 @@ class CamModel:
         return normalise_pixels(squares, self.spec.normalisation)
 
     def prepare_image(self, image: Image, side: int | tuple[int, int] | None = None) -> Tensor:
-        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S. A large one is
-        never held as floats."""
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S, or (1, 3, H', W')
+        where the spec says the native size. A large one is never held as floats."""
+        if self.spec.input == "native" and side is None:
+            return normalise_pixels(native_pixels(image, self.clip.patch, self.clip.device), self.spec.normalisation)
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
@@ -89,24 +93,22 @@ class CamModel:
         self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True, last_block: bool = True
     ) -> Encoded:
         """network input (B, 3, S, S') → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck
-        needs the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last
-        block to GradCAM, unless calibrated CAMs need it. What is left over of a patch is cut off for the CLIP, not for the
-        second encoder.
-        """
-        calibration, patch = self.spec.calibration, self.clip.patch
-        plain = calibration.attention == "qk"
+        needs the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last block
+        to GradCAM, where that makes the CAMs; then nothing is calibrated. What is left over of a patch is cut off for the CLIP,
+        not for the second encoder."""
+        by_gradcam, patch = self.spec.producer == "gradcam", self.clip.patch
+        calibration = None if by_gradcam else self.spec.calibration
+        blocks = len(self.clip.blocks) - 1 if by_gradcam and not last_block else None
+        height, width = (side // patch * patch for side in network_input.shape[-2:])
+        # Without calibration, CAMs are made of the last block's own patch tokens.
+        with_last_patches = with_patch_tokens or (calibration is not None and calibration.attention == "qk")
         with self._autocast(network_input.device):
             second = self.dino.features(self._for_dino(network_input)) if self.dino is not None and with_patch_tokens else None
-            height, width = (side // patch * patch for side in network_input.shape[-2:])
-            # Without calibration, CAMs are made of the last block's own patch tokens.
             activations = encoder_activations(
-                self.clip,
-                network_input[..., :height, :width],
-                calibration,
-                attention_layers,
-                with_patch_tokens or plain,
-                last_block or not plain,
+                self.clip, network_input[..., :height, :width], calibration, attention_layers, with_last_patches, blocks
             )
+            if calibration is None:
+                return Encoded(activations, activations.outputs[-1], second)
             return Encoded(activations, calibrated_features(self.clip, activations, calibration), second)
 
     def _for_dino(self, network_input: Tensor) -> Tensor:
@@ -127,7 +129,10 @@ class CamModel:
 
     def layers(self, encoded: Encoded) -> Tensor:
         """Token features (L, B, N, D_s) of all blocks, encoded `with_patch_tokens`: the segmenter's input."""
-        layers = layer_features(encoded.activations, encoded.calibrated, self.spec.calibration)
+        if self.spec.producer == "gradcam":
+            layers = torch.stack(encoded.activations.outputs)
+        else:
+            layers = layer_features(encoded.activations, encoded.calibrated, self.spec.calibration)
         return layers if self.spec.precision == "fp32" else layers.float()
 
     def segmenter_input(self, encoded: Encoded) -> tuple[Tensor, tuple[int, int], Tensor | None]:
@@ -143,14 +148,17 @@ class CamModel:
         grid = encoded.activations.grid
         return gradcam_seeds(self.clip, tokens, grid, self.text, self.classes, class_of_slot)
 
+    def gradcam_maps(self, activations: EncoderActivations, cam: GradCam) -> Tensor:
+        """Attention (A, B, N, N) of the last blocks, that of the last one as GradCAM ran it."""
+        ran_last = len(activations.outputs) == len(self.clip.blocks)
+        earlier = activations.attention[:-1] if ran_last else activations.attention
+        return torch.cat([earlier, cam.attention[None].to(earlier.dtype)])
+
     def gradcam_attention(
         self, activations: EncoderActivations, cam: GradCam, spec: RefineSpec, relation: Relation | None = None
     ) -> Tensor:
-        """`attention` where GradCAM ran the last block: its map is that of GradCAM."""
-        before = len(self.clip.blocks) - 1
-        earlier = activations.attention[:-1] if len(activations.outputs) > before else activations.attention
-        with_last = replace(activations, attention=torch.cat([earlier, cam.attention[None].to(earlier.dtype)]))
-        return self.attention(with_last, spec, relation)
+        """`attention` over `gradcam_maps`."""
+        return self.attention(replace(activations, attention=self.gradcam_maps(activations, cam)), spec, relation)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
         """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation."""

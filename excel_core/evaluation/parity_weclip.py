@@ -182,8 +182,8 @@ def chosen_keys(
 
 @dataclass(frozen=True)
 class GoldenStep:
-    """One golden training step: the beginning of its keys, its iteration, its biases by the end of the key, and the order of its
-    losses among those of `StepResult`."""
+    """One golden training step: the beginning of its keys, its iteration, its biases by the end of the key, and the order of
+    its losses among those of `StepResult`."""
 
     name: str
     iteration: int
