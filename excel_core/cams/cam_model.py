@@ -34,6 +34,7 @@ from excel_core.models.clip import (
 )
 from excel_core.models.dino import FrozenDino
 from excel_core.models.native_size import native_pixels
+from excel_core.models.photo_input import longest_side_size
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -62,10 +63,10 @@ class CamModel:
     dino: FrozenDino | None = None
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
-        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. At their
-        native size, all must give one."""
+        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. Where their
+        shape is kept, all must give one size."""
         device = self.clip.device
-        if self.spec.input == "native" or self.spec.antialias or not has_triton(device):
+        if self.spec.input != "square" or self.spec.antialias or not has_triton(device):
             return torch.cat([self.prepare_image(image) for image in images])
         from excel_core.kernels.resize_triton import shrunk_photos
 
@@ -75,9 +76,12 @@ class CamModel:
 
     def prepare_image(self, image: Image, side: int | tuple[int, int] | None = None) -> Tensor:
         """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S, or (1, 3, H', W')
-        where the spec says the native size. A large one is never held as floats."""
+        where the spec keeps its shape. A large one is never held as floats."""
         if self.spec.input == "native" and side is None:
             return normalise_pixels(native_pixels(image, self.clip.patch, self.clip.device), self.spec.normalisation)
+        if self.spec.input != "square" and side is None:
+            size, whole = (image.shape[0], image.shape[1]), self.spec.input == "whole_patches"
+            side = longest_side_size(size, self.spec.image_size, self.clip.patch, whole)
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)

@@ -62,10 +62,11 @@ class CamSpec(Spec):
         description="what makes CAMs: patches compared with texts; or GradCAM of the last block under a softmax over the "
         "image's own classes and the background prompts, where `features`, `surgery`, `minmax` and `calibration` are not used",
     )
-    input: Literal["square", "native"] = Field(
+    input: Literal["square", "native", "longest_side", "whole_patches"] = Field(
         "square",
         description="what the tower sees of a whole photo: image_size x image_size; or its own size, enlarged to whole patches "
-        "by Pillow's bicubic in 8 bits (CLIP-ES), sides of more than 1,024 pixels first shrunk to that",
+        "by Pillow's bicubic in 8 bits (CLIP-ES), sides of more than 1,024 pixels first shrunk to that; or its shape kept, the "
+        "longer side image_size (WeCLIP), with sides of whole patches or not",
     )
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(
         320, description="side S the image is resized to, aspect not kept"

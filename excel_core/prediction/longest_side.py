@@ -13,12 +13,12 @@ from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import PredictSpec
+from excel_core.models.photo_input import longest_side_size
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import network_logits
 
-__all__ = ["GridLogits", "grid_logits", "input_size", "longest_side_input", "scaled_input"]
+__all__ = ["GridLogits", "grid_logits", "longest_side_input", "scaled_input"]
 
-Size = tuple[int, int]
 Image = NDArray[np.uint8]
 
 
@@ -36,27 +36,14 @@ class GridLogits:
         return self.by_scale.mean(dim=0)
 
 
-def input_size(size: Size, side: int, patch: int, whole_patches: bool, least: int = 0) -> Size:
-    """(H, W) of a photo → that of its input, the longer side `side`; no side below `least`, or below a patch.
-
-    As published, sides are int(side * ratio) in double precision, so that 35 longest sides of 100 to 640 give 511 of 512, and
-    the CLIP cuts off what is left over of a patch. `whole_patches` rounds to patches instead.
-    """
-    ratio = side / max(size)
-    if whole_patches:
-        height, width = (round(length * ratio / patch) * patch for length in size)
-    else:
-        height, width = (int(length * ratio) for length in size)
-    least = max(least, patch)
-    return max(least, height), max(least, width)
-
-
 def longest_side_input(cam_model: CamModel, image: Image, spec: PredictSpec) -> Tensor:
     """image (H, W, 3) uint8 → network input (1, 3, H', W') at scale 1, normalised."""
     clip, dino = cam_model.clip, cam_model.dino
     # A smaller scale must leave a patch of either encoder.
     least = int(np.ceil(max(clip.patch, dino.patch if dino is not None else 0) / min(1.0, *spec.scales)))
-    size = input_size((image.shape[0], image.shape[1]), spec.image_size, clip.patch, spec.protocol == "whole_patches", least)
+    size = longest_side_size(
+        (image.shape[0], image.shape[1]), spec.image_size, clip.patch, spec.protocol == "whole_patches", least
+    )
     return cam_model.prepare_image(image, size)
 
 

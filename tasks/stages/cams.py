@@ -11,7 +11,7 @@ from excel_core.cams.producers import seed_cams
 from excel_core.cams.pseudo_labels import class_slots
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
-from excel_core.models.native_size import native_grid
+from excel_core.models.photo_input import photo_grid
 from excel_core.stores import CamWriter, join_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
@@ -52,11 +52,10 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
     device, patch = cam_model.clip.device, cam_model.clip.patch
-    is_native = job.run.cams.input == "native"
-    grids = [native_grid(image.height, image.width, patch) for image in images] if is_native else None
+    grids = [photo_grid((image.height, image.width), patch, job.run.cams) for image in images]
     with BackgroundPool(device) as pool:
         ids, classes = [image.id for image in images], [image.classes for image in images]
-        writer = CamWriter(folder, ids, classes, pool.submit, grids)
+        writer = CamWriter(folder, ids, classes, pool.submit, [grid for grid in grids if grid] or None)
         for photos in track(photo_batches(cam_model, images), len):
             slots = to_device(class_slots([photo.image.classes for photo in photos]).numpy(), device)
             seeds = seed_cams(cam_model, network_input(cam_model, photos), slots, refine)
@@ -68,8 +67,8 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
 
 
 def _keeps_attention(run: RunSpec, patch: int) -> bool:
-    """It grows with the square of the number of patches, and photos at their native size have different numbers."""
-    if run.cams.input == "native":
+    """It grows with the square of the number of patches, and photos whose shape is kept have different numbers."""
+    if run.cams.input != "square":
         return False
     patches = (run.cams.image_size // patch) ** 2
     return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES
