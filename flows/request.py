@@ -36,6 +36,12 @@ def _without_nul(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
 Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=", max_length=MAX_SETTING)]
 Preset = Literal["voc", "coco", "photos", "demo"]
+# As excel_core.config.methods has them, which takes too long to import for `excel --help`.
+MethodName = Literal[
+    "excel", "excel:reference", "excel:paper", "excel:clean", "maskclip", "maskclip:reference", "maskclip:clean",
+    "clip_es", "clip_es:reference", "clip_es:clean", "reference", "paper", "clean",
+]  # fmt: skip
+METHOD_HELP = "NAME[:VARIANT]: excel (reference, paper, clean), maskclip or clip_es (reference, clean)"
 Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 
 
@@ -60,9 +66,10 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Annotated[Literal["reference", "paper", "clean"], typer.Option(help="reference, paper or clean")] = Field(
-        "reference",
-        description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
+    method: Annotated[MethodName, typer.Option(help=METHOD_HELP)] = Field(
+        "excel",
+        description="The method and its variant: as its published code computes (reference), without that code's accidents "
+        "(clean), or as ExCEL's equations are printed (paper). Variants alone are ExCEL's.",
     )
     store: Annotated[Text | None, _path(STORE_HELP)] = Field(
         None, description="Folder of all outputs, or s3://BUCKET/PREFIX; empty: the worker's $EXCEL_STORE, else runs/."
@@ -89,6 +96,15 @@ class Request(BaseModel):
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; they win over `edits`.",
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_method(cls, method: Any) -> Any:
+        """SettingError for an unknown one, which says more than the list of all."""
+        from excel_core.config.methods import parse_method
+
+        parse_method(str(method))
+        return method
 
     @classmethod
     def checked(cls, **values: Any) -> Self:
@@ -188,7 +204,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     """What a user reads in place of pydantic's words."""
     name, value = str(problem["loc"][0]), shown(problem["input"])
     if problem["type"] == "literal_error":
-        valid = "valid" + {"preset": " presets", "method": " methods"}.get(name, "")
+        valid = "valid" + {"preset": " presets"}.get(name, "")
         return f"unknown {name} {value}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
     expected = {
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
