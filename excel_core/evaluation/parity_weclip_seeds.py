@@ -27,7 +27,7 @@ from excel_core.evaluation.parity import Arrays
 from excel_core.evaluation.parity_weclip_model import Model
 from excel_core.models.calibration import EncoderActivations, Relation
 
-__all__ = ["chosen_keys", "coco_keys", "own_classes", "refined_keys", "seed_keys"]
+__all__ = ["chosen_keys", "coco_keys", "enlarged_keys", "own_classes", "seed_keys", "spread_keys"]
 
 COCO_IMAGE = 2  # the crop that the COCO keys are about
 
@@ -44,17 +44,21 @@ def seed_keys(golden: Arrays, model: Model, cam: GradCam, n: int) -> Iterator[tu
     yield f"gradcam_weights_{n}", own_classes(cam.weights, golden, n)
     yield f"gradcam_raw_{n}", own_classes(cam.raw, golden, n)
     yield f"gradcam_{n}", own_classes(cam.seeds, golden, n)
-    yield f"box_mask_{n}", box_masks(own_classes(cam.seeds, golden, n), model.run.refine.affinity.threshold).byte()
+    if model.run.refine.affinity.boxes:
+        yield f"box_mask_{n}", box_masks(own_classes(cam.seeds, golden, n), model.run.refine.affinity.threshold).byte()
 
 
-def refined_keys(cams: Tensor, attention: Tensor, colours: Tensor, refine: RefineSpec) -> Iterator[tuple[str, Tensor]]:
-    """CAMs (K, h, w), attention (M, M), network input (3, S, S) → the steps from them to PAR."""
+def spread_keys(cams: Tensor, attention: Tensor, refine: RefineSpec) -> Iterator[tuple[str, Tensor]]:
+    """CAMs (K, h, w), attention (M, M) → the steps on the grid of patches."""
     yield "attention_used", attention
     yield "affinity", affinity_matrix(attention, refine.affinity)
-    refined = affinity_cams(cams, attention, refine.affinity)
-    yield "refined", refined
-    size, epsilon = (colours.shape[-2], colours.shape[-1]), refine.affinity.epsilon
-    maps = upsample_with_background(refined, size, refine.background_power, epsilon=epsilon)
+    yield "refined", affinity_cams(cams, attention, refine.affinity)
+
+
+def enlarged_keys(cams: Tensor, attention: Tensor, colours: Tensor, refine: RefineSpec) -> Iterator[tuple[str, Tensor]]:
+    """CAMs (K, h, w), attention (M, M), network input (3, S, S) → the steps at the crop's size."""
+    refined, size = affinity_cams(cams, attention, refine.affinity), (colours.shape[-2], colours.shape[-1])
+    maps = upsample_with_background(refined, size, refine.background_power, epsilon=refine.affinity.epsilon)
     yield "cams_with_background", maps
     yield "par", pixel_adaptive_refinement(colours[None], maps[None], refine.par)[0]
 
@@ -86,15 +90,14 @@ def coco_keys(golden: Arrays, model: Model, network_input: Tensor, coco: RunSpec
     yield "coco_probabilities", cam.probabilities[0]
     yield "coco_gradcam_raw", cam.raw[0]
     yield "coco_gradcam", cam.seeds[0]
-    boxes = box_masks(cam.seeds[0], coco.refine.affinity.threshold).byte()
-    yield from (("coco_box_mask", boxes), ("coco_column_mask", boxes))
-    cams, refine = cam.seeds[0], coco.refine
-    if "coco_probabilities_of_head" in golden:
+    cams, refine, guided = cam.seeds[0], coco.refine, coco.train.guided_from is not None
+    yield "coco_column_mask" if guided else "coco_box_mask", box_masks(cams, refine.affinity.threshold).byte()
+    if guided:
         guidance = torch.from_numpy(golden["coco_probabilities_of_head"])[[c + 1 for c in classes]]
         yield "coco_guided_cam", cams * guidance
         cams, refine = guided_cams(cams, guidance, refine.affinity), without_boxes(refine)
     attention = cam_model.gradcam_attention(encoded.activations, cam, refine, relation)[0]
-    for key, value in refined_keys(cams, attention, network_input[COCO_IMAGE], refine):
+    for key, value in spread_keys(cams, attention, refine):
         yield f"coco_{key}", value
     coco_model = replace(model, run=coco, cam_model=cam_model)
     yield from chosen_keys(coco_model, encoded.activations, cam, relation, 0, "coco_{}")

@@ -2,7 +2,7 @@
 of AdamW from the golden labels, since one pixel that tips would move them by more than their tolerance."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,19 @@ from excel_core.training.step import mutual_losses, step_losses, training_step
 
 __all__ = ["GoldenStep", "own_step_labels", "step_keys"]
 
+BIASES = {"classifier_bias": "classifier.bias", "clip_fuse_bias": "neck.fuse.bias"}
 EMPTY_GROUPS = (0.1, 0.0, 1.0)  # rates of the published optimiser's three groups without parameters, in shares of the real one
 
 
 @dataclass(frozen=True)
 class GoldenStep:
-    """One golden training step: the beginning of its keys, its iteration, the golden labels that its pairs come from, its
-    biases by the end of the key, and the order of its losses among those of `StepResult`."""
+    """One golden training step: the beginning of its keys, its iteration, the golden labels that its pairs come from, the
+    biases of which it has gradients alone, by the end of their key, and the order of its losses among those of `StepResult`."""
 
     name: str
     iteration: int
     pair_source: str
-    biases: Mapping[str, str]
+    gradients_alone: Mapping[str, str] = field(default_factory=dict)
     losses: Sequence[int] = (0, 1, 2)
 
 
@@ -64,12 +65,12 @@ def step_keys(golden: Arrays, model: Model, batch: Batch, step: GoldenStep) -> I
     necks = [model.segmenter.neck, *([model.segmenter.second_neck] if model.segmenter.second_neck is not None else [])]
     parts = [*necks, nn.ModuleList([model.segmenter.head, model.segmenter.classifier])]
     yield f"{step.name}_grad_norms", torch.stack([_gradient_norm(part) for part in parts]).double()
-    for key, name in step.biases.items():
+    for key, name in (BIASES | step.gradients_alone).items():
         gradient = parameters[name].grad
         assert gradient is not None
         yield f"{step.name}_grad_{key}", gradient.clone()
     optimiser.step()
-    for key, name in step.biases.items():
+    for key, name in BIASES.items():
         yield f"{step.name}_{key}", parameters[name].detach()
 
 
