@@ -100,16 +100,15 @@ class CamModel:
         needs the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last block
         to GradCAM, where that makes the CAMs; then nothing is calibrated. What is left over of a patch is cut off for the CLIP,
         not for the second encoder."""
-        by_gradcam, patch = self.spec.producer == "gradcam", self.clip.patch
+        by_gradcam = self.spec.producer == "gradcam"
         calibration = None if by_gradcam else self.spec.calibration
         blocks = len(self.clip.blocks) - 1 if by_gradcam and not last_block else None
-        height, width = (side // patch * patch for side in network_input.shape[-2:])
         # Without calibration, CAMs are made of the last block's own patch tokens.
         with_last_patches = with_patch_tokens or (calibration is not None and calibration.attention == "qk")
         with self._autocast(network_input.device):
             second = self.dino.features(self._for_dino(network_input)) if self.dino is not None and with_patch_tokens else None
             activations = encoder_activations(
-                self.clip, network_input[..., :height, :width], calibration, attention_layers, with_last_patches, blocks
+                self.clip, self._whole_patches(network_input), calibration, attention_layers, with_last_patches, blocks
             )
             if calibration is None:
                 return Encoded(activations, activations.outputs[-1], second)
@@ -122,9 +121,15 @@ class CamModel:
         return normalise_pixels(denormalise_pixels(network_input, self.spec.normalisation), "imagenet")
 
     def encode_for_attention(self, network_input: Tensor, attention_layers: int) -> EncoderActivations:
-        """network input (B, 3, S, S) → the original path alone, for its attention."""
+        """network input (B, 3, S, S') → the original path alone, for its attention."""
         with self._autocast(network_input.device):
-            return encoder_activations(self.clip, network_input, None, attention_layers, with_patch_tokens=False)
+            whole = self._whole_patches(network_input)
+            return encoder_activations(self.clip, whole, None, attention_layers, with_patch_tokens=False)
+
+    def _whole_patches(self, network_input: Tensor) -> Tensor:
+        """Without what is left over of a patch at the right and below, which the CLIP does not look at."""
+        height, width = (side // self.clip.patch * self.clip.patch for side in network_input.shape[-2:])
+        return network_input[..., :height, :width]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The spec's precision. fp32 changes nothing, so an autocast of the caller stays on, as in training."""

@@ -1,7 +1,7 @@
 """Golden training steps of WeCLIP and WeCLIP+ (peers.md 8): labels by the training's own step; losses, gradients and one update
 of AdamW from the golden labels, since one pixel that tips would move them by more than their tolerance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,7 +30,7 @@ class GoldenStep:
     name: str
     iteration: int
     pair_source: str
-    gradients_alone: Mapping[str, str] = field(default_factory=dict)
+    gradients_alone: dict[str, str] = field(default_factory=dict)
     losses: Sequence[int] = (0, 1, 2)
 
 
@@ -76,4 +76,5 @@ def step_keys(golden: Arrays, model: Model, batch: Batch, step: GoldenStep) -> I
 
 def _gradient_norm(part: nn.Module) -> Tensor:
     gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
-    return torch.stack([gradient.norm() for gradient in gradients]).norm()
+    norm: Tensor = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    return norm

@@ -1,13 +1,7 @@
-"""DINOv2 encoders by name, and their weights from a file. Nothing is downloaded and no code is unpickled.
-
-A name is `dino-tiny` (the picture-book world's, shipped), a published one such as `dinov2_vits14`, whose file lies where
-torch.hub or timm keeps it, or NAME:FILE with a file of one's own (.pth, .pt or .safetensors). Names of tensors may be the
-published ones or timm's.
-"""
+"""Load a DINOv2 by its name (dino_names.py), or from tensors under the published names or timm's. No code is unpickled."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,100 +11,34 @@ from torch import Tensor
 
 from excel_core.errors import ModelError
 from excel_core.files import first_sentence, is_dense_tensor, load_tensors
-from excel_core.models.clip_names import BUILT_IN_FOLDER
 from excel_core.models.dino import FrozenDino
+from excel_core.models.dino_names import dino_file, dino_sizes
 
-__all__ = ["DINO_SIZES", "TINY_DINO", "DinoSizes", "dino_file", "dino_from_state", "dino_sizes", "load_dino"]
+__all__ = ["dino_from_state", "load_dino"]
 
-TINY_DINO = "dino-tiny"
-TINY_DINO_FILE = BUILT_IN_FOLDER / "tiny_dino.safetensors"
 NORM_EPSILON = 1e-6
 MAX_NAMED_DIFFERENCES = 3  # in a message
-SUFFIXES = (".pth", ".pt", ".safetensors")
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class DinoSizes:
-    """`width` D of its features, `heads` of a block, `patch`: side of a patch in pixels; `timm`: timm's name of the model, ""
-    where it has none."""
-
-    width: int
-    heads: int
-    patch: int
-    timm: str = ""
-
-
-DINO_SIZES = {
-    TINY_DINO: DinoSizes(96, 3, 8),
-    "dinov2_vits14": DinoSizes(384, 6, 14, "vit_small_patch14_dinov2.lvd142m"),
-    "dinov2_vitb14": DinoSizes(768, 12, 14, "vit_base_patch14_dinov2.lvd142m"),
-    "dinov2_vitl14": DinoSizes(1024, 16, 14, "vit_large_patch14_dinov2.lvd142m"),
-    "dinov2_vits14_reg": DinoSizes(384, 6, 14, "vit_small_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitb14_reg": DinoSizes(768, 12, 14, "vit_base_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitl14_reg": DinoSizes(1024, 16, 14, "vit_large_patch14_reg4_dinov2.lvd142m"),
-}
-
-
-def dino_sizes(name: str) -> DinoSizes:
-    """Sizes of the encoder `name`; ModelError for an unknown one, with the valid ones."""
-    model = name.partition(":")[0]
-    if model not in DINO_SIZES:
-        raise ModelError(f"unknown DINO {model!r}; valid: {', '.join(DINO_SIZES)}, each also as NAME:FILE")
-    return DINO_SIZES[model]
-
-
-def dino_file(name: str) -> Path:
-    """The file of `name`'s weights; ModelError where there is none, with where to put it."""
-    model, separator, given = name.partition(":")
-    sizes = dino_sizes(name)
-    if separator:
-        file = Path(given)
-        if not file.is_file() or file.suffix not in SUFFIXES:
-            raise ModelError(f"DINO weights {given!r} do not exist; give a file that ends with {', '.join(SUFFIXES)}")
-        return file
-    if model == TINY_DINO:
-        return TINY_DINO_FILE
-    published = Path(torch.hub.get_dir()) / "checkpoints" / _published_file(model)
-    file = published if published.is_file() else _timm_file(sizes.timm) or published
-    if not file.is_file():
-        raise ModelError(
-            f"the weights of {model} are not on this machine; fetch "
-            f"https://dl.fbaipublicfiles.com/dinov2/{_published_folder(model)}/{_published_file(model)} to {published}, "
-            f"or give any other place: {model}:/path/to/the/file"
-        )
-    return file
-
-
-def _published_folder(model: str) -> str:
-    return model.removesuffix("_reg")
-
-
-def _published_file(model: str) -> str:
-    return f"{_published_folder(model)}_{'reg4_' if model.endswith('_reg') else ''}pretrain.pth"
-
-
-def _timm_file(timm_name: str) -> Path | None:
-    """Where timm has downloaded the model before, if it has."""
-    from huggingface_hub import try_to_load_from_cache
-
-    file = try_to_load_from_cache(f"timm/{timm_name}", "model.safetensors")
-    return Path(file) if isinstance(file, str) else None
 
 
 def load_dino(name: str, device: str = "cpu") -> FrozenDino:
     """The encoder `name` in float32 on `device`; ModelError, with what to do, where it cannot be loaded."""
     file = dino_file(name)
     dino = dino_from_state(_read_state(file), dino_sizes(name).heads, name)
-    expected, actual = dino_sizes(name), DinoSizes(dino.width, dino_sizes(name).heads, dino.patch, dino_sizes(name).timm)
-    if actual != expected:
+    expected = dino_sizes(name)
+    if (dino.width, dino.patch, dino.has_registers) != (expected.width, expected.patch, expected.registers):
         raise ModelError(
-            f"{name}: expected width {expected.width} and patches of {expected.patch}, got {actual.width} and {actual.patch}; "
-            "take the file of the model that is named"
+            f"{name}: expected width {expected.width} and patches of {expected.patch}, {_registers(expected.registers)}, got "
+            f"{dino.width} and {dino.patch}, {_registers(dino.has_registers)}; take the file of the model that is named"
         )
     return dino.to(device)
 
 
+def _registers(present: bool) -> str:
+    return "with registers" if present else "without registers"
+
+
+@torch.inference_mode(False)
 def dino_from_state(state: Mapping[str, Tensor], heads: int, name: str = "DINO state dict") -> FrozenDino:
     """A DINOv2 whose other sizes are read from a state dict under the published names or timm's; `heads` no shape tells.
     ModelError for weights that are missing, unknown or of another shape."""

@@ -3,6 +3,7 @@
 One photo at a time, since their inputs differ in size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,22 +18,24 @@ from excel_core.models.photo_input import longest_side_size
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import network_logits
 
-__all__ = ["GridLogits", "grid_logits", "longest_side_input", "scaled_input"]
+__all__ = [
+    "GridLogits", "grid_logits", "longest_side_input", "photo_logits", "scaled_input", "segment_longest_side",
+]  # fmt: skip
 
 Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class GridLogits:
-    """Logits of one photo on the grid (h, w) of scale 1, each (C+1, h, w): `single`, scale 1 without flip; `by_scale`, a scale
-    each, the mean of photo and mirror; `mean` over the scales."""
+    """Logits of one photo on the grid (h, w) of scale 1: `by_scale` (scales, C+1, h, w), of each the mean of photo and mirror;
+    `single` (C+1, h, w), scale 1 without flip."""
 
     single: Tensor
     by_scale: Tensor
 
     @property
     def mean(self) -> Tensor:
-        """(C+1, h, w)."""
+        """(C+1, h, w), over the scales."""
         return self.by_scale.mean(dim=0)
 
 
@@ -74,3 +77,22 @@ def grid_logits(cam_model: CamModel, segmenter: Segmenter, network_input: Tensor
     if single is None:
         single = network_logits(cam_model, segmenter, network_input)[0]
     return GridLogits(single, torch.stack(by_scale))
+
+
+def segment_longest_side(
+    cam_model: CamModel, segmenter: Segmenter, images: Sequence[Image], spec: PredictSpec, multi_scale: bool
+) -> list[Tensor]:
+    """images (H, W, 3) uint8 → logits (C+1, H, W) each: at scale 1 without flip, or the mean over scales and flips."""
+    grids = (photo_logits(cam_model, segmenter, image, spec, multi_scale) for image in images)
+    return [
+        F.interpolate(logits[None], size=(image.shape[0], image.shape[1]), mode="bilinear", align_corners=False)[0]
+        for logits, image in zip(grids, images, strict=True)
+    ]
+
+
+def photo_logits(cam_model: CamModel, segmenter: Segmenter, image: Image, spec: PredictSpec, multi_scale: bool) -> Tensor:
+    """image (H, W, 3) uint8 → logits (C+1, h, w) on the grid of scale 1, as `segment_longest_side` enlarges them."""
+    network_input = longest_side_input(cam_model, image, spec)
+    if not multi_scale:
+        return network_logits(cam_model, segmenter, network_input)[0]
+    return grid_logits(cam_model, segmenter, network_input, spec).mean

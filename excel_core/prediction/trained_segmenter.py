@@ -36,7 +36,8 @@ from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
-from excel_core.prediction.large_photos import highest_plane, logit_planes, maps_of, probabilities
+from excel_core.prediction.large_photos import enlarged_planes, highest_plane, logit_planes, maps_of, probabilities
+from excel_core.prediction.longest_side import photo_logits, segment_longest_side
 from excel_core.text.prompts import class_indices
 from excel_core.training.loop import LossRow
 
@@ -117,8 +118,13 @@ class TrainedSegmenter:
         self, image: Image, channels: Sequence[int], multi_scale: bool, crf: bool, folder: Path | None
     ) -> Iterator[tuple[str, Labels]]:
         """Of each step, which of `channels` a pixel has."""
-        size, spec = (image.shape[0], image.shape[1]), self.predict_spec if multi_scale else None
-        planes = logit_planes(self.cam_model, self.segmenter, image, channels, spec, folder)
+        size = (image.shape[0], image.shape[1])
+        if self.predict_spec.protocol == "square":
+            spec = self.predict_spec if multi_scale else None
+            planes = logit_planes(self.cam_model, self.segmenter, image, channels, spec, folder)
+        else:
+            logits_on_grid = photo_logits(self.cam_model, self.segmenter, image, self.predict_spec, multi_scale)
+            planes = enlarged_planes(logits_on_grid, channels, size)
         if not crf:
             yield "segmenter", highest_plane(planes, size, folder)
             return
@@ -135,7 +141,9 @@ class TrainedSegmenter:
 
     @torch.inference_mode()
     def segment_together(self, images: Sequence[Image], multi_scale: bool = False) -> list[Tensor]:
-        """As `segment`, of several images in one pass through the encoder."""
+        """As `segment`, of several images in one pass through the encoder, where the protocol makes them of one size."""
+        if self.predict_spec.protocol != "square":
+            return segment_longest_side(self.cam_model, self.segmenter, images, self.predict_spec, multi_scale)
         if multi_scale:
             return segment_multi_scale(self.cam_model, self.segmenter, images, self.predict_spec)
         return segment_single_scale(self.cam_model, self.segmenter, images)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from excel_core.files import written_then_renamed
 from excel_core.models.clip import normalise_pixels
 from excel_core.models.dino import FrozenDino
-from excel_core.models.dino_weights import DINO_SIZES, TINY_DINO, TINY_DINO_FILE, dino_from_state
+from excel_core.models.dino_names import DINO_SIZES, TINY_DINO, TINY_DINO_FILE
+from excel_core.models.dino_weights import dino_from_state
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import CLASSES, TRAIN_SEEDS
 from excel_core.world.train_clip import phrase_loss
@@ -88,6 +89,7 @@ def train(spec: DinoTrainSpec, out: Path) -> None:
     dino = dino_from_state(fresh_state(spec), DINO_SIZES[TINY_DINO].heads, TINY_DINO)
     dino.model.requires_grad_(True)
     dino.positions = nn.Parameter(dino.positions)
+    # What is seen at the size of patches: classes and grounds, not the small parts of things.
     asked = [i for i, fact in enumerate(captions.facts) if fact in CLASSES or fact.startswith("ground/")]
     head = nn.Linear(dino.width, len(asked))
     parameters = [*dino.model.parameters(), dino.positions, *head.parameters()]
@@ -107,7 +109,13 @@ def train(spec: DinoTrainSpec, out: Path) -> None:
 
 
 def _step_loss(
-    dino: FrozenDino, head: nn.Module, captions: Captions, bank: SceneBank, spec: DinoTrainSpec, rng: np.random.Generator, asked
+    dino: FrozenDino,
+    head: nn.Module,
+    captions: Captions,
+    bank: SceneBank,
+    spec: DinoTrainSpec,
+    rng: np.random.Generator,
+    asked: list[int],
 ) -> Tensor:
     views = draw_views(bank, rng, spec.batch, spec.size, dino.patch, 1.0, spec.zoom)
     pixels = torch.from_numpy(views.images).permute(0, 3, 1, 2).float() / 255
