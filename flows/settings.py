@@ -24,6 +24,7 @@ from excel_core.text.class_sets import (
     written_descriptions,
 )
 from flows.local.state import store_folder
+from flows.method_settings import check_clip_fits_method, check_method_settings
 from flows.request import Request, RunRequest
 from flows.store_access import check_store_access
 from tasks.engine.object_store import remote_url
@@ -40,6 +41,7 @@ def run_spec(request: RunRequest) -> RunSpec:
     run = with_settings(run, request.settings + ([f"clip.model={request.clip}"] if request.clip else []))
     check_settings_fit_clip(run)
     check_dino_settings(run)
+    check_method_settings(run)
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
@@ -63,6 +65,7 @@ def run_environment(run: RunSpec, request: RunRequest) -> RunEnvironment:
             written_descriptions(run, data)
     if data is not None:
         check_data(run, data)
+    check_clip_fits_method(run, request.device)
     check_given_segmenter(run, data, request.device)
     return environment.model_copy(update={"data": data, "processes": request.gpus})
 

@@ -62,7 +62,7 @@ def large_label_steps(
         scores = _probabilities(source, spec.crf.normalised)
         labels, confidence = crf_labels_with_confidence(appearance_colours(image, spec.crf), scores, spec.crf)
         yield "crf", names[labels]
-        if confidence is not None:
+        if confidence is not None and spec.crf.confidence is not None:
             yield "confident", np.where(confidence >= spec.crf.confidence, names[labels], np.uint8(IGNORE))
 
 

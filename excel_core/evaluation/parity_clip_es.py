@@ -2,17 +2,23 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from excel_core.cams.affinity import affinity_cams, affinity_matrix, box_masks, mean_attention, rescaled, scale_attention, upsampled
+from excel_core.cams.affinity import (
+    affinity_cams,
+    affinity_matrix,
+    box_masks,
+    mean_attention,
+    rescaled,
+    scale_attention,
+    upsampled,
+    with_background,
+)
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf import appearance_colours, dense_crf
 from excel_core.cams.producers import gradcam_pass
 from excel_core.cams.pseudo_labels import class_slots, crf_scores, crf_steps, label_steps, refine_maps
-from excel_core.cams.affinity import with_background
-from excel_core.config import RefineSpec
 from excel_core.config.presets import preset
 from excel_core.evaluation.parity import Arrays, require_shapes
 from excel_core.evaluation.peer_set import PeerSet, image_numbers
@@ -95,13 +101,15 @@ class _Photo:
         return torch.from_numpy(label_steps(self.image, self.classes, maps, spec)["affinity"])
 
     def crf(self) -> dict[str, Tensor]:
-        """The CRF of the golden saved CAMs."""
+        """The CRF of the golden saved CAMs. Labels come from the engine of the run, probabilities from the published program's
+        own, which a run can choose too: the lattice differs from it by up to 1e-4 where a pixel is undecided."""
         scores = crf_scores(with_background(self.saved, self.voc.background_power), 0, self.voc).numpy()
         colours = appearance_colours(self.image, self.voc.crf)
+        exact = self.voc.crf.model_copy(update={"engine": "pydensecrf"})
         labels = crf_steps(self.image, self.classes, scores, self.voc)
         return {
             "crf_image": torch.from_numpy(colours),
-            "crf": torch.from_numpy(dense_crf(colours, scores, self.voc.crf)),
+            "crf": torch.from_numpy(dense_crf(colours, scores, exact)),
             "labels_crf": torch.from_numpy(labels["crf"]),
             "labels_crf_confident": torch.from_numpy(labels["confident"]),
         }

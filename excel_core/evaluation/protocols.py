@@ -30,10 +30,12 @@ def refinement_words(run: RunSpec, step: str) -> str:
     last = crf_source(spec) if step == "crf" else step
     steps = step_names(spec)[: step_names(spec).index(last) + 1]
     steps += ["crf"] if step == "crf" else []
+    unusual = [] if spec.crf.normalised else ["not normalised"]
+    unusual += ["wrapped BGR"] if spec.crf.image == "wrapped_bgr" else []
     names = {
         "affinity": "affinity",
         "par": "PAR (photo)" if spec.par.image == "photo" else "PAR",
-        "crf": "CRF" if spec.crf.normalised else "CRF (not normalised)",
+        "crf": f"CRF ({', '.join(unusual)})" if unusual else "CRF",
     }
     return "+".join(names[name] for name in steps if name != "raw") or "raw"
 

@@ -94,7 +94,9 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     """
     sizes = sizes or clip_sizes(run.clip.model)
     calibration, train = run.cams.calibration, run.train
-    sides = {"cams.image_size": run.cams.image_size, "train.crop": train.crop, "predict.image_size": run.predict.image_size}
+    sides = {"cams.image_size": run.cams.image_size} if run.cams.input == "square" else {}
+    if train.enabled:
+        sides |= {"train.crop": train.crop, "predict.image_size": run.predict.image_size}
     for field, side in sides.items():
         if side % sizes.patch:
             next_multiple = (side // sizes.patch + 1) * sizes.patch

@@ -49,7 +49,9 @@ def label_map_kinds(job: Job, kind: str) -> list[str]:
     maker = MAKERS[kind]
     if kind == "segmentation":
         return job.result(maker, PredictResult).variants
-    return [step for step in job.result(maker, LabelsResult).steps if step != "confident"]  # which leaves pixels without a label
+    return [
+        step for step in job.result(maker, LabelsResult).steps if step != "confident"
+    ]  # which leaves pixels without a label
 
 
 def _label_maps(job: Job, kind: str, split: str, image: str) -> dict[str, Path]:

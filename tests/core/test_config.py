@@ -89,7 +89,9 @@ def test_the_word_true_needs_no_quotes():
 def test_unknown_preset_and_method():
     with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, photos, demo"):
         preset("vco")
-    with pytest.raises(SettingError, match=r"unknown method 'best'; valid methods: excel\[:reference\|paper\|clean\], maskclip"):
+    with pytest.raises(
+        SettingError, match=r"unknown method 'best'; valid methods: excel\[:reference\|paper\|clean\], maskclip"
+    ):
         preset("voc", "best")
     for wrong in ("clip_es:paper", "clip_es:", ":clean", "excel:best", "clean:clean", ""):
         with pytest.raises(SettingError, match="valid methods"):
