@@ -94,7 +94,7 @@ class AffinitySpec(Spec):
     enabled: bool = Field(True, description="whether CAMs are propagated along attention")
     layers: Positive = Field(6, description="last blocks whose q-k attention is averaged")
     dynamic_layers: Positive | None = Field(
-        None, description="last blocks that a learnt relation chooses from; None: as many as `layers`"
+        None, description="last blocks that a learnt relation chooses from, at most all; None: as many as `layers`"
     )
     boxes: bool = Field(
         True, description="spread a CAM from boxes around its strong regions alone; published WeCLIP+: on VOC not"

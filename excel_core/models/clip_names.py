@@ -104,8 +104,6 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
                 f"{field}={side}: expected a multiple of {sizes.patch}, patch of {run.clip.model}; set {next_multiple}"
             )
     blocks = {"refine.affinity.layers": run.refine.affinity.layers}
-    if run.refine.affinity.dynamic_layers is not None:
-        blocks["refine.affinity.dynamic_layers"] = run.refine.affinity.dynamic_layers
     if run.cams.producer == "gradcam" and run.cams.gradcam_skips > sizes.blocks - 2:
         raise SettingError(
             f"cams.gradcam_skips={run.cams.gradcam_skips}: {run.clip.model} has {sizes.blocks} blocks, of which the first and "

@@ -259,9 +259,7 @@ def test_one_encoder_learns_too_and_masks_of_padding_are_ignored(cam_model, batc
     planes[:, 3, :10] = 0  # padding
     one_encoder = replace(cam_model, dino=None)
     segmenter = _segmenter(spec, None)
-    result = training_step(
-        one_encoder, segmenter, make_optimiser(segmenter, spec), Batch(planes, batch.slots), 0, spec, REFINE
-    )
+    result = training_step(one_encoder, segmenter, make_optimiser(segmenter, spec), Batch(planes, batch.slots), 0, spec, REFINE)
     assert (result.labels[:, :10] == IGNORE).all() and (result.labels[:, 10:] != IGNORE).all()
     total, seg, div, *others = result.losses.tolist()
     assert others == [0, 0, 0] and total == pytest.approx(seg + 0.1 * div, rel=1e-5)
