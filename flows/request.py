@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["STORE_HELP", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+__all__ = ["METHOD_HELP", "STORE_HELP", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
 
 MAX_GPUS = 64  # of one machine
 STORE_HELP = "where outputs go, a folder or s3://BUCKET/PREFIX; default $EXCEL_STORE or runs/"

@@ -108,8 +108,8 @@ def test_a_call_without_an_input_of_the_table_is_refused(chain, small_run):
             "predict",
             "trains no segmenter .*which predict needs; stages that it has: .*refine, evaluate",
         ),
-        (["train.enabled=false"], "report", "trains no segmenter .*which report needs"),
-        (["train.enabled=false"], "ablation", "the ablation is about parts of the method excel"),
+        (["train.enabled=false", "evaluate.ablation=false"], "report", "trains no segmenter .*which report needs"),
+        (["train.enabled=false"], "report", "the ablation is about parts of the method excel"),
         (["train.from_checkpoint=x.pth"], "curve", "curve: train.from_checkpoint trains nothing"),
     ],
 )
