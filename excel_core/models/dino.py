@@ -26,6 +26,7 @@ class FrozenDino:
         self.name = name
         self.patch: int = model.patch_embed.patch_size[0]
         self.width: int = model.embed_dim
+        self.heads: int = model.blocks[0].attn.num_heads
         self.has_registers = model.reg_token is not None
 
     @property
@@ -38,6 +39,10 @@ class FrozenDino:
         self.model.to(device)
         self.positions = self.positions.to(device)
         return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors under timm's names, with the positions as published."""
+        return {**self.model.state_dict(), "pos_embed": self.positions[None]}
 
     def resized(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) normalised → its network input: sides cut down to whole patches, bilinear, not smoothed."""

@@ -14,7 +14,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -136,8 +135,7 @@ def _rate_at(step: int, spec: DinoTrainSpec) -> float:
 
 def _save(dino: FrozenDino, spec: DinoTrainSpec, path: Path) -> None:
     """Write float16 weights under DINOv2's names."""
-    state: dict[str, Any] = {key: value.detach().half().contiguous() for key, value in dino.model.state_dict().items()}
-    state["pos_embed"] = dino.positions.detach()[None].half().contiguous()
+    state = {key: value.detach().half().contiguous() for key, value in dino.state_dict().items()}
     metadata = {"format": FORMAT, "model": TINY_DINO, "training": json.dumps(asdict(spec))}
     with written_then_renamed(path) as temporary:
         save_file(state, temporary, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,15 @@ from excel_core.cams.affinity import affinity_cams, box_masks, guided_cams, kept
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.seeds import learnt_gradcam
 from excel_core.config import AffinitySpec, CalibrationSpec, CamSpec, RefineSpec, SegmenterSpec, TrainSpec
-from excel_core.config.presets import preset, with_iterations
-from excel_core.errors import StoreError
+from excel_core.config.presets import preset, with_iterations, with_settings
+from excel_core.errors import ModelError, StoreError
+from excel_core.exports.onnx_graph import write_onnx
 from excel_core.models.calibration import relation_of
 from excel_core.models.checkpoints import Architecture, load_segmenter, save_segmenter
-from excel_core.models.dino_weights import dino_from_state
+from excel_core.models.clip_weights import load_clip
+from excel_core.models.dino_weights import dino_from_state, load_dino
 from excel_core.models.segmenter import Segmenter
+from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable, save_portable
 from excel_core.training.batches import Batch
 from excel_core.training.losses import IGNORE, dice_loss, segmentation_loss
 from excel_core.training.optimiser import make_optimiser
@@ -130,6 +134,24 @@ def test_architectures_of_earlier_versions_are_read(small_clip, tmp_path):
     shape.require(stored, tmp_path)
     with pytest.raises(StoreError, match="another architecture"):
         Architecture.of(small_clip, ("a",), SegmenterSpec(blocks="before_last")).require(stored, tmp_path)
+
+
+def test_a_file_of_both_encoders_runs_alone(cam_model, tmp_path):
+    """From the repository's own encoders, whose descriptions are known, to a file and back: the same labels."""
+    run = with_settings(preset("demo", "weclip_plus"), ["predict.image_size=96", "train.segmenter.width=16"])
+    clip, second = load_clip("excel-tiny"), load_dino("dino-tiny")
+    model = CamModel(clip, torch.zeros(3, clip.joint_width), 3, run.cams, second)
+    torch.manual_seed(0)
+    segmenter = Segmenter(len(clip.blocks), clip.width, 3, run.train.segmenter, second.width).eval()
+    trained = TrainedSegmenter.of(model, segmenter, ("a", "b", "c"), run)
+    save_portable(tmp_path / "s.safetensors", trained)
+    photo = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    back = load_portable(tmp_path / "s.safetensors")
+    for multi_scale in (False, True):
+        ours, theirs = (each.segment(photo, multi_scale) for each in (trained, back))
+        assert ours.shape == (4, 60, 90) and torch.equal(ours, theirs)
+    with pytest.raises(ModelError, match="looks at the photo's own shape"):
+        write_onnx(tmp_path / "s.onnx", trained)
 
 
 # Losses and labels.
