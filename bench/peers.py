@@ -40,7 +40,7 @@ def peer_cases(scene: Scene, rounds: int) -> Iterator[Case]:
 
         def theirs(number: int, with_weights: bool = with_weights) -> Tensor:
             i = number % len(tokens)
-            return published_gradcam(clip, tokens[i], text, scene.classes[i], with_weights)
+            return published_gradcam(clip, tokens[i], text, scene.classes[i], with_weights)[0]
 
         yield Case(
             f"GradCAM of a photo's classes, published with {words}",
@@ -57,10 +57,12 @@ def with_logit_scale(clip: FrozenClip) -> FrozenClip:
     return clip
 
 
-def published_gradcam(clip: FrozenClip, tokens: Tensor, text: Tensor, classes: tuple[int, ...], with_weights: bool) -> Tensor:
-    """tokens (1, N, D_s) that enter the last block → seeds (K, M): class after class, each with a forward and a backward pass
-    of the whole block. `with_weights`: the block's weights keep requires_grad, as the published programs leave them, so that
-    autograd computes their gradients too, which nobody reads."""
+def published_gradcam(
+    clip: FrozenClip, tokens: Tensor, text: Tensor, classes: tuple[int, ...], with_weights: bool
+) -> tuple[Tensor, Tensor]:
+    """tokens (1, N, D_s) that enter the last block → seeds (K, M), and the block's attention (1, N, N): class after class,
+    each with a forward and a backward pass of the whole block. `with_weights`: the block's weights keep requires_grad, as the
+    published programs leave them, so that autograd computes their gradients too, which nobody reads."""
     layer, visual = clip.blocks[-1], clip.visual
     weights = [*layer.parameters(), *visual.ln_post.parameters(), visual.proj]
     for weight in weights:
@@ -72,7 +74,7 @@ def published_gradcam(clip: FrozenClip, tokens: Tensor, text: Tensor, classes: t
             a = layer.ln_1(tokens)
             a = a if a.requires_grad else a.requires_grad_()
             a.retain_grad()
-            attended, _ = layer.attn(a, a, a, need_weights=True)
+            attended, attention = layer.attn(a, a, a, need_weights=True)
             y = tokens + attended
             y = y + layer.mlp(layer.ln_2(y))
             f = (visual.ln_post(y)[:, 1:] @ visual.proj).mean(dim=1)
@@ -90,4 +92,4 @@ def published_gradcam(clip: FrozenClip, tokens: Tensor, text: Tensor, classes: t
                 weight.grad = None
     for weight in weights:
         weight.requires_grad_(False)
-    return torch.stack(seeds)
+    return torch.stack(seeds), attention.detach()

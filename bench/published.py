@@ -20,7 +20,7 @@ from excel_core.models.clip import FrozenClip, normalise_pixels
 from excel_core.models.segmenter import Segmenter
 from excel_core.training.losses import diversity_loss, pair_labels, segmentation_loss
 
-__all__ = ["Pass", "chain", "crf_of_all_labels", "encode", "par", "surgery", "training_step"]
+__all__ = ["Pass", "boxes", "chain", "crf_of_all_labels", "encode", "par", "surgery", "training_step"]
 
 CALIBRATED, AVERAGED = 5, 6  # last blocks
 
@@ -113,14 +113,20 @@ def affinity(cam: Tensor, attention: Tensor, threshold: float) -> Tensor:
         matrix = matrix / matrix.sum(dim=1, keepdim=True)
     matrix = (matrix + matrix.T) / 2
     matrix = matrix @ matrix
+    inside = boxes(cam, threshold).to(matrix)
+    refined = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(cam.shape)
+    return (refined - refined.min()) / (refined.max() - refined.min())
+
+
+def boxes(cam: Tensor, threshold: float) -> Tensor:
+    """cam (h, w) → (h, w) on the CPU, 1 in the boxes around regions above `threshold` of the maximum."""
     grey = (cam.cpu().numpy() * 255).astype(np.uint8)
     h, w = grey.shape
     inside = torch.zeros(h, w)
     regions, _ = ndimage.label(grey > int(threshold * grey.max()), structure=np.ones((3, 3)))
     for rows, columns in ndimage.find_objects(regions):
         inside[rows.start : min(rows.stop, h - 1), columns.start : min(columns.stop, w - 1)] = 1
-    refined = ((matrix * inside.to(matrix).reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(h, w)
-    return (refined - refined.min()) / (refined.max() - refined.min())
+    return inside
 
 
 def label(

@@ -29,6 +29,7 @@ from bench.alternating import Case, measure
 from bench.peers import peer_cases
 from bench.scene import CLASSES, PHOTOS, Scene
 from bench.tables import speed_row
+from bench.weclip import weclip_cases
 from excel_core.cams.affinity import affinity_cams
 from excel_core.cams.crf import dense_crf
 from excel_core.cams.par import pixel_adaptive_refinement
@@ -60,6 +61,7 @@ def cases(scene: Scene, rounds: int) -> Iterator[Case]:
     yield from _chains(scene, rounds)
     for dynamic in (False, True):
         yield _training(scene, dynamic, few)
+    yield from weclip_cases(scene, few)
 
 
 def _by_photo(scene: Scene, call: Call) -> Call:

@@ -161,7 +161,7 @@ def train(
         )
     if run.train.supervision != "labels" or run.train.from_checkpoint is not None:
         raise SettingError("train: takes image-level labels; leave train.supervision and train.from_checkpoint as they are")
-    architecture = Architecture.of(model.clip, model.class_names, run.train.segmenter)
+    architecture = Architecture.of(model.clip, model.class_names, run.train.segmenter, model.cam_model.dino)
     with TemporaryDirectory(prefix="excel-") as folder:
         examples = [_example(model, photo, names, Path(folder) / f"{i}.png") for i, (photo, names) in enumerate(photos)]
         resumed = Path(checkpoint) if checkpoint is not None else Path(folder) / "checkpoint.pt"

@@ -17,8 +17,16 @@ __all__ = ["check_clip_fits_method", "check_method_settings"]
 MAX_NAMED = 12  # settings in a message
 # What a choice leaves without effect: (field, its value) → settings, or whole groups of them.
 UNUSED: dict[tuple[str, Any], tuple[str, ...]] = {
-    ("cams.producer", "gradcam"): ("cams.features", "cams.surgery", "cams.minmax", "cams.calibration"),
+    ("cams.producer", "gradcam"): (
+        *("cams.features", "cams.surgery", "cams.minmax", "cams.calibration", "dynamic.mirror"),
+        *("train.keep_every", "curve"),  # the learning curve is of ExCEL's published log
+    ),
+    ("cams.producer", "patch_text"): ("cams.gradcam_skips", "train.guided_from"),
     ("cams.input", "native"): ("cams.image_size", "cams.antialias", "cams.batch_size", "shards.keep_attention"),
+    ("cams.input", "longest_side"): ("cams.batch_size", "shards.keep_attention"),
+    ("cams.input", "whole_patches"): ("cams.batch_size", "shards.keep_attention"),
+    ("predict.protocol", "longest_side"): ("predict.flip", "predict.average_at"),
+    ("predict.protocol", "whole_patches"): ("predict.flip", "predict.average_at"),
     ("train.enabled", False): ("train", "dynamic", "predict", "curve"),
     ("describe.provider", "none"): ("describe", "knowledge"),
 }

@@ -39,9 +39,10 @@ Preset = Literal["voc", "coco", "photos", "demo"]
 # As excel_core.config.methods has them, which takes too long to import for `excel --help`.
 MethodName = Literal[
     "excel", "excel:reference", "excel:paper", "excel:clean", "maskclip", "maskclip:reference", "maskclip:clean",
-    "clip_es", "clip_es:reference", "clip_es:clean", "reference", "paper", "clean",
+    "clip_es", "clip_es:reference", "clip_es:clean", "weclip", "weclip:reference", "weclip:clean",
+    "weclip_plus", "weclip_plus:reference", "weclip_plus:clean", "reference", "paper", "clean",
 ]  # fmt: skip
-METHOD_HELP = "NAME[:VARIANT]: excel (reference, paper, clean), maskclip or clip_es (reference, clean)"
+METHOD_HELP = "NAME[:VARIANT]: excel (reference, paper, clean), maskclip, clip_es, weclip or weclip_plus (reference, clean)"
 Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 
 

@@ -12,6 +12,7 @@ from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError
 from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes
+from excel_core.models.dino_names import check_dino_settings
 from excel_core.text.ask_class import instruction_of
 from excel_core.text.attributes_file import load_attributes
 from excel_core.text.class_sets import (
@@ -39,6 +40,7 @@ def run_spec(request: RunRequest) -> RunSpec:
     run = with_edits(preset(request.preset, request.method), request.edits or {})
     run = with_settings(run, request.settings + ([f"clip.model={request.clip}"] if request.clip else []))
     check_settings_fit_clip(run)
+    check_dino_settings(run)
     check_method_settings(run)
     _check_supervision(run)
     check_layout(run.dataset)

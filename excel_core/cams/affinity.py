@@ -7,12 +7,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from excel_core.cams.patch_text import minmax
-from excel_core.config import AffinitySpec, CalibrationSpec
+from excel_core.config import AffinitySpec, CalibrationSpec, RefineSpec
 from excel_core.kernels.gpu import has_triton
 
 __all__ = [
-    "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
-    "upsample_with_background", "upsampled", "with_background",
+    "affinity_cams", "affinity_matrix", "block_excess", "box_masks", "chosen_blocks", "dynamic_attention", "guided_cams",
+    "kept_layers", "mean_attention", "rescaled", "scale_attention", "upsample_with_background", "upsampled",
+    "with_background", "without_boxes",
 ]  # fmt: skip
 
 MAX_SIDE_OF_KERNEL = 64  # patches: a program holds a whole map
@@ -40,14 +41,29 @@ def mean_attention(scaled: Tensor, spec: AffinitySpec) -> Tensor:
 def dynamic_attention(scaled: Tensor, probability: Tensor, spec: AffinitySpec) -> Tensor:
     """scaled (A, B, M, M), probability R̂ (B, M, M) → (B, M, M): the mean of chosen blocks times R̂ (method 5).
 
-    Of the last `spec.layers` blocks, those are chosen for an image whose sum of (R̂ - A_l) is at most the mean of that sum.
+    Of the last `spec.dynamic_layers` blocks, or `spec.layers`, those are chosen for an image whose sum of (R̂ - A_l) is at most
+    the mean of that sum.
     """
-    layers = scaled[-spec.layers :]
-    excess = (probability - layers).sum(dim=(-1, -2))
+    layers = scaled[-(spec.dynamic_layers or spec.layers) :]
     # A mask instead of a list, so that images which choose different blocks stay one batch.
-    chosen = (excess <= excess.mean(dim=0)).to(layers.dtype)
+    chosen = chosen_blocks(block_excess(layers, probability)).to(layers.dtype)
     mean = torch.einsum("lb,lbmn->bmn", chosen, layers) / (chosen.sum(dim=0) + 1e-5)[:, None, None]
     return mean * probability
+
+
+def block_excess(layers: Tensor, probability: Tensor) -> Tensor:
+    """layers (L, B, M, M), probability R̂ (B, M, M) → (L, B): the sum of R̂ - A_l, signed as published."""
+    return (probability - layers).sum(dim=(-1, -2))
+
+
+def chosen_blocks(excess: Tensor) -> Tensor:
+    """excess (L, B) → bool (L, B): blocks whose excess is at most the image's mean."""
+    return excess <= excess.mean(dim=0)
+
+
+def kept_layers(spec: AffinitySpec) -> int:
+    """How many last blocks' attention the refinement looks at, with a learnt relation or without."""
+    return max(spec.layers, spec.dynamic_layers or 0)
 
 
 def affinity_matrix(attention: Tensor, spec: AffinitySpec) -> Tensor:
@@ -117,8 +133,20 @@ def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor
     each class' CAM times the affinity whose columns outside the class' boxes are zero."""
     matrix = affinity_matrix(attention, spec)
     # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
-    masked = (box_masks(cams, spec.threshold) * cams).flatten(-2)
+    masked = (box_masks(cams, spec.threshold) * cams if spec.boxes else cams).flatten(-2)
     return (masked @ matrix.mT).reshape(cams.shape)
+
+
+def guided_cams(cams: Tensor, guidance: Tensor, spec: AffinitySpec) -> Tensor:
+    """cams (..., K, h, w), guidance (..., K, h, w) → CAMs times guidance, to be spread without boxes: boxes are drawn here,
+    around strong regions of the CAMs as they were, and what lies outside is 0 (peers.md 4.3)."""
+    guided = cams * guidance
+    return box_masks(cams, spec.threshold) * guided if spec.enabled and spec.boxes else guided
+
+
+def without_boxes(spec: RefineSpec) -> RefineSpec:
+    """The spec for `guided_cams`."""
+    return spec.model_copy(update={"affinity": spec.affinity.model_copy(update={"boxes": False})})
 
 
 def upsample_with_background(

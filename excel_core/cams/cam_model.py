@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_attention
+from excel_core.cams.gradcam import GradCam, gradcam_seeds
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
@@ -23,8 +24,17 @@ from excel_core.models.calibration import (
     encoder_activations,
     layer_features,
 )
-from excel_core.models.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels, shrunk_pixels
+from excel_core.models.clip import (
+    FrozenClip,
+    as_pixels,
+    denormalise_pixels,
+    normalise_pixels,
+    resize_pixels,
+    shrunk_pixels,
+)
+from excel_core.models.dino import FrozenDino
 from excel_core.models.native_size import native_pixels
+from excel_core.models.photo_input import longest_side_size
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -33,26 +43,30 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after the frozen tower: the original path's activations, and calibrated tokens (B, N, D_s)."""
+    """A batch after the frozen encoders: the original path's activations, calibrated tokens (B, N, D_s), and the second
+    encoder's patch features (B, D', h', w'), None where there is none."""
 
     activations: EncoderActivations
     calibrated: Tensor
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class CamModel:
-    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec."""
+    """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec.
+    `dino`: a second frozen encoder, for the segmenter alone (WeCLIP+)."""
 
     clip: FrozenClip
     text: Tensor
     classes: int
     spec: CamSpec
+    dino: FrozenDino | None = None
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
-        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. At their
-        native size, all must give one."""
+        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. Where their
+        shape is kept, all must give one size."""
         device = self.clip.device
-        if self.spec.input == "native" or self.spec.antialias or not has_triton(device):
+        if self.spec.input != "square" or self.spec.antialias or not has_triton(device):
             return torch.cat([self.prepare_image(image) for image in images])
         from excel_core.kernels.resize_triton import shrunk_photos
 
@@ -60,35 +74,62 @@ class CamModel:
         squares = shrunk_photos(packed_pixels(images, device), sizes, self.spec.image_size)
         return normalise_pixels(squares, self.spec.normalisation)
 
-    def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
-        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S, or (1, 3, H', W') where the spec says the
-        native size. A large one is never held as floats."""
+    def prepare_image(self, image: Image, side: int | tuple[int, int] | None = None) -> Tensor:
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side), or of the size (H', W'); None: at S, or (1, 3, H', W')
+        where the spec keeps its shape. A large one is never held as floats."""
         if self.spec.input == "native" and side is None:
             return normalise_pixels(native_pixels(image, self.clip.patch, self.clip.device), self.spec.normalisation)
+        if self.spec.input != "square" and side is None:
+            size, whole = (image.shape[0], image.shape[1]), self.spec.input == "whole_patches"
+            side = longest_side_size(size, self.spec.image_size, self.clip.patch, whole)
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
         return self.prepare_pixels(as_pixels(image, self.clip.device), side)
 
-    def prepare_pixels(self, pixels: Tensor, side: int | None = None) -> Tensor:
-        """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), normalised; None: at S."""
+    def prepare_pixels(self, pixels: Tensor, side: int | tuple[int, int] | None = None) -> Tensor:
+        """pixels (B, 3, H, W) of whole photos in [0, 1] → network input (B, 3, side, side), or of a size, normalised; None: at
+        S."""
         square = resize_pixels(pixels, side or self.spec.image_size, self.spec.antialias)
         return normalise_pixels(square, self.spec.normalisation)
 
-    def encode(self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True) -> Encoded:
-        """network input (B, 3, S, S) → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck needs
-        the last block `with_patch_tokens`, CAMs do not."""
-        calibration = self.spec.calibration
+    def encode(
+        self, network_input: Tensor, attention_layers: int = 0, with_patch_tokens: bool = True, last_block: bool = True
+    ) -> Encoded:
+        """network input (B, 3, S, S') → Encoded. The q-k attention of the last `attention_layers` blocks is kept. The neck
+        needs the last block `with_patch_tokens`, and the second encoder; CAMs do not. `last_block=False` leaves the last block
+        to GradCAM, where that makes the CAMs; then nothing is calibrated. What is left over of a patch is cut off for the CLIP,
+        not for the second encoder."""
+        by_gradcam = self.spec.producer == "gradcam"
+        calibration = None if by_gradcam else self.spec.calibration
+        blocks = len(self.clip.blocks) - 1 if by_gradcam and not last_block else None
         # Without calibration, CAMs are made of the last block's own patch tokens.
-        with_patch_tokens = with_patch_tokens or calibration.attention == "qk"
+        with_last_patches = with_patch_tokens or (calibration is not None and calibration.attention == "qk")
         with self._autocast(network_input.device):
-            activations = encoder_activations(self.clip, network_input, calibration, attention_layers, with_patch_tokens)
-            return Encoded(activations, calibrated_features(self.clip, activations, calibration))
+            second = self.dino.features(self._for_dino(network_input)) if self.dino is not None and with_patch_tokens else None
+            activations = encoder_activations(
+                self.clip, self._whole_patches(network_input), calibration, attention_layers, with_last_patches, blocks
+            )
+            if calibration is None:
+                return Encoded(activations, activations.outputs[-1], second)
+            return Encoded(activations, calibrated_features(self.clip, activations, calibration), second)
+
+    def _for_dino(self, network_input: Tensor) -> Tensor:
+        """The CLIP's input as DINO wants it: with ImageNet's statistics, whatever those of the CLIP are."""
+        if self.spec.normalisation == "imagenet":
+            return network_input
+        return normalise_pixels(denormalise_pixels(network_input, self.spec.normalisation), "imagenet")
 
     def encode_for_attention(self, network_input: Tensor, attention_layers: int) -> EncoderActivations:
-        """network input (B, 3, S, S) → the original path alone, for its attention."""
+        """network input (B, 3, S, S') → the original path alone, for its attention."""
         with self._autocast(network_input.device):
-            return encoder_activations(self.clip, network_input, None, attention_layers, with_patch_tokens=False)
+            whole = self._whole_patches(network_input)
+            return encoder_activations(self.clip, whole, None, attention_layers, with_patch_tokens=False)
+
+    def _whole_patches(self, network_input: Tensor) -> Tensor:
+        """Without what is left over of a patch at the right and below, which the CLIP does not look at."""
+        height, width = (side // self.clip.patch * self.clip.patch for side in network_input.shape[-2:])
+        return network_input[..., :height, :width]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The spec's precision. fp32 changes nothing, so an autocast of the caller stays on, as in training."""
@@ -97,8 +138,36 @@ class CamModel:
 
     def layers(self, encoded: Encoded) -> Tensor:
         """Token features (L, B, N, D_s) of all blocks, encoded `with_patch_tokens`: the segmenter's input."""
-        layers = layer_features(encoded.activations, encoded.calibrated, self.spec.calibration)
+        if self.spec.producer == "gradcam":
+            layers = torch.stack(encoded.activations.outputs)
+        else:
+            layers = layer_features(encoded.activations, encoded.calibrated, self.spec.calibration)
         return layers if self.spec.precision == "fp32" else layers.float()
+
+    def segmenter_input(self, encoded: Encoded) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """What `Segmenter.forward` takes: `layers`, their grid, and the second encoder's features. Copies, so that gradients
+        may flow through what is made of them."""
+        second = None if encoded.second is None else encoded.second.float().clone()
+        return self.layers(encoded), encoded.activations.grid, second
+
+    def gradcam(self, encoded: Encoded, class_of_slot: Tensor) -> GradCam:
+        """GradCAM seeds of the `class_slots` (B, K) of images, through the last block (peers.md 1.3)."""
+        skipped = self.spec.gradcam_skips
+        tokens = encoded.activations.outputs[len(self.clip.blocks) - 2 - skipped]
+        grid = encoded.activations.grid
+        return gradcam_seeds(self.clip, tokens, grid, self.text, self.classes, class_of_slot)
+
+    def gradcam_maps(self, activations: EncoderActivations, cam: GradCam) -> Tensor:
+        """Attention (A, B, N, N) of the last blocks, that of the last one as GradCAM ran it."""
+        ran_last = len(activations.outputs) == len(self.clip.blocks)
+        earlier = activations.attention[:-1] if ran_last else activations.attention
+        return torch.cat([earlier, cam.attention[None].to(earlier.dtype)])
+
+    def gradcam_attention(
+        self, activations: EncoderActivations, cam: GradCam, spec: RefineSpec, relation: Relation | None = None
+    ) -> Tensor:
+        """`attention` over `gradcam_maps`."""
+        return self.attention(replace(activations, attention=self.gradcam_maps(activations, cam)), spec, relation)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
         """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation."""

@@ -7,18 +7,18 @@ refines them. Stages and parity call `seed_cams`; whoever adds a producer writes
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from excel_core.cams.affinity import mean_attention, scale_attention
+from excel_core.cams.affinity import mean_attention, scale_attention, without_boxes
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.gradcam import GradCam, gradcam_seeds
+from excel_core.cams.gradcam import GradCam
 from excel_core.cams.pseudo_labels import cams_of_slots
-from excel_core.cams.seeds import static_cams
-from excel_core.config import RefineSpec
-from excel_core.models.calibration import EncoderActivations, encoder_activations
+from excel_core.cams.seeds import learnt_cams, learnt_gradcam, static_cams
+from excel_core.config import RefineSpec, RunSpec
+from excel_core.models.calibration import EncoderActivations
+from excel_core.models.segmenter import Segmenter
 
-__all__ = ["GradCamPass", "SeedCams", "gradcam_pass", "seed_cams"]
+__all__ = ["GradCamPass", "SeedCams", "gradcam_pass", "learnt_refine_spec", "learnt_seeds", "seed_cams"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,27 @@ class GradCamPass:
 
 def gradcam_pass(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, attention_layers: int) -> GradCamPass:
     """network input (B, 3, H', W'), `class_slots` (B, K) → GradCamPass. The last block runs inside GradCAM alone."""
-    clip = cam_model.clip
-    activations = encoder_activations(clip, network_input, None, attention_layers, blocks=len(clip.blocks) - 1)
-    gradcam = gradcam_seeds(clip, activations.outputs[-1], activations.grid, cam_model.text, cam_model.classes, class_of_slot)
-    return GradCamPass(activations, gradcam, torch.cat([activations.attention, gradcam.attention[None]]))
+    encoded = cam_model.encode(network_input, attention_layers, with_patch_tokens=False, last_block=False)
+    gradcam = cam_model.gradcam(encoded, class_of_slot)
+    return GradCamPass(encoded.activations, gradcam, cam_model.gradcam_maps(encoded.activations, gradcam))
+
+
+def learnt_seeds(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, run: RunSpec
+) -> SeedCams:
+    """As `seed_cams`, with the trained segmenter's relation; to be refined as `learnt_refine_spec` says."""
+    if cam_model.spec.producer == "gradcam":
+        guided = run.train.guided_from is not None
+        seeds = learnt_gradcam(cam_model, segmenter, network_input, class_of_slot, run.refine, guided)
+        return SeedCams(seeds.cams, seeds.attention)
+    seeds = learnt_cams(cam_model, segmenter, network_input, run.refine, run.dynamic.mirror)
+    return SeedCams(cams_of_slots(seeds.cams, class_of_slot), seeds.attention)
+
+
+def learnt_refine_spec(run: RunSpec) -> RefineSpec:
+    """How learnt seeds are refined: seeds that the head guided are in their boxes already."""
+    guided = run.cams.producer == "gradcam" and run.train.guided_from is not None
+    return without_boxes(run.refine) if guided else run.refine
 
 
 Producer = Callable[[CamModel, Tensor, Tensor, RefineSpec | None], SeedCams]

@@ -18,7 +18,7 @@ from excel_core.disk_maps import is_large
 
 __all__ = [
     "cams_of_slots", "class_slots", "crf_scores", "crf_source", "crf_steps", "label_steps", "par_colours", "refine_batch",
-    "refine_labels", "refine_maps", "refined_labels", "step_names",
+    "refine_labels", "refine_maps", "refine_slots", "refined_labels", "step_names",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
@@ -135,14 +135,18 @@ def cams_of_slots(cams: Tensor, class_of_slot: Tensor) -> Tensor:
 
 
 def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
-    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), cams (B, C, h, w), attention (B, M, M), on one
-    device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
+    """`refine_slots` of the CAMs (B, C, h, w) of all classes."""
+    return refine_slots(pixels, class_of_slot, cams_of_slots(cams, class_of_slot), attention, spec)
+
+
+def refine_slots(pixels: Tensor, class_of_slot: Tensor, slot_cams: Tensor, attention: Tensor, spec: RefineSpec) -> Tensor:
+    """Training's pseudo labels: pixels (B, 3, S, S), `class_slots` (B, slots), CAMs of the slots (B, slots, h, w), attention
+    (B, M, M), on one device → labels (B, S, S) int64. Affinity and PAR as enabled, on the whole batch at once.
 
     Nothing passes between the device and the host, so that a CUDA graph may hold all of it.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
     empty = (class_of_slot < 0)[..., None, None]
-    slot_cams = cams_of_slots(cams, class_of_slot)
     if spec.affinity.enabled:
         slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
     maps = upsample_with_background(

@@ -8,13 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excel_core.cams.affinity import guided_cams, kept_layers
 from excel_core.cams.cam_model import CamModel, Encoded
-from excel_core.cams.pseudo_labels import refine_maps
+from excel_core.cams.pseudo_labels import cams_of_slots, refine_maps
 from excel_core.config import RefineSpec
 from excel_core.models.calibration import EncoderActivations, relation_of
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["CamBatch", "LearntActivations", "learnt_activations", "learnt_cams", "patch_attention", "static_cams"]
+__all__ = [
+    "CamBatch",
+    "LearntActivations",
+    "learnt_activations",
+    "learnt_cams",
+    "learnt_gradcam",
+    "patch_attention",
+    "static_cams",
+]
 
 Image = NDArray[np.uint8]
 Images = Sequence[Image] | Tensor  # (H, W, 3) uint8 RGB, each of its own size; or their network input (B, 3, S, S)
@@ -61,7 +70,7 @@ class LearntActivations:
 def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None = None) -> CamBatch:
     """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6). Attention is there with `refine` alone."""
     network_input = _network_input(cam_model, images)
-    layers = 0 if refine is None else refine.affinity.layers
+    layers = 0 if refine is None else kept_layers(refine.affinity)
     encoded = cam_model.encode(network_input, layers, with_patch_tokens=False)
     cams = cam_model.cams(encoded).float()
     attention = None if refine is None else cam_model.attention(encoded.activations, refine)
@@ -76,7 +85,7 @@ def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refin
     attention is the unmirrored photo's, under its own relation.
     """
     network_input = _network_input(cam_model, images)
-    views = learnt_activations(cam_model, segmenter, network_input, refine.affinity.layers, mirror)
+    views = learnt_activations(cam_model, segmenter, network_input, kept_layers(refine.affinity), mirror)
     encoded, features, views_per_image = views.encoded, views.features, views.views_per_image
     calibration = cam_model.spec.calibration
     cams = cam_model.cams(encoded, relation_of(features, calibration, views_per_image)).float()
@@ -89,9 +98,26 @@ def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refin
     return CamBatch(network_input, cams, attention, encoded.activations)
 
 
+def learnt_gradcam(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec, guided: bool
+) -> CamBatch:
+    """network input (B, 3, H, W), `class_slots` (B, K) → CamBatch of the slots' GradCAM seeds (B, K, h, w) and of the attention
+    that the learnt relation chooses (peers.md 3.3, 3.8). With `guided` (WeCLIP+, 4.3) seeds are `guided_cams`."""
+    encoded = cam_model.encode(network_input, kept_layers(refine.affinity), last_block=segmenter.reads_last_block)
+    output = segmenter(*cam_model.segmenter_input(encoded))
+    cam = cam_model.gradcam(encoded, class_of_slot)
+    relation = relation_of(output.features.float(), cam_model.spec.calibration, images_per_mean=1)
+    attention = cam_model.gradcam_attention(encoded.activations, cam, refine, relation)
+    cams = cam.seeds.float()
+    if guided:
+        probability = torch.softmax(output.logits.float(), dim=1)[:, 1:]
+        cams = guided_cams(cams, cams_of_slots(probability, class_of_slot), refine.affinity)
+    return CamBatch(network_input, cams, attention, encoded.activations)
+
+
 def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSpec) -> Tensor:
     """network input (B, 3, S, S) → the attention (B, M, M) of `static_cams`, where CAMs are there already."""
-    return cam_model.attention(cam_model.encode_for_attention(network_input, refine.affinity.layers), refine)
+    return cam_model.attention(cam_model.encode_for_attention(network_input, kept_layers(refine.affinity)), refine)
 
 
 def learnt_activations(
@@ -101,7 +127,7 @@ def learnt_activations(
     are kept."""
     views = torch.stack([network_input, network_input.flip(-1)], dim=1).flatten(0, 1) if mirror else network_input
     encoded = cam_model.encode(views, layers)
-    features = segmenter(cam_model.layers(encoded), encoded.activations.grid).features
+    features = segmenter(*cam_model.segmenter_input(encoded)).features
     return LearntActivations(encoded, features, views_per_image=2 if mirror else 1)
 
 

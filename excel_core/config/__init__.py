@@ -4,7 +4,7 @@ Specs refuse unknown fields and values out of bounds. Equation numbers are the p
 """
 
 from excel_core.config.base import Spec
-from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, ParSpec, RefineSpec
+from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, DinoSpec, ParSpec, RefineSpec
 from excel_core.config.data import DatasetSpec, ShardSpec
 from excel_core.config.results import (
     AblationSpec,
@@ -21,8 +21,8 @@ from excel_core.config.training import SegmenterSpec, TrainSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
-    "DescribeSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec",
-    "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec",
+    "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class RunSpec(Spec):
     dataset: DatasetSpec = DatasetSpec()
     describe: DescribeSpec = DescribeSpec()
     clip: ClipSpec = ClipSpec()
+    dino: DinoSpec = DinoSpec()
     knowledge: KnowledgeSpec = KnowledgeSpec()
     cams: CamSpec = CamSpec()
     refine: RefineSpec = RefineSpec()

@@ -6,13 +6,21 @@ from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "ParSpec", "RefineSpec"]
+__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DinoSpec", "ParSpec", "RefineSpec"]
 
 
 class ClipSpec(Spec):
     """The frozen CLIP that everything looks through."""
 
     model: str = Field("ViT-B-16:openai", description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE")
+
+
+class DinoSpec(Spec):
+    """The second frozen encoder, of WeCLIP+ (peers.md 4.1)."""
+
+    model: str | None = Field(
+        None, description="dino-tiny, dinov2_vits14 (vitb14, vitl14, each also _reg) from torch's or timm's cache, or NAME:FILE"
+    )
 
 
 class CalibrationSpec(Spec):
@@ -33,8 +41,10 @@ class CalibrationSpec(Spec):
     relation_mean: Literal["batch", "image"] = Field(
         "batch", description="over what mean(cos) of eq. 8 is taken: all images seen together, or each"
     )
-    probability: Literal["relation", "cosine"] = Field(
-        "relation", description="R̂ is the sigmoid of the relation 3 (cos - mean), or of the cosine alone (eq. 11)"
+    probability: Literal["relation", "cosine", "inner_product"] = Field(
+        "relation",
+        description="R̂ is the sigmoid of the relation 3 (cos - mean), of the cosine alone (eq. 11), or of the features' inner "
+        "product (WeCLIP)",
     )
 
     @field_validator("layers", mode="before")
@@ -52,10 +62,11 @@ class CamSpec(Spec):
         description="what makes CAMs: patches compared with texts; or GradCAM of the last block under a softmax over the "
         "image's own classes and the background prompts, where `features`, `surgery`, `minmax` and `calibration` are not used",
     )
-    input: Literal["square", "native"] = Field(
+    input: Literal["square", "native", "longest_side", "whole_patches"] = Field(
         "square",
         description="what the tower sees of a whole photo: image_size x image_size; or its own size, enlarged to whole patches "
-        "by Pillow's bicubic in 8 bits (CLIP-ES), sides of more than 1,024 pixels first shrunk to that",
+        "by Pillow's bicubic in 8 bits (CLIP-ES), sides of more than 1,024 pixels first shrunk to that; or its shape kept, the "
+        "longer side image_size (WeCLIP), with sides of whole patches or not",
     )
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(
         320, description="side S the image is resized to, aspect not kept"
@@ -68,6 +79,9 @@ class CamSpec(Spec):
     surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
     calibration: CalibrationSpec = CalibrationSpec()
+    gradcam_skips: Annotated[int, Field(ge=0, le=4)] = Field(
+        0, description="gradcam: blocks left out before the last; published WeCLIP+: 1 on VOC"
+    )
     batch_size: Positive = Field(8, description="images per forward pass")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the tower's products (autocast), but in training, which has its own"
@@ -79,6 +93,12 @@ class AffinitySpec(Spec):
 
     enabled: bool = Field(True, description="whether CAMs are propagated along attention")
     layers: Positive = Field(6, description="last blocks whose q-k attention is averaged")
+    dynamic_layers: Positive | None = Field(
+        None, description="last blocks that a learnt relation chooses from, at most all; None: as many as `layers`"
+    )
+    boxes: bool = Field(
+        True, description="spread a CAM from boxes around its strong regions alone; published WeCLIP+: on VOC not"
+    )
     scale: Literal["published", "mean"] = Field(
         "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
     )
@@ -97,10 +117,10 @@ class ParSpec(Spec):
         (1, 2, 4, 8, 12, 24), description="pixels between neighbours"
     )
     iterations: Annotated[int, Field(ge=0)] = Field(20, description="propagation steps")
-    image: Literal["network_input", "photo"] = Field(
+    image: Literal["network_input", "normalised", "photo"] = Field(
         "network_input",
         description="which image guides it: the network's input, enlarged to the photo, or in training the crop de-normalised "
-        "from it in 8 bits (published); or the photo itself",
+        "from it in 8 bits (published); the network's input in training too (WeCLIP); or the photo itself",
     )
     precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="of the affinities on a GPU, which each step reads; a CPU computes in fp32 either way"

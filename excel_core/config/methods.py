@@ -7,6 +7,7 @@ its accidents; ExCEL also has `paper`, the equations as printed.
 from dataclasses import dataclass, field
 from typing import Any
 
+from excel_core.config.weclip import WECLIP, WECLIP_PLUS
 from excel_core.errors import SettingError, shown
 
 __all__ = ["METHODS", "Edits", "Method", "method_names", "parse_method"]
@@ -111,6 +112,8 @@ METHODS: dict[str, dict[str, Method]] = {
             COCO_BOXES,
         ),
     },
+    "weclip": {variant: Method(of_preset=edits) for variant, edits in WECLIP.items()},
+    "weclip_plus": {variant: Method(of_preset=edits) for variant, edits in WECLIP_PLUS.items()},
 }
 
 

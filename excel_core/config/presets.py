@@ -118,7 +118,8 @@ def with_iterations(run: RunSpec, iterations: int) -> RunSpec:
     """`run` with a longer or shorter training: the points of its schedule (warm-up, learnt labels, the head's own argmax) move
     in proportion."""
     factor = iterations / run.train.iterations
-    points = {name: getattr(run.train, name) for name in ("warmup", "dynamic_from", "own_argmax_from")}
+    names = ("warmup", "dynamic_from", "own_argmax_from", "own_labels_from", "guided_from")
+    points = {name: getattr(run.train, name) for name in names}
     moved = {name: round(factor * point) for name, point in points.items() if point is not None}
     return _apply(run, {"train": {"iterations": iterations} | moved})
 

@@ -13,6 +13,12 @@ __all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSp
 class PredictSpec(Spec):
     """The trained segmenter's label maps of the validation and test splits (method 6)."""
 
+    protocol: Literal["square", "longest_side", "whole_patches"] = Field(
+        "square",
+        description="square: the photo as image_size x image_size, every scale made from the photo; longest_side: its longer "
+        "side image_size, scales made from that and averaged on its grid of patches (WeCLIP, peers.md 3.8); whole_patches: so, "
+        "with sides of whole patches",
+    )
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = Field(
         (0.7, 1.0, 1.2, 1.5), description="of multi-scale inference: the photo is resized to each times image_size"
     )

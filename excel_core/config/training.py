@@ -16,6 +16,10 @@ class SegmenterSpec(Spec):
     layers: Positive = Field(3, description="transformer layers of the head")
     heads: Positive = Field(8, description="attention heads of a layer; they divide the width")
     dropout: Unit = Field(0.1, description="Dropout2d after the neck's fusing convolution")
+    blocks: Literal["all", "before_last", "last_but_one"] = Field(
+        "all",
+        description="blocks of the CLIP that the neck reads: all; all before the last (WeCLIP); the last but one (WeCLIP+)",
+    )
 
 
 class TrainSpec(Spec):
@@ -45,6 +49,16 @@ class TrainSpec(Spec):
     own_argmax_from: Annotated[int, Field(ge=0)] | None = Field(
         24000, description="affinity target is the head's own argmax from here on; None: never"
     )
+    own_labels_from: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="from here on, confident pixels are labelled by the head itself (WeCLIP+); None: never"
+    )
+    own_labels_confidence: Unit = Field(0.75, description="probability above which a pixel is confident")
+    own_labels_classes: Literal["all", "image"] = Field(
+        "all", description="labels that such a pixel may take: any class (published), or background and the photo's own"
+    )
+    guided_from: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="seeds are multiplied by the head's probabilities from here on (WeCLIP+); None: never"
+    )
     segmentation_loss: Literal["halves", "mean"] = Field(
         "halves", description="cross-entropy: half background, half foreground (published), or the mean over pixels"
     )
@@ -52,6 +66,10 @@ class TrainSpec(Spec):
         "halved", description="pairs' means with a half and 1 added to their number (published), or as eq. 11 is printed"
     )
     diversity_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the diversity loss in the sum")
+    dice_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="of the dice loss in the sum (WeCLIP+: 1)")
+    mutual_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="of the two encoders' losses on each other's labels in the sum (WeCLIP+: 0.1)"
+    )
     radius: Positive | None = Field(8, description="Chebyshev radius of affinity pairs on the patch grid; None: all pairs")
     padding: Literal["labelled", "ignored"] = Field(
         "labelled", description="padded crop area: labelled as published, or ignored (255)"

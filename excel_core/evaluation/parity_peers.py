@@ -16,6 +16,7 @@ from torch import Tensor
 from excel_core.errors import StoreError
 from excel_core.evaluation.parity import Arrays, Comparison, Tolerances, compare_array, load_goldens
 from excel_core.evaluation.parity_clip_es import compute_clip_es
+from excel_core.evaluation.parity_weclip import compute_weclip, compute_weclip_plus
 from excel_core.evaluation.peer_set import PeerSet
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_weights import clip_from_openai_state
@@ -26,7 +27,11 @@ TOLERANCES = Tolerances(array=1e-4, labels=1e-3, loss=5e-5)
 HALF = Tolerances(array=1e-3, labels=1e-3)  # one unit of float16
 
 # A set's name → what computes its keys. A set whose file is missing is named, and not compared.
-SETS: dict[str, Callable[[Arrays, FrozenClip, Path], PeerSet]] = {"clip_es": compute_clip_es}
+SETS: dict[str, Callable[[Arrays, FrozenClip, Path], PeerSet]] = {
+    "clip_es": compute_clip_es,
+    "weclip": compute_weclip,
+    "weclip_plus": compute_weclip_plus,
+}
 
 
 @dataclass(frozen=True)

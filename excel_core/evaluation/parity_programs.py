@@ -161,7 +161,7 @@ def _of_step(prefix: Path, golden: Arrays, iteration: int) -> Iterator[tuple[str
     result = training_step(
         model.cam_model, segmenter, make_optimiser(segmenter, spec), Batch.of(samples), iteration, spec, model.run.refine
     )
-    yield f"train_{iteration}_losses", result.losses.double()
+    yield f"train_{iteration}_losses", result.losses[:3].double()
     yield f"train_{iteration}_labels", result.labels.to(torch.uint8)
     assert segmenter.classifier.bias is not None
     yield f"train_{iteration}_linear_pred_bias", segmenter.classifier.bias.detach()

@@ -11,10 +11,14 @@ FULLY_SUPERVISED = "true masks: fully supervised"
 
 def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
     """Label maps of CAMs, `kind` static or lvc, after `step` of the refinement."""
-    seed = "CAM seed" if kind == "static" else "CAM seed with LVC"
+    by_gradcam = run.cams.producer == "gradcam"
+    seed = "GradCAM seed" if by_gradcam else "CAM seed"
+    if kind == "lvc":
+        guided = by_gradcam and run.train.guided_from is not None
+        seed += (" with the learnt affinity" if by_gradcam else " with LVC") + (", guided by the head" if guided else "")
     seed += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
-    mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror else ""
-    scales = f"single{mirrored}" + (", native size" if run.cams.input == "native" else "")
+    mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror and not by_gradcam else ""
+    scales = f"single{_input_words(run.cams.input, run.cams.image_size)}{mirrored}"
     labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": scales}
     return _marked(run, {"what": seed, "split": split, **labels}, trained=kind == "lvc")
 
@@ -30,7 +34,7 @@ def refinement_words(run: RunSpec, step: str) -> str:
     unusual += ["wrapped BGR"] if spec.crf.image == "wrapped_bgr" else []
     names = {
         "affinity": "affinity",
-        "par": "PAR" if spec.par.image == "network_input" else "PAR (photo)",
+        "par": "PAR (photo)" if spec.par.image == "photo" else "PAR",
         "crf": f"CRF ({', '.join(unusual)})" if unusual else "CRF",
     }
     return "+".join(names[name] for name in steps if name != "raw") or "raw"
@@ -42,9 +46,16 @@ def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
     flips = "flip" if spec.flip == "all" else "flip except at 1.0"
     small = f", averaged at {spec.average_at:g} of the size" if spec.average_at < 1 else ""
     scales = "single" if variant == "single_scale" else f"{','.join(map(str, spec.scales))} + {flips}{small}"
+    scales += _input_words(spec.protocol, spec.image_size)
     refinement = "CRF" if variant.endswith("crf") else "none"
     protocol = {"what": "segmentation", "split": split, "labels": "none", "refinement": refinement, "scales": scales}
     return _marked(run, protocol, trained=True)
+
+
+def _input_words(kind: str, side: int) -> str:
+    """What the tower sees of a photo, where that is no square."""
+    words = {"square": "", "native": ", native size", "longest_side": f", longer side {side}"}
+    return words.get(kind, f", longer side {side} in whole patches")
 
 
 def _marked(run: RunSpec, protocol: Protocol, trained: bool) -> Protocol:

@@ -48,6 +48,11 @@ class OnnxCheck:
 def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = ()) -> OnnxCheck:
     """Write the graph of `trained`, which must be on the CPU, once it has passed the check on random images and `photos`
     (H, W, 3) uint8. ModelError, and no file, where a logit differs by more than TOLERANCE or the graph cannot be made."""
+    if trained.predict_spec.protocol != "square" or trained.cam_model.dino is not None:
+        raise ModelError(
+            f"{path.name}: ONNX holds one encoder that looks at a square, and this segmenter looks at the photo's own shape; "
+            "export --format safetensors"
+        )
     onnx = _required("onnx")
     graph = _Graph(trained).eval()
     size = graph.size

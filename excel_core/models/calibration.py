@@ -30,7 +30,7 @@ class IntraCorrelation:
 
 @dataclass(frozen=True)
 class EncoderActivations:
-    """Activations of the plain forward pass of L blocks over tokens (B, N, D_s).
+    """Activations of the plain forward pass of L blocks, or of all but the last, over tokens (B, N, D_s).
 
     inputs[l] is the input of block l+1, outputs[l] its output, residuals[l] its tokens after attention and before the MLP.
     Outputs and residuals of the last block hold the class token alone, (B, 1, D_s), unless computed `with_patch_tokens`.
@@ -188,11 +188,15 @@ def layer_features(activations: EncoderActivations, calibrated: Tensor, spec: Ca
 
 
 def relation_of(features: Tensor, spec: CalibrationSpec, images_per_mean: int | None = None) -> Relation:
-    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11).
+    """features F_d (B, D_d, h, w) → relation r = 3 (cos - mean cos) and probability R̂, (B, h*w, h*w) (eqs. 8, 11). With
+    probability "inner_product" (WeCLIP) r is the features' inner product, as it is, and R̂ its sigmoid.
 
     The mean is each image's own ('image'), or ('batch') that of `images_per_mean` images in a row, of the process group's whole
     batch where None. R̂ is the sigmoid of r (published), or of the cosine alone.
     """
+    if spec.probability == "inner_product":
+        raw = features.flatten(2).mT @ features.flatten(2)
+        return Relation(raw, torch.sigmoid(raw))
     unit = F.normalize(features.flatten(2), dim=1)
     cosine = unit.mT @ unit
     if spec.relation_mean == "image":

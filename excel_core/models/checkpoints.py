@@ -17,6 +17,7 @@ from excel_core.config import SegmenterSpec
 from excel_core.errors import MACHINE_ERRORS, StoreError
 from excel_core.files import first_sentence, written_then_renamed
 from excel_core.models.clip import FrozenClip
+from excel_core.models.dino import FrozenDino
 from excel_core.models.segmenter import Segmenter
 
 __all__ = [
@@ -29,22 +30,28 @@ CHECKPOINT_FORMAT = "excel-checkpoint/2"
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a segmenter: L blocks of width D_s of `clip`, the class names, and the segmenter's own spec."""
+    """The architecture of a segmenter: L blocks of width D_s of `clip`, the class names, the segmenter's own spec, and the
+    second encoder, (name, width) of a DINO, or None."""
 
     clip: str
     blocks: int
     token_width: int
     class_names: tuple[str, ...]
     segmenter: SegmenterSpec
+    second: tuple[str, int] | None = None
 
     @classmethod
-    def of(cls, clip: FrozenClip, class_names: Sequence[str], segmenter: SegmenterSpec) -> "Architecture":
-        """What fits a segmenter of these classes behind `clip`."""
-        return cls(clip.name, len(clip.blocks), clip.width, tuple(class_names), segmenter)
+    def of(
+        cls, clip: FrozenClip, class_names: Sequence[str], segmenter: SegmenterSpec, dino: FrozenDino | None = None
+    ) -> "Architecture":
+        """What fits a segmenter of these classes behind `clip`, and `dino` where there is one."""
+        second = None if dino is None else (dino.name, dino.width)
+        return cls(clip.name, len(clip.blocks), clip.width, tuple(class_names), segmenter, second)
 
     def build(self) -> Segmenter:
         """A fresh segmenter of this architecture."""
-        return Segmenter(self.blocks, self.token_width, len(self.class_names), self.segmenter)
+        second_width = None if self.second is None else self.second[1]
+        return Segmenter(self.blocks, self.token_width, len(self.class_names), self.segmenter, second_width)
 
     def to_json(self) -> dict[str, Any]:
         """The architecture as plain data, for files and for `require`."""
@@ -54,11 +61,14 @@ class Architecture:
             "token_width": self.token_width,
             "class_names": list(self.class_names),
             "segmenter": self.segmenter.model_dump(),
+            "second": None if self.second is None else list(self.second),
         }
 
     def require(self, stored: dict[str, Any], path: Path) -> None:
         """StoreError with the differing fields unless `stored`, from the file `path`, describes this architecture."""
-        expected = self.to_json()
+        expected, own = self.to_json(), stored.get("segmenter")
+        # Versions before the second encoder wrote neither it nor which blocks the neck reads.
+        stored = stored | ({"segmenter": SegmenterSpec().model_dump(include={"blocks"}) | own} if isinstance(own, dict) else {})
         different = [key for key, value in expected.items() if value != stored.get(key)]
         if different:
             differences = "; ".join(f"{key}: expected {expected[key]}, got {stored.get(key)}" for key in different)

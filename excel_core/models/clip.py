@@ -21,6 +21,7 @@ __all__ = [
     "VisionOnly",
     "as_pixels",
     "check_plain_vit",
+    "denormalise_pixels",
     "normalise_pixels",
     "quantised_pixels",
     "resize_pixels",
@@ -200,26 +201,27 @@ def as_pixels(image: NDArray[np.uint8], device: torch.device) -> Tensor:
     return pixels.to(device, non_blocking=True).permute(2, 0, 1)[None].float() / 255
 
 
-def resize_pixels(pixels: Tensor, side: int, antialias: bool = False) -> Tensor:
-    """pixels (B, 3, H, W) float → (B, 3, side, side), bilinear with half-pixel centres (method 2).
+def resize_pixels(pixels: Tensor, side: int | tuple[int, int], antialias: bool = False) -> Tensor:
+    """pixels (B, 3, H, W) float → (B, 3, side, side), or of the size (H', W'), bilinear with half-pixel centres (method 2).
 
     Nothing is rounded, and without `antialias` nothing is smoothed: 8 → 4 of [0, 0, 0, 255, 0, 0, 0, 0] is [0, 127.5, 0, 0].
     It commutes with `normalise_pixels` up to float32's last bits, since the weights of a pixel sum to 1; the published code
     normalises first.
     """
-    return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)
+    size = (side, side) if isinstance(side, int) else side
+    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def shrunk_pixels(image: NDArray[np.uint8], side: int, antialias: bool) -> Tensor:
-    """image (H, W, 3) uint8 RGB → (1, 3, side, side): `resize_pixels` of `as_pixels` on a CPU, to the last bit, without a float
-    copy of the photo: with `antialias` one channel's at a time."""
+def shrunk_pixels(image: NDArray[np.uint8], side: int | tuple[int, int], antialias: bool) -> Tensor:
+    """image (H, W, 3) uint8 RGB → (1, 3, side, side), or of the size (H', W'): `resize_pixels` of `as_pixels` on a CPU, to
+    the last bit, without a float copy of the photo: with `antialias` one channel's at a time."""
     if antialias:
         planes = (torch.from_numpy(np.ascontiguousarray(image[..., channel])).float().div_(255) for channel in range(3))
         return torch.cat([resize_pixels(plane[None, None], side, antialias) for plane in planes], dim=1)
     from excel_core.kernels.resize import axis_of, resized_window  # numba: where a GPU computes, it need not be installed
 
-    height, width, _ = image.shape
-    vertical, horizontal = axis_of(height, side, align_corners=False), axis_of(width, side, align_corners=False)
+    size = (side, side) if isinstance(side, int) else side
+    vertical, horizontal = (axis_of(image.shape[axis], size[axis], align_corners=False) for axis in (0, 1))
     return torch.from_numpy(resized_window(image, vertical, horizontal, divisor=255))[None]
 
 
@@ -234,6 +236,12 @@ def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
     """image (B, 3, H, W) in [0, 1] → network input with that mean and standard deviation."""
     mean, std = _pixel_statistics(normalisation, 1, image)
     return (image - mean) / std
+
+
+def denormalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
+    """The reverse of `normalise_pixels`."""
+    mean, std = _pixel_statistics(normalisation, 1, image)
+    return image * std + mean
 
 
 def _pixel_statistics(normalisation: Normalisation, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:

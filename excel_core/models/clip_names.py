@@ -104,6 +104,11 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
                 f"{field}={side}: expected a multiple of {sizes.patch}, patch of {run.clip.model}; set {next_multiple}"
             )
     blocks = {"refine.affinity.layers": run.refine.affinity.layers}
+    if run.cams.producer == "gradcam" and run.cams.gradcam_skips > sizes.blocks - 2:
+        raise SettingError(
+            f"cams.gradcam_skips={run.cams.gradcam_skips}: {run.clip.model} has {sizes.blocks} blocks, of which the first and "
+            "the last stay; lower it"
+        )
     if calibration.attention != "qk" and run.cams.producer == "patch_text":
         blocks["cams.calibration.depth"] = calibration.depth
     for field, count in blocks.items():

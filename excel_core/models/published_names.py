@@ -1,6 +1,7 @@
 """The published names of neck, head and the CLIP's layers, and the segmenter of a state dict with these names (method 7).
 
 decoder_fts_fuse.*            the neck; `neck.*` in the golden arrays
+dino_decoder_fts_fuse.*       WeCLIP+'s second neck
 decoder.*                     the head and its classifier
 encoder.visual.transformer.resblocks.N.attn.qkv, .proj    in_proj and out_proj of a calibrated block
 """
@@ -22,18 +23,20 @@ __all__ = [
     "NECK",
     "PUBLISHED_DEPTH",
     "PUBLISHED_HEADS",
+    "SECOND_NECK",
     "SegmenterSizes",
     "State",
     "clip_name",
     "list_names",
     "published_clip_name",
+    "published_name",
     "published_segmenter",
     "require_names",
     "segmenter_sizes",
 ]  # fmt: skip
 
 State = dict[str, Tensor]
-NECK, HEAD = "decoder_fts_fuse.", "decoder."
+NECK, HEAD, SECOND_NECK = "decoder_fts_fuse.", "decoder.", "dino_decoder_fts_fuse."
 PUBLISHED_HEADS = 8  # attention heads of the head's layers, which no shape tells
 PUBLISHED_DEPTH = 5  # calibrated blocks, counted from the last
 MAX_NAMES = 3  # in a message
@@ -43,6 +46,9 @@ NECK_AND_HEAD = (
     (re.compile(r"^neck\.adapters\.(\d+)\.0\."), rf"{NECK}linears_modulelist.\1.proj."),
     (re.compile(r"^neck\.adapters\.(\d+)\.2\."), rf"{NECK}linears_modulelist.\1.proj_2."),
     (re.compile(r"^neck\.fuse\."), f"{NECK}linear_fuse."),
+    (re.compile(r"^second_neck\.adapters\.(\d+)\.0\."), rf"{SECOND_NECK}linears_modulelist.\1.proj."),
+    (re.compile(r"^second_neck\.adapters\.(\d+)\.2\."), rf"{SECOND_NECK}linears_modulelist.\1.proj_2."),
+    (re.compile(r"^second_neck\.fuse\."), f"{SECOND_NECK}linear_fuse."),
     (re.compile(r"^head\."), f"{HEAD}transformer.resblocks."),
     (re.compile(r"^classifier\."), f"{HEAD}linear_pred."),
 )
@@ -100,7 +106,7 @@ def published_segmenter(state: State, spec: SegmenterSpec | None, name: str) -> 
     spec = spec or SegmenterSpec(width=sizes.width, layers=sizes.layers, heads=PUBLISHED_HEADS)
     with torch.device("meta"):  # nothing is drawn at random
         segmenter = Segmenter(sizes.blocks, sizes.token_width, sizes.classes, spec)
-    names = {key: _published_name(key) for key in segmenter.state_dict()}
+    names = {key: published_name(key) for key in segmenter.state_dict()}
     require_names(list(names.values()), list(state), name)
     for key, value in segmenter.state_dict().items():
         weights = state[names[key]]
@@ -149,7 +155,7 @@ def _with_published_neck(state: State) -> State:
     return {re.sub(r"^neck\.", NECK, key): value for key, value in state.items()}
 
 
-def _published_name(key: str) -> str:
+def published_name(key: str) -> str:
     """neck.fuse.bias → decoder_fts_fuse.linear_fuse.bias"""
     for pattern, published in NECK_AND_HEAD:
         key = pattern.sub(published, key)

@@ -1,4 +1,5 @@
-"""What is trained: the neck (adapter) over all blocks' tokens and the transformer head (ExCEL eq. 7; method 5)."""
+"""What is trained: the neck (adapter) over the blocks' tokens and the transformer head (ExCEL eq. 7; method 5), with a neck
+more where there is a second frozen encoder (WeCLIP+, peers.md 4.2)."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -10,16 +11,23 @@ from torch import Tensor, nn
 from excel_core.config import SegmenterSpec
 from excel_core.distributed import process_group
 from excel_core.errors import SettingError
+from excel_core.training.enlarge import enlarged
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Segmentation", "Segmenter", "neck_blocks"]
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """features F_d (B, D_d, h, w), the adapter's; logits (B, C+1, h, w), background first."""
+    """features F_d (B, D_d, h, w), the adapter's, with two necks side by side (B, 2 D_d, h, w); logits (B, C+1, h, w),
+    background first, the mean of `by_encoder` (E, B, C+1, h, w), those of each of the E encoders."""
 
     features: Tensor
-    logits: Tensor
+    by_encoder: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, C+1, h, w)."""
+        return self.by_encoder[0] if len(self.by_encoder) == 1 else self.by_encoder.mean(dim=0)
 
 
 class QuickGELU(nn.Module):
@@ -48,7 +56,7 @@ class ChannelDropout(nn.Module):
 
 
 class Neck(nn.Module):
-    """layers (L, B, 1+M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP per block, concatenated, fused by a 1x1 convolution."""
+    """patches (L, B, M, D_s) → F_d (B, D_d, h, w): a 2-layer MLP per block, concatenated, fused by a 1x1 convolution."""
 
     def __init__(self, blocks: int, token_width: int, spec: SegmenterSpec) -> None:
         super().__init__()
@@ -59,8 +67,7 @@ class Neck(nn.Module):
         self.fuse = nn.Conv2d(blocks * width, width, kernel_size=1)
         self.dropout = ChannelDropout(spec.dropout)
 
-    def forward(self, layers: Tensor, grid: tuple[int, int]) -> Tensor:
-        patches = layers[:, :, 1:]
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         L, B, M, _ = patches.shape
         # One product for all blocks instead of one each.
         hidden = torch.relu(self._linear(0, patches.flatten(1, 2)))
@@ -94,18 +101,41 @@ class Block(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Neck and head for C classes over the L blocks of a ViT of width D_s."""
+    """Neck and head for C classes over the L blocks of a ViT of width D_s, and over a second encoder's features of
+    `second_width`, where there is one."""
 
-    def __init__(self, blocks: int, token_width: int, classes: int, spec: SegmenterSpec) -> None:
+    def __init__(
+        self, blocks: int, token_width: int, classes: int, spec: SegmenterSpec, second_width: int | None = None
+    ) -> None:
         super().__init__()
         if spec.width % spec.heads:
             raise SettingError(f"train.segmenter.width={spec.width} must be a multiple of heads={spec.heads}")
-        self.neck = Neck(blocks, token_width, spec)
+        self.blocks = neck_blocks(blocks, spec)
+        self.reads_last_block = self.blocks.stop == blocks
+        self.neck = Neck(len(range(blocks)[self.blocks]), token_width, spec)
         self.head = nn.Sequential(*(Block(spec.width, spec.heads) for _ in range(spec.layers)))
         self.classifier = nn.Conv2d(spec.width, classes + 1, kernel_size=1)
+        self.second_neck = Neck(1, second_width, spec) if second_width is not None else None
 
-    def forward(self, layers: Tensor, grid: tuple[int, int]) -> Segmentation:
-        """layers (L, B, 1+M, D_s) with M = h*w of `grid` → Segmentation."""
-        features = self.neck(layers, grid)
-        tokens = self.head(features.flatten(2).mT)
-        return Segmentation(features, self.classifier(tokens.mT.reshape(features.shape)))
+    def forward(self, layers: Tensor, grid: tuple[int, int], second: Tensor | None = None) -> Segmentation:
+        """layers (L, B, 1+M, D_s) with M = h*w of `grid` → Segmentation. `second` (B, D', h', w'): the second encoder's
+        features on its own grid, to which its neck's output (after dropout) is resized bilinearly."""
+        features = self.neck(layers[self.blocks, :, 1:], grid)[None]
+        if self.second_neck is not None:
+            if second is None:
+                raise ValueError("segmenter: has a second neck, but got no features for it")
+            own_grid = second.shape[-2:]
+            own = self.second_neck(second.flatten(2).mT[None], (own_grid[0], own_grid[1]))
+            features = torch.cat([features, enlarged(own, grid)[None]])
+        # One head for all encoders, and one pass.
+        maps = features.flatten(0, 1)
+        tokens = self.head(maps.flatten(2).mT)
+        logits = self.classifier(tokens.mT.reshape(maps.shape)).unflatten(0, features.shape[:2])
+        return Segmentation(features.transpose(0, 1).flatten(1, 2), logits)
+
+
+def neck_blocks(blocks: int, spec: SegmenterSpec) -> slice:
+    """Those of a ViT's blocks that the neck reads."""
+    return {"all": slice(0, blocks), "before_last": slice(0, blocks - 1), "last_but_one": slice(blocks - 2, blocks - 1)}[
+        spec.blocks
+    ]

@@ -84,8 +84,8 @@ def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, 
 
 def network_logits(cam_model: CamModel, segmenter: Segmenter, views: Tensor) -> Tensor:
     """views (V, 3, s, s) network input → logits (V, C+1, h, w)."""
-    encoded = cam_model.encode(views)
-    return segmenter(cam_model.layers(encoded), encoded.activations.grid).logits.float()  # type: ignore[no-any-return]
+    encoded = cam_model.encode(views, last_block=segmenter.reads_last_block)
+    return segmenter(*cam_model.segmenter_input(encoded)).logits.float()  # type: ignore[no-any-return]
 
 
 def _resized(logits: Tensor, size: Size) -> Tensor:

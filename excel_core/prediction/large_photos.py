@@ -15,7 +15,7 @@ from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import averaging_size, logits_by_scale, network_logits
 
-__all__ = ["highest_plane", "logit_planes", "maps_of", "probabilities", "resized_labels"]
+__all__ = ["enlarged_planes", "highest_plane", "logit_planes", "maps_of", "probabilities", "resized_labels"]
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -36,7 +36,7 @@ def logit_planes(
     size = (image.shape[0], image.shape[1])
     if spec is None:
         logits = network_logits(cam_model, segmenter, cam_model.prepare([image]))[0]
-        yield from (_enlarged(logits[channel], size) for channel in channels)
+        yield from enlarged_planes(logits, channels, size)
         return
     by_scale, small = [logits[0] for logits in logits_by_scale(cam_model, segmenter, [image], spec)], averaging_size(size, spec)
     views = DiskMaps((sum(map(len, by_scale)), *small), folder)
@@ -48,6 +48,11 @@ def logit_planes(
             parts = torch.from_numpy(views.read(rows)).split([len(scale) for scale in by_scale])
             mean[rows] = torch.stack([part.mean(dim=0) for part in parts]).mean(dim=0)
         yield mean if small == size else _enlarged(mean, size)
+
+
+def enlarged_planes(logits: Tensor, channels: Sequence[int], size: Size) -> Iterator[Tensor]:
+    """logits (C+1, h, w) → the plane (H, W) of `size` of each of `channels` in turn."""
+    return (_enlarged(logits[channel], size) for channel in channels)
 
 
 def resized_labels(logits: Tensor, size: Size) -> Labels:

@@ -1,11 +1,11 @@
 """The trained segmenter as one file that runs alone: no open_clip download, no text tower, no store, no pickle.
 
 NAME.safetensors     excel-segmenter/1
-    tensors          `encoder.*` the CLIP's vision tower, `segmenter.*` neck and head; float32
+    tensors          `encoder.*` the CLIP's vision tower, `segmenter.*` neck and head, `second.*` a second encoder; float32
     metadata         JSON texts: `class_names` in order (label i + 1; 0 is background), `encoder` (its name and what
                      open_clip builds it from), `segmenter` (SegmenterSpec), `input` (side S, pixel statistics,
                      calibration, patch and patch grid), `predict` (scales and flips), `crf`, `supervision` (labels, or
-                     masks: fully supervised), and `digest` over all of it
+                     masks: fully supervised), `second` (name and heads of a DINO), and `digest` over all of it
 
 A file of a version before `antialias` is read as that version resized photos (config/base.py). Over several scales it
 segments as every other file: scales are made from the photo and weigh the same. That version made them from the S x S image
@@ -27,22 +27,25 @@ from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf_on_device import dense_crf_batch
-from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec
+from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec, Spec
 from excel_core.config.base import upgrade_cam_fields
 from excel_core.datasets.images import ImageSource, load_image
 from excel_core.disk_maps import is_large
 from excel_core.errors import ModelError
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
+from excel_core.models.dino_weights import dino_from_state
 from excel_core.models.segmenter import Segmenter
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
-from excel_core.prediction.large_photos import highest_plane, logit_planes, maps_of, probabilities
+from excel_core.prediction.large_photos import enlarged_planes, highest_plane, logit_planes, maps_of, probabilities
+from excel_core.prediction.longest_side import photo_logits, segment_longest_side
 from excel_core.text.prompts import class_indices
 from excel_core.training.loop import LossRow
 
 __all__ = ["PORTABLE_FORMAT", "TrainedSegmenter", "load_portable", "save_portable"]
 
 PORTABLE_FORMAT = "excel-segmenter/1"
+INPUT_FIELDS = {"image_size", "antialias", "normalisation", "calibration", "producer"}
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
@@ -117,8 +120,13 @@ class TrainedSegmenter:
         self, image: Image, channels: Sequence[int], multi_scale: bool, crf: bool, folder: Path | None
     ) -> Iterator[tuple[str, Labels]]:
         """Of each step, which of `channels` a pixel has."""
-        size, spec = (image.shape[0], image.shape[1]), self.predict_spec if multi_scale else None
-        planes = logit_planes(self.cam_model, self.segmenter, image, channels, spec, folder)
+        size = (image.shape[0], image.shape[1])
+        if self.predict_spec.protocol == "square":
+            spec = self.predict_spec if multi_scale else None
+            planes = logit_planes(self.cam_model, self.segmenter, image, channels, spec, folder)
+        else:
+            logits_on_grid = photo_logits(self.cam_model, self.segmenter, image, self.predict_spec, multi_scale)
+            planes = enlarged_planes(logits_on_grid, channels, size)
         if not crf:
             yield "segmenter", highest_plane(planes, size, folder)
             return
@@ -135,7 +143,9 @@ class TrainedSegmenter:
 
     @torch.inference_mode()
     def segment_together(self, images: Sequence[Image], multi_scale: bool = False) -> list[Tensor]:
-        """As `segment`, of several images in one pass through the encoder."""
+        """As `segment`, of several images in one pass through the encoder, where the protocol makes them of one size."""
+        if self.predict_spec.protocol != "square":
+            return segment_longest_side(self.cam_model, self.segmenter, images, self.predict_spec, multi_scale)
         if multi_scale:
             return segment_multi_scale(self.cam_model, self.segmenter, images, self.predict_spec)
         return segment_single_scale(self.cam_model, self.segmenter, images)
@@ -164,21 +174,33 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
     fields = {
         "class_names": list(trained.class_names),
         "encoder": {"name": _public_name(clip.name), **clip.config},
-        "segmenter": trained.spec.model_dump(mode="json"),
+        "segmenter": trained.spec.model_dump(mode="json", exclude=_if_default(trained.spec, "blocks")),
         "input": {
-            **spec.model_dump(mode="json", include={"image_size", "antialias", "normalisation", "calibration"}),
+            **spec.model_dump(mode="json", include=INPUT_FIELDS, exclude=_if_default(spec, "producer")),
             "patch": clip.patch,
             "grid": [side, side],
         },
-        "predict": trained.predict_spec.model_dump(mode="json", include={"scales", "flip", "average_at"}),
+        "predict": trained.predict_spec.model_dump(
+            mode="json",
+            include={"protocol", "image_size", "scales", "flip", "average_at"},
+            exclude=_if_default(trained.predict_spec, "protocol") and {"protocol", "image_size"},
+        ),
         "crf": trained.crf.model_dump(mode="json"),
         "supervision": trained.supervision,
     }
     states = {"encoder": clip.visual.state_dict(), "segmenter": trained.segmenter.state_dict()}
+    if (dino := trained.cam_model.dino) is not None:
+        fields["second"] = {"name": _public_name(dino.name), "heads": dino.heads}
+        states["second"] = dino.state_dict()
     tensors = {f"{part}.{key}": value.detach().cpu().contiguous() for part in states for key, value in states[part].items()}
     metadata = {"format": PORTABLE_FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in fields.items()}}
     with written_then_renamed(path) as temporary:
         temporary.write_bytes(save(tensors, metadata={**metadata, "digest": _digest(tensors, metadata)}))
+
+
+def _if_default(spec: Spec, field: str) -> set[str]:
+    """The field where it has its default value: versions before it read such files."""
+    return {field} if getattr(spec, field) == type(spec).model_fields[field].default else set()
 
 
 def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
@@ -192,10 +214,13 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
         encoder = {key: fields["encoder"][key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}
         clip = vision_clip(encoder, _part(tensors, "encoder"), fields["encoder"]["name"])
         clip.model.to(device)
-        segmenter = Segmenter(len(clip.blocks), clip.width, len(names), spec)
+        dino = None
+        if second := fields.get("second"):
+            dino = dino_from_state(_part(tensors, "second"), second["heads"], second["name"]).to(device)
+        segmenter = Segmenter(len(clip.blocks), clip.width, len(names), spec, None if dino is None else dino.width)
         segmenter.load_state_dict(_part(tensors, "segmenter"))
         texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
-        cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(cam_fields))
+        cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(cam_fields), dino)
         predict, crf = PredictSpec.model_validate(fields["predict"]), CrfSpec.model_validate(fields["crf"])
         supervision = fields.get("supervision", "labels")
         return TrainedSegmenter(names, cam_model, segmenter.eval().to(device), spec, predict, crf, supervision)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.producers import seed_cams
+from excel_core.cams.producers import learnt_refine_spec, learnt_seeds, seed_cams
 from excel_core.cams.pseudo_labels import class_slots, refine_labels
-from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import ImageSource, load_image
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_names import ClipSizes, check_settings_fit_clip
+from excel_core.models.dino_weights import load_dino
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.text.knowledge import KnowledgeBase
 from excel_core.text.prompts import class_indices
@@ -34,6 +34,7 @@ class PhotoCams:
     maps: (K, h, w) float32 in [0, 1], one value per patch
     network_input: (3, S, S) float32, normalised, on the model's device
     attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it
+    learnt: whether a trained segmenter had a part in them
     """
 
     image: NDArray[np.uint8]
@@ -41,6 +42,7 @@ class PhotoCams:
     maps: NDArray[np.float32]
     network_input: Tensor = field(repr=False)
     attention: Tensor = field(repr=False)
+    learnt: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +87,12 @@ class TrainingFreeModel:
 
     @cached_property
     def cam_model(self) -> CamModel:
-        """The CLIP with the class texts on its device."""
+        """The CLIP with the class texts on its device, and the second encoder where the settings name one. ModelError where
+        that cannot be loaded."""
         text = self.knowledge.knowledge.text.to(self.clip.device)
-        return CamModel(self.clip, text, len(self.class_names), self.settings.cams)
+        name = self.settings.dino.model
+        dino = None if name is None else load_dino(name, str(self.clip.device))
+        return CamModel(self.clip, text, len(self.class_names), self.settings.cams, dino)
 
     @torch.inference_mode()
     def cams(
@@ -106,16 +111,14 @@ class TrainingFreeModel:
         classes = class_indices(names, self.class_names)
         names = tuple(self.class_names[index] for index in classes)
         network_input = self.cam_model.prepare([image])
+        slots = class_slots([classes]).to(self.clip.device)
         if segmenter is None:
-            slots = class_slots([classes]).to(self.clip.device)
             seeds = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
-            maps, attention = seeds.cams[0, : len(classes)], seeds.attention
         else:
-            mirror = self.settings.dynamic.mirror
-            learnt = learnt_cams(self.cam_model, segmenter.segmenter, network_input, self.settings.refine, mirror)
-            maps, attention = learnt.cams[0, list(classes)], learnt.attention
-        assert attention is not None
-        return PhotoCams(image, names, maps.cpu().numpy(), network_input[0], attention[0])
+            seeds = learnt_seeds(self.cam_model, segmenter.segmenter, network_input, slots, self.settings)
+        assert seeds.attention is not None
+        maps = seeds.cams[0, : len(classes)].cpu().numpy()
+        return PhotoCams(image, names, maps, network_input[0], seeds.attention[0], learnt=segmenter is not None)
 
     @torch.inference_mode()
     def refine(self, cams: PhotoCams, crf: bool | None = None) -> PhotoLabels:
@@ -123,7 +126,7 @@ class TrainingFreeModel:
 
         crf: False leaves out the CRF, the slowest step, True applies it; None: as the settings say
         """
-        spec = self.settings.refine
+        spec = learnt_refine_spec(self.settings) if cams.learnt else self.settings.refine
         if crf is not None:
             spec = spec.model_copy(update={"crf": spec.crf.model_copy(update={"enabled": crf})})
         classes = class_indices(cams.class_names, self.class_names)

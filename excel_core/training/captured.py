@@ -31,7 +31,7 @@ EXACT_SLOTS = 4  # numbers of class slots up to here have a graph each; larger o
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph, the batch it reads and the losses (3,) it writes."""
+    """A graph, the batch it reads and the losses (6,) it writes."""
 
     graph: torch.cuda.CUDAGraph
     batch: Batch
@@ -59,7 +59,7 @@ class CapturedSteps:
         self.failed = False
 
     def __call__(self, batch: Batch, iteration: int) -> Tensor:
-        """One optimiser step on a batch in page-locked memory → losses (3,): total, L_seg, L_div, on the device."""
+        """One optimiser step on a batch in page-locked memory → losses (6,) of `StepResult`, on the device."""
         recording = None if self.failed else self._recording_or_none(batch, Phase.at(iteration, self.spec))
         if recording is None:
             step = training_step(self.cam_model, self.segmenter, self.optimiser, batch, iteration, self.spec, self.refine)

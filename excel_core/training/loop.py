@@ -7,7 +7,7 @@ weights but for the last bits (distributed.py).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,25 @@ FETCH_EVERY = 50  # iterations whose losses are fetched together: each fetch wai
 
 @dataclass(frozen=True)
 class LossRow:
-    """One iteration's losses: total, L_seg, L_div (eqs. 11-13), and its learning rate."""
+    """One iteration's losses: total, L_seg, L_div (eqs. 11-13), and its learning rate; of WeCLIP+ also dice, and L_seg of each
+    encoder by the labels of the other."""
 
     iteration: int
     loss: float
     segmentation: float
     diversity: float
     learning_rate: float
+    dice: float = 0.0
+    first_by_second: float = 0.0
+    second_by_first: float = 0.0
+
+    @staticmethod
+    def columns(spec: TrainSpec) -> list[str]:
+        """Fields that a training under `spec` has."""
+        names = [field.name for field in fields(LossRow)]
+        absent = [] if spec.dice_weight else ["dice"]
+        absent += [] if spec.mutual_weight else ["first_by_second", "second_by_first"]
+        return [name for name in names if name not in absent]
 
 
 def train(
@@ -143,16 +155,17 @@ class _TrainingState:
             save_checkpoint(self.checkpoint, self.architecture, stored)
 
     def fetch_losses(self) -> None:
-        """Fetch the pending losses (n, 3) from the device; TrainingError at the first that is not finite."""
+        """Fetch the pending losses (n, 6) from the device; TrainingError at the first that is not finite."""
         fetched: list[list[float]] = torch.stack(self.pending).tolist()
         self.pending.clear()
-        for loss, segmentation, diversity in fetched:
+        for loss, segmentation, diversity, *others in fetched:
             iteration = len(self.rows)
-            if not all(map(math.isfinite, (loss, segmentation, diversity))):
+            if not all(map(math.isfinite, (loss, segmentation, diversity, *others))):
                 raise self._not_finite(
                     f"the loss of iteration {iteration + 1} is {loss} (segmentation {segmentation}, diversity {diversity})"
                 )
-            self.rows.append(LossRow(iteration, loss, segmentation, diversity, learning_rate(iteration, self.spec)))
+            rate = learning_rate(iteration, self.spec)
+            self.rows.append(LossRow(iteration, loss, segmentation, diversity, rate, *others))
 
     def require_finite_weights(self) -> None:
         """TrainingError where a weight is not finite, before it is saved: the losses show it one iteration later."""

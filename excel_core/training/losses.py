@@ -1,4 +1,4 @@
-"""The two losses of training (ExCEL eqs. 11-13; method 5), over the batch of the whole process group."""
+"""The losses of training (ExCEL eqs. 11-13, method 5; dice: WeCLIP+), over the batch of the whole process group."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from excel_core.distributed import global_sum
 
-__all__ = ["IGNORE", "diversity_loss", "pair_labels", "segmentation_loss"]
+__all__ = ["IGNORE", "dice_loss", "diversity_loss", "pair_labels", "segmentation_loss"]
 
 IGNORE = 255  # label of pixels and pairs that take no part
 
@@ -27,6 +27,17 @@ def segmentation_loss(logits: Tensor, labels: Tensor, form: Literal["halves", "m
     # 1e-6 avoids 0 / 0 where a batch has no background or no foreground.
     means = [global_sum((losses * side).sum()) / (global_sum(side.sum()) + 1e-6) for side in (background, foreground)]
     return 0.5 * (means[0] + means[1])
+
+
+def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """logits (B, C+1, H, W); labels (B, H, W) int64, 255 ignored → 1 - the mean over all C+1 labels of 2 Σpo / (Σp + Σo +
+    1e-7), p the softmax, o the one-hot labels, sums over batch and pixels (peers.md 4.4). A label that no pixel has counts as
+    0."""
+    takes_part = (labels != IGNORE)[:, None]
+    probability = torch.softmax(logits, dim=1) * takes_part
+    one_hot = torch.zeros_like(probability).scatter_(1, labels.masked_fill(labels == IGNORE, 0)[:, None], 1.0) * takes_part
+    common, total = (values.sum(dim=(0, 2, 3)) for values in (probability * one_hot, probability + one_hot))
+    return 1 - (2 * global_sum(common) / (global_sum(total) + 1e-7)).mean()
 
 
 def pair_labels(labels: Tensor, grid: tuple[int, int], radius: int | None) -> Tensor:

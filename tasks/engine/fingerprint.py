@@ -11,8 +11,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from excel_core.models.clip_names import parse_clip_name
+from excel_core.models.dino_names import dino_file
 
-__all__ = ["clip_fingerprint", "digest_of", "digest_of_blocks", "file_digest", "files_fingerprint", "folders_fingerprint"]
+__all__ = [
+    "clip_fingerprint",
+    "digest_of",
+    "digest_of_blocks",
+    "dino_fingerprint",
+    "file_digest",
+    "files_fingerprint",
+    "folders_fingerprint",
+]
 
 
 BLOCK = 50_000  # files that are text at once
@@ -87,6 +96,11 @@ def clip_fingerprint(name: str) -> str:
     """MODEL:TAG of the CLIP `name`, or MODEL:DIGEST of its weights where they are a local file."""
     source = parse_clip_name(name)
     return f"{source.model}:{source.tag if source.file is None else _bytes_digest(source.file)}"
+
+
+def dino_fingerprint(name: str | None) -> str | None:
+    """MODEL:DIGEST of the weights of the DINO `name`; None for none."""
+    return None if name is None else f"{name.partition(':')[0]}:{_bytes_digest(dino_file(name))}"
 
 
 def _bytes_digest(path: Path) -> str:

@@ -23,6 +23,11 @@ def check_checkpoint_settings(run: RunSpec) -> None:
         raise SettingError(
             f"train.from_checkpoint: there is no file {spec.from_checkpoint!r}; give a .pth, .pt or .safetensors"
         )
+    if spec.segmenter.blocks != "all" or run.dino.model is not None:
+        raise SettingError(
+            f"train.from_checkpoint reads segmenters of ExCEL's published code, not of {run.method}; leave it out, or choose "
+            "--method excel"
+        )
     if spec.supervision == "masks":
         raise SettingError("train.from_checkpoint trains nothing: leave out train.supervision=masks, or the checkpoint")
     if spec.keep_every is not None:

@@ -7,6 +7,8 @@ from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
 from excel_core.models.checkpoints import Architecture, load_segmenter
 from excel_core.models.clip_weights import load_clip
+from excel_core.models.dino import FrozenDino
+from excel_core.models.dino_weights import load_dino
 from excel_core.models.segmenter import Segmenter
 from excel_core.stores import read_knowledge
 from excel_core.text.embeddings import TextEmbeddings
@@ -16,10 +18,11 @@ from tasks.engine.stage import Job, RunEnvironment
 
 __all__ = [
     "architecture", "cached_clip", "classes_of", "load_cam_model", "load_knowledge", "load_trained", "model_key",
-    "text_embeddings", "text_embeddings_of",
+    "second_encoder", "text_embeddings", "text_embeddings_of",
 ]  # fmt: skip
 
 cached_clip = lru_cache(maxsize=2)(load_clip)
+cached_dino = lru_cache(maxsize=2)(load_dino)
 
 
 def load_knowledge(job: Job) -> KnowledgeBase:
@@ -39,16 +42,22 @@ def classes_of(job: Job) -> tuple[str, ...]:
 
 
 def load_cam_model(job: Job) -> CamModel:
-    """The run's CLIP with the run's texts, which are encoded already."""
+    """The run's CLIP with the run's texts, which are encoded already, and its second encoder, if it has one."""
     clip = cached_clip(job.run.clip.model, job.environment.device)
     clip.rest_text_tower()
     store = load_knowledge(job)
-    return CamModel(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams)
+    dino = second_encoder(job.run, job.environment.device)
+    return CamModel(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams, dino)
+
+
+def second_encoder(run: RunSpec, device: str) -> FrozenDino | None:
+    """The run's DINO, or None."""
+    return None if run.dino.model is None else cached_dino(run.dino.model, device)
 
 
 def model_key(job: Job) -> str:
-    """Digest of what `load_cam_model` loads, but for the CAM settings: the CLIP, class names, T_c and background texts. A
-    change of descriptions that leaves these alone changes no CAM."""
+    """Digest of what CAMs are made of, but for their settings: the CLIP, class names, T_c and background texts. A change of
+    descriptions that leaves these alone changes no CAM, and neither does the second encoder."""
     store = load_knowledge(job)
     text = store.knowledge.text.contiguous().numpy()
     clip = clip_fingerprint(job.run.clip.model)
@@ -57,7 +66,7 @@ def model_key(job: Job) -> str:
 
 def architecture(job: Job, cam_model: CamModel) -> Architecture:
     """The architecture that this run trains."""
-    return Architecture.of(cam_model.clip, classes_of(job), job.run.train.segmenter)
+    return Architecture.of(cam_model.clip, classes_of(job), job.run.train.segmenter, cam_model.dino)
 
 
 def load_trained(job: Job, cam_model: CamModel) -> Segmenter:

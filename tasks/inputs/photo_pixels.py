@@ -55,7 +55,7 @@ def photo_reader(cam_model: CamModel) -> Callable[[ImageRecord], ReadPhoto]:
 
 
 def photo_batches(cam_model: CamModel, images: Sequence[ImageRecord]) -> Iterator[list[ReadPhoto]]:
-    """Images in batches of the spec's size, one by one at their native size; read ahead of the model: beside a GPU some
+    """Images in batches of the spec's size, one by one where their shape is kept; read ahead of the model: beside a GPU some
     batches, for it computes faster than they are read."""
     size = images_per_batch(cam_model.spec)
     ahead = BATCHES_AHEAD * size if cam_model.clip.device.type == "cuda" else MAX_READ_AHEAD
@@ -64,8 +64,8 @@ def photo_batches(cam_model: CamModel, images: Sequence[ImageRecord]) -> Iterato
 
 
 def images_per_batch(spec: CamSpec) -> int:
-    """`cams.batch_size`; photos at their native size are of different shapes, and go one by one."""
-    return 1 if spec.input == "native" else spec.batch_size
+    """`cams.batch_size`; photos whose shape is kept go one by one."""
+    return 1 if spec.input != "square" else spec.batch_size
 
 
 def network_input(cam_model: CamModel, photos: Sequence[ReadPhoto]) -> Tensor:

@@ -16,7 +16,7 @@ from tasks.engine.output import StageOutput, read_marker, read_output
 from tasks.engine.progress import say
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord, find_record
-from tasks.inputs.models import cached_clip, text_embeddings
+from tasks.inputs.models import cached_clip, second_encoder, text_embeddings
 
 __all__ = ["class_names", "committed_output", "find_segmenter", "published_trained", "run_segmenter", "training_free"]
 
@@ -70,8 +70,9 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     _check_clip(record)
     clip = cached_clip(run.clip.model, device)
     names = knowledge.class_names
-    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), run.cams)
-    segmenter = load_segmenter(weights, Architecture.of(clip, names, run.train.segmenter)).to(clip.device)
+    dino = second_encoder(run, device)
+    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), run.cams, dino)
+    segmenter = load_segmenter(weights, Architecture.of(clip, names, run.train.segmenter, dino)).to(clip.device)
     return TrainedSegmenter.of(cam_model, segmenter, names, run)
 
 

@@ -1,6 +1,7 @@
 """Stage `cams`: training-free static CAMs of the image-level classes of train and seed splits → cams.zarr, one part per shard,
 with the attention that `refine` will need, so that an image is encoded once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import torch
 from excel_core.background_pool import BackgroundPool
 from excel_core.cams.producers import seed_cams
 from excel_core.cams.pseudo_labels import class_slots
-from excel_core.config import RunSpec
+from excel_core.config import CamSpec, RunSpec
 from excel_core.host_copies import HostCopy, to_device
-from excel_core.models.native_size import native_grid
+from excel_core.models.photo_input import photo_grid
 from excel_core.stores import CamWriter, join_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import cam_images, cam_shards, in_shard
+from tasks.inputs.images import ImageRecord, cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, model_key
 from tasks.inputs.photo_pixels import network_input, photo_batches
 
-__all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
+__all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "photo_grids", "settings"]
 
 MAX_PATCHES = 1024  # of an image whose attention is kept, which then takes 2 MB
 
@@ -52,8 +53,7 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
     device, patch = cam_model.clip.device, cam_model.clip.patch
-    is_native = job.run.cams.input == "native"
-    grids = [native_grid(image.height, image.width, patch) for image in images] if is_native else None
+    grids = photo_grids(images, patch, job.run.cams)
     with BackgroundPool(device) as pool:
         ids, classes = [image.id for image in images], [image.classes for image in images]
         writer = CamWriter(folder, ids, classes, pool.submit, grids)
@@ -67,9 +67,15 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     return ShardResult(images=len(images))
 
 
+def photo_grids(images: Sequence[ImageRecord], patch: int, spec: CamSpec) -> list[tuple[int, int]] | None:
+    """The grid of each image's CAMs, where each has its own."""
+    grids = [photo_grid((image.height, image.width), patch, spec) for image in images]
+    return [grid for grid in grids if grid is not None] or None
+
+
 def _keeps_attention(run: RunSpec, patch: int) -> bool:
-    """It grows with the square of the number of patches, and photos at their native size have different numbers."""
-    if run.cams.input == "native":
+    """It grows with the square of the number of patches, and photos whose shape is kept have different numbers."""
+    if run.cams.input != "square":
         return False
     patches = (run.cams.image_size // patch) ** 2
     return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES

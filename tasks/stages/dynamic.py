@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from excel_core.background_pool import BackgroundPool
-from excel_core.cams.pseudo_labels import cams_of_slots, class_slots, step_names
-from excel_core.cams.seeds import learnt_cams
+from excel_core.cams.producers import learnt_refine_spec, learnt_seeds
+from excel_core.cams.pseudo_labels import class_slots, step_names
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
 from excel_core.stores import CamWriter
@@ -17,7 +17,7 @@ from tasks.engine.stage import Job, Part
 from tasks.inputs.images import cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, load_trained, model_key
 from tasks.inputs.photo_pixels import network_input, photo_batches
-from tasks.stages.cams import CamsResult, join_cam_shards
+from tasks.stages.cams import CamsResult, join_cam_shards, photo_grids
 from tasks.stages.refine import LabelsResult, Seeds, join_label_shards, save_refined
 
 __all__ = ["DynamicResult", "dynamic_parts", "join_dynamic_shards", "make_dynamic_shard", "settings"]
@@ -35,19 +35,21 @@ def dynamic_parts(job: Job) -> list[Part]:
 
 @torch.inference_mode()
 def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
-    """As `cams` and `refine`, with each image's relation added to the attention and multiplied onto the affinity."""
-    cam_model, spec = load_cam_model(job), job.run.refine
+    """As `cams` and `refine`, with each image's relation in the attention and multiplied onto the affinity."""
+    cam_model = load_cam_model(job)
     segmenter = load_trained(job, cam_model)
     images = in_shard(part.images, cam_images(job, part.images.split))
+    patch, spec = cam_model.clip.patch, learnt_refine_spec(job.run)
     with BackgroundPool(cam_model.clip.device) as pool:
-        writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
+        ids, grids = [image.id for image in images], photo_grids(images, patch, job.run.cams)
+        writer = CamWriter(folder, ids, [image.classes for image in images], pool.submit, grids)
         for photos in track(photo_batches(cam_model, images), len):
             inputs, classes = network_input(cam_model, photos), [photo.image.classes for photo in photos]
-            seeds = learnt_cams(cam_model, segmenter, inputs, spec, job.run.dynamic.mirror)
+            slots = to_device(class_slots(classes).numpy(), inputs.device)
+            seeds = learnt_seeds(cam_model, segmenter, inputs, slots, job.run)
             assert seeds.attention is not None
-            slot_cams = cams_of_slots(seeds.cams, to_device(class_slots(classes).numpy(), inputs.device))
-            writer.add(len(photos), HostCopy(slot_cams.half()))
-            save_refined(pool, folder, photos, Seeds(classes, seeds.network_input, slot_cams, seeds.attention), spec)
+            writer.add(len(photos), HostCopy(seeds.cams.half()))
+            save_refined(pool, folder, photos, Seeds(classes, inputs, seeds.cams, seeds.attention), spec)
             pool.drain()
         writer.close()
     return LabelsResult(images=len(images), steps=step_names(spec))
@@ -66,4 +68,5 @@ def settings(run: RunSpec) -> dict[str, Any]:
         "refine": run.refine.model_dump(mode="json"),
         "segmenter": run.train.segmenter.model_dump(mode="json"),
         "dynamic": run.dynamic.model_dump(mode="json"),
+        "guided": run.train.guided_from is not None,
     }

@@ -17,7 +17,7 @@ from excel_core.config import PredictSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.disk_maps import is_large
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
-from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.fingerprint import clip_fingerprint, dino_fingerprint
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
@@ -59,7 +59,9 @@ def variants(spec: PredictSpec) -> list[str]:
 def predict_parts(job: Job) -> list[Part]:
     """A part depends on its images, the CLIP, the trained segmenter and how it is used; not on labels and texts."""
     clip, segmenter = clip_fingerprint(job.run.clip.model), job.inputs["train"].content
-    key = {"spec": settings(job.run), "train": segmenter, "clip": clip}
+    key: dict[str, Any] = {"spec": settings(job.run), "train": segmenter, "clip": clip}
+    if job.run.dino.model is not None:
+        key["dino"] = dino_fingerprint(job.run.dino.model)
     parts: list[Part] = []
     for split in predicted_splits(job.run):
         parts += image_shards(job, split, lambda shard, images: key, among=predicted_images(job, split))

@@ -9,7 +9,6 @@ static labels before the CRF choose crops. Masks are opened, and trained on, wit
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from excel_core.models.checkpoints import (
 )
 from excel_core.training.loop import LossRow, train
 from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
-from tasks.engine.fingerprint import clip_fingerprint, digest_of
+from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerprint
 from tasks.engine.output import StageResult, read_marker, resume_folder
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Job, RunEnvironment
@@ -103,7 +102,7 @@ def _take_checkpoint(job: Job, folder: Path) -> TrainResult:
     for difference in differences:
         say(f"train: the checkpoint was trained otherwise: {difference}")
     save_segmenter(folder / "segmenter.safetensors", architecture(job, cam_model), segmenter)
-    pd.DataFrame(columns=[field.name for field in fields(LossRow)]).to_csv(folder / "losses.csv", index=False)
+    pd.DataFrame(columns=LossRow.columns(job.run.train)).to_csv(folder / "losses.csv", index=False)
     file, digest = (segmenter_file(job.run) or [":"])[0].rsplit(":", 1)
     return TrainResult(checkpoint=file, sha256=digest, differs=tuple(differences))
 
@@ -129,7 +128,8 @@ def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)
-        pd.DataFrame([vars(row) for row in losses]).to_csv(folder / "losses.csv", index=False)
+        columns = LossRow.columns(job.run.train)
+        pd.DataFrame([vars(row) for row in losses]).to_csv(folder / "losses.csv", columns=columns, index=False)
         for iteration in _kept_until(job.run.train.iterations, job.run.train.keep_every):
             with written_then_renamed(folder / _snapshot(Path(), iteration).with_suffix(".safetensors"), sync=False) as file:
                 file.write_bytes(_read_snapshot(resume, iteration))
@@ -221,6 +221,8 @@ def input_key(job: Job) -> dict[str, Any]:
     split = job.run.dataset.train_split
     images = images_of(job, split)
     key: dict[str, Any] = {"rows": images_key(images), "model": model_key(job)}
+    if job.run.dino.model is not None:
+        key["dino"] = dino_fingerprint(job.run.dino.model)
     if job.run.train.supervision == "masks":
         require_masks(mask_reader_of(job, split), split, [image.id for image in images])
         key["masks"] = masks_key(job, split, images)

@@ -322,7 +322,7 @@ def test_with_masks_the_targets_are_the_masks(cam_model, iteration):
     pairs = _pair_loss(torch.sigmoid(3 * (cosine - cosine.mean())), mask.numpy())
     step = training_step(cam_model, segmenter, make_optimiser(segmenter, spec), Batch.of([sample]), iteration, spec, REFINE)
     assert torch.equal(step.labels[0], mask.long())
-    assert step.losses.tolist() == pytest.approx([by_hand + 0.1 * pairs, by_hand, pairs], rel=1e-4)
+    assert step.losses[:3].tolist() == pytest.approx([by_hand + 0.1 * pairs, by_hand, pairs], rel=1e-4)
     weak = spec.model_copy(update={"supervision": "labels"})
     again = training_step(cam_model, segmenter, make_optimiser(segmenter, weak), Batch.of([sample]), iteration, weak, REFINE)
     assert not torch.equal(again.labels[0], mask.long())  # labels of its one class and background
