@@ -8,7 +8,9 @@ from excel_core.config import RunSpec
 from excel_core.config.setting_text import read_setting
 from excel_core.errors import SettingError, shown
 
-__all__ = ["METHODS", "PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings"]
+__all__ = [
+    "METHODS", "PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits",
+]  # fmt: skip
 
 # Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -153,33 +155,20 @@ def with_iterations(run: RunSpec, iterations: int) -> RunSpec:
 
 
 def with_method(run: RunSpec, method: str) -> RunSpec:
-    """`run` as another method computes it: every field that some method sets is what `method` makes it in the preset; a user's
-    own edits stay."""
-    before, after = preset(run.preset, run.method), preset(run.preset, method)
-    edits: dict[str, Any] = {}
-    for fields in METHODS.values():
-        _merge(edits, _values_under(run, before, after, fields))
-    return _apply(run, edits).model_copy(update={"method": method})
+    """`run` as another method computes it: what a user changed stays, everything else is what `method` makes it."""
+    return with_users_edits(run, preset(run.preset, run.method), preset(run.preset, method))
 
 
-def _values_under(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
-    """At the leaves of `fields`: the value of `after` where `run` has that of `before`, else the value that `run` has."""
-    values: dict[str, Any] = {}
-    for name, inner in fields.items():
+def with_users_edits(run: SpecT, before: SpecT, after: SpecT) -> SpecT:
+    """`after` with every field in which `run` differs from `before`, which `run` was made of by a user's edits."""
+    values = {}
+    for name in type(run).model_fields:
         current, old, new = (getattr(spec, name) for spec in (run, before, after))
-        if isinstance(inner, dict):
-            values[name] = _values_under(current, old, new, inner)
+        if isinstance(current, BaseModel):
+            values[name] = with_users_edits(current, old, new)
         else:
-            values[name] = new if current == old else current  # a value that is not the method's is the user's
-    return values
-
-
-def _merge(into: dict[str, Any], edits: dict[str, Any]) -> None:
-    for name, value in edits.items():
-        if isinstance(value, dict):
-            _merge(into.setdefault(name, {}), value)
-        else:
-            into[name] = value
+            values[name] = new if current == old else current
+    return type(run)(**values)
 
 
 def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:

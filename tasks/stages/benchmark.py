@@ -1,0 +1,227 @@
+"""Stage `benchmark`: methods on the same images, from the runs of each → benchmark.json, benchmark.csv, benchmark.md, pictures,
+and a self-contained page. Under the mask guard: the truths that it shows are copies that evaluation made.
+
+benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `seeds`, `resamples`; `methods`: name and kinds of label maps of each;
+`numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by class and method; `costs`:
+seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images are shown, and why; `skipped`:
+what could not be scored and why.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artifacts.benchmark_page import write_benchmark
+from artifacts.page import template_files
+from artifacts.stages import largest_known
+from artifacts.view import ComparedItem, Labels
+from excel_core.config import RunSpec
+from excel_core.datasets.palette import load_labels_png
+from excel_core.evaluation.benchmark import (
+    Evaluated,
+    MethodScores,
+    common_images,
+    disagreement,
+    method_runs,
+    methods_numbers,
+    score_method,
+    seed_run,
+)
+from excel_core.files import read_json
+from excel_core.models.checkpoints import trained_parameters
+from excel_core.stores import read_counts
+from tasks.engine.fingerprint import files_fingerprint
+from tasks.engine.output import StageOutput, StageResult
+from tasks.engine.stage import Dependency, Job, RunEnvironment
+from tasks.inputs.images import images_of
+from tasks.inputs.models import classes_of
+from tasks.stages.predict import PredictResult
+from tasks.stages.refine import LabelsResult, step_folder
+from tasks.stages.score import MAKERS
+from tasks.stages.train import reads_pseudo_labels
+
+__all__ = ["BenchmarkResult", "compare_methods", "method_inputs", "outside", "settings"]
+
+# Stages that a method's own cost is of, in the order in which they run; reading the data set is the same for all.
+COSTLY = ("describe", "knowledge", "cams", "refine", "train", "dynamic", "predict")
+NEEDED = {"static": ("describe", "knowledge", "cams", "refine"), "lvc": ("train", "dynamic"), "segmentation": ("train", "predict")}
+# Galleries: the kinds of label maps that one shows, with their captions. Images are ranked by the first kind that was scored.
+GALLERIES = {
+    "seeds": {"static": "training-free", "lvc": "after training"},
+    "segmentation": {"segmentation": "segmentation"},
+}
+
+
+class BenchmarkResult(StageResult):
+    """mIoU by method and kind of label map, of the last step, four decimals."""
+
+    miou: dict[str, dict[str, float]]
+
+
+def method_inputs(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Scores of each method and seed, and the stages of each method under its own seed, whose costs and pictures are shown."""
+    dependencies = {}
+    for method, one in method_runs(run).items():
+        for seed in range(run.benchmark.seeds):
+            varied = seed_run(one, seed)
+            if varied is not None:
+                dependencies[_scores(method, seed)] = Dependency("evaluate", varied)
+        dependencies |= {_input(method, stage): Dependency(stage, one) for stage in _stages(one)}
+    return dependencies
+
+
+def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
+    """Score every method, and write what was found as data, tables, pictures and page."""
+    runs, names = method_runs(job.run), ("background", *classes_of(job))
+    evaluated = {method: _evaluations(job, method) for method in runs}
+    images = common_images(_read(output) for outputs in evaluated.values() for output in outputs)
+    resamples = job.run.benchmark.resamples
+    methods = {
+        method: score_method([_read(output) for output in outputs], names, images, resamples)
+        for method, outputs in evaluated.items()
+    }
+    numbers = methods_numbers(methods)
+    galleries = {gallery: _chosen(job, methods, gallery) for gallery in GALLERIES}
+    document = {
+        "format": "excel-benchmark/1",
+        "preset": job.run.preset,
+        "clip": job.run.clip.model,
+        "limit": job.run.benchmark.limit,
+        "seeds": job.run.benchmark.seeds,
+        "resamples": resamples,
+        "methods": [{"name": method, "kinds": list(one.evaluate.kinds)} for method, one in runs.items()],
+        "numbers": numbers,
+        "classes": _by_class(methods, names),
+        "costs": [_cost(job, method, one) for method, one in runs.items()],
+        "gallery": galleries,
+        "skipped": _skipped(evaluated),
+    }
+    items = {gallery: [_item(job, runs, gallery, row) for row in rows] for gallery, rows in galleries.items()}
+    write_benchmark(folder, document, items, names[1:])
+    miou: dict[str, dict[str, float]] = {method: {} for method in runs}
+    for number in numbers:
+        miou[number["method"]][number["kind"]] = round(number["miou"], 4)  # a kind's last step comes last
+    return BenchmarkResult(miou=miou)
+
+
+def _evaluations(job: Job, method: str) -> list[StageOutput]:
+    """A method's scores, its own seed's first."""
+    names = [_scores(method, seed) for seed in range(job.run.benchmark.seeds)]
+    return [job.inputs[name] for name in names if name in job.inputs]
+
+
+def _read(output: StageOutput) -> Evaluated:
+    counts = read_counts(output.folder / "confusion.parquet").astype({"image": "category", "result": "category"})
+    return Evaluated(read_json(output.folder / "metrics.json")["results"], counts)
+
+
+def _skipped(evaluated: Mapping[str, Sequence[StageOutput]]) -> dict[str, str]:
+    """What no method could be scored on; the reason is the data's."""
+    skipped: dict[str, str] = {}
+    for outputs in evaluated.values():
+        skipped |= read_json(outputs[0].folder / "metrics.json")["skipped"]
+    return skipped
+
+
+def _by_class(methods: Mapping[str, MethodScores], names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """By kind: {class, iou by method} of each class that the truth holds, the mean over those splits that have it."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for kind in MAKERS:
+        having = {method: list(scores.class_iou[kind].values()) for method, scores in methods.items() if kind in scores.class_iou}
+        rows = []
+        for index, name in enumerate(names):
+            values = {method: [iou[index] for iou in splits if not np.isnan(iou[index])] for method, splits in having.items()}
+            if any(values.values()):
+                rows.append({"class": name, "iou": {method: float(np.mean(found)) for method, found in values.items()}})
+        tables |= {kind: rows} if rows else {}
+    return tables
+
+
+def _cost(job: Job, method: str, run: RunSpec) -> dict[str, Any]:
+    """What building the method's stages took, whenever that was, and how many parameters were trained."""
+    outputs = {stage: job.inputs[_input(method, stage)] for stage in _stages(run)}
+    fields = ("seconds", "peak_host_bytes", "peak_gpu_bytes")
+    trained = outputs["train"].folder / "segmenter.safetensors" if "train" in outputs else None
+    return {
+        "method": method,
+        "seconds": sum(output.seconds for output in outputs.values()),
+        "peak_host_bytes": largest_known(output.peak_host_bytes for output in outputs.values()),
+        "peak_gpu_bytes": largest_known(output.peak_gpu_bytes for output in outputs.values()),
+        "trained_parameters": trained_parameters(trained) if trained else None,
+        "stages": [{"stage": name} | {f: getattr(output, f) for f in fields} for name, output in outputs.items()],
+    }
+
+
+def _chosen(job: Job, methods: Mapping[str, MethodScores], gallery: str) -> list[dict[str, Any]]:
+    """The images of a gallery: of those whose truth evaluation copied for some method, those with the largest spread."""
+    shown: dict[str, set[str]] = {}
+    for method in methods:
+        for path in (_evaluations(job, method)[0].folder / "truth").glob("*/*.png"):
+            shown.setdefault(path.parent.name, set()).add(path.stem)
+    for kind in GALLERIES[gallery]:
+        rows = disagreement(methods, kind, shown)
+        if rows:
+            return [{"kind": kind} | row for row in rows[: job.run.benchmark.gallery_images]]
+    return []
+
+
+def _item(job: Job, runs: Mapping[str, RunSpec], gallery: str, row: Mapping[str, Any]) -> ComparedItem:
+    split, image = row["split"], row["id"]
+    record = next(record for record in images_of(job, split) if record.id == image)
+    truths = (_evaluations(job, method)[0].folder / "truth" / split / f"{image}.png" for method in runs)
+    return ComparedItem(
+        id=image,
+        image=record.read(),
+        truth=load_labels_png(next(path for path in truths if path.is_file())),
+        methods={method: _label_maps(job, method, run, gallery, split, image) for method, run in runs.items()},
+        miou=row["miou"],
+        remark=f"{split}; mIoU of this image from {min(row['miou'].values()):.2f} to {max(row['miou'].values()):.2f}",
+    )
+
+
+def _label_maps(job: Job, method: str, run: RunSpec, gallery: str, split: str, image: str) -> dict[str, Labels]:
+    """A method's last label maps of an image, by caption."""
+    maps = {}
+    for kind, caption in GALLERIES[gallery].items():
+        if kind in run.evaluate.kinds:
+            path = _last_label_map(job.inputs[_input(method, MAKERS[kind])], kind, split, image)
+            maps |= {caption: load_labels_png(path)} if path.is_file() else {}
+    return maps
+
+
+def _last_label_map(output: StageOutput, kind: str, split: str, image: str) -> Path:
+    if kind == "segmentation":
+        return output.folder / output.result_as(PredictResult).variants[-1] / split / f"{image}.png"
+    steps = output.result_as(LabelsResult).steps
+    return output.folder / step_folder(steps[-1], steps) / f"{image}.png"
+
+
+def _stages(run: RunSpec) -> list[str]:
+    """The stages that a method's cost is of."""
+    kinds: Iterable[str] = run.evaluate.kinds
+    needed = {stage for kind in kinds for stage in NEEDED[kind]}
+    if "train" in needed and reads_pseudo_labels(run):
+        needed |= set(NEEDED["static"])
+    return [stage for stage in COSTLY if stage in needed]
+
+
+def _scores(method: str, seed: int) -> str:
+    """What the input with a method's scores under a seed is called, and so its runs' stages."""
+    return f"{method}, seed {seed}"
+
+
+def _input(method: str, stage: str) -> str:
+    return f"{method}, {stage}"
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """Which methods, how they are compared, what is shown, and of what."""
+    kinds = {method: list(one.evaluate.kinds) for method, one in method_runs(run).items()}
+    return {"benchmark": run.benchmark.model_dump(mode="json"), "kinds": kinds, "names": [run.preset, run.clip.model]}
+
+
+def outside(run: RunSpec, environment: RunEnvironment) -> list[str]:
+    """The page's template and style."""
+    return files_fingerprint(*template_files("benchmark"))
