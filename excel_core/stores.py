@@ -144,7 +144,8 @@ def write_cams(
 
 class CamWriter:
     """Writes one shard, `add` by `add`, in the order of its images. `submit` calls a function with arguments, here and now or
-    on a thread; whoever gave it waits for its calls."""
+    on a thread; whoever gave it waits for its calls. `grids`: rows and columns of each image's CAMs, where these differ; all
+    are stored on the largest, and read back as they were."""
 
     def __init__(
         self,
@@ -152,6 +153,7 @@ class CamWriter:
         ids: Sequence[str],
         classes: Sequence[Sequence[int]],
         submit: Callable[..., Any] = lambda function, *arguments: function(*arguments),
+        grids: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         import zarr
 
@@ -165,11 +167,16 @@ class CamWriter:
         self._group.attrs.update(format=CAMS_FORMAT)
         self._group.create_array("classes", data=table, dimension_names=("image", "slot"))
         self._arrays: dict[str, _GrowingArray] = {}
+        self._grid: tuple[int, int] | None = None
+        if grids is not None:
+            self._grid = max((rows for rows, _ in grids), default=0), max((columns for _, columns in grids), default=0)
+            table = np.array(grids, dtype=np.int16).reshape(len(ids), 2)
+            self._group.create_array("grid", data=table, dimension_names=("image", "side"))
 
     def add(self, images: int, cams: Values, attention: Values | None = None) -> None:
         """CAMs (images, K, h, w) in [0, 1] of the next images, each image's own classes first, then zeros; and their attention
         (images, M, M), of all images or of none. Values that are on their way from a GPU may still be so."""
-        h, w = cams.shape[2:]
+        h, w = self._grid or cams.shape[2:]
         self._array("cams", (self._slots, h, w), ("image", "slot", "row", "column"), CAMS_PER_CHUNK).add(images, cams)
         if attention is not None:
             names = ("image", "patch", "other")
@@ -225,7 +232,8 @@ class _GrowingArray:
         first = 0
         for values, part in parts:
             content = values.numpy()[part]
-            rows[first : first + len(content), : content.shape[1]] = content  # the others' slots stay empty
+            # The others' slots stay empty, and so does what a larger grid of the shard has beyond this one.
+            rows[first : first + len(content), *(slice(side) for side in content.shape[1:])] = content
             first += len(content)
         self._array[start : start + count] = rows
 
@@ -245,7 +253,7 @@ def join_cams(folder: Path, shards: dict[str, Path]) -> int:
 @dataclass(frozen=True)
 class StoredCams:
     """Of I images: class indices of each; cams (I, K, h, w) float32, zeros in the slots that an image does not need; attention
-    (I, M, M) float16, None where none was kept of some image."""
+    (I, M, M) float16, None where none was kept of some image. Images on grids of their own are on the largest of these."""
 
     classes: list[list[int]]
     cams: NDArray[np.float32]
@@ -266,6 +274,7 @@ class CamReader:
             self._positions: dict[str, tuple[str, int]] = dict(zip(self.ids, positions, strict=True))
         self._shards: dict[str, tuple[Any, NDArray[np.int16]]] = {}
         self._attention: dict[str, Any] = {}
+        self._grids: dict[str, NDArray[np.int16] | None] = {}
 
     def read(self, image: str) -> tuple[list[int], NDArray[np.float32]]:
         """Class indices (K',) and CAMs (K', h, w) float32 of one image; StoreError if it is not there."""
@@ -273,7 +282,8 @@ class CamReader:
         cams, table = self._arrays(shard)
         with _reading(self._path, "cams"):
             classes = [int(c) for c in table[row] if c >= 0]
-            return classes, cams[row, : len(classes)].astype(np.float32)
+            h, w = self._grid(shard, cams, slice(row, row + 1))
+            return classes, cams[row, : len(classes), :h, :w].astype(np.float32)
 
     def attention(self, image: str) -> NDArray[np.float16] | None:
         """Patch attention (M, M) of one image for refinement, None where none was kept; StoreError if it is not there."""
@@ -293,10 +303,11 @@ class CamReader:
             stored = self._attention_of(shard)
             with _reading(self._path, "cams"):
                 classes += [[int(c) for c in row if c >= 0] for row in table[rows]]
-                cams.append(run_cams[rows].astype(np.float32))
+                h, w = self._grid(shard, run_cams, rows)
+                cams.append(run_cams[rows, :, :h, :w].astype(np.float32))
                 attention.append(None if stored is None else stored[rows])
-        slots = max(part.shape[1] for part in cams)
-        padded = [np.pad(part, ((0, 0), (0, slots - part.shape[1]), (0, 0), (0, 0))) for part in cams]
+        sides = np.max([part.shape[1:] for part in cams], axis=0)
+        padded = [np.pad(part, ((0, 0), *((0, most - side) for most, side in zip(sides, part.shape[1:])))) for part in cams]
         kept = [part for part in attention if part is not None]
         return StoredCams(classes, np.concatenate(padded), np.concatenate(kept) if len(kept) == len(attention) else None)
 
@@ -317,6 +328,16 @@ class CamReader:
                 cams = _open_array(self._path / shard / "cams", "float16", 4, "cams")
                 self._shards[shard] = cams, _open_array(self._path / shard / "classes", "int16", 2, "cams")[:]
             return self._shards[shard]
+
+    def _grid(self, shard: str, cams: Any, rows: slice) -> tuple[int, int]:
+        """Rows and columns that hold the CAMs of these images of a shard: the largest of their grids, or the array's."""
+        if shard not in self._grids:
+            path = self._path / shard / "grid"
+            self._grids[shard] = _open_array(path, "int16", 2, "cams")[:] if path.exists() else None
+        grids = self._grids[shard]
+        if grids is None:
+            return int(cams.shape[2]), int(cams.shape[3])
+        return int(grids[rows, 0].max()), int(grids[rows, 1].max())
 
     def _attention_of(self, shard: str) -> Any | None:
         """A shard's attention, None where none was kept."""

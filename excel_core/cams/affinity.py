@@ -12,7 +12,7 @@ from excel_core.kernels.gpu import has_triton
 
 __all__ = [
     "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
-    "upsample_with_background",
+    "upsample_with_background", "upsampled", "with_background",
 ]  # fmt: skip
 
 MAX_SIDE_OF_KERNEL = 64  # patches: a program holds a whole map
@@ -121,17 +121,32 @@ def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor
     return (masked @ matrix.mT).reshape(cams.shape)
 
 
-def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True) -> Tensor:
+def upsample_with_background(
+    cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True, epsilon: float = 0.0, half: bool = False
+) -> Tensor:
     """cams (..., K, h, w) → maps (..., K+1, H, W) of `size`: background (1 - max)^power first, then the CAMs, scaled by min-max
-    (with `rescale`) and resized bilinearly."""
-    if rescale:
-        cams = rescaled(cams)
+    (with `rescale`, see `rescaled`) and resized bilinearly; with `half`, rounded to float16 before the background is made."""
+    full = upsampled(rescaled(cams, epsilon) if rescale else cams, size)
+    return with_background(full.half() if half else full, power)
+
+
+def upsampled(cams: Tensor, size: tuple[int, int]) -> Tensor:
+    """cams (..., K, h, w) → (..., K, H, W) of `size`, bilinearly."""
     full = F.interpolate(cams.reshape(-1, 1, *cams.shape[-2:]), size=size, mode="bilinear", align_corners=False)
-    full = full.reshape(*cams.shape[:-2], *size)
-    background = (1 - full.amax(dim=-3, keepdim=True)) ** power
-    return torch.cat([background, full], dim=-3)
+    return full.reshape(*cams.shape[:-2], *size)
 
 
-def rescaled(cams: Tensor) -> Tensor:
-    """cams (..., h, w), each map scaled by min-max to [0, 1]."""
-    return minmax(cams.flatten(-2), dim=-1).reshape(cams.shape)
+def with_background(cams: Tensor, power: float) -> Tensor:
+    """cams (..., K, H, W) in [0, 1] → (..., K+1, H, W) float32, background (1 - max)^power first, computed in the type of
+    `cams`."""
+    background = (1 - cams.amax(dim=-3, keepdim=True)) ** power
+    return torch.cat([background, cams], dim=-3).float()
+
+
+def rescaled(cams: Tensor, epsilon: float = 0.0) -> Tensor:
+    """cams (..., h, w), each map scaled by min-max to [0, 1]; `epsilon` is added to its range first."""
+    maps = cams.flatten(-2)
+    if epsilon == 0:
+        return minmax(maps, dim=-1).reshape(cams.shape)
+    shifted = maps - maps.amin(dim=-1, keepdim=True)
+    return (shifted / (shifted.amax(dim=-1, keepdim=True) + epsilon)).reshape(cams.shape)

@@ -24,6 +24,7 @@ from excel_core.models.calibration import (
     layer_features,
 )
 from excel_core.models.clip import FrozenClip, as_pixels, normalise_pixels, resize_pixels, shrunk_pixels
+from excel_core.models.native_size import native_pixels
 
 __all__ = ["CamModel", "Encoded"]
 
@@ -48,9 +49,10 @@ class CamModel:
     spec: CamSpec
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
-        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device."""
+        """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. At their
+        native size, all must give one."""
         device = self.clip.device
-        if self.spec.antialias or not has_triton(device):
+        if self.spec.input == "native" or self.spec.antialias or not has_triton(device):
             return torch.cat([self.prepare_image(image) for image in images])
         from excel_core.kernels.resize_triton import shrunk_photos
 
@@ -59,7 +61,10 @@ class CamModel:
         return normalise_pixels(squares, self.spec.normalisation)
 
     def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
-        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S. A large one is never held as floats."""
+        """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S, or (1, 3, H', W') where the spec says the
+        native size. A large one is never held as floats."""
+        if self.spec.input == "native" and side is None:
+            return normalise_pixels(native_pixels(image, self.clip.patch, self.clip.device), self.spec.normalisation)
         if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from excel_core.config import CrfSpec
 
-__all__ = ["dense_crf"]
+__all__ = ["appearance_colours", "dense_crf"]
 
 Floats = NDArray[np.float32]
+# Of blue, green and red, as CLIP-ES subtracts it from the image that its CRF sees.
+MEAN_COLOUR = np.array([104.008, 116.669, 122.675])
 MIN_PROBABILITY = 1e-5  # of the unary, as published: below it all labels are equally unlikely
 
 
@@ -32,6 +34,14 @@ def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) ->
     refined = np.zeros_like(probabilities)
     refined[active] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
     return refined
+
+
+def appearance_colours(image: NDArray[np.uint8], spec: CrfSpec) -> NDArray[np.uint8]:
+    """image (H, W, 3) uint8 RGB → the colours that the appearance term of a CAM seed's CRF compares: the photo's own, or, as
+    CLIP-ES publishes it, blue first, minus a mean colour, truncated toward zero and taken modulo 256."""
+    if spec.image == "photo":
+        return image
+    return (image[..., ::-1] - MEAN_COLOUR).astype(np.int64).astype(np.uint8)
 
 
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:

@@ -19,7 +19,7 @@ from excel_core.errors import ImageError
 from excel_core.kernels.lattice import Lattice, plain_lattice
 from excel_core.kernels.mean_field import MAX_LANES, softmax_of
 
-__all__ = ["crf_labels"]
+__all__ = ["crf_labels", "crf_labels_with_confidence"]
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -67,7 +67,14 @@ class _Term:
 
 def crf_labels(image: NDArray[np.uint8], probabilities: DiskMaps, spec: CrfSpec) -> Labels:
     """image (H, W, 3) uint8 RGB; probabilities (K, H, W), each pixel's labels summing to 1 → the index (H, W) of each pixel's
-    likeliest label after the CRF, as the highest of `crf.dense_crf`.
+    likeliest label after the CRF, as the highest of `crf.dense_crf`. Raises what `crf_labels_with_confidence` raises."""
+    return crf_labels_with_confidence(image, probabilities, spec)[0]
+
+
+def crf_labels_with_confidence(
+    image: NDArray[np.uint8], probabilities: DiskMaps, spec: CrfSpec
+) -> tuple[Labels, Floats | None]:
+    """As `crf_labels`, and the probability (H, W) of each pixel's label, where `spec.confidence` asks for one.
 
     ImageError where the sigmas are so large that not even a small tile's lattice fits; OSError where the disk is full.
     """
@@ -77,8 +84,10 @@ def crf_labels(image: NDArray[np.uint8], probabilities: DiskMaps, spec: CrfSpec)
         highest = np.maximum(highest, values.reshape(len(values), -1).max(axis=1))
     active = np.flatnonzero(np.maximum(highest, 0) > min(spec.least_probability, max(highest.max(), 0)))
     if len(active) < 2:
-        return probabilities.highest()
-    return _MeanField(image, probabilities, active, spec).labels()
+        best = None if spec.confidence is None else probabilities.read(slice(None)).max(axis=0)
+        return probabilities.highest(), best
+    field = _MeanField(image, probabilities, active, spec)
+    return field.labels(), field.confidence
 
 
 class _MeanField:
@@ -99,6 +108,7 @@ class _MeanField:
         self.sums = DiskMaps((1, *self.size), folder)  # of all labels' logits
         self.others, self.next_others = (DiskMaps((self.blocks, *self.size, self.lanes), folder) for _ in range(2))
         self.result = np.empty(self.size, np.uint8)
+        self.confidence = None if spec.confidence is None else np.empty(self.size, np.float32)
 
     def labels(self) -> Labels:
         """(H, W) after all iterations."""
@@ -219,3 +229,5 @@ class _MeanField:
             label[probability > best] = index
             best = np.maximum(best, probability)
         self.result[tile.rows, tile.columns] = self.active[label].reshape(tile.shape)
+        if self.confidence is not None:
+            self.confidence[tile.rows, tile.columns] = best.reshape(tile.shape)

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.cams.affinity import affinity_cams, rescaled
+from excel_core.cams.affinity import affinity_cams, rescaled, with_background
+from excel_core.cams.crf import appearance_colours
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.config import ParSpec, RefineSpec
+from excel_core.datasets.palette import IGNORE
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tiles
 
 __all__ = ["large_label_steps", "par_by_tiles"]
@@ -43,30 +45,35 @@ def large_label_steps(
     maps = _upsampled(cams, size, spec.background_power, folder)
     yield "raw", names[maps.highest()]
     if spec.affinity.enabled:
-        maps = _upsampled(rescaled(affinity_cams(cams, attention, spec.affinity)), size, spec.background_power, folder)
+        refined = rescaled(affinity_cams(cams, attention, spec.affinity), spec.affinity.epsilon)
+        maps = _upsampled(refined, size, spec.background_power, folder, half=spec.precision == "fp16")
         yield "affinity", names[maps.highest()]
     before_par = maps
     if spec.par.enabled:
         maps = par_by_tiles(_colours(image, network_input, spec.par), maps, spec.par, network_input.device)
         yield "par", names[maps.highest()]
     if spec.crf.enabled:
-        from excel_core.cams.crf_tiles import crf_labels  # numba: where no CRF is computed, it need not be installed
+        from excel_core.cams.crf_tiles import crf_labels_with_confidence  # numba: where no CRF is computed, it need not be there
 
         source = maps if spec.crf.of == "par" else before_par
         del maps, before_par
-        yield "crf", names[crf_labels(image, _probabilities(source, spec.crf.normalised), spec.crf)]
+        scores = _probabilities(source, spec.crf.normalised)
+        labels, confidence = crf_labels_with_confidence(appearance_colours(image, spec.crf), scores, spec.crf)
+        yield "crf", names[labels]
+        if confidence is not None:
+            yield "confident", np.where(confidence >= spec.crf.confidence, names[labels], np.uint8(IGNORE))
 
 
-def _upsampled(cams: Tensor, size: tuple[int, int], power: float, folder: Path | None) -> DiskMaps:
+def _upsampled(cams: Tensor, size: tuple[int, int], power: float, folder: Path | None, half: bool = False) -> DiskMaps:
     """As `affinity.upsample_with_background`, a class at a time."""
     maps = DiskMaps((len(cams) + 1, *size), folder)
     whole = slice(None)
     for k, cam in enumerate(cams, start=1):
         full = F.interpolate(cam[None, None], size=size, mode="bilinear", align_corners=False)[0]
-        maps.write(whole, whole, full.cpu().numpy(), slice(k, k + 1))
+        maps.write(whole, whole, (full.half().float() if half else full).cpu().numpy(), slice(k, k + 1))
     for rows in strips(size, 4 * maps.shape[0] + 8):
         full = torch.from_numpy(maps.read(rows, maps=slice(1, None)))
-        background = (1 - full.amax(dim=0, keepdim=True)) ** power
+        background = with_background(full.half() if half else full, power)[:1]
         maps.write(rows, whole, background.numpy(), slice(0, 1))
     return maps
 

@@ -21,7 +21,7 @@ from excel_core.config import CrfSpec, RefineSpec
 from excel_core.host_copies import HostCopy
 from excel_core.kernels.gpu import PackedSizes, pack_sizes, packed_pixels
 
-__all__ = ["PackedLabels", "packed_labels", "runs_of_photos"]
+__all__ = ["PackedLabels", "packed_labels", "packs", "runs_of_photos"]
 
 Image = NDArray[np.uint8]
 MAX_PIXELS = 2**21  # of photos that are refined together: 400 MB of affinities in float32
@@ -68,6 +68,12 @@ def runs_of_photos(images: Sequence[Image]) -> Iterator[slice]:
         yield slice(start, len(images))
 
 
+def packs(spec: RefineSpec) -> bool:
+    """Whether photos can be refined together: the kernels know no 16-bit maps, and no CRF of other colours than the photo's or
+    with a limit of confidence."""
+    return spec.precision == "fp32" and spec.crf.image == "photo" and spec.crf.confidence is None
+
+
 def packed_labels(
     images: Sequence[Image],
     network_input: Tensor,
@@ -91,7 +97,8 @@ def packed_labels(
     steps = {"raw": batch.labels(maps)}
     before_par = maps
     if spec.affinity.enabled:
-        before_par = maps = batch.maps(rescaled(affinity_cams(cams, attention, spec.affinity)), spec.background_power)
+        refined = rescaled(affinity_cams(cams, attention, spec.affinity), spec.affinity.epsilon)
+        before_par = maps = batch.maps(refined, spec.background_power)
         steps["affinity"] = batch.labels(maps)
     if spec.par.enabled:
         keeps_maps = spec.crf.enabled and crf_source(spec) != "par"

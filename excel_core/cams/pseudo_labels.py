@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import affinity_cams, upsample_with_background
-from excel_core.cams.crf import dense_crf
+from excel_core.cams.crf import appearance_colours, dense_crf
 from excel_core.cams.large_photos import large_label_steps
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.config import ParSpec, RefineSpec
+from excel_core.datasets.palette import IGNORE
 from excel_core.disk_maps import is_large
 
 __all__ = [
-    "cams_of_slots", "class_slots", "crf_labels", "crf_scores", "crf_source", "label_steps", "par_colours", "refine_batch",
+    "cams_of_slots", "class_slots", "crf_scores", "crf_source", "crf_steps", "label_steps", "par_colours", "refine_batch",
     "refine_labels", "refine_maps", "refined_labels", "step_names",
 ]  # fmt: skip
 
@@ -26,6 +27,7 @@ Image = NDArray[np.uint8]
 def step_names(spec: RefineSpec) -> list[str]:
     """The steps of `refine_labels` that are enabled, in order."""
     enabled = {"affinity": spec.affinity.enabled, "par": spec.par.enabled, "crf": spec.crf.enabled}
+    enabled["confident"] = spec.crf.enabled and spec.crf.confidence is not None
     return ["raw", *(step for step, is_enabled in enabled.items() if is_enabled)]
 
 
@@ -34,8 +36,8 @@ def refine_labels(
 ) -> dict[str, NDArray[np.uint8]]:
     """Image (H, W, 3), network input (3, S, S), K class indices, cams (K, h, w), attention (M, M) → label maps (H, W) by step.
 
-    Steps in order: 'raw', then 'affinity', 'par', 'crf' as enabled. 0 is background, c+1 class c. The last is the pseudo label.
-    A large photo goes through window by window, to the same labels.
+    Steps in order: 'raw', then 'affinity', 'par', 'crf', 'confident' as enabled. 0 is background, c+1 class c; 255 a pixel that
+    'confident' gives no label. The last is the pseudo label. A large photo goes through window by window, to the same labels.
     """
     return dict(refined_labels(image, network_input, classes, cams, attention, spec))
 
@@ -58,7 +60,9 @@ def refine_maps(image: Image, network_input: Tensor, cams: Tensor, attention: Te
     steps = {"raw": maps}
     if spec.affinity.enabled:
         refined = affinity_cams(cams, attention, spec.affinity)
-        steps["affinity"] = maps = upsample_with_background(refined, size, spec.background_power)
+        steps["affinity"] = maps = upsample_with_background(
+            refined, size, spec.background_power, epsilon=spec.affinity.epsilon, half=spec.precision == "fp16"
+        )
     if spec.par.enabled:
         steps["par"] = pixel_adaptive_refinement(par_colours(image, network_input, spec.par), maps[None], spec.par)[0]
     return steps
@@ -82,14 +86,20 @@ def label_steps(
     labels = {step: names[scores.argmax(dim=0).cpu().numpy()] for step, scores in steps.items()}
     if spec.crf.enabled:
         scores = crf_scores(steps[crf_source(spec)], 0, spec)
-        labels["crf"] = crf_labels(image, classes, scores.cpu().numpy(), spec)
+        labels |= crf_steps(image, classes, scores.cpu().numpy(), spec)
     return labels
 
 
-def crf_labels(image: Image, classes: Sequence[int], scores: NDArray[np.float32], spec: RefineSpec) -> NDArray[np.uint8]:
-    """Image (H, W, 3), K class indices, `crf_scores` (K+1, H, W) → labels (H, W) uint8."""
-    winner: NDArray[np.int64] = dense_crf(image, scores, spec.crf).argmax(axis=0)
-    return _label_names(classes)[winner]
+def crf_steps(
+    image: Image, classes: Sequence[int], scores: NDArray[np.float32], spec: RefineSpec
+) -> dict[str, NDArray[np.uint8]]:
+    """Image (H, W, 3), K class indices, `crf_scores` (K+1, H, W) → the steps 'crf' and, where it is enabled, 'confident'."""
+    refined = dense_crf(appearance_colours(image, spec.crf), scores, spec.crf)
+    labels: NDArray[np.uint8] = _label_names(classes)[refined.argmax(axis=0)]
+    if spec.crf.confidence is None:
+        return {"crf": labels}
+    sure = refined.max(axis=0) >= spec.crf.confidence
+    return {"crf": labels, "confident": np.where(sure, labels, np.uint8(IGNORE))}
 
 
 def _label_names(classes: Sequence[int]) -> NDArray[np.uint8]:
@@ -105,7 +115,7 @@ def crf_scores(maps: Tensor, dim: int, spec: RefineSpec) -> Tensor:
 
 def crf_source(spec: RefineSpec) -> str:
     """The step whose maps the CRF of CAM seeds refines: the last one, or the last before PAR (published)."""
-    skipped = {"crf"} if spec.crf.of == "par" else {"crf", "par"}
+    skipped = {"crf", "confident"} if spec.crf.of == "par" else {"crf", "confident", "par"}
     return [step for step in step_names(spec) if step not in skipped][-1]
 
 
@@ -133,7 +143,9 @@ def refine_batch(pixels: Tensor, class_of_slot: Tensor, cams: Tensor, attention:
     slot_cams = cams_of_slots(cams, class_of_slot)
     if spec.affinity.enabled:
         slot_cams = affinity_cams(slot_cams, attention, spec.affinity)
-    maps = upsample_with_background(slot_cams, size, spec.background_power, rescale=spec.affinity.enabled)
+    maps = upsample_with_background(
+        slot_cams, size, spec.background_power, rescale=spec.affinity.enabled, epsilon=spec.affinity.epsilon
+    )
     maps[:, 1:].masked_fill_(empty, -1)  # below any score, so an empty slot never wins
     if spec.par.enabled:
         maps = pixel_adaptive_refinement(pixels, maps, spec.par)

@@ -45,8 +45,18 @@ class CalibrationSpec(Spec):
 
 
 class CamSpec(Spec):
-    """Patch-text class activation maps (method 3, eq. 1)."""
+    """Class activation maps: of patches against texts (method 3, eq. 1), or GradCAM (CLIP-ES)."""
 
+    producer: Literal["patch_text", "gradcam"] = Field(
+        "patch_text",
+        description="what makes CAMs: patches compared with texts; or GradCAM of the last block under a softmax over the "
+        "image's own classes and the background prompts, where `features`, `surgery`, `minmax` and `calibration` are not used",
+    )
+    input: Literal["square", "native"] = Field(
+        "square",
+        description="what the tower sees of a whole photo: image_size x image_size; or its own size, enlarged to whole patches "
+        "by Pillow's bicubic in 8 bits (CLIP-ES), sides of more than 1,024 pixels first shrunk to that",
+    )
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(
         320, description="side S the image is resized to, aspect not kept"
     )
@@ -73,6 +83,9 @@ class AffinitySpec(Spec):
         "published", description="published sums over heads in the calibrated blocks; mean averages everywhere"
     )
     threshold: Unit = Field(0.79, description="share of a CAM's maximum that opens a box")
+    epsilon: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="added to a refined CAM's range before it divides (CLIP-ES: 1e-7)"
+    )
     sinkhorn_steps: Annotated[int, Field(ge=0)] = Field(3, description="column/row normalisations")
 
 
@@ -112,6 +125,16 @@ class CrfSpec(Spec):
     normalised: bool = Field(
         True, description="whether a CAM seed's maps are divided by their sum over labels first; published: not"
     )
+    image: Literal["photo", "wrapped_bgr"] = Field(
+        "photo",
+        description="of CAM seeds: the colours of the appearance term; wrapped_bgr: blue first, minus a mean colour, cast to 8 "
+        "bits, so that dark pixels wrap to bright ones (CLIP-ES as published)",
+    )
+    confidence: Unit | None = Field(
+        None,
+        description="of CAM seeds: one more step `confident`, where pixels whose likeliest label has a lower probability after "
+        "the CRF are 255; None: no such step",
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(10, description="mean-field steps")
     gaussian_sigma: Annotated[float, Field(gt=0)] = Field(1, description="pixels, of the smoothness term")
     gaussian_weight: Annotated[float, Field(ge=0)] = Field(3, description="of the smoothness term")
@@ -127,3 +150,6 @@ class RefineSpec(Spec):
     par: ParSpec = ParSpec()
     crf: CrfSpec = CrfSpec()
     background_power: Annotated[float, Field(gt=0)] = Field(1.0, description="(1 - max CAM) ** power")
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="of refined CAMs at the photo's size; fp16: rounded before the background is made (CLIP-ES saves them)"
+    )

@@ -1,16 +1,15 @@
-"""Presets say what a data set needs, methods say how to compute; together with edits they make a run's spec."""
+"""Presets say what a data set needs, methods (methods.py) how to compute; together with edits they make a run's spec."""
 
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from excel_core.config import RunSpec
+from excel_core.config.methods import METHODS, Edits, parse_method
 from excel_core.config.setting_text import read_setting
 from excel_core.errors import SettingError, shown
 
-__all__ = [
-    "METHODS", "PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits",
-]  # fmt: skip
+__all__ = ["PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits"]
 
 # Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -70,42 +69,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Each method holds only what differs from `reference`, the published implementation's behaviour.
-METHODS: dict[str, dict[str, Any]] = {
-    "reference": {},
-    "paper": {
-        "knowledge": {"normalise": False},
-        "cams": {
-            "normalisation": "clip",
-            "features": "over_channels",
-            "surgery": False,
-            "minmax": "patches",
-            "calibration": {"heads": "each", "layers": "true", "relation_mean": "image", "probability": "cosine"},
-        },
-        "train": {
-            "segmenter": {"dropout": 0.0},
-            "learning_rate": 1e-4,
-            "dynamic_from": 0,
-            "pair_targets": "static",
-            "own_argmax_from": None,
-            "segmentation_loss": "mean",
-            "diversity_loss": "printed",
-            "radius": None,
-        },
-    },
-    "clean": {
-        "cams": {
-            "antialias": True,
-            "normalisation": "clip",
-            "features": "over_channels",
-            "calibration": {"layers": "true", "relation_mean": "image"},
-        },
-        "refine": {"affinity": {"scale": "mean"}, "par": {"image": "photo"}},
-        "train": {"padding": "ignored"},
-        "predict": {"flip": "all"},
-    },
-}
-
 SpecT = TypeVar("SpecT", bound=BaseModel)
 MAX_KEYS = 8  # of a field's dotted name; none has as many
 
@@ -114,10 +77,16 @@ def preset(name: str, method: str = "reference") -> RunSpec:
     """The run of a preset under a method; unknown names raise SettingError with the valid ones."""
     if name not in PRESETS:
         raise SettingError(f"unknown preset {name!r}; valid presets: {', '.join(PRESETS)}")
-    if method not in METHODS:
-        raise SettingError(f"unknown method {method!r}; valid methods: {', '.join(METHODS)}")
-    run = _apply(RunSpec(preset=name, method=method), PRESETS[name])
-    return _apply(run, METHODS[method])
+    variant = ":".join(parse_method(method))
+    run = _apply(RunSpec(preset=name, method=variant), PRESETS[name])
+    for edits in _edits_of(variant, name):
+        run = _apply(run, edits)
+    return run
+
+
+def _edits_of(method: str, preset: str) -> list[Edits]:
+    name, variant = parse_method(method)
+    return METHODS[name][variant].all_edits(preset)
 
 
 def with_settings(run: RunSpec, settings: list[str]) -> RunSpec:

@@ -13,10 +13,10 @@ __all__ = ["DescribeSpec", "KnowledgeSpec"]
 class DescribeSpec(Spec):
     """Class descriptions (method 1)."""
 
-    provider: Literal["bundled", "file", "openai"] = Field(
+    provider: Literal["bundled", "file", "openai", "none"] = Field(
         "bundled",
-        description="where the descriptions come from: excel, a file (describe.file: your own or the authors'), or a "
-        "language model behind an OpenAI-compatible server",
+        description="where the descriptions come from: excel, a file (describe.file: your own or the authors'), a "
+        "language model behind an OpenAI-compatible server, or nowhere, for knowledge.mode=none",
     )
     file: str | None = Field(
         None, description="file: JSON with the descriptions of every class, excel's or the authors' form; lower-cased"

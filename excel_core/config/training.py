@@ -21,6 +21,9 @@ class SegmenterSpec(Spec):
 class TrainSpec(Spec):
     """Training of neck and head with LVC (method 5)."""
 
+    enabled: bool = Field(
+        True, description="whether the run trains a segmenter; without one it ends with the scores of CAM seeds"
+    )
     segmenter: SegmenterSpec = SegmenterSpec()
     iterations: Positive = Field(30000, description="batches in all")
     batch_size: Positive = Field(4, description="crops per batch")

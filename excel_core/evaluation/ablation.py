@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.config import RunSpec
-from excel_core.config.presets import METHODS, with_method
+from excel_core.config.methods import METHODS
+from excel_core.config.presets import with_method
 from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
 from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.evaluation.bootstrap import ResampledScore, confusions_by_image, resample, score_over_seeds
@@ -85,7 +86,7 @@ def _calibration(run: RunSpec) -> list[AblationRow]:
 
 
 def _methods(run: RunSpec) -> list[AblationRow]:
-    return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS]
+    return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, f"excel:{name}")) for name in METHODS["excel"]]
 
 
 def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:

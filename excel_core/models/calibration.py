@@ -65,6 +65,7 @@ def encoder_activations(
     spec: CalibrationSpec | None,
     attention_layers: int = 6,
     with_patch_tokens: bool = True,
+    blocks: int | None = None,
 ) -> EncoderActivations:
     """image (B, 3, S, S') normalised, sides multiples of the patch → EncoderActivations. Plain CLIP, nothing calibrated.
 
@@ -72,6 +73,7 @@ def encoder_activations(
         spec: the calibration that `calibrated_features` will be called with; None for none.
         attention_layers: number A of last blocks whose q-k attention is kept.
         with_patch_tokens: compute the last block's patch tokens, too. The neck reads them, calibrated CAMs do not.
+        blocks: run the first so many alone, and keep nothing of the others; None: all.
 
     SettingError for a side that is no multiple of the patch, and for a depth of more blocks than the CLIP has.
     """
@@ -82,7 +84,7 @@ def encoder_activations(
         raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {depth}")
     tokens = clip.tokens(image)
     inputs, residuals, outputs, attention, intra_correlations = [], [], [], [], []
-    for block in range(count):
+    for block in range(count if blocks is None else blocks):
         inputs.append(tokens)
         heads = clip.qkv(block, tokens)
         if spec is not None and block >= count - depth:

@@ -78,6 +78,14 @@ class FrozenClip:
         """Where the weights are."""
         return self.visual.proj.device  # type: ignore[no-any-return]
 
+    @property
+    def logit_scale(self) -> Tensor:
+        """What multiplies cosines of images and texts before a softmax, a scalar; ModelError where the weights have none."""
+        stored: Tensor | None = getattr(self.model, "logit_scale", None)
+        if stored is None:
+            raise ModelError(f"{self.name}: its weights hold no logit_scale, which GradCAM needs; load the whole CLIP")
+        return stored.exp()
+
     def tokens(self, image: Tensor) -> Tensor:
         """image (B, 3, S, S') normalised → tokens (B, 1 + h*w, D_s), class token first, before block 1.
 
@@ -101,9 +109,12 @@ class FrozenClip:
 
     def qkv(self, block: int, tokens: Tensor) -> QueryKeyValue:
         """tokens (B, N, D_s), the input of `block` (0-based) → its queries, keys, values after LN1."""
-        B, N, C = tokens.shape
         layer = self.blocks[block]
-        projected = F.linear(layer.ln_1(tokens), layer.attn.in_proj_weight, layer.attn.in_proj_bias)
+        return self.split_heads(F.linear(layer.ln_1(tokens), layer.attn.in_proj_weight, layer.attn.in_proj_bias))
+
+    def split_heads(self, projected: Tensor) -> QueryKeyValue:
+        """projected (B, N, 3 D_s), a block's in-projection → queries, keys, values."""
+        B, N, C = (*projected.shape[:2], self.width)
         q, k, v = projected.reshape(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         return QueryKeyValue(q, k, v)
 

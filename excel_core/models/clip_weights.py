@@ -26,6 +26,7 @@ MAX_NAMED_DIFFERENCES = 3  # in a message
 State = dict[str, Tensor]
 
 
+@torch.inference_mode(False)  # whoever calls: GradCAM differentiates the tower
 def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     """Load the CLIP `name` in float32, its vision tower onto `device`, where the text tower comes with the first text;
     ModelError, with what to do, where it cannot be loaded."""
@@ -51,6 +52,7 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     return FrozenClip(model, tokenizer, name, vision_config)
 
 
+@torch.inference_mode(False)
 def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
     """The vision tower alone, of `config` (FrozenClip.config) with the tensors of `state`; ModelError where they do not fit."""
     from open_clip.model import CLIP
@@ -67,6 +69,7 @@ def vision_clip(config: dict[str, Any], state: State, name: str) -> FrozenClip:
     return FrozenClip(VisionOnly(model.visual), None, name, config)
 
 
+@torch.inference_mode(False)
 def clip_from_openai_state(state: State, quick_gelu: bool) -> FrozenClip:
     """A CLIP whose sizes are read from a state dict with OpenAI's names; heads are 64 wide, as in OpenAI's."""
     import open_clip
@@ -126,12 +129,14 @@ def _fill(model: Any, state: State, name: str) -> None:
     differences = [
         f"{key}: file has {shapes.get(key, 'nothing')}, the model {expected.get(key, 'nothing')}"
         for key in different
-        if key != "logit_scale"  # of CLIP's loss alone; files may lack it
+        if key != "logit_scale"  # of CLIP's loss and GradCAM alone; files may lack it
     ]
     if differences:
         named = "; ".join(differences[:MAX_NAMED_DIFFERENCES])
         raise ModelError(f"{name}: the weights are of another architecture ({len(differences)} differences: {named})")
     model.load_state_dict(state, strict=False)  # in the model's own precision
+    if "logit_scale" not in state:
+        model.logit_scale = None  # not open_clip's initial value, which no training chose
 
 
 def _read_state(file: Path) -> tuple[State, bool]:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from excel_core.background_pool import MAX_READ_AHEAD, read_ahead
 from excel_core.cams.cam_model import CamModel
+from excel_core.config import CamSpec
 from excel_core.datasets.jpeg import torchvision_decodes_alike
 from excel_core.disk_maps import is_large
 from tasks.inputs.images import ImageRecord, batches
 
-__all__ = ["ReadPhoto", "network_input", "photo_batches", "photo_reader"]
+__all__ = ["ReadPhoto", "images_per_batch", "network_input", "photo_batches", "photo_reader"]
 
 BATCHES_AHEAD = 3  # that are read beside a GPU
 
@@ -53,12 +54,18 @@ def photo_reader(cam_model: CamModel) -> Callable[[ImageRecord], ReadPhoto]:
     return read
 
 
-def photo_batches(cam_model: CamModel, images: Sequence[ImageRecord], size: int) -> Iterator[list[ReadPhoto]]:
-    """Images in batches of `size`, read ahead of the model: beside a GPU some batches, for it computes faster than they are
-    read."""
+def photo_batches(cam_model: CamModel, images: Sequence[ImageRecord]) -> Iterator[list[ReadPhoto]]:
+    """Images in batches of the spec's size, one by one at their native size; read ahead of the model: beside a GPU some
+    batches, for it computes faster than they are read."""
+    size = images_per_batch(cam_model.spec)
     ahead = BATCHES_AHEAD * size if cam_model.clip.device.type == "cuda" else MAX_READ_AHEAD
     for batch in batches(read_ahead(images, photo_reader(cam_model), ahead), size):
         yield [photo for _, photo in batch]
+
+
+def images_per_batch(spec: CamSpec) -> int:
+    """`cams.batch_size`; photos at their native size are of different shapes, and go one by one."""
+    return 1 if spec.input == "native" else spec.batch_size
 
 
 def network_input(cam_model: CamModel, photos: Sequence[ReadPhoto]) -> Tensor:

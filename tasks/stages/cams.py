@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from excel_core.background_pool import BackgroundPool
-from excel_core.cams.pseudo_labels import cams_of_slots, class_slots
-from excel_core.cams.seeds import static_cams
+from excel_core.cams.producers import seed_cams
+from excel_core.cams.pseudo_labels import class_slots
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
+from excel_core.models.native_size import native_grid
 from excel_core.stores import CamWriter, join_cams
 from tasks.engine.output import StageOutput, StageResult, link_tree
 from tasks.engine.progress import track
@@ -50,21 +51,26 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     cam_model = load_cam_model(job)
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
-    device, size = cam_model.clip.device, job.run.cams.batch_size
+    device, patch = cam_model.clip.device, cam_model.clip.patch
+    is_native = job.run.cams.input == "native"
+    grids = [native_grid(image.height, image.width, patch) for image in images] if is_native else None
     with BackgroundPool(device) as pool:
-        writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
-        for photos in track(photo_batches(cam_model, images, size), len):
-            seeds = static_cams(cam_model, network_input(cam_model, photos), refine)
+        ids, classes = [image.id for image in images], [image.classes for image in images]
+        writer = CamWriter(folder, ids, classes, pool.submit, grids)
+        for photos in track(photo_batches(cam_model, images), len):
             slots = to_device(class_slots([photo.image.classes for photo in photos]).numpy(), device)
+            seeds = seed_cams(cam_model, network_input(cam_model, photos), slots, refine)
             attention = None if seeds.attention is None else HostCopy(seeds.attention.half())
-            writer.add(len(photos), HostCopy(cams_of_slots(seeds.cams, slots).half()), attention)
+            writer.add(len(photos), HostCopy(seeds.cams.half()), attention)
             pool.drain()
         writer.close()
     return ShardResult(images=len(images))
 
 
 def _keeps_attention(run: RunSpec, patch: int) -> bool:
-    """It grows with the square of the number of patches."""
+    """It grows with the square of the number of patches, and photos at their native size have different numbers."""
+    if run.cams.input == "native":
+        return False
     patches = (run.cams.image_size // patch) ** 2
     return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES
 

@@ -41,7 +41,7 @@ def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     with BackgroundPool(cam_model.clip.device) as pool:
         writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
-        for photos in track(photo_batches(cam_model, images, job.run.cams.batch_size), len):
+        for photos in track(photo_batches(cam_model, images), len):
             inputs, classes = network_input(cam_model, photos), [photo.image.classes for photo in photos]
             seeds = learnt_cams(cam_model, segmenter, inputs, spec, job.run.dynamic.mirror)
             assert seeds.attention is not None

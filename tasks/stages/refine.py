@@ -14,8 +14,8 @@ from torch import Tensor
 
 from excel_core.background_pool import BackgroundPool, read_ahead
 from excel_core.cams.large_photos import large_label_steps
-from excel_core.cams.packed_labels import PackedLabels, packed_labels, runs_of_photos
-from excel_core.cams.pseudo_labels import crf_labels, label_steps, refine_maps, step_names
+from excel_core.cams.packed_labels import PackedLabels, packed_labels, packs, runs_of_photos
+from excel_core.cams.pseudo_labels import crf_steps, label_steps, refine_maps, step_names
 from excel_core.cams.seeds import patch_attention
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.datasets.palette import save_labels_png
@@ -28,7 +28,7 @@ from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import batches, cam_images, cam_shards, images_of, in_shard
 from tasks.inputs.models import load_cam_model
-from tasks.inputs.photo_pixels import BATCHES_AHEAD, ReadPhoto, network_input, photo_batches
+from tasks.inputs.photo_pixels import BATCHES_AHEAD, ReadPhoto, images_per_batch, network_input, photo_batches
 
 __all__ = [
     "PSEUDO_LABELS", "LabelsResult", "Seeds", "join_label_shards", "label_lists", "labels_before_crf", "refine_parts",
@@ -57,11 +57,11 @@ def refine_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
     """Read the CAMs and attention of a batch of images, refine, write; where no attention was kept, encode the images again."""
     cam_model, spec = load_cam_model(job), job.run.refine
     images = in_shard(part.images, cam_images(job, part.images.split))
-    reader, device, size = CamReader(job.folder("cams"), part.name), cam_model.clip.device, job.run.cams.batch_size
-    groups = batches([image.id for image in images], size)
+    reader, device = CamReader(job.folder("cams"), part.name), cam_model.clip.device
+    groups = batches([image.id for image in images], images_per_batch(job.run.cams))
     with BackgroundPool(device) as pool:
         stored_cams = read_ahead(groups, reader.read_together, BATCHES_AHEAD)
-        for photos, (_, stored) in zip(track(photo_batches(cam_model, images, size), len), stored_cams, strict=True):
+        for photos, (_, stored) in zip(track(photo_batches(cam_model, images), len), stored_cams, strict=True):
             inputs = network_input(cam_model, photos)
             if stored.attention is None:
                 attention = patch_attention(cam_model, inputs, spec)
@@ -112,7 +112,8 @@ def save_refined(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhoto]
     """Refine CAMs of photos and write their label maps: on the pool, or, of a large photo, here and now, for memory's sake. On
     a GPU with Triton, photos that are not large are refined together."""
     small = [index for index, photo in enumerate(photos) if not photo.is_large]
-    if has_triton(seeds.cams.device):
+    together = has_triton(seeds.cams.device) and packs(spec)
+    if together:
         _save_together(pool, folder, [photos[index] for index in small], _some(seeds, small), spec)
     for index, photo in enumerate(photos):
         classes, pixels = seeds.classes[index], photo.pixels
@@ -121,7 +122,7 @@ def save_refined(pool: BackgroundPool, folder: Path, photos: Sequence[ReadPhoto]
             steps = large_label_steps(pixels(), seeds.network_input[index], classes, cams, attention, spec, folder)
             for step, labels in steps:
                 save_labels_png(_label_file(folder, step, spec, photo.image.id), labels)
-        elif not has_triton(seeds.cams.device):
+        elif not together:
             maps = refine_maps(pixels(), seeds.network_input[index], cams, attention, spec)
             pool.submit(save_labels, folder, photo.image.id, pixels(), classes, maps, spec)
 
@@ -149,7 +150,7 @@ def _save_packed(
 ) -> None:
     labels = packed.of_photo(index)
     if spec.crf.enabled and "crf" not in labels:
-        labels["crf"] = crf_labels(photo.pixels(), classes, packed.scores_of_photo(index, len(classes) + 1), spec)
+        labels |= crf_steps(photo.pixels(), classes, packed.scores_of_photo(index, len(classes) + 1), spec)
     _save_steps(folder, photo.image.id, labels, spec)
 
 
