@@ -1,9 +1,9 @@
-"""The benchmark (benchmark.json, excel-benchmark/1) as tables: one row a method, then every number with its protocol, then costs;
-as Markdown, as CSV, and in the terminal."""
+"""The benchmark (benchmark.json, excel-benchmark/1) as tables: one row a method, then every number with its protocol, then
+costs; as Markdown, as CSV, and in the terminal."""
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ from artifacts.tables import protocol_text, shared_protocol
 from artifacts.view import Benchmark
 
 __all__ = [
-    "KINDS", "Section", "benchmark_csv", "benchmark_markdown", "differs", "first_method", "last_numbers", "notes", "print_benchmark",
-    "sections", "step_words",
+    "KINDS", "Section", "benchmark_csv", "benchmark_markdown", "differs", "first_method", "last_numbers", "notes",
+    "print_benchmark", "sections", "step_words",
 ]  # fmt: skip
 
 KINDS = {"static": "CAM seeds, training-free", "lvc": "CAM seeds after training", "segmentation": "Segmentation"}
@@ -79,9 +79,9 @@ def first_method(document: Benchmark) -> str:
 
 def differs(number: Mapping[str, Any]) -> bool:
     """Whether the interval of the difference to the first method leaves out 0."""
-    difference = number["difference"]
-    ends = (difference["low"], difference["high"]) if difference else ()
-    return bool(ends) and all(map(defined, ends)) and (ends[0] > 0 or ends[1] < 0)
+    difference = number["difference"] or {}
+    low, high = difference.get("low"), difference.get("high")
+    return defined(low) and defined(high) and (low > 0 or high < 0)
 
 
 def last_numbers(document: Benchmark, kind: str) -> dict[str, Mapping[str, Any]]:
@@ -122,7 +122,7 @@ def _short(number: Mapping[str, Any] | None, absent: str) -> str:
 
 
 def _number_rows(document: Benchmark, numbers: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]) -> list[Row]:
-    """A row a number: with its interval, its difference to the first method, and the fields of its protocol that others lack."""
+    """A row a number: its interval, its difference to the first method, and the fields of its protocol that are not shared."""
     first, rows = first_method(document), []
     for number in numbers:
         row = {"method": number["method"], "step": step_words(number["step"]), "mIoU": per_cent_interval(number, "miou")}
@@ -181,8 +181,8 @@ def print_benchmark(document: Benchmark, console: Console) -> None:
 
 
 def benchmark_csv(document: Benchmark) -> str:
-    """A line a number, in shares and bytes: its score, its difference to the first method, its protocol, its method's cost. A text
-    that a spreadsheet would take for a formula begins with an apostrophe."""
+    """A line a number, in shares and bytes: its score, its difference to the first method, its protocol, its method's cost. A
+    text that a spreadsheet would take for a formula begins with an apostrophe."""
     protocol_fields = list(dict.fromkeys(field for number in document["numbers"] for field in number["protocol"]))
     costs = {cost["method"]: cost for cost in document["costs"]}
     names = [f if f == "difference" else f"difference_{f}" for f in DIFFERENCE_FIELDS]

@@ -24,8 +24,8 @@ def overview_png(document: Benchmark) -> bytes:
 
 
 def class_chart_png(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], title: str) -> bytes:
-    """rows {class, iou by method} → a line a class, a mark a method in a shape and colour of its own; the classes that the first
-    method finds best on top."""
+    """rows {class, iou by method} → a line a class, a mark a method in a shape and colour of its own; the classes that the
+    first method finds best on top."""
     first = methods[0]
     ordered = sorted(rows, key=lambda row: -row["iou"].get(first, 0.0))
     figure = empty_figure(8, 1.3 + CLASS_ROW_INCHES * len(ordered))

@@ -10,8 +10,9 @@ from typing import Any
 from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.files import written_then_renamed
 
-__all__ = ["ClassColour", "class_colours", "template_files", "write_page"]
+__all__ = ["ClassColour", "Filters", "class_colours", "template_files", "write_page"]
 
+Filters = Mapping[str, Callable[..., Any]]  # of a template, by name
 TEMPLATES = Path(__file__).parent
 SHARED = ("macros.html.j2", "report.css")  # of every page
 
@@ -36,9 +37,7 @@ def template_files(name: str) -> list[Path]:
     return sorted(path for file in (f"{name}.html.j2", f"{name}.js", *SHARED) if (path := TEMPLATES / file).is_file())
 
 
-def write_page(
-    path: Path, name: str, context: Mapping[str, object], filters: Mapping[str, Callable[..., Any]] | None = None
-) -> None:
+def write_page(path: Path, name: str, context: Mapping[str, object], filters: Filters | None = None) -> None:
     """Render NAME.html.j2 with `context` and write it to `path`."""
     # Autoescape for every name, whatever its ending: ids and class names come from a person's files.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: `excel plan` writes no page

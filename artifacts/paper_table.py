@@ -93,4 +93,3 @@ def paper_markdown(table: PaperTable) -> str:
     """The same as Markdown, for the Prefect UI."""
     notes = [f"- {markdown_text(note)}" for note in paper_notes(table)]
     return "\n\n".join([f"## {markdown_text(table['title'])}", markdown_table(paper_rows(table)), "\n".join(notes)]) + "\n"
-

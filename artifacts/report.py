@@ -17,7 +17,7 @@ from artifacts.gallery import (
     loss_picture,
     segmented_pictures,
 )
-from artifacts.page import class_colours, write_page
+from artifacts.page import Filters, class_colours, write_page
 from artifacts.rows import Row, duration, number, size
 from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
 from artifacts.tables import (
@@ -91,7 +91,7 @@ class _SegmentedEntry:
 def write_report(folder: Path, view: ReportView) -> Path:
     """Write `folder`/index.html → its path. About 2 MB for 8 gallery images."""
     path = folder / "index.html"
-    filters = {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
+    filters: Filters = {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
     write_page(path, "report", {"view": view, **_context(view)}, filters)
     return path
 

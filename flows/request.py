@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["STORE_HELP", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+__all__ = ["STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
 
 MAX_GPUS = 64  # of one machine
+MAX_METHODS, MAX_SEEDS = 20, 20  # of a benchmark
 STORE_HELP = "where outputs go, a folder or s3://BUCKET/PREFIX; default $EXCEL_STORE or runs/"
 MAX_TEXT = 4096  # characters of a path or name
 MAX_SETTING, MAX_SETTINGS = 20_000, 1000  # characters of one, and how many
@@ -56,14 +57,10 @@ class ResolvedRun(NamedTuple):
 
 
 class Request(BaseModel):
-    """The options that a run and a table of the paper share."""
+    """The options that all flows share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Annotated[Literal["reference", "paper", "clean"], typer.Option(help="reference, paper or clean")] = Field(
-        "reference",
-        description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
-    )
     store: Annotated[Text | None, _path(STORE_HELP)] = Field(
         None, description="Folder of all outputs, or s3://BUCKET/PREFIX; empty: the worker's $EXCEL_STORE, else runs/."
     )
@@ -99,8 +96,17 @@ class Request(BaseModel):
             raise SettingError(_refusal(cls, error.errors()[0])) from None
 
 
-class RunRequest(Request):
-    """A run of the whole chain, of one stage, or of the ablation."""
+class MethodRequest(Request):
+    """The options of a flow that computes by one method."""
+
+    method: Annotated[Literal["reference", "paper", "clean"], typer.Option(help="reference, paper or clean")] = Field(
+        "reference",
+        description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
+    )
+
+
+class DataRequest(Request):
+    """The options of a flow over one preset's data."""
 
     preset: Annotated[Preset, typer.Argument(help="voc, coco, photos or demo")] = Field(
         "voc",
@@ -112,6 +118,10 @@ class RunRequest(Request):
     edits: dict[str, Any] | None = Field(
         None, description="Edits as a form, a group a stage; whatever is empty keeps the preset's value."
     )
+
+
+class RunRequest(MethodRequest, DataRequest):
+    """A run of the whole chain, of one stage, or of the ablation."""
 
     def spec(self) -> "RunSpec":
         """What to compute. Refuses what is wrong as far as it shows without the data folder."""
@@ -130,7 +140,7 @@ class RunRequest(Request):
             return ResolvedRun(run, run_environment(run, self))
 
 
-class PaperRequest(Request):
+class PaperRequest(MethodRequest):
     """A table of the paper, or its figures 4 to 6."""
 
     table: Annotated[Table, typer.Argument(help="table-1 … table-7, or figures")] = Field(
@@ -173,6 +183,41 @@ class PaperRequest(Request):
             return paper_runs(self)
 
 
+class BenchmarkRequest(DataRequest):
+    """Methods on the same images."""
+
+    methods: Annotated[list[Text], _option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = Field(
+        [],
+        max_length=MAX_METHODS,
+        description="NAME or NAME:VARIANT each, the one that the others are compared with first; empty: all, as published.",
+    )
+    seeds: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_SEEDS)], typer.Option(help="seeds of k-means and training, from the run's own on")
+    ] = Field(3, description="Seeds of k-means and training, from the run's own on.")
+    limit: Annotated[Annotated[int, Field(ge=1)] | None, _option("so many images a split, to try it out")] = Field(
+        None, description="Images of each split, to try it out; on VOC and COCO training is shortened in proportion."
+    )
+    settings: Annotated[list[Setting], _option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
+        [],
+        max_length=MAX_SETTINGS,
+        description="Edits as text, each stage.field=value with a YAML value; with a method's name before it, of that method "
+        "alone. They win over `edits`.",
+    )
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _one_by_one(cls, methods: Any) -> Any:
+        """`a,b` is short for two of them."""
+        return [name.strip() for text in methods for name in str(text).split(",")] if isinstance(methods, list) else methods
+
+    def resolve(self) -> ResolvedRun:
+        """The run of the first method that holds the comparison. Raises what RunRequest.resolve raises, for any method."""
+        from flows.benchmark_run import benchmark_run
+
+        with _names_of_files():
+            return benchmark_run(self)
+
+
 @contextmanager
 def _names_of_files() -> Iterator[None]:
     """SettingError where a path that the request names is longer than the file system's names."""
@@ -193,6 +238,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     expected = {
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
         "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
+        "seeds": f"--seeds {value}: expected 1 to {MAX_SEEDS}",
         "settings": f"--set {value}: expected stage.field=value, e.g. refine.par.iterations=10",
     }
     return expected.get(name, f"--{name} {value}: {problem['msg']}")

@@ -1,13 +1,12 @@
 """The benchmark of methods: which runs it compares, and how a method's numbers come from their counts of pixels.
 
-A method's *kinds* of label maps are those that its run scores: `static` seeds, seeds with LVC (`lvc`), `segmentation`. A kind has
-*steps*: raw, affinity, par, crf of seeds; single_scale, multi_scale, multi_scale_crf of a segmentation. A *number* is a step's
-mIoU, the mean over splits and seeds.
+A method's *kinds* of label maps are those that its run scores: `static` seeds, seeds with what training learnt (`lvc`),
+`segmentation`. A kind has *steps*: raw, affinity, par, crf of seeds; single_scale, multi_scale, multi_scale_crf of a
+segmentation. A *number* is a step's mIoU, the mean over splits and seeds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,7 @@ def common_images(evaluated: Iterable[Evaluated]) -> dict[tuple[str, str], list[
         for key in one.results:
             kind, split, _ = parse_result_key(key)
             sets.setdefault((kind, split), []).append(one.images(key))
-    return {place: sorted(reduce(set.intersection, found)) for place, found in sets.items()}
+    return {place: sorted(set.intersection(*found)) for place, found in sets.items()}
 
 
 def score_method(
@@ -167,8 +166,8 @@ def methods_numbers(methods: Mapping[str, MethodScores]) -> list[dict[str, Any]]
     """Every number of every method as plain data: method, kind, step, whether it is the kind's `last`, what `score_over_seeds`
     says, the protocol, and `difference` to the first method.
 
-    A step is compared with the same step of the first method, where that has it; else the last step with its last one. Else there
-    is no difference, as for the first method itself. `against` names the method and step."""
+    A step is compared with the same step of the first method, where that has it; else the last step with its last one. Else
+    there is no difference, as for the first method itself. `against` names the method and step."""
     first = next(iter(methods))
     numbers = []
     for method, of_method in methods.items():

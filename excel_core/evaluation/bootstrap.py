@@ -99,12 +99,12 @@ def paired_difference(a: SeedScores, b: SeedScores) -> dict[str, Any]:
 
 def _by_seed(scores: SeedScores) -> NDArray[np.float64]:
     """Mean over splits of each seed (S,)."""
-    return np.mean([[score.miou for score in seeds] for seeds in scores.values()], axis=0)
+    return np.asarray(np.mean([[score.miou for score in seeds] for seeds in scores.values()], axis=0))
 
 
 def _resampled(scores: SeedScores) -> NDArray[np.float64]:
     """Mean over splits and seeds of each resample (B,)."""
-    return np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0)
+    return np.asarray(np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0))
 
 
 def _deviation(values: NDArray[np.float64]) -> float | None:

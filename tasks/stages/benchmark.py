@@ -1,10 +1,10 @@
 """Stage `benchmark`: methods on the same images, from the runs of each → benchmark.json, benchmark.csv, benchmark.md, pictures,
 and a self-contained page. Under the mask guard: the truths that it shows are copies that evaluation made.
 
-benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `seeds`, `resamples`; `methods`: name and kinds of label maps of each;
-`numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by class and method; `costs`:
-seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images are shown, and why; `skipped`:
-what could not be scored and why.
+benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `seeds`, `resamples`; `methods`: name and kinds of label maps of
+each; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by class and method;
+`costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images are shown, and
+why; `skipped`: what could not be scored and why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +46,11 @@ __all__ = ["BenchmarkResult", "compare_methods", "method_inputs", "outside", "se
 
 # Stages that a method's own cost is of, in the order in which they run; reading the data set is the same for all.
 COSTLY = ("describe", "knowledge", "cams", "refine", "train", "dynamic", "predict")
-NEEDED = {"static": ("describe", "knowledge", "cams", "refine"), "lvc": ("train", "dynamic"), "segmentation": ("train", "predict")}
+NEEDED = {
+    "static": ("describe", "knowledge", "cams", "refine"),
+    "lvc": ("train", "dynamic"),
+    "segmentation": ("train", "predict"),
+}
 # Galleries: the kinds of label maps that one shows, with their captions. Images are ranked by the first kind that was scored.
 GALLERIES = {
     "seeds": {"static": "training-free", "lvc": "after training"},
@@ -129,7 +133,9 @@ def _by_class(methods: Mapping[str, MethodScores], names: Sequence[str]) -> dict
     """By kind: {class, iou by method} of each class that the truth holds, the mean over those splits that have it."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for kind in MAKERS:
-        having = {method: list(scores.class_iou[kind].values()) for method, scores in methods.items() if kind in scores.class_iou}
+        having = {
+            method: list(scores.class_iou[kind].values()) for method, scores in methods.items() if kind in scores.class_iou
+        }
         rows = []
         for index, name in enumerate(names):
             values = {method: [iou[index] for iou in splits if not np.isnan(iou[index])] for method, splits in having.items()}
@@ -183,7 +189,7 @@ def _item(job: Job, runs: Mapping[str, RunSpec], gallery: str, row: Mapping[str,
 
 def _label_maps(job: Job, method: str, run: RunSpec, gallery: str, split: str, image: str) -> dict[str, Labels]:
     """A method's last label maps of an image, by caption."""
-    maps = {}
+    maps: dict[str, Labels] = {}
     for kind, caption in GALLERIES[gallery].items():
         if kind in run.evaluate.kinds:
             path = _last_label_map(job.inputs[_input(method, MAKERS[kind])], kind, split, image)
