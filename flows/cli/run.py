@@ -51,7 +51,7 @@ def ablation(request: RunRequest) -> None:
     print(f"ablation: {path}")
 
 
-@takes_request(BenchmarkRequest, f"preset data methods seeds limit {ALL_OPTIONS}")
+@takes_request(BenchmarkRequest, f"preset data methods seeds limit {ALL_OPTIONS}", optional="preset")
 def benchmark(request: BenchmarkRequest) -> None:
     """Run several methods on the same images of PRESET and compare their scores, time and memory; stages that they share are
     built once. With `--set METHOD.stage.field=value` a setting is of one of them."""
