@@ -41,9 +41,11 @@ def attributes_are(spec: KnowledgeSpec) -> str:
     return f"centroids of the file {Path(file).name}" if file and mode == "attributes" else "clusters of descriptions"
 
 
-def knowledge_map(base: KnowledgeBase) -> KnowledgeMap:
-    """Descriptions, attributes and T_c on the two principal axes of the descriptions."""
+def knowledge_map(base: KnowledgeBase) -> KnowledgeMap | None:
+    """Descriptions, attributes and T_c on the two principal axes of the descriptions; None where there are none."""
     knowledge, classes = base.knowledge, len(base.class_names)
+    if not base.texts:
+        return None
     from sklearn.decomposition import PCA  # here, since it takes a second, and `excel plan` draws nothing
 
     axes = PCA(n_components=2, svd_solver="full").fit(knowledge.descriptions.numpy())

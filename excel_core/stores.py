@@ -307,7 +307,10 @@ class CamReader:
                 cams.append(run_cams[rows, :, :h, :w].astype(np.float32))
                 attention.append(None if stored is None else stored[rows])
         sides = np.max([part.shape[1:] for part in cams], axis=0)
-        padded = [np.pad(part, ((0, 0), *((0, most - side) for most, side in zip(sides, part.shape[1:])))) for part in cams]
+        padded = []
+        for part in cams:
+            missing = [(0, int(side)) for side in sides - part.shape[1:]]
+            padded.append(np.pad(part, [(0, 0), *missing]))
         kept = [part for part in attention if part is not None]
         return StoredCams(classes, np.concatenate(padded), np.concatenate(kept) if len(kept) == len(attention) else None)
 

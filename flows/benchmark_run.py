@@ -7,7 +7,7 @@ from excel_core.config import RunSpec
 from excel_core.config.methods import METHODS, short_method
 from excel_core.config.presets import preset, with_edits
 from excel_core.errors import ExcelError, SettingError
-from excel_core.evaluation.benchmark import method_runs
+from excel_core.evaluation.benchmark import method_runs, unused_by_all
 from excel_core.paper.tables import limit_run
 from flows.request import BenchmarkRequest, ResolvedRun
 from flows.settings import check_run, run_environment, with_requests_edits
@@ -29,6 +29,8 @@ def benchmark_run(request: BenchmarkRequest) -> ResolvedRun:
     run = with_requests_edits(run, request, shared)
     asked = {"methods": methods, "own_settings": own, "seeds": request.seeds, "limit": request.limit}
     run = with_edits(run, {"benchmark": asked})
+    if unused := unused_by_all(run):
+        raise SettingError(f"{unused[0]}: none of {', '.join(methods)} uses it; leave it out")
     environments = [_checked(one, method, request).environment for method, one in method_runs(run).items()]
     return ResolvedRun(run, environments[0])
 
@@ -66,6 +68,10 @@ def _checked(run: RunSpec, method: str, request: BenchmarkRequest) -> ResolvedRu
     """A method's run, checked like a run of its own; its errors name the method."""
     try:
         check_run(run)
+        if not run.evaluate.kinds:
+            raise SettingError(
+                "evaluate.kinds: it trains no segmenter, so that only `static` can be scored; add it, or leave it out"
+            )
         if run.train.supervision == "masks":
             raise SettingError("train.supervision=masks: a benchmark is about image-level labels; leave it out")
         return ResolvedRun(run, run_environment(run, request))

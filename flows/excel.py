@@ -10,6 +10,7 @@ from flows.chain_run import chain_run
 from flows.parameters import chain_flow
 from flows.request import RunRequest
 from flows.retention import kept_pictures
+from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job
 from tasks.pipeline import report_job
 from tasks.stages.report import make_view
@@ -28,12 +29,15 @@ def excel(request: RunRequest) -> str:
         knowledge = stage("knowledge", descriptions)
         cams = stage("cams", dataset, knowledge)
         seeds = stage("refine", dataset, knowledge, cams)
-        segmenter = stage("train", dataset, knowledge, seeds)
-        pseudo_labels = stage("dynamic", dataset, knowledge, segmenter)
-        segmentation = stage("predict", dataset, knowledge, segmenter)
-        metrics = stage("evaluate", dataset, knowledge, seeds, pseudo_labels, segmentation)
-        models = (knowledge, cams, seeds, segmenter, pseudo_labels)
-        report = stage("report", dataset, descriptions, *models, segmentation, metrics)
+        trained: tuple[StageOutput, ...] = ()
+        learnt: tuple[StageOutput, ...] = ()
+        if run.train.enabled:  # else the method ends with its seeds
+            segmenter = stage("train", dataset, knowledge, seeds)
+            pseudo_labels = stage("dynamic", dataset, knowledge, segmenter)
+            segmentation = stage("predict", dataset, knowledge, segmenter)
+            trained, learnt = (segmenter,), (pseudo_labels, segmentation)
+        metrics = stage("evaluate", dataset, knowledge, seeds, *learnt)
+        report = stage("report", dataset, descriptions, knowledge, cams, seeds, *trained, *learnt, metrics)
     page = report.folder / "index.html"
     _publish(report_job(run, environment, stage.outputs), frozenset(stage.cached), str(page), pictures)
     return str(page)

@@ -37,6 +37,12 @@ def _without_nul(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
 Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=", max_length=MAX_SETTING)]
 Preset = Literal["voc", "coco", "photos", "demo"]
+# As excel_core.config.methods has them, which takes too long to import for `excel --help`.
+MethodName = Literal[
+    "excel", "excel:reference", "excel:paper", "excel:clean", "maskclip", "maskclip:reference", "maskclip:clean",
+    "clip_es", "clip_es:reference", "clip_es:clean", "reference", "paper", "clean",
+]  # fmt: skip
+METHOD_HELP = "NAME[:VARIANT]: excel (reference, paper, clean), maskclip or clip_es (reference, clean)"
 Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
 
 
@@ -99,10 +105,20 @@ class Request(BaseModel):
 class MethodRequest(Request):
     """The options of a flow that computes by one method."""
 
-    method: Annotated[Literal["reference", "paper", "clean"], typer.Option(help="reference, paper or clean")] = Field(
-        "reference",
-        description="How to compute: as the published code does, as the paper's equations are printed, or cleaned up.",
+    method: Annotated[MethodName, typer.Option(help=METHOD_HELP)] = Field(
+        "excel",
+        description="The method and its variant: as its published code computes (reference), without that code's accidents "
+        "(clean), or as ExCEL's equations are printed (paper). Variants alone are ExCEL's.",
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_method(cls, method: Any) -> Any:
+        """SettingError for an unknown one, which says more than the list of all."""
+        from excel_core.config.methods import parse_method
+
+        parse_method(str(method))
+        return method
 
 
 class DataRequest(Request):
@@ -186,10 +202,12 @@ class PaperRequest(MethodRequest):
 class BenchmarkRequest(DataRequest):
     """Methods on the same images."""
 
-    methods: Annotated[list[Text], _option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = Field(
-        [],
-        max_length=MAX_METHODS,
-        description="NAME or NAME:VARIANT each, the one that the others are compared with first; empty: all, as published.",
+    methods: Annotated[list[MethodName], _option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = (
+        Field(
+            [],
+            max_length=MAX_METHODS,
+            description="NAME or NAME:VARIANT each, the one that the others are compared with first; empty: all, as published.",
+        )
     )
     seeds: Annotated[
         Annotated[int, Field(ge=1, le=MAX_SEEDS)], typer.Option(help="seeds of k-means and training, from the run's own on")
@@ -207,8 +225,13 @@ class BenchmarkRequest(DataRequest):
     @field_validator("methods", mode="before")
     @classmethod
     def _one_by_one(cls, methods: Any) -> Any:
-        """`a,b` is short for two of them."""
-        return [name.strip() for text in methods for name in str(text).split(",")] if isinstance(methods, list) else methods
+        """`a,b` is short for two of them. SettingError for an unknown one."""
+        from excel_core.config.methods import parse_method
+
+        names = [name.strip() for text in methods for name in str(text).split(",")] if isinstance(methods, list) else methods
+        for name in names:
+            parse_method(name)
+        return names
 
     def resolve(self) -> ResolvedRun:
         """The run of the first method that holds the comparison. Raises what RunRequest.resolve raises, for any method."""
@@ -233,7 +256,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     """What a user reads in place of pydantic's words."""
     name, value = str(problem["loc"][0]), shown(problem["input"])
     if problem["type"] == "literal_error":
-        valid = "valid" + {"preset": " presets", "method": " methods"}.get(name, "")
+        valid = "valid" + {"preset": " presets"}.get(name, "")
         return f"unknown {name} {value}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
     expected = {
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",

@@ -23,6 +23,7 @@ from excel_core.text.class_sets import (
     written_descriptions,
 )
 from flows.local.state import store_folder
+from flows.method_settings import check_clip_fits_method, check_method_settings
 from flows.request import DataRequest, Request, RunRequest
 from flows.store_access import check_store_access
 from tasks.engine.object_store import remote_url
@@ -51,6 +52,7 @@ def with_requests_edits(run: RunSpec, request: DataRequest, settings: list[str])
 def check_run(run: RunSpec) -> None:
     """Raises for anything wrong in a run, as far as it shows without the data folder."""
     check_settings_fit_clip(run)
+    check_method_settings(run)
     _check_supervision(run)
     check_layout(run.dataset)
     check_checkpoint_settings(run)
@@ -73,6 +75,7 @@ def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
             written_descriptions(run, data)
     if data is not None:
         check_data(run, data)
+    check_clip_fits_method(run, request.device)
     check_given_segmenter(run, data, request.device)
     return environment.model_copy(update={"data": data, "processes": request.gpus})
 

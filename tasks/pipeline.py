@@ -64,12 +64,16 @@ def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Depe
     return {}
 
 
-def learning_curve(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
-    missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds]
+def trained_results(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Where the run trains a segmenter, that and what it makes; the learning curve, where segmenters were kept for it.
+    SettingError for a run that does not score everything."""
+    missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
-    return {"curve": Dependency("curve", run)} if run.train.keep_every is not None else {}
+    if not run.train.enabled:
+        return {}
+    trained = (*TRAINED_STAGES, *(("curve",) if run.train.keep_every is not None else ()))
+    return {name: Dependency(name, run) for name in trained}
 
 
 SWEEP = Stage(
@@ -81,6 +85,9 @@ SWEEP = Stage(
     masks=MaskAccess.ALWAYS,
     on_device=True,
 )
+
+TRAINED_STAGES = ("train", "dynamic", "predict")  # of a run that trains a segmenter
+RUN_STAGES = ("dataset", "describe", "knowledge", "cams", "refine", *TRAINED_STAGES, "evaluate", "report")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -190,10 +197,8 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "report",
-            reads=(
-                "world", "dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "predict", "evaluate",
-            ),
-            also_reads=learning_curve,
+            reads=("world", "dataset", "describe", "knowledge", "cams", "refine", "evaluate"),
+            also_reads=trained_results,
             makes="index.html, losses.png",
             work=Whole(report.make_report),
             key=KeyParts(report.settings, outside=report.outside),
@@ -229,8 +234,15 @@ STAGES: dict[str, Stage] = {
 
 
 def pipeline(run: RunSpec, environment: RunEnvironment, last: str = "report") -> Graph:
-    """Everything that stage `last` of a run needs, itself included. SettingError for stages that do not go together."""
-    return make_graph(STAGES, run, environment, last)
+    """Everything that stage `last` of a run needs, itself included. SettingError for stages that do not go together, and for
+    one that needs a segmenter where the run trains none."""
+    graph = make_graph(STAGES, run, environment, last)
+    if not run.train.enabled and any(node.stage.name == "train" and node.run == run for node in graph.nodes.values()):
+        valid = ", ".join(name for name in RUN_STAGES if name not in TRAINED_STAGES)
+        raise SettingError(
+            f"method {run.method} trains no segmenter (train.enabled=false), which {last} needs; stages that it has: {valid}"
+        )
+    return graph
 
 
 def complete_outputs(run: RunSpec, environment: RunEnvironment, last: str = "report") -> dict[str, StageOutput]:

@@ -16,22 +16,22 @@ MEAN_COLOUR = np.array([104.008, 116.669, 122.675])
 MIN_PROBABILITY = 1e-5  # of the unary, as published: below it all labels are equally unlikely
 
 
-def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) -> Floats:
-    """image (H, W, 3) uint8 RGB; probabilities (K, H, W), each pixel's labels summing to 1 → refined (K, H, W).
+def dense_crf(image: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]], spec: CrfSpec) -> Floats:
+    """image (H, W, 3) uint8 RGB; probabilities (K, H, W) float32 or float16, a pixel's labels summing to 1 → refined (K, H, W).
 
-    The unary is -log p. Labels that nowhere exceed `spec.least_probability` are not active: they are refined to 0. A single
-    active label is returned unchanged, since nothing competes with it. Both engines give the same but for the last bits; the
-    lattice runs without Python's lock, so that several threads refine an image each.
+    The unary is -log p, in the type of the probabilities. Labels that nowhere exceed `spec.least_probability` are not active:
+    they are refined to 0. A single active label is returned unchanged, since nothing competes with it. Both engines give the
+    same but for the last bits; the lattice runs without Python's lock, so that several threads refine an image each.
     """
     labels, height, width = probabilities.shape
     highest = probabilities.reshape(labels, -1).max(axis=1, initial=0)
     # Time goes with the number of labels, and most of a segmentation's are nowhere (docs/bench/active_labels.json).
     active = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
     if len(active) < 2:
-        return probabilities
+        return probabilities.astype(np.float32, copy=False)
     unary = -np.log(np.clip(probabilities[active], MIN_PROBABILITY, 1.0)).reshape(len(active), -1)
     infer = _by_lattice if spec.engine == "lattice" else _by_pydensecrf
-    refined = np.zeros_like(probabilities)
+    refined = np.zeros_like(probabilities, dtype=np.float32)
     refined[active] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
     return refined
 
@@ -41,7 +41,8 @@ def appearance_colours(image: NDArray[np.uint8], spec: CrfSpec) -> NDArray[np.ui
     CLIP-ES publishes it, blue first, minus a mean colour, truncated toward zero and taken modulo 256."""
     if spec.image == "photo":
         return image
-    return (image[..., ::-1] - MEAN_COLOUR).astype(np.int64).astype(np.uint8)
+    truncated: NDArray[np.int64] = (image[..., ::-1] - MEAN_COLOUR).astype(np.int64)
+    return truncated.astype(np.uint8)
 
 
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:

@@ -1,4 +1,5 @@
-"""GradCAM seeds of a frozen CLIP (CLIP-ES, CVPR 2023; taken over by WeCLIP and WeCLIP+): softmax over texts, back to patches."""
+"""GradCAM seeds of a frozen CLIP (CLIP-ES, CVPR 2023; taken over by WeCLIP and WeCLIP+): from a softmax over texts back to
+patches."""
 
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ class GradCam:
 
     activations a (B, D_s, h, w): LN1's output in the last block. weights w (B, K, D_s): mean over patches of dp_k/da. raw
     (B, K, h, w): sum over channels of w a, of either sign. seeds (B, K, h, w) in [0, 1]: its positive part, scaled. An empty
-    slot has zeros in all of them. probabilities p (B, K+Z), which sum to 1. attention (B, N, N): the last block's q-k attention,
-    mean over heads.
+    slot has zeros in all of them. probabilities p (B, K+Z), which sum to 1. attention (B, N, N): the last block's q-k
+    attention, mean over heads.
     """
 
     activations: Tensor
@@ -82,8 +83,8 @@ class _LastBlock:
 def _shifted_last_block(clip: FrozenClip, tokens: Tensor) -> tuple[Tensor, _LastBlock]:
     """tokens (B, N, D_s) → a zero shift (B, 1, D_s) of all patches of a at once, and the last block under it.
 
-    The gradient at the shift is the sum over patches of that at a, which is all that GradCAM needs. It enters q, k and v through
-    its own projection, so the backward pass sums over patches before that product, not after it.
+    The gradient at the shift is the sum over patches of that at a, which is all that GradCAM needs. It enters q, k and v
+    through its own projection, so the backward pass sums over patches before that product, not after it.
     """
     block = len(clip.blocks) - 1
     layer = clip.blocks[block]

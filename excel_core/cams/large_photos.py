@@ -53,14 +53,16 @@ def large_label_steps(
         maps = par_by_tiles(_colours(image, network_input, spec.par), maps, spec.par, network_input.device)
         yield "par", names[maps.highest()]
     if spec.crf.enabled:
-        from excel_core.cams.crf_tiles import crf_labels_with_confidence  # numba: where no CRF is computed, it need not be there
+        from excel_core.cams.crf_tiles import (
+            crf_labels_with_confidence,
+        )  # numba: where no CRF is computed, it need not be there
 
         source = maps if spec.crf.of == "par" else before_par
         del maps, before_par
         scores = _probabilities(source, spec.crf.normalised)
         labels, confidence = crf_labels_with_confidence(appearance_colours(image, spec.crf), scores, spec.crf)
         yield "crf", names[labels]
-        if confidence is not None:
+        if confidence is not None and spec.crf.confidence is not None:
             yield "confident", np.where(confidence >= spec.crf.confidence, names[labels], np.uint8(IGNORE))
 
 

@@ -30,17 +30,13 @@ class SeedCams:
     attention: Tensor | None
 
 
-def seed_cams(
-    cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None = None
-) -> SeedCams:
+def seed_cams(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None = None) -> SeedCams:
     """network input (B, 3, H', W'), `class_slots` (B, K) on its device → SeedCams by the spec's producer; with `refine`, also
     the attention that it takes."""
     return PRODUCERS[cam_model.spec.producer](cam_model, network_input, class_of_slot, refine)
 
 
-def _patch_text(
-    cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None
-) -> SeedCams:
+def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> SeedCams:
     seeds = static_cams(cam_model, network_input, refine)
     return SeedCams(cams_of_slots(seeds.cams, class_of_slot), seeds.attention)
 
@@ -68,9 +64,7 @@ def gradcam_pass(cam_model: CamModel, network_input: Tensor, class_of_slot: Tens
     """network input (B, 3, H', W'), `class_slots` (B, K) → GradCamPass. The last block runs inside GradCAM alone."""
     clip = cam_model.clip
     activations = encoder_activations(clip, network_input, None, attention_layers, blocks=len(clip.blocks) - 1)
-    gradcam = gradcam_seeds(
-        clip, activations.outputs[-1], activations.grid, cam_model.text, cam_model.classes, class_of_slot
-    )
+    gradcam = gradcam_seeds(clip, activations.outputs[-1], activations.grid, cam_model.text, cam_model.classes, class_of_slot)
     return GradCamPass(activations, gradcam, torch.cat([activations.attention, gradcam.attention[None]]))
 
 

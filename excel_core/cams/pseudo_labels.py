@@ -108,9 +108,11 @@ def _label_names(classes: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def crf_scores(maps: Tensor, dim: int, spec: RefineSpec) -> Tensor:
-    """maps with labels along `dim` → what the CRF takes for their probabilities."""
+    """maps with labels along `dim` → what the CRF takes for their probabilities; float16 where the maps are rounded to that."""
     scores = maps.float().clamp_min(0)
-    return scores / scores.sum(dim=dim, keepdim=True).clamp_min(1e-8) if spec.crf.normalised else scores
+    if spec.crf.normalised:
+        return scores / scores.sum(dim=dim, keepdim=True).clamp_min(1e-8)
+    return scores.half() if spec.precision == "fp16" else scores
 
 
 def crf_source(spec: RefineSpec) -> str:

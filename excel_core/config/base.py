@@ -27,7 +27,7 @@ def upgrade_cam_fields(fields: Fields) -> Fields:
 
 def upgrade_run_fields(fields: Fields, device: str) -> Fields:
     """Fields of a RunSpec as plain data, as far as finished runs are read for them: the segmenter's input, the splits that have
-    pseudo labels, the method, which was ExCEL without saying so, and `amp`, which was half precision where `device` was a GPU."""
+    pseudo labels, the method, which was ExCEL without saying so, and `amp`, half precision where `device` was a GPU."""
     method = fields.get("method", "reference")
     dataset, train = fields.get("dataset", {}), fields.get("train", {})
     upgraded: Fields = {

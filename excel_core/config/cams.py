@@ -151,5 +151,6 @@ class RefineSpec(Spec):
     crf: CrfSpec = CrfSpec()
     background_power: Annotated[float, Field(gt=0)] = Field(1.0, description="(1 - max CAM) ** power")
     precision: Literal["fp32", "fp16"] = Field(
-        "fp32", description="of refined CAMs at the photo's size; fp16: rounded before the background is made (CLIP-ES saves them)"
+        "fp32",
+        description="of refined CAMs at the photo's size; fp16: rounded before the background is made (CLIP-ES saves them)",
     )

@@ -1,5 +1,6 @@
 """Presets say what a data set needs, methods (methods.py) how to compute; together with edits they make a run's spec."""
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -128,13 +129,16 @@ def with_method(run: RunSpec, method: str) -> RunSpec:
     return with_users_edits(run, preset(run.preset, run.method), preset(run.preset, method))
 
 
-def with_users_edits(run: SpecT, before: SpecT, after: SpecT) -> SpecT:
-    """`after` with every field in which `run` differs from `before`, which `run` was made of by a user's edits."""
+def with_users_edits(run: SpecT, before: SpecT, after: SpecT, leave_out: Collection[str] = (), path: str = "") -> SpecT:
+    """`after` with every field in which `run` differs from `before`, which `run` was made of by a user's edits; but fields and
+    groups whose dotted name is in `leave_out` stay as `after` has them."""
     values = {}
     for name in type(run).model_fields:
         current, old, new = (getattr(spec, name) for spec in (run, before, after))
-        if isinstance(current, BaseModel):
-            values[name] = with_users_edits(current, old, new)
+        if f"{path}{name}" in leave_out:
+            values[name] = new
+        elif isinstance(current, BaseModel):
+            values[name] = with_users_edits(current, old, new, leave_out, f"{path}{name}.")
         else:
             values[name] = new if current == old else current
     return type(run)(**values)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings, with_users_edits
+from excel_core.config.unused import changed_fields, is_below, unused_settings
 from excel_core.evaluation.bootstrap import (
     ResampledScore,
     SeedScores,
@@ -31,26 +32,45 @@ from excel_core.paper.tables import limit_run
 __all__ = [
     "Evaluated", "MethodScores", "StepKey", "common_images", "disagreement", "is_seeded", "method_runs", "methods_numbers",
     "parse_result_key", "score_method", "seed_run", "settings_of_method",
+    "unused_by_all",
 ]  # fmt: skip
 
 StepKey = tuple[str, str]  # kind, step
 
 
 def method_runs(run: RunSpec) -> dict[str, RunSpec]:
-    """The run of each method of `run.benchmark`: its preset, cut to the limit, with what the user changed in `run`, which is a
-    run of the first method, and with the settings of that method alone."""
-    spec = run.benchmark
-
-    def before_edits(method: str) -> RunSpec:
-        plain = preset(run.preset, method)
-        return limit_run(plain, spec.limit) if spec.limit is not None else plain
-
+    """The run of each method of `run.benchmark`: its preset, cut to the limit; what the user changed in `run`, which is of the
+    first method, as far as the method uses it; then the settings of that method alone. A method that trains no segmenter has
+    seeds alone."""
     runs = {}
-    for method in spec.methods:
-        moved = with_users_edits(run, before_edits(run.method), before_edits(method))
-        moved = with_settings(moved, settings_of_method(spec.own_settings, method))
-        runs[method] = with_edits(moved, {"evaluate": {"ablation": False}})
+    for method in run.benchmark.methods:
+        own = settings_of_method(run.benchmark.own_settings, method)
+        before, after = (_before_edits(run, name) for name in (run.method, method))
+        moved = with_users_edits(run, before, after, _unused(run, method))
+        moved = with_settings(moved, own)
+        kinds = tuple(kind for kind in moved.evaluate.kinds if moved.train.enabled or kind == "static")
+        runs[method] = with_edits(moved, {"evaluate": {"ablation": False, "kinds": kinds}})
     return runs
+
+
+def unused_by_all(run: RunSpec) -> list[str]:
+    """Dotted names of what the user changed in `run` that no method of the benchmark uses."""
+    changed = changed_fields(run, _before_edits(run, run.method))
+    unused = [_unused(run, method) for method in run.benchmark.methods]
+    return [name for name in changed if all(is_below(name, groups) for groups in unused)]
+
+
+def _before_edits(run: RunSpec, method: str) -> RunSpec:
+    """A method's preset, cut to the limit of the benchmark."""
+    plain = preset(run.preset, method)
+    return limit_run(plain, run.benchmark.limit) if run.benchmark.limit is not None else plain
+
+
+def _unused(run: RunSpec, method: str) -> set[str]:
+    """Settings and groups that a method, under its own settings, leaves without effect."""
+    plain = preset(run.preset, method)
+    asked = with_settings(plain, settings_of_method(run.benchmark.own_settings, method))
+    return {group for groups in unused_settings(asked, plain).values() for group in groups}
 
 
 def settings_of_method(own_settings: Sequence[str], method: str) -> list[str]:

@@ -14,7 +14,8 @@ def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
     seed = "CAM seed" if kind == "static" else "CAM seed with LVC"
     seed += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
     mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror else ""
-    labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": f"single{mirrored}"}
+    scales = f"single{mirrored}" + (", native size" if run.cams.input == "native" else "")
+    labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": scales}
     return _marked(run, {"what": seed, "split": split, **labels}, trained=kind == "lvc")
 
 
@@ -25,10 +26,12 @@ def refinement_words(run: RunSpec, step: str) -> str:
     last = crf_source(spec) if step == "crf" else step
     steps = step_names(spec)[: step_names(spec).index(last) + 1]
     steps += ["crf"] if step == "crf" else []
+    unusual = [] if spec.crf.normalised else ["not normalised"]
+    unusual += ["wrapped BGR"] if spec.crf.image == "wrapped_bgr" else []
     names = {
         "affinity": "affinity",
         "par": "PAR" if spec.par.image == "network_input" else "PAR (photo)",
-        "crf": "CRF" if spec.crf.normalised else "CRF (not normalised)",
+        "crf": f"CRF ({', '.join(unusual)})" if unusual else "CRF",
     }
     return "+".join(names[name] for name in steps if name != "raw") or "raw"
 

@@ -94,7 +94,9 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     """
     sizes = sizes or clip_sizes(run.clip.model)
     calibration, train = run.cams.calibration, run.train
-    sides = {"cams.image_size": run.cams.image_size, "train.crop": train.crop, "predict.image_size": run.predict.image_size}
+    sides = {"cams.image_size": run.cams.image_size} if run.cams.input == "square" else {}
+    if train.enabled:
+        sides |= {"train.crop": train.crop, "predict.image_size": run.predict.image_size}
     for field, side in sides.items():
         if side % sizes.patch:
             next_multiple = (side // sizes.patch + 1) * sizes.patch
@@ -102,7 +104,7 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
                 f"{field}={side}: expected a multiple of {sizes.patch}, patch of {run.clip.model}; set {next_multiple}"
             )
     blocks = {"refine.affinity.layers": run.refine.affinity.layers}
-    if calibration.attention != "qk":
+    if calibration.attention != "qk" and run.cams.producer == "patch_text":
         blocks["cams.calibration.depth"] = calibration.depth
     for field, count in blocks.items():
         if count > sizes.blocks:

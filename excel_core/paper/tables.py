@@ -66,7 +66,7 @@ def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[T
 def limit_run(run: RunSpec, images: int) -> RunSpec:
     """`run` on the first `images` of each split, with a training shortened in proportion: to try it out."""
     edits: dict[str, dict[str, object]] = {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}}
-    if run.preset in IMAGES and images < IMAGES[run.preset]:
+    if run.train.enabled and run.preset in IMAGES and images < IMAGES[run.preset]:
         train, share = run.train, images / IMAGES[run.preset]
         iterations = max(MIN_ITERATIONS, round(train.iterations * share))
         edits["train"] = {"iterations": iterations}

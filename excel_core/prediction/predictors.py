@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import KnowledgeSpec, RunSpec
-from excel_core.config.presets import preset, with_settings
+from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.errors import ModelError, SettingError
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
@@ -73,7 +73,8 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
             f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
         )
     base = build_knowledge_base(prompts, texts, spec, clip, embeddings)
-    model = TrainingFreeModel(clip, base, run)
+    # A mask of a single photo labels every pixel.
+    model = TrainingFreeModel(clip, base, with_edits(run, {"refine": {"crf": {"confidence": None}}}))
 
     def predict(image: Image) -> dict[str, Labels]:
         return model.refine(model.cams(image)).steps
@@ -83,6 +84,8 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
 
 def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, ...]]:
     """describe.n descriptions of each class that has any in describe.file, or else among the bundled ones."""
+    if run.describe.provider == "none":
+        return {}
     if run.describe.provider != "file":
         return known_descriptions(prompts.class_names, run.describe.n)
     from_file = user_descriptions(run.describe)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refine_labels
-from excel_core.cams.seeds import learnt_cams, static_cams
+from excel_core.cams.producers import seed_cams
+from excel_core.cams.pseudo_labels import class_slots, refine_labels
+from excel_core.cams.seeds import learnt_cams
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import ImageSource, load_image
@@ -103,15 +104,18 @@ class TrainingFreeModel:
         image = load_image(photo)
         names = self.class_names if class_names is None else tuple(class_names)
         classes = class_indices(names, self.class_names)
+        names = tuple(self.class_names[index] for index in classes)
+        network_input = self.cam_model.prepare([image])
         if segmenter is None:
-            seeds = static_cams(self.cam_model, [image], self.settings.refine)
+            slots = class_slots([classes]).to(self.clip.device)
+            seeds = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
+            maps, attention = seeds.cams[0, : len(classes)], seeds.attention
         else:
             mirror = self.settings.dynamic.mirror
-            seeds = learnt_cams(self.cam_model, segmenter.segmenter, [image], self.settings.refine, mirror)
-        assert seeds.attention is not None
-        names = tuple(self.class_names[index] for index in classes)
-        maps = seeds.cams[0, list(classes)].cpu().numpy()
-        return PhotoCams(image, names, maps, seeds.network_input[0], seeds.attention[0])
+            learnt = learnt_cams(self.cam_model, segmenter.segmenter, network_input, self.settings.refine, mirror)
+            maps, attention = learnt.cams[0, list(classes)], learnt.attention
+        assert attention is not None
+        return PhotoCams(image, names, maps.cpu().numpy(), network_input[0], attention[0])
 
     @torch.inference_mode()
     def refine(self, cams: PhotoCams, crf: bool | None = None) -> PhotoLabels:

@@ -45,8 +45,10 @@ def class_set_of_file(name: str) -> PromptSet:
 
 
 def written_descriptions(run: RunSpec, data: Path | None) -> Descriptions:
-    """The run's first describe.n descriptions of every class, of provider `file` or `bundled`. PromptError names the classes
-    that have none, or too few."""
+    """The run's first describe.n descriptions of every class, of provider `file` or `bundled`; of `none`, no texts. PromptError
+    names the classes that have none, or too few."""
+    if run.describe.provider == "none":
+        return Descriptions({name: () for name in class_set(run, data).class_names}, {"provider": "none"})
     if run.describe.provider == "file":
         return user_descriptions(run.describe).select(class_set(run, data), run.describe.n)
     return bundled_descriptions(run, data)

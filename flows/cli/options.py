@@ -20,9 +20,7 @@ FILE_COLUMNS = 160  # of a table in a file or pipe, so that nothing is cut
 Store = Annotated[str | None, typer.Option(help=STORE_HELP, metavar="<path>", show_default=False)]
 
 
-def takes_request(
-    model: type[Request], names: str, optional: str = ""
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_request(model: type[Request], names: str, optional: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command with a parameter `request`: on the command line, the fields `names` of `model` stand in its
     place; positional arguments among them are required unless they are `optional`. The command gets the request that they
     make; SettingError for a value that is not valid."""

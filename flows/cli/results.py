@@ -1,7 +1,9 @@
-"""`excel evaluate`, `parity`, `figures`, `export`: scores, comparisons, pictures and other tools' files of finished work."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of
+finished work."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +11,10 @@ from excel_core.errors import SettingError
 from flows.cli.options import Store, console, takes_request
 from flows.request import RunRequest
 
-__all__ = ["evaluate", "export", "figures", "parity"]
+if TYPE_CHECKING:
+    from excel_core.evaluation.parity import Comparison
+
+__all__ = ["evaluate", "export", "figures", "parity", "parity_peers"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
@@ -39,13 +44,34 @@ def parity(
         results = compare_with_goldens(prefix)
     else:
         results = compare_with_programs(prefix, pipeline, photos, load_prompts(prompts_file(classes)).class_names)
+    _print_comparisons(results)
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+def parity_peers(
+    folder: Annotated[Path, typer.Argument(help="folder of the golden arrays: clip_es.npz and the other methods' sets")],
+    clip: Annotated[Path, typer.Option(help="the CLIP they were made with (.npz, OpenAI's names)")],
+) -> None:
+    """Compare the peer methods with golden arrays of their published programs; exit 1 on any failure."""
+    from excel_core.evaluation.parity_peers import compare_with_peers
+
+    compared = compare_with_peers(folder, clip)
+    for each in compared:
+        print(f"{each.name}: {each.missing or f'{len(each.results)} keys'}")
+        _print_comparisons(each.results)
+    raise typer.Exit(0 if all(result.ok for each in compared for result in each.results) else 1)
+
+
+def _print_comparisons(results: "Sequence[Comparison]") -> None:
+    """A line a key: error, tolerance, verdict; then how many there are of each."""
+    if not results:
+        return
     width = max(len(result.key) for result in results)
     for result in results:
         verdict = "ok" if result.ok else "FAIL"
         print(f"{result.key:<{width}}  error {result.error:.2e}  tolerance {result.tolerance:.0e}  {verdict}")
     failed = sum(not result.ok for result in results)
     print(f"{len(results) - failed} ok, {failed} failed")
-    raise typer.Exit(1 if failed else 0)
 
 
 def evaluate(

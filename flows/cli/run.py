@@ -175,14 +175,15 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
         print(f"skipped {image}: {reason}")
     for split, count in dataset.absent.items():
         print(f"left out (dataset.partial): {count} images of {split} that are not in the data folder")
-    if source := outputs["train"].result_as(TrainResult).source:
+    if "train" in outputs and (source := outputs["train"].result_as(TrainResult).source):
         print(f"nothing was trained: the segmenter comes from {source}")
     if cost := llm_cost_line(outputs["describe"]):
         print(cost)
-    print(f"pseudo labels: {outputs['dynamic'].folder / PSEUDO_LABELS}")
-    predicted = outputs["predict"].result_as(PredictResult)
-    for split in predicted.images:
-        print(f"segmentation of {split}: {outputs['predict'].folder / predicted.variants[-1] / split}")
+    print(f"pseudo labels: {outputs['dynamic' if 'dynamic' in outputs else 'refine'].folder / PSEUDO_LABELS}")
+    if "predict" in outputs:
+        predicted = outputs["predict"].result_as(PredictResult)
+        for split in predicted.images:
+            print(f"segmentation of {split}: {outputs['predict'].folder / predicted.variants[-1] / split}")
     print(f"report: {outputs['report'].folder / 'index.html'}")
     print(f"Prefect UI: {ui}")
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from excel_core.config import RunSpec
+from excel_core.config.methods import METHODS
 from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
 from excel_core.evaluation.ablation import (
@@ -32,6 +33,8 @@ from tasks.inputs.images import images_of
 from tasks.inputs.masks import missing_masks
 from tasks.stages.sweep import SweepResult
 
+EXCEL = tuple(f"excel:{variant}" for variant in METHODS["excel"])
+
 __all__ = ["AblationResult", "score_rows", "settings", "sweeps"]
 
 
@@ -47,6 +50,8 @@ def sweeps(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
         raise SettingError(
             "train.supervision=masks: the ablation is about image-level labels, and would mix the two; leave one of them out"
         )
+    if run.cams.producer != "patch_text" or not run.train.enabled:
+        raise SettingError(f"the ablation is about parts of the method excel, got {run.method}; valid: {', '.join(EXCEL)}")
     dependencies = {}
     for row in _rows(run, environment):
         for seed in _seeds(run, row):

@@ -37,7 +37,6 @@ from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.images import images_of
 from tasks.inputs.models import classes_of
-from tasks.stages.predict import PredictResult
 from tasks.stages.refine import LabelsResult, step_folder
 from tasks.stages.score import MAKERS
 from tasks.stages.train import reads_pseudo_labels
@@ -102,7 +101,7 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
         "gallery": galleries,
         "skipped": _skipped(evaluated),
     }
-    items = {gallery: [_item(job, runs, gallery, row) for row in rows] for gallery, rows in galleries.items()}
+    items = {gallery: [_item(job, methods, gallery, row) for row in rows] for gallery, rows in galleries.items()}
     write_benchmark(folder, document, items, names[1:])
     miou: dict[str, dict[str, float]] = {method: {} for method in runs}
     for number in numbers:
@@ -173,35 +172,35 @@ def _chosen(job: Job, methods: Mapping[str, MethodScores], gallery: str) -> list
     return []
 
 
-def _item(job: Job, runs: Mapping[str, RunSpec], gallery: str, row: Mapping[str, Any]) -> ComparedItem:
+def _item(job: Job, methods: Mapping[str, MethodScores], gallery: str, row: Mapping[str, Any]) -> ComparedItem:
     split, image = row["split"], row["id"]
     record = next(record for record in images_of(job, split) if record.id == image)
-    truths = (_evaluations(job, method)[0].folder / "truth" / split / f"{image}.png" for method in runs)
+    truths = (_evaluations(job, method)[0].folder / "truth" / split / f"{image}.png" for method in methods)
     return ComparedItem(
         id=image,
         image=record.read(),
         truth=load_labels_png(next(path for path in truths if path.is_file())),
-        methods={method: _label_maps(job, method, run, gallery, split, image) for method, run in runs.items()},
+        methods={method: _label_maps(job, method, scores, gallery, split, image) for method, scores in methods.items()},
         miou=row["miou"],
         remark=f"{split}; mIoU of this image from {min(row['miou'].values()):.2f} to {max(row['miou'].values()):.2f}",
     )
 
 
-def _label_maps(job: Job, method: str, run: RunSpec, gallery: str, split: str, image: str) -> dict[str, Labels]:
-    """A method's last label maps of an image, by caption."""
+def _label_maps(job: Job, method: str, scores: MethodScores, gallery: str, split: str, image: str) -> dict[str, Labels]:
+    """A method's label maps of an image after each kind's last step, by caption."""
     maps: dict[str, Labels] = {}
     for kind, caption in GALLERIES[gallery].items():
-        if kind in run.evaluate.kinds:
-            path = _last_label_map(job.inputs[_input(method, MAKERS[kind])], kind, split, image)
+        if kind in scores.last_steps:
+            _, step = scores.last_steps[kind]
+            path = _label_map(job.inputs[_input(method, MAKERS[kind])], kind, step, split, image)
             maps |= {caption: load_labels_png(path)} if path.is_file() else {}
     return maps
 
 
-def _last_label_map(output: StageOutput, kind: str, split: str, image: str) -> Path:
+def _label_map(output: StageOutput, kind: str, step: str, split: str, image: str) -> Path:
     if kind == "segmentation":
-        return output.folder / output.result_as(PredictResult).variants[-1] / split / f"{image}.png"
-    steps = output.result_as(LabelsResult).steps
-    return output.folder / step_folder(steps[-1], steps) / f"{image}.png"
+        return output.folder / step / split / f"{image}.png"
+    return output.folder / step_folder(step, output.result_as(LabelsResult).steps) / f"{image}.png"
 
 
 def _stages(run: RunSpec) -> list[str]:

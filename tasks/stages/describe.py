@@ -27,6 +27,7 @@ __all__ = ["ClassResult", "DescribeResult", "class_parts", "describe_class", "jo
 SETTINGS = {
     "bundled": ("provider", "n"),
     "file": ("provider", "n"),  # the texts are in the keys of the parts, so the file may lie anywhere
+    "none": ("provider",),
     "openai": ("provider", "n", "model", "base_url", "structured", "temperature"),
 }
 
@@ -51,7 +52,7 @@ class DescribeResult(StageResult):
 def class_parts(job: Job) -> list[Part]:
     """A part depends on its class's own texts where they are written already, else on what the request says of its class. It
     depends on no synonym and no other class, although a request names them: if one class changes, that one is asked for."""
-    prompts, n = _prompts(job), job.run.describe.n
+    prompts, n = _prompts(job), 0 if job.run.describe.provider == "none" else job.run.describe.n
     shared = {"spec": settings(job.run), "template": prompts.template}
     return [Part(entry.name, n, shared | {"class": entry.name} | _class_key(job, entry)) for entry in prompts.classes]
 

@@ -33,8 +33,11 @@ def make_knowledge(job: Job, folder: Path) -> KnowledgeResult:
     """Encode every text that was not encoded before, and cluster the descriptions, or take ready attributes."""
     run, described = job.run, job.folder("describe")
     prompts = PromptSet.from_dict(read_json(described / "prompts.json"))
-    # `describe` has checked their form, as far as it has rules: a user's own file may have any.
-    descriptions = load_user_descriptions(described / "descriptions.json").select(prompts, run.describe.n)
+    if run.describe.provider == "none":
+        descriptions = Descriptions({}, {})
+    else:
+        # `describe` has checked their form, as far as it has rules: a user's own file may have any.
+        descriptions = load_user_descriptions(described / "descriptions.json").select(prompts, run.describe.n)
     base = knowledge_base(prompts, descriptions, run, job.environment)
     write_knowledge(folder / "knowledge.zarr", base)
     file = used_attributes_file(run.knowledge)

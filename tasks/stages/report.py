@@ -51,7 +51,9 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
     metrics = read_json(job.folder("evaluate") / "metrics.json")
     examples = read_json(job.folder("evaluate") / "examples.json")
     per_split = _share(run, run.dataset.val_splits)
-    segmented = [item for split in run.dataset.val_splits for item in _segmented(job, split, examples, per_split)]
+    trained = "train" in job.inputs
+    splits = run.dataset.val_splits if trained else ()
+    segmented = [item for split in splits for item in _segmented(job, split, examples, per_split)]
     return ReportView(
         title=f"excel {run.preset}" + (", fully supervised" if run.train.supervision == "masks" else ""),
         preset=run.preset,
@@ -61,8 +63,8 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         stages=tuple(_stage_row(output, output.stage in cached) for output in job.inputs.values()),
         gallery=tuple(item for split in _seeds(run) for item in _gallery(job, split, examples, store.class_names)),
         segmented=tuple(segmented),
-        losses=pd.read_csv(job.folder("train") / "losses.csv"),
-        given_segmenter=job.result("train", TrainResult).source,
+        losses=pd.read_csv(job.folder("train") / "losses.csv") if trained else None,
+        given_segmenter=job.result("train", TrainResult).source if trained else "",
         attributes=tuple(attribute_rows(store, run.knowledge)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,
@@ -92,7 +94,7 @@ def _gallery(job: Job, split: str, examples: dict[str, Any], names: tuple[str, .
             image=row.read(),
             cams={names[c]: cam for c, cam in zip(*cams.read(row.id), strict=True)},
             steps=_steps(job.inputs["refine"], row.id),
-            lvc_steps=_steps(job.inputs["dynamic"], row.id),
+            lvc_steps=_steps(job.inputs["dynamic"], row.id) if "dynamic" in job.inputs else {},
             truth=_truth(job, split, row.id),
             rank=rank,
         )

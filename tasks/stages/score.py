@@ -47,7 +47,11 @@ def scored_images(job: Job, kind: str, split: str) -> list[ImageRecord]:
 def label_map_kinds(job: Job, kind: str) -> list[str]:
     """The steps of seeds, or the variants of segmentations."""
     maker = MAKERS[kind]
-    return job.result(maker, PredictResult).variants if kind == "segmentation" else job.result(maker, LabelsResult).steps
+    if kind == "segmentation":
+        return job.result(maker, PredictResult).variants
+    return [
+        step for step in job.result(maker, LabelsResult).steps if step != "confident"
+    ]  # which leaves pixels without a label
 
 
 def _label_maps(job: Job, kind: str, split: str, image: str) -> dict[str, Path]:
@@ -55,7 +59,8 @@ def _label_maps(job: Job, kind: str, split: str, image: str) -> dict[str, Path]:
     folder, names = job.folder(MAKERS[kind]), label_map_kinds(job, kind)
     if kind == "segmentation":
         return {variant: folder / variant / split / f"{image}.png" for variant in names}
-    return {step: folder / step_folder(step, names) / f"{image}.png" for step in names}
+    steps = job.result(MAKERS[kind], LabelsResult).steps
+    return {step: folder / step_folder(step, steps) / f"{image}.png" for step in names}
 
 
 def score_parts(job: Job) -> list[Part]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
+from excel_core.config.methods import METHODS
+from excel_core.config.presets import PRESETS, preset, with_settings
 from excel_core.errors import ModelError, SettingError
 from excel_core.models.clip_names import check_settings_fit_clip
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
+from excel_core.config.methods import METHODS, method_names
+from excel_core.config.presets import PRESETS, preset, with_method, with_settings
 from excel_core.errors import SettingError
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [f"{name}:{variant}" for name, variants in METHODS.items() for variant in variants])
 def test_every_preset_and_method_is_valid(name, method):
     run = preset(name, method)
     assert (run.preset, run.method) == (name, method)
@@ -88,5 +89,39 @@ def test_the_word_true_needs_no_quotes():
 def test_unknown_preset_and_method():
     with pytest.raises(SettingError, match="unknown preset 'vco'; valid presets: voc, coco, photos, demo"):
         preset("vco")
-    with pytest.raises(SettingError, match="unknown method 'best'; valid methods: reference, paper, clean"):
+    with pytest.raises(
+        SettingError, match=r"unknown method 'best'; valid methods: excel\[:reference\|paper\|clean\], maskclip"
+    ):
         preset("voc", "best")
+    for wrong in ("clip_es:paper", "clip_es:", ":clean", "excel:best", "clean:clean", ""):
+        with pytest.raises(SettingError, match="valid methods"):
+            preset("voc", wrong)
+
+
+def test_a_method_may_be_written_short():
+    assert preset("voc", "clean") == preset("voc", "excel:clean") and preset("voc", "excel") == preset("voc")
+    assert preset("voc").method == "excel:reference" and preset("coco", "clip_es").method == "clip_es:reference"
+    assert {preset("demo", name).method for name in method_names()} == {
+        f"{name}:{variant}" for name, variants in METHODS.items() for variant in variants
+    }
+
+
+def test_what_is_published_of_clip_es():
+    """peers.md 2: boxes, blocks, the CRF's parameters and limit."""
+    voc, coco, clean = preset("voc", "clip_es"), preset("coco", "clip_es"), preset("voc", "clip_es:clean")
+    assert (voc.refine.affinity.threshold, coco.refine.affinity.threshold) == (0.4, 0.7)
+    assert (voc.refine.affinity.layers, voc.refine.affinity.scale, voc.refine.par.enabled) == (8, "mean", False)
+    assert (voc.cams.producer, voc.cams.input, voc.cams.normalisation) == ("gradcam", "native", "clip")
+    crf = voc.refine.crf
+    assert (crf.iterations, crf.gaussian_sigma, crf.gaussian_weight) == (10, 1, 3)
+    assert (crf.bilateral_sigma, crf.bilateral_colour_sigma, crf.bilateral_weight) == (67, 3, 4)
+    assert (crf.normalised, crf.image, crf.confidence, voc.refine.precision) == (False, "wrapped_bgr", 0.95, "fp16")
+    assert (clean.refine.crf.normalised, clean.refine.crf.image, clean.refine.precision) == (True, "photo", "fp32")
+    assert not voc.train.enabled and voc.evaluate.kinds == ("static",)
+
+
+def test_from_one_method_to_another_and_back():
+    own = with_settings(preset("coco"), ["refine.par.iterations=3"])
+    peer = with_method(own, "clip_es")
+    assert peer == with_settings(preset("coco", "clip_es"), ["refine.par.iterations=3"])
+    assert with_method(peer, "excel") == own

@@ -11,7 +11,8 @@ import typer
 import yaml
 
 from excel_core.config import RunSpec
-from excel_core.config.presets import METHODS, PRESETS, preset, with_settings
+from excel_core.config.methods import METHODS
+from excel_core.config.presets import PRESETS, preset, with_settings
 from flows.cli import app
 from tests.conftest import ROOT
 

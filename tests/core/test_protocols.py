@@ -30,4 +30,4 @@ def test_a_fully_supervised_number_says_so():
     assert found["what"] == "segmentation, fully supervised" and found["supervision"].startswith("true masks")
     assert "supervision" not in seed_protocol(run, "static", "train", "par")  # nothing trained had a part in it
     assert seed_protocol(run, "lvc", "train", "par")["what"].endswith("fully supervised")
-    assert segmentation_protocol(preset("voc"), "val", "single_scale")["method"] == "reference"
+    assert segmentation_protocol(preset("voc"), "val", "single_scale")["method"] == "excel:reference"

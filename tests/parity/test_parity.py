@@ -9,7 +9,8 @@ import torch
 from excel_core.cams.affinity import affinity_cams, upsample_with_background
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import normalise_tokens, patch_text_cams
-from excel_core.config import KnowledgeSpec, SegmenterSpec, presets
+from excel_core.config import KnowledgeSpec, SegmenterSpec
+from excel_core.config.methods import METHODS, Method
 from excel_core.config.presets import preset
 from excel_core.errors import StoreError
 from excel_core.evaluation.parity import compare_with_goldens, golden_texts
@@ -64,7 +65,7 @@ def test_the_yardstick_finds_the_former_ways(prefix, tmp_path, monkeypatch):
     file = write_programs(tmp_path, skip="train")
 
     def failing(**edits):
-        monkeypatch.setattr(presets, "METHODS", {**presets.METHODS, "reference": edits})
+        monkeypatch.setitem(METHODS["excel"], "reference", Method(edits))
         results = compare_with_programs(prefix, file, tmp_path, CLASSES)
         return {result.key.split("_", 2)[2] for result in results if not result.ok}
 

@@ -19,7 +19,7 @@ def test_methods_run_and_differ_from_the_reference(chain, method):
     (_, a), (_, b) = ours.read(ours.ids[0]), theirs.read(ours.ids[0])
     assert a.shape == b.shape and np.abs(a - b).max() > 0.01
     metrics = read_json(outputs["evaluate"].folder / "metrics.json")
-    assert metrics["method"] == method
+    assert metrics["method"] == f"excel:{method}"
     scales = {"paper": "0.7,1.0 + flip except at 1.0", "clean": "0.7,1.0 + flip"}[method]  # the paper prints none: as published
     assert metrics["results"]["segmentation.held_out_1.multi_scale"]["protocol"]["scales"] == scales
     assert outputs["describe"] == chain[0]["describe"]
