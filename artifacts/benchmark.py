@@ -25,6 +25,10 @@ KINDS = {"static": "CAM seeds, training-free", "lvc": "CAM seeds after training"
 NOT_TRAINED, NO_STEP, NOT_SCORED = "not trained", "no such step", "not scored"
 MARK = "*"  # of a number that differs from the first method's
 TEXT_COLUMNS = ("method", "step", "protocol", "raw", "+ affinity", "+ PAR", "+ CRF")
+SHARED_COSTS = (
+    "Methods that share a stage build it once; its cost counts for each of them. Of several seeds, a stage's least time: the "
+    "first to compute in a process also compiles."
+)
 # Columns of the CSV beside the protocol's, in order.
 NUMBER_FIELDS = ("method", "kind", "step", "last", "miou", "std", "low", "high", "seeds")
 DIFFERENCE_FIELDS = ("difference", "std", "low", "high")
@@ -48,7 +52,7 @@ def sections(document: Benchmark) -> list[Section]:
         numbers = [number for number in document["numbers"] if number["kind"] == kind]
         shared = shared_protocol([number["protocol"] for number in numbers])
         tables.append(Section(title, _number_rows(document, numbers, shared), (protocol_text(shared),)))
-    return [table for table in (*tables, Section("Cost", _cost_rows(document), (COSTS_NOTE, _sharing()))) if table.rows]
+    return [table for table in (*tables, Section("Cost", _cost_rows(document), (COSTS_NOTE, SHARED_COSTS))) if table.rows]
 
 
 def notes(document: Benchmark) -> list[str]:
@@ -66,10 +70,6 @@ def notes(document: Benchmark) -> list[str]:
     if document["limit"] is not None:
         lines.append(f"to try it out: {document['limit']} images a split and a shortened training")
     return lines + [f"not scored: {what}: {reason}" for what, reason in document["skipped"].items()]
-
-
-def _sharing() -> str:
-    return "Methods that share a stage build it once; its cost counts for each of them. The first seed's alone is shown."
 
 
 def first_method(document: Benchmark) -> str:

@@ -2,7 +2,7 @@
 benchmark's page, and as one sheet for the Prefect UI."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from artifacts.drawing import fit_image, fit_labels, overlay_labels
 from artifacts.gallery import ItemPictures, Picture, PictureSize
@@ -27,32 +27,35 @@ class ComparedRow:
 
 
 def compared_rows(items: Sequence[ComparedItem], class_names: Sequence[str], size: PictureSize) -> list[ComparedRow]:
-    """A row for each image and kind of label map: photo, truth, and each method's in order."""
+    """A row for each image and kind of label map: photo, truth, and each method's in order, the image's own mIoU below those that
+    it is of."""
     rows = []
     for item in items:
         image = fit_image(item.image, size.side)
         draw = ItemPictures(item.id, image, class_names, size)
-        photo = Picture(draw.encode(image), f"image {item.id}", "photo")
-        truth = None if item.truth is None else draw.labels(item.truth, "truth")
-        for caption in _captions(item):
+        photo = Picture(draw.encode(image), f"image {item.id}", "")
+        truth = None if item.truth is None else replace(draw.labels(item.truth, "truth"), caption="")
+        for place, caption in enumerate(_captions(item)):
             cells: list[Picture | None] = [photo, truth]
             for method, maps in item.methods.items():
-                cells.append(draw.labels(maps[caption], f"{method}, {caption}") if caption in maps else None)
-            rows.append(ComparedRow(item.id, item.remark, caption, tuple(cells)))
+                words = _words(item.miou, method, place)
+                drawn = draw.labels(maps[caption], f"{method}, {caption}") if caption in maps else None
+                cells.append(drawn and replace(drawn, caption=words))
+            rows.append(ComparedRow(item.id, "" if place else item.remark, caption, tuple(cells)))
     return rows
 
 
 def compared_sheet(items: Sequence[ComparedItem], notes: Sequence[str]) -> bytes:
     """The same as one PNG."""
-    methods = list(items[0].methods)
     rows = []
     for item in items:
-        for caption in _captions(item):
+        for place, caption in enumerate(_captions(item)):
             panels = [Panel(fit_image(item.image, SHEET_SIDE)), _panel(item, item.truth, "")]
-            for method, maps in item.methods.items():
-                panels.append(_panel(item, maps.get(caption), _words(item.miou, method, caption == _captions(item)[0])))
-            rows.append(SheetRow(f"{item.id}: {caption}", item.remark, tuple(panels)))
-    return draw_sheet(["photo", "truth", *methods], rows, [], notes)
+            panels += [
+                _panel(item, maps.get(caption), _words(item.miou, method, place)) for method, maps in item.methods.items()
+            ]
+            rows.append(SheetRow(f"{item.id}: {caption}", "" if place else item.remark, tuple(panels)))
+    return draw_sheet(["photo", "truth", *items[0].methods], rows, [], notes)
 
 
 def _captions(item: ComparedItem) -> list[str]:
@@ -60,9 +63,9 @@ def _captions(item: ComparedItem) -> list[str]:
     return list(dict.fromkeys(caption for maps in item.methods.values() for caption in maps))
 
 
-def _words(miou: Mapping[str, float], method: str, is_ranked: bool) -> str:
-    """The image's own mIoU below the label map that it is of."""
-    return f"mIoU {miou[method]:.2f}" if is_ranked and method in miou else ""
+def _words(miou: Mapping[str, float], method: str, place: int) -> str:
+    """The image's own mIoU, below the first kind of label map, which it is of."""
+    return f"mIoU {miou[method]:.2f}" if place == 0 and method in miou else ""
 
 
 def _panel(item: ComparedItem, labels: Labels | None, words: str) -> Panel:
