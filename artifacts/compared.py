@@ -27,8 +27,8 @@ class ComparedRow:
 
 
 def compared_rows(items: Sequence[ComparedItem], class_names: Sequence[str], size: PictureSize) -> list[ComparedRow]:
-    """A row for each image and kind of label map: photo, truth, and each method's in order, the image's own mIoU below those that
-    it is of."""
+    """A row for each image and kind of label map: photo, truth, and each method's in order, the image's own mIoU below those
+    that it is of."""
     rows = []
     for item in items:
         image = fit_image(item.image, size.side)

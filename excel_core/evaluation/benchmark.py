@@ -39,9 +39,9 @@ StepKey = tuple[str, str]  # kind, step
 
 
 def method_runs(run: RunSpec) -> dict[str, RunSpec]:
-    """The run of each method of `run.benchmark`: its preset, cut to the limit; what the user changed in `run`, which is of the
-    first method, as far as the method uses it; then the settings of that method alone. A method that trains no segmenter has
-    seeds alone."""
+    """The run of each method of `run.benchmark`. `run` is the first method's preset, cut to the limit, with a user's changes. A
+    method's run is its own preset, cut to the limit, with these changes as far as the method uses them, and with the settings
+    of that method alone. A method that trains no segmenter has seeds alone."""
     runs = {}
     for method in run.benchmark.methods:
         own = settings_of_method(run.benchmark.own_settings, method)
