@@ -19,7 +19,9 @@ from flows.paper import paper
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.up import PATIENCE, brought_up, command
 
-FLOWS = {"excel": excel, "ablation": ablation, "benchmark": benchmark, "paper": paper} | {name: getattr(stages, name) for name in stages.__all__}
+FLOWS = {"excel": excel, "ablation": ablation, "benchmark": benchmark, "paper": paper} | {
+    name: getattr(stages, name) for name in stages.__all__
+}
 
 
 @pytest.fixture(scope="module")
