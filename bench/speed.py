@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bench import published
 from bench.alternating import Case, measure
+from bench.peers import peer_cases
 from bench.scene import CLASSES, PHOTOS, Scene
 from bench.tables import speed_row
 from excel_core.cams.affinity import affinity_cams
@@ -55,6 +56,7 @@ def cases(scene: Scene, rounds: int) -> Iterator[Case]:
     yield from _refinement(scene, rounds)
     yield from _crf(scene, rounds, few)
     yield from _tower(scene, rounds)
+    yield from peer_cases(scene, rounds)
     yield from _chains(scene, rounds)
     for dynamic in (False, True):
         yield _training(scene, dynamic, few)

@@ -56,7 +56,7 @@ Labels = NDArray[np.uint8]
 DEFAULT_PRESET = "photos"
 
 
-def settings(preset_name: str = DEFAULT_PRESET, *edits: str, method: str = "reference", **groups: dict[str, Any]) -> RunSpec:
+def settings(preset_name: str = DEFAULT_PRESET, *edits: str, method: str = "excel", **groups: dict[str, Any]) -> RunSpec:
     """The settings of all steps: a preset, with edits.
 
         excel.settings("demo", "train.iterations=100", "refine.crf.enabled=false")
@@ -64,7 +64,7 @@ def settings(preset_name: str = DEFAULT_PRESET, *edits: str, method: str = "refe
 
     preset_name: `photos` (any classes), `voc`, `coco` (as published), or `demo` (the picture-book world with excel-tiny)
     edits: as --set of the command line takes them, stage.field=value
-    method: `reference` (the published code), `paper` (the equations as printed), or `clean`
+    method: NAME[:VARIANT], such as `clip_es`, `excel:paper` (the equations as printed) or `clean` (docs/methods.md)
     groups: edits as dictionaries, stage={field: value}
 
     SettingError for an unknown name and for a value out of bounds.
@@ -155,6 +155,10 @@ def train(
     setting that needs masks; ImageError for a photo that cannot be used.
     """
     run = model.settings if iterations is None else with_iterations(model.settings, iterations)
+    if not run.train.enabled:
+        raise SettingError(
+            f"train: method {run.method} trains no segmenter (train.enabled=false); its result are the pseudo labels"
+        )
     if run.train.supervision != "labels" or run.train.from_checkpoint is not None:
         raise SettingError("train: takes image-level labels; leave train.supervision and train.from_checkpoint as they are")
     architecture = Architecture.of(model.clip, model.class_names, run.train.segmenter)

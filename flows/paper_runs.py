@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.config import RunSpec
+from excel_core.config.methods import METHODS, parse_method
 from excel_core.config.presets import with_edits
 from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import read_published
@@ -39,7 +40,11 @@ def paper_runs(request: PaperRequest) -> list[ResolvedRun]:
 
 
 def _check_request(request: PaperRequest) -> None:
-    """SettingError where the table does not go with the data sets that are named, or with a setting."""
+    """SettingError where the table does not go with the data sets that are named, with the method, or with a setting."""
+    name, _ = parse_method(request.method)
+    if name != "excel":
+        valid = ", ".join(f"excel:{variant}" for variant in METHODS["excel"])
+        raise SettingError(f"--method {request.method}: {request.table} is of the paper of excel; valid methods: {valid}")
     if request.coco is not None and request.table not in WITH_COCO:
         raise SettingError(f"--coco: {request.table} is about VOC alone; COCO stands in {' and '.join(WITH_COCO)}")
     if request.data is None and request.coco is None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+__all__ = [
+    "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest",
+]  # fmt: skip
 
 MAX_GPUS = 64  # of one machine
 MAX_METHODS, MAX_SEEDS = 20, 20  # of a benchmark

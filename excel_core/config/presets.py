@@ -74,7 +74,7 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 MAX_KEYS = 8  # of a field's dotted name; none has as many
 
 
-def preset(name: str, method: str = "reference") -> RunSpec:
+def preset(name: str, method: str = "excel") -> RunSpec:
     """The run of a preset under a method; unknown names raise SettingError with the valid ones."""
     if name not in PRESETS:
         raise SettingError(f"unknown preset {name!r}; valid presets: {', '.join(PRESETS)}")

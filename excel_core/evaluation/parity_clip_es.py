@@ -26,7 +26,7 @@ from excel_core.models.clip import FrozenClip
 
 __all__ = ["compute_clip_es"]
 
-VOC_CLASSES = 20
+VOC_CLASSES = 20  # before the background prompts
 POWERS = (1, 2)  # of the background: published figures take the better one by the truth
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from excel_core.config import RunSpec
-from excel_core.config.presets import with_edits
+from excel_core.config.presets import with_edits, with_method
 from excel_core.config.variants import (
     NO_ATTRIBUTES,
     calibrated_by,
@@ -17,7 +17,7 @@ from excel_core.config.variants import (
     without_lvc,
     without_tse,
 )
-from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, SEEDS, SEGMENTATION
+from excel_core.paper.published import ATTRIBUTES, CALIBRATION, COMPONENTS, IMAGES, PEER_SEEDS, SEEDS, SEGMENTATION
 
 __all__ = ["TITLES", "TableRow", "limit_run", "paper_table_rows"]
 
@@ -32,6 +32,7 @@ TITLES = {
 }
 MIN_ITERATIONS = 20  # of a training that a limit shortens
 VARIANTS = {"no CRF": "multi_scale", "CRF": "multi_scale_crf"}  # words of a row → label maps that `predict` makes
+README = "published in its README"
 UNKNOWN = "published figure not known to excel"
 
 
@@ -100,8 +101,10 @@ def _segmentation(run: RunSpec, has_test: bool) -> list[TableRow]:
 
 def _seeds(run: RunSpec) -> list[TableRow]:
     split, scored = run.dataset.seed_splits[0], _of(run, "static", "lvc")
+    peer = _of(with_method(_trained_here(run), "clip_es"), "static", train_split=split)
     return [
-        TableRow("CLIP-ES", None, note="a later version of excel"),
+        TableRow("CLIP-ES, CAMs", peer, f"seeds.static.{split}.affinity", PEER_SEEDS["clip_es", "affinity"], README),
+        TableRow("CLIP-ES, CRF", peer, f"seeds.static.{split}.crf", PEER_SEEDS["clip_es", "crf"], f"{README}, on train_aug"),
         TableRow("ExCEL, training-free", scored, f"seeds.static.{split}.par", SEEDS["static"]),
         TableRow("ExCEL, LVC", scored, f"seeds.lvc.{split}.par", SEEDS["lvc"]),
     ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import console, takes_request
-from flows.request import RunRequest
+from flows.request import METHOD_HELP, RunRequest
 
 __all__ = ["segment"]
 
@@ -22,7 +22,7 @@ def segment(
         str | None, typer.Option(help=f"{CLASSES}. With --weights: only these classes", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for masks and overlays")] = Path("segmented"),
-    method: Annotated[str | None, typer.Option(help="reference, paper or clean; default reference", show_default=False)] = None,
+    method: Annotated[str | None, typer.Option(help=f"{METHOD_HELP}; default excel", show_default=False)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS, show_default=False)] = None,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="with --weights: several scales and flips")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="with --weights: then the dense CRF")] = False,
@@ -42,7 +42,7 @@ def segment(
     files = photos_of(photos, out, force)
     with store_in_use(store_folder(request.store)):  # until everything is read from it
         if weights is None:
-            predictor = _training_free(names, request.model_copy(update={"method": method or "reference"}))
+            predictor = _training_free(names, request.model_copy(update={"method": method or "excel"}))
         else:
             predictor = _trained(weights, names, request, multi_scale, crf)
     for note in predictor.notes:

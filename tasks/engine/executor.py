@@ -49,7 +49,8 @@ __all__ = [
 ]  # fmt: skip
 
 KEY_DIGITS = 32
-LAYOUTS_MODULE = "excel_core.datasets.layouts"
+LAYOUTS = ("excel_core.datasets.layouts", "LAYOUTS")  # registries that a run's settings choose from
+PRODUCERS = ("excel_core.cams.producers", "PRODUCERS")
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ class Step:
         return replace(self, job=job, parts={name: output.in_store(store) for name, output in self.parts.items()})
 
     def _code(self, function: Callable[..., Any]) -> str:
-        """Digest of the function's code; of the layouts' readers, it holds those that this run uses."""
-        return code_digest(function, choices=(((LAYOUTS_MODULE, "LAYOUTS"), self.job.run.dataset.layout),))
+        """Digest of the function's code; of the layouts' readers and the CAM producers, it holds those that this run uses."""
+        run = self.job.run
+        return code_digest(function, choices=((LAYOUTS, run.dataset.layout), (PRODUCERS, run.cams.producer)))
 
     def build(self, folder: Path) -> StageResult:
         """Do the work itself."""

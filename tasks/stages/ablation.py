@@ -51,7 +51,10 @@ def sweeps(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
             "train.supervision=masks: the ablation is about image-level labels, and would mix the two; leave one of them out"
         )
     if run.cams.producer != "patch_text" or not run.train.enabled:
-        raise SettingError(f"the ablation is about parts of the method excel, got {run.method}; valid: {', '.join(EXCEL)}")
+        got = f"{run.method} with train.enabled={str(run.train.enabled).lower()}"
+        raise SettingError(
+            f"the ablation is about parts of the method excel and its training, got {got}; valid methods: {', '.join(EXCEL)}"
+        )
     dependencies = {}
     for row in _rows(run, environment):
         for seed in _seeds(run, row):

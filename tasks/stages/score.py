@@ -49,9 +49,8 @@ def label_map_kinds(job: Job, kind: str) -> list[str]:
     maker = MAKERS[kind]
     if kind == "segmentation":
         return job.result(maker, PredictResult).variants
-    return [
-        step for step in job.result(maker, LabelsResult).steps if step != "confident"
-    ]  # which leaves pixels without a label
+    # `confident` leaves pixels without a label, so it is no prediction.
+    return [step for step in job.result(maker, LabelsResult).steps if step != "confident"]
 
 
 def _label_maps(job: Job, kind: str, split: str, image: str) -> dict[str, Path]:

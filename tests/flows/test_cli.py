@@ -92,7 +92,10 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["run", "vco"], "unknown preset 'vco'; valid presets: voc, coco, photos, demo"),
         (["run", "voc"], "preset 'voc' needs a data folder: pass --data DIR"),
         (["run", "voc", "--data", "nowhere"], "data folder 'nowhere' does not exist"),
-        (["run", "demo", "--method", "best"], "valid methods: reference, paper, clean"),
+        (
+            ["run", "demo", "--method", "best"],
+            "valid methods: excel[:reference|paper|clean], maskclip[:reference|clean], clip_es",
+        ),
         (["run", "demo", "--device", "tpu"], "unknown device 'tpu'; valid: cpu, cuda, mps"),
         (["run", "demo", "--clip", "ViT-B-16"], "names no weights; write ViT-B-16:TAG or ViT-B-16:FILE"),
         (["demo", "--gpus", "3", "--set", "train.batch_size=4"], "batch_size=4 must be a multiple of the 3 training processes"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.engine.code_digest import ROOT, code_digest, reached_definitions
-from tasks.engine.executor import LAYOUTS_MODULE
+from tasks.engine.executor import LAYOUTS, PRODUCERS
 from tasks.engine.stage import Sharded
 from tasks.pipeline import STAGES
 
@@ -23,9 +23,9 @@ CAMS = {"cams", "refine", "train", "dynamic", "sweep", "sweep_lvc", "curve", "fi
 MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "evaluate"}  # name the masks of a data set
 
 
-def _digests(root: Path, layout: str) -> dict[str, list[str]]:
-    """As `Step` makes them for a run with data of this layout."""
-    choices = (((LAYOUTS_MODULE, "LAYOUTS"), layout),)
+def _digests(root: Path, layout: str, producer: str = "patch_text") -> dict[str, list[str]]:
+    """As `Step` makes them for a run with data of this layout, and CAMs of this producer."""
+    choices = ((LAYOUTS, layout), (PRODUCERS, producer))
     return {name: [code_digest(function, root, choices) for function in functions] for name, functions in WORK.items()}
 
 
@@ -44,13 +44,13 @@ def original(tmp_path_factory) -> Path:
 def changed(original, tmp_path) -> Callable[..., set[str]]:
     """The stages whose digests edits change; an edit is (path, old text, new text)."""
 
-    def stages(*edits: tuple[str, str, str], layout: str = "voc") -> set[str]:
+    def stages(*edits: tuple[str, str, str], layout: str = "voc", producer: str = "patch_text") -> set[str]:
         root = shutil.copytree(original, tmp_path / "edited")
         for path, old, new in edits:
             source = (root / path).read_text()
             assert old in source, f"{path} has no {old!r}"
             (root / path).write_text(source.replace(old, new, 1))
-        before, after = _digests(original, layout), _digests(root, layout)
+        before, after = _digests(original, layout, producer), _digests(root, layout, producer)
         return {name for name in WORK if after[name] != before[name]}
 
     return stages
@@ -133,6 +133,16 @@ def test_what_changes_no_result_changes_no_digest(changed):
 )  # fmt: skip
 def test_an_edit_changes_the_stages_that_it_touches(changed, path, old, new, stages):
     assert changed((path, old, new)) == stages
+
+
+def test_another_producer_is_no_part_of_a_run(changed):
+    edit = ("excel_core/cams/gradcam.py", "EPSILON = 1e-7", "EPSILON = 1e-6")
+    assert not changed(edit)
+
+
+def test_the_producer_of_a_run_is_part_of_it(changed):
+    edit = ("excel_core/cams/gradcam.py", "EPSILON = 1e-7", "EPSILON = 1e-6")
+    assert changed(edit, producer="gradcam") == {"cams"}
 
 
 def test_the_reader_of_another_layout_is_no_part_of_a_run(changed):

@@ -76,11 +76,12 @@ def flow_calls(monkeypatch, small_run, chain):
 
 def test_the_flow_and_the_table_say_the_same(flow_calls):
     assert [name for name, _ in flow_calls] == [name for name in STAGES if name in dict(flow_calls)]
+    trained = {"train", "dynamic", "predict"}
     for name, inputs in flow_calls:
-        reads = set(STAGES[name].reads) - {"world"}
+        reads = (set(STAGES[name].reads) | (trained if name == "report" else set())) - {"world"}
         assert reads <= set(inputs) and len(inputs) == len(set(inputs))
         assert set(inputs) - reads <= ({"refine"} if name == "train" else {"refine", "dynamic", "predict"}), name
-    assert set(dict(flow_calls)) == {"report", *STAGES["report"].reads} - {"world"}
+    assert set(dict(flow_calls)) == {"report", *trained, *STAGES["report"].reads} - {"world"}
 
 
 def test_a_call_without_an_input_of_the_table_is_refused(chain, small_run):
@@ -90,7 +91,7 @@ def test_a_call_without_an_input_of_the_table_is_refused(chain, small_run):
         stage = ChainRun(small_run, environment, "report", record, in_turn)
         with pytest.raises(TypeError, match="stage 'cams' reads knowledge too: give it their outputs"):
             stage("cams", outputs["dataset"])
-        with pytest.raises(TypeError, match="stage 'report' reads cams, dataset, .*train too"):
+        with pytest.raises(TypeError, match="stage 'report' reads cams, dataset, .*refine too"):
             stage("report")
         assert stage.outputs == {}
     finally:
@@ -102,6 +103,13 @@ def test_a_call_without_an_input_of_the_table_is_refused(chain, small_run):
     [
         (["evaluate.kinds=[static]"], "report", "evaluate.kinds=static: a report needs .*lvc"),
         (["train.supervision=masks"], "ablation", "train.supervision=masks: the ablation is about image-level labels"),
+        (
+            ["train.enabled=false"],
+            "predict",
+            "trains no segmenter .*which predict needs; stages that it has: .*refine, evaluate",
+        ),
+        (["train.enabled=false", "evaluate.ablation=false"], "report", "trains no segmenter .*which report needs"),
+        (["train.enabled=false"], "report", "the ablation is about parts of the method excel"),
         (["train.from_checkpoint=x.pth"], "curve", "curve: train.from_checkpoint trains nothing"),
     ],
 )
