@@ -10,7 +10,12 @@ from excel_core.config.methods import METHODS, Edits, parse_method
 from excel_core.config.setting_text import read_setting
 from excel_core.errors import SettingError, shown
 
-__all__ = ["PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits"]
+__all__ = [
+    "PRESETS", "SCHEDULE", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits",
+]  # fmt: skip
+
+# Fields of `train` that are points of its schedule: iterations, counted from 0.
+SCHEDULE = ("warmup", "dynamic_from", "own_argmax_from")
 
 # Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -116,10 +121,9 @@ def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
 
 
 def with_iterations(run: RunSpec, iterations: int) -> RunSpec:
-    """`run` with a longer or shorter training: the points of its schedule (warm-up, learnt labels, the head's own argmax) move
-    in proportion."""
+    """`run` with a longer or shorter training: the points of its schedule move in proportion."""
     factor = iterations / run.train.iterations
-    points = {name: getattr(run.train, name) for name in ("warmup", "dynamic_from", "own_argmax_from")}
+    points = {name: getattr(run.train, name) for name in SCHEDULE}
     moved = {name: round(factor * point) for name, point in points.items() if point is not None}
     return _apply(run, {"train": {"iterations": iterations} | moved})
 

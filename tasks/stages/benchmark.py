@@ -219,8 +219,8 @@ def _stages(run: RunSpec) -> list[str]:
 
 
 def _input(method: str, seed: int, stage: str) -> str:
-    """What an input is called, and so the stages of its run."""
-    return f"{method}, seed {seed}, {stage}"
+    """What an input is called. Scores come first, so that the stages of their run are called by method and seed alone."""
+    return f"{method}, seed {seed}" if stage == "evaluate" else f"{method}, seed {seed}, {stage}"
 
 
 def settings(run: RunSpec) -> dict[str, Any]:

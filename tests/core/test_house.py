@@ -82,7 +82,7 @@ def test_nothing_unsafe_is_called():
 
 def test_no_csv_holds_a_formula():
     """A cell that begins with = + - @ is a formula to a spreadsheet. Names of images and classes go to Parquet, JSON and
-    label files alone; losses.csv is LossRow, whose fields are all numbers. benchmark.csv guards its texts (test_benchmark.py)."""
+    label files alone; losses.csv is LossRow, whose fields are all numbers; benchmark.csv guards its texts (its own test)."""
     writers = [
         path.relative_to(ROOT).as_posix()
         for path, node in _nodes(ast.Call)
