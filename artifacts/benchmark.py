@@ -69,6 +69,8 @@ def notes(document: Benchmark) -> list[str]:
         lines.append(f"{MARK} differs from {first}: the 95 % interval of the paired difference leaves out 0")
     if document["limit"] is not None:
         lines.append(f"to try it out: {document['limit']} images a split and a shortened training")
+    if document["iterations"] is not None:
+        lines.append(f"trainings were cut to {document['iterations']:,} iterations (benchmark.iterations), their schedules too")
     return lines + [f"not scored: {what}: {reason}" for what, reason in document["skipped"].items()]
 
 

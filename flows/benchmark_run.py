@@ -7,8 +7,7 @@ from excel_core.config import RunSpec
 from excel_core.config.methods import METHODS, short_method
 from excel_core.config.presets import preset, with_edits
 from excel_core.errors import ExcelError, SettingError
-from excel_core.evaluation.benchmark import method_runs, unused_by_all
-from excel_core.paper.tables import limit_run
+from excel_core.evaluation.benchmark import before_edits, method_runs, unused_by_all
 from flows.request import BenchmarkRequest, ResolvedRun
 from flows.settings import check_run, run_environment, with_requests_edits
 
@@ -23,12 +22,12 @@ def benchmark_run(request: BenchmarkRequest) -> ResolvedRun:
     what the limit makes of a preset."""
     methods = _methods(request.methods)
     shared, own = _settings(request.settings, methods)
-    run = preset(request.preset, methods[0])
-    if request.limit is not None:
-        run = limit_run(run, request.limit)
+    asked = {"methods": methods, "own_settings": own, "limit": request.limit}
+    asked |= {} if request.seeds is None else {"seeds": request.seeds}
+    first = with_edits(preset(request.preset, methods[0]), {"benchmark": asked})
+    spec = with_requests_edits(first, request, shared).benchmark  # an edit may be of the comparison itself
+    run = with_edits(before_edits(request.preset, methods[0], spec), {"benchmark": asked})
     run = with_requests_edits(run, request, shared)
-    asked = {"methods": methods, "own_settings": own, "seeds": request.seeds, "limit": request.limit}
-    run = with_edits(run, {"benchmark": asked})
     if unused := unused_by_all(run):
         raise SettingError(f"{unused[0]}: none of {', '.join(methods)} uses it; leave it out")
     environments = [_checked(one, method, request).environment for method, one in method_runs(run).items()]

@@ -212,8 +212,9 @@ class BenchmarkRequest(DataRequest):
         )
     )
     seeds: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_SEEDS)], typer.Option(help="seeds of k-means and training, from the run's own on")
-    ] = Field(3, description="Seeds of k-means and training, from the run's own on.")
+        Annotated[int, Field(ge=1, le=MAX_SEEDS)] | None,
+        _option("seeds of k-means and training, from the run's own on; default 3, of the demo 2"),
+    ] = Field(None, description="Seeds of k-means and training, from the run's own on; empty: 3, of the demo 2.")
     limit: Annotated[Annotated[int, Field(ge=1)] | None, _option("so many images a split, to try it out")] = Field(
         None, description="Images of each split, to try it out; on VOC and COCO training is shortened in proportion."
     )

@@ -83,6 +83,7 @@ class BenchmarkSpec(Spec):
     own_settings: tuple[str, ...] = Field((), description="METHOD.stage.field=value: settings of one method alone")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     limit: Positive | None = Field(None, description="images of each split, to try it out; training is shortened with it")
+    iterations: Positive | None = Field(None, description="trainings are cut to so many, their schedules too; None: whole ones")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
     gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(
         6, description="images shown of seeds, and as many of segmentation: those on which methods disagree most"

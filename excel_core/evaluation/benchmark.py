@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from excel_core.config import RunSpec
-from excel_core.config.presets import preset, with_edits, with_settings, with_users_edits
+from excel_core.config import BenchmarkSpec, RunSpec
+from excel_core.config.presets import preset, with_edits, with_iterations, with_settings, with_users_edits
 from excel_core.config.unused import changed_fields, is_below, unused_settings
 from excel_core.evaluation.bootstrap import (
     ResampledScore,
@@ -30,22 +30,21 @@ from excel_core.evaluation.metrics import mean_iou, present_class_iou
 from excel_core.paper.tables import limit_run
 
 __all__ = [
-    "Evaluated", "MethodScores", "StepKey", "common_images", "disagreement", "is_seeded", "method_runs", "methods_numbers",
-    "parse_result_key", "score_method", "seed_run", "settings_of_method",
-    "unused_by_all",
+    "Evaluated", "MethodScores", "StepKey", "before_edits", "common_images", "disagreement", "is_seeded", "method_runs",
+    "methods_numbers", "parse_result_key", "score_method", "seed_run", "settings_of_method", "unused_by_all",
 ]  # fmt: skip
 
 StepKey = tuple[str, str]  # kind, step
 
 
 def method_runs(run: RunSpec) -> dict[str, RunSpec]:
-    """The run of each method of `run.benchmark`. `run` is the first method's preset, cut to the limit, with a user's changes. A
-    method's run is its own preset, cut to the limit, with these changes as far as the method uses them, and with the settings
-    of that method alone. A method that trains no segmenter has seeds alone."""
+    """The run of each method of `run.benchmark`. `run` is `before_edits` of the first method with a user's changes. A method's
+    run is its own `before_edits` with these changes, as far as the method uses them, and with the settings of that method
+    alone. A method that trains no segmenter has seeds alone."""
     runs = {}
     for method in run.benchmark.methods:
         own = settings_of_method(run.benchmark.own_settings, method)
-        before, after = (_before_edits(run, name) for name in (run.method, method))
+        before, after = (before_edits(run.preset, name, run.benchmark) for name in (run.method, method))
         moved = with_users_edits(run, before, after, _unused(run, method))
         moved = with_settings(moved, own)
         kinds = tuple(kind for kind in moved.evaluate.kinds if moved.train.enabled or kind == "static")
@@ -55,15 +54,18 @@ def method_runs(run: RunSpec) -> dict[str, RunSpec]:
 
 def unused_by_all(run: RunSpec) -> list[str]:
     """Dotted names of what the user changed in `run` that no method of the benchmark uses."""
-    changed = changed_fields(run, _before_edits(run, run.method))
+    changed = changed_fields(run, before_edits(run.preset, run.method, run.benchmark))
     unused = [_unused(run, method) for method in run.benchmark.methods]
     return [name for name in changed if all(is_below(name, groups) for groups in unused)]
 
 
-def _before_edits(run: RunSpec, method: str) -> RunSpec:
-    """A method's preset, cut to the limit of the benchmark."""
-    plain = preset(run.preset, method)
-    return limit_run(plain, run.benchmark.limit) if run.benchmark.limit is not None else plain
+def before_edits(name: str, method: str, spec: BenchmarkSpec) -> RunSpec:
+    """A method's preset, cut to the benchmark's limit and iterations."""
+    run = preset(name, method)
+    run = run if spec.limit is None else limit_run(run, spec.limit)
+    if spec.iterations is None or not run.train.enabled or run.train.iterations <= spec.iterations:
+        return run
+    return with_iterations(run, spec.iterations)
 
 
 def _unused(run: RunSpec, method: str) -> set[str]:

@@ -1,10 +1,10 @@
 """Stage `benchmark`: methods on the same images, from the runs of each → benchmark.json, benchmark.csv, benchmark.md, pictures,
 and a self-contained page. Under the mask guard: the truths that it shows are copies that evaluation made.
 
-benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `seeds`, `resamples`; `methods`: name and kinds of label maps of
-each; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by class and method;
-`costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images are shown, and
-why; `skipped`: what could not be scored and why.
+benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `iterations`, `seeds`, `resamples`; `methods`: name and kinds of
+label maps of each; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by
+class and method; `costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images
+are shown, and why; `skipped`: what could not be scored and why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,6 +92,7 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
         "preset": job.run.preset,
         "clip": job.run.clip.model,
         "limit": job.run.benchmark.limit,
+        "iterations": job.run.benchmark.iterations,
         "seeds": job.run.benchmark.seeds,
         "resamples": resamples,
         "methods": [{"name": method, "kinds": list(one.evaluate.kinds)} for method, one in runs.items()],

@@ -13,6 +13,7 @@ from artifacts.benchmark_charts import class_chart_png, overview_png
 from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.evaluation.benchmark import (
     Evaluated,
+    before_edits,
     common_images,
     disagreement,
     is_seeded,
@@ -24,7 +25,6 @@ from excel_core.evaluation.benchmark import (
     unused_by_all,
 )
 from excel_core.evaluation.bootstrap import ResampledScore, image_draws, paired_difference, score_over_seeds
-from excel_core.paper.tables import limit_run
 
 NAMES = ("background", "dog", "cat")
 IMAGES = [f"i{number}" for number in range(7)]
@@ -160,8 +160,8 @@ def test_images_are_ranked_by_how_far_methods_lie_apart(two_methods):
 
 def _run(*methods, name="demo", own=(), limit=None, seeds=3):
     asked = {"methods": methods, "own_settings": own, "limit": limit, "seeds": seeds}
-    first = preset(name, methods[0])
-    return with_edits(limit_run(first, limit) if limit else first, {"benchmark": asked})
+    spec = with_edits(preset(name), {"benchmark": asked}).benchmark
+    return with_edits(before_edits(name, methods[0], spec), {"benchmark": asked})
 
 
 def test_each_method_is_its_preset_with_what_the_user_changed():
@@ -199,6 +199,16 @@ def test_the_limit_shortens_each_methods_own_schedule():
     assert runs["clip_es"].train == plain["clip_es"]
 
 
+def test_trainings_of_the_demo_are_cut():
+    runs, train = method_runs(_run("excel", "clip_es")), preset("demo").train
+    assert runs["excel"].train == train.model_copy(
+        update={"iterations": 150, "warmup": 25, "dynamic_from": 75, "own_argmax_from": 120}
+    )
+    assert runs["clip_es"].train == preset("demo", "clip_es").train
+    whole = with_edits(preset("demo"), {"benchmark": {"methods": ("excel",), "iterations": None}})
+    assert method_runs(whole)["excel"].train == train
+
+
 def test_seeds_are_of_what_they_change():
     excel, clip_es = preset("demo"), preset("demo", "clip_es")
     assert [is_seeded(excel, kind) for kind in ("static", "lvc", "segmentation")] == [True, True, True]
@@ -233,7 +243,8 @@ def document():
     cost = {"seconds": 65.0, "peak_host_bytes": 2**30, "peak_gpu_bytes": None}
     stages = [{"stage": stage, **cost} for stage in ("cams", "train")]
     return {
-        "format": "excel-benchmark/1", "preset": "voc", "clip": "excel-tiny", "limit": None, "seeds": 2, "resamples": 1000,
+        "format": "excel-benchmark/1", "preset": "voc", "clip": "excel-tiny", "limit": None, "iterations": 150,
+        "seeds": 2, "resamples": 1000,
         "methods": [
             {"name": "excel", "kinds": ["static", "lvc", "segmentation"]}, {"name": "clip_es", "kinds": ["static"]},
         ],
@@ -294,6 +305,7 @@ def test_markdown_and_terminal_have_every_table(document):
 def test_a_limit_is_told(document):
     document["limit"] = 12
     assert "to try it out: 12 images a split and a shortened training" in sections(document)[0].notes
+    assert "trainings were cut to 150 iterations (benchmark.iterations), their schedules too" in sections(document)[0].notes
 
 
 def test_the_csv_has_a_line_a_number_and_no_formula(document):

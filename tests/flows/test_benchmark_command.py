@@ -139,6 +139,18 @@ def test_a_users_own_setting_wins_over_the_limit(data):
     assert runs["excel"].train.iterations == runs["excel:clean"].train.iterations == 6
 
 
+def test_an_edit_may_be_of_the_comparison_itself():
+    def trained(*settings):
+        run, _ = BenchmarkRequest(preset="demo", methods=["excel"], settings=list(settings)).resolve()
+        train = method_runs(run)["excel"].train
+        return run.benchmark.seeds, train.iterations, train.dynamic_from
+
+    assert trained() == (2, 150, 75)
+    assert trained("benchmark.iterations=60") == (2, 60, 30)
+    assert trained("benchmark.iterations=null") == (2, 300, 150)
+    assert trained("train.iterations=80") == (2, 80, 75)  # a user's own wins
+
+
 def test_all_methods_as_published_where_none_is_named(data):
     from excel_core.config.methods import METHODS
 
