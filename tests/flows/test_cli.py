@@ -99,7 +99,7 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["run", "demo", "--device", "tpu"], "unknown device 'tpu'; valid: cpu, cuda, mps"),
         (["run", "demo", "--clip", "ViT-B-16"], "names no weights; write ViT-B-16:TAG or ViT-B-16:FILE"),
         (["demo", "--gpus", "3", "--set", "train.batch_size=4"], "batch_size=4 must be a multiple of the 3 training processes"),
-        (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.segmenter"),
+        (["demo", "--set", "train.epochs=3"], "unknown field 'train.epochs'; valid fields: train.enabled"),
         (["demo", "--set", "dataset.prompts=vok"], "there is no 'vok'; valid: coco, voc, world"),
         (["run", "voc", "--data", "."], "not a data set in VOC layout: looked for JPEGImages/"),
         (["run", "photos", "--data", "docs"], "looked for labels.csv (image,labels) or one folder of photos per class"),

@@ -97,7 +97,7 @@ def checkpoints(tmp_path_factory):
             ["table-3", "--data", "{data}", "--limit", "2", "--set", "paper.table=table-2"],
             "--limit are told by name; leave the",
         ),
-        (["table-3", "--data", "{data}", "--limit", "2", "--set", "train.iteration=4"], "valid fields: train.segmenter"),
+        (["table-3", "--data", "{data}", "--limit", "2", "--set", "train.iteration=4"], "valid fields: train.enabled"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_work_starts(excel, data, checkpoints, tmp_path, arguments, message):
