@@ -3,8 +3,8 @@ and a self-contained page. Under the mask guard: the truths that it shows are co
 
 benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `iterations`, `seeds`, `resamples`; `methods`: name and kinds of
 label maps of each; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by
-class and method; `costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which images
-are shown, and why; `skipped`: what could not be scored and why.
+class and method; `costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which
+images are shown, and why; `skipped`: what could not be scored and why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
