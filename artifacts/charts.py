@@ -20,8 +20,8 @@ from artifacts.view import Counts, Curve, KnowledgeMap, Metrics
 from excel_core.files import written_then_renamed
 
 __all__ = [
-    "ablation_png", "confusion_png", "curve_png", "draw_curve", "draw_losses", "empty_figure", "knowledge_png", "losses_png",
-    "png_bytes",
+    "COLOURS", "SHAPES", "ablation_png", "confusion_png", "curve_png", "draw_curve", "draw_losses", "empty_figure",
+    "knowledge_png", "losses_png", "png_bytes", "tidy",
 ]  # fmt: skip
 
 # Okabe-Ito without its yellow, which is too pale on white: told apart by most people, and always paired with a shape.
@@ -60,7 +60,7 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _tidy(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+def tidy(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """A pale grid behind the data, and no frame above or to the right."""
     axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -96,7 +96,7 @@ def losses_png(losses: pd.DataFrame) -> bytes:
     lower.set_xlabel("iteration")
     lower.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (upper, lower):
-        _tidy(axes)
+        tidy(axes)
     upper.legend(frameon=False, ncols=len(LOSS_LINES), loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     return png_bytes(figure)
 
@@ -122,7 +122,7 @@ def curve_png(curve: Curve) -> bytes:
         _draw_curve_split(axes, [row for row in curve["rows"] if row["split"] == split])
         axes.set_title(split, loc="left", fontsize=10, fontweight="bold", parse_math=False)
         axes.set_ylabel("mIoU")
-        _tidy(axes)
+        tidy(axes)
     panels[-1].set_xlabel("iteration")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -169,7 +169,7 @@ def _draw_ablation_group(axes: Axes, group: str, rows: Sequence[Mapping[str, Any
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first variant on top
     axes.set_title(group, loc="left", fontsize=10, fontweight="bold", pad=4, parse_math=False)
     axes.tick_params(axis="y", length=0)
-    _tidy(axes, "x")
+    tidy(axes, "x")
 
 
 def _ablation_legend(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -212,7 +212,7 @@ def knowledge_png(texts: KnowledgeMap, class_names: Sequence[str]) -> bytes:
     axes.set_xlabel(f"first principal component, {x}")
     axes.set_ylabel(f"second principal component, {y}")
     axes.margins(0.09)
-    _tidy(axes)
+    tidy(axes)
     axes.plot([], [], "o", color="#555555", alpha=0.35, markersize=4, linestyle="none", label="description")
     axes.plot([], [], "o", color="#555555", markersize=9, linestyle="none", label="class, enriched ($T_c$)")
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)

@@ -29,8 +29,8 @@ from artifacts.view import Cam, Counts, Curve, GalleryItem, Labels, Metrics, Pix
 from excel_core.datasets.palette import IGNORE
 
 __all__ = [
-    "Picture", "PictureGroup", "PictureSize", "ablation_picture", "confusion_picture", "curve_picture", "gallery_groups",
-    "gallery_markdown", "knowledge_picture", "loss_picture", "segmented_pictures",
+    "ItemPictures", "Picture", "PictureGroup", "PictureSize", "ablation_picture", "confusion_picture", "curve_picture",
+    "gallery_groups", "gallery_markdown", "knowledge_picture", "loss_picture", "segmented_pictures",
 ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def gallery_groups(item: GalleryItem, class_names: Sequence[str], size: PictureS
     """Image and truth; CAM of each class; refinement steps from static CAMs and from those with LVC. Empty groups are
     left out."""
     image = fit_image(item.image, size.side)
-    draw = _ItemPictures(item.id, image, class_names, size)
+    draw = ItemPictures(item.id, image, class_names, size)
     first = [Picture(draw.encode(image), f"image {item.id}", "image")]
     if item.truth is not None:
         first.append(draw.labels(item.truth, "truth"))
@@ -89,7 +89,7 @@ def gallery_groups(item: GalleryItem, class_names: Sequence[str], size: PictureS
 def segmented_pictures(item: SegmentedItem, class_names: Sequence[str], size: PictureSize) -> tuple[Picture, ...]:
     """Image, prediction, and truth where there is one."""
     image = fit_image(item.image, size.side)
-    draw = _ItemPictures(item.id, image, class_names, size)
+    draw = ItemPictures(item.id, image, class_names, size)
     pictures = [
         Picture(draw.encode(image), f"image {item.id}", "image"),
         draw.labels(item.prediction, "prediction"),
@@ -100,7 +100,7 @@ def segmented_pictures(item: SegmentedItem, class_names: Sequence[str], size: Pi
 
 
 @dataclass(frozen=True)
-class _ItemPictures:
+class ItemPictures:
     """Draws over one image (H, W, 3), which is of the size of the pictures already."""
 
     id: str

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from artifacts.rows import ABSENT, Row, columns, defined, markdown_table, markdown_text
-from artifacts.tables import protocol_text
+from artifacts.rows import ABSENT, Row, columns, markdown_table, markdown_text, per_cent, per_cent_interval
+from artifacts.tables import protocol_text, shared_protocol
 
 __all__ = ["joined_tables", "paper_markdown", "paper_rows", "print_paper"]
 
@@ -36,9 +36,9 @@ def paper_rows(table: PaperTable) -> list[Row]:
     limited, shared = table.get("limit") is not None, _shared_protocol(table)
     rows = []
     for entry in table["rows"]:
-        row = {"row": str(entry["row"]), "ours": _percent(entry["ours"], entry.get("low"), entry.get("high"))}
+        row = {"row": str(entry["row"]), "ours": per_cent_interval(entry, "ours")}
         row |= {column: entry[column] for column in ("host GiB", "GPU GiB") if column in entry}  # table 7
-        published = _percent(entry[PUBLISHED])
+        published = per_cent(entry[PUBLISHED])
         row[PUBLISHED] = f"({published})" if limited and published != ABSENT else published
         protocol = {field: value for field, value in entry.get("protocol", {}).items() if field not in shared}
         remarks = [text for text in (protocol_text(protocol), entry.get("note")) if text]
@@ -51,9 +51,7 @@ def paper_rows(table: PaperTable) -> list[Row]:
 
 def _shared_protocol(table: PaperTable) -> dict[str, Any]:
     """The fields of the protocol that all rows with a protocol share."""
-    protocols = [row["protocol"] for row in table["rows"] if row.get("protocol")]
-    first = protocols[0] if protocols else {}
-    return {field: value for field, value in first.items() if all(other.get(field) == value for other in protocols)}
+    return shared_protocol([row["protocol"] for row in table["rows"] if row.get("protocol")])
 
 
 def print_paper(table: PaperTable, console: Console) -> None:
@@ -95,13 +93,3 @@ def paper_markdown(table: PaperTable) -> str:
     """The same as Markdown, for the Prefect UI."""
     notes = [f"- {markdown_text(note)}" for note in paper_notes(table)]
     return "\n\n".join([f"## {markdown_text(table['title'])}", markdown_table(paper_rows(table)), "\n".join(notes)]) + "\n"
-
-
-def _percent(value: Any, low: Any = None, high: Any = None) -> str:
-    """A share as per cent, one digit; text as it is."""
-    if isinstance(value, str):
-        return value
-    if not defined(value):
-        return ABSENT
-    inside = f" [{100 * low:.1f}, {100 * high:.1f}]" if defined(low) and defined(high) else ""
-    return f"{100 * value:.1f}{inside}"

@@ -5,6 +5,8 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-results-<preset>            every result with its protocol
     excel-classes-<preset>-<family>   a family of results by class, e.g. seeds-lvc-train, segmentation-val
     excel-paper-<table>               a table of the paper, ours beside the published figures
+    excel-benchmark-<preset>          methods on the same images: scores, differences, costs
+    excel-benchmark-NAME-<preset>     the same drawn: overview, classes by kind of label map, galleries
     excel-ablation-<preset>           the ablation's rows
     excel-ablation-chart-<preset>     the same with intervals, drawn
     excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
@@ -24,6 +26,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifacts.benchmark import benchmark_markdown
 from artifacts.drawing import bounded_data_uri
 from artifacts.gallery import (
     Picture,
@@ -53,8 +56,8 @@ from artifacts.view import AttributeRow, Metrics, ReportView
 from excel_core.files import read_json
 
 __all__ = [
-    "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "bodies", "figure_bodies", "publish",
-    "publish_ablation", "publish_figures", "publish_paper",
+    "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "benchmark_bodies", "bodies", "figure_bodies",
+    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper",
 ]  # fmt: skip
 
 MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
@@ -75,6 +78,12 @@ def publish_paper(table: str, path: Path) -> list[str]:
     document = read_json(path)
     description = f"{document['title']}, preset {document['preset']}"
     return publish_bodies([MarkdownBody(_key("paper", table), description, paper_markdown(document))], _slug(table))
+
+
+def publish_benchmark(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """The same for the benchmark; `folder` is the output of the stage `benchmark`."""
+    bodies = benchmark_bodies(folder)
+    return publish_bodies(bodies, _slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
 
 
 def publish_figures(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
@@ -121,6 +130,20 @@ def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
         key = _key("figure", number, document["preset"])
         pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", page))
+    return pages
+
+
+def benchmark_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish_benchmark` creates: the tables with the page's path, and a page per picture."""
+    document = read_json(folder / "benchmark.json")
+    methods = ", ".join(method["name"] for method in document["methods"])
+    words = f"{methods} on preset {document['preset']} with {document['clip']}"
+    text = f"The page with all pictures: `{str(folder / 'index.html').replace('`', '')}`\n\n{benchmark_markdown(document)}"
+    pages: list[TableBody | MarkdownBody] = [MarkdownBody(_key("benchmark", document["preset"]), f"Benchmark: {words}", text)]
+    for path in sorted(folder.glob("*.png")):
+        name = path.stem.replace("_", " ")
+        key = _key("benchmark", name, document["preset"])
+        pages.append(MarkdownBody(key, f"Benchmark, {name}: {words}", _picture_page(f"{name}: {words}", path.read_bytes())))
     return pages
 
 

@@ -1,7 +1,5 @@
 """The report of a run: one self-contained index.html that needs no network, from a ReportView."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from artifacts.gallery import (
     loss_picture,
     segmented_pictures,
 )
+from artifacts.page import Filters, class_colours, write_page
 from artifacts.rows import Row, duration, number, size
 from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
 from artifacts.tables import (
@@ -37,12 +36,9 @@ from artifacts.tables import (
     results_rows,
 )
 from artifacts.view import GalleryItem, Metrics, ReportView, SegmentedItem
-from excel_core.datasets.palette import VOC_PALETTE
-from excel_core.files import written_then_renamed
 
-__all__ = ["TEMPLATES", "write_report"]
+__all__ = ["write_report"]
 
-TEMPLATES = Path(__file__).parent  # report.html.j2, report.css and report.js
 MAX_TABLE_CLASSES = 25  # a matrix of more classes is a picture and a list: nobody reads 6,561 numbers
 MAX_LARGE_ITEMS, SMALL = 12, PictureSize(side=192, quality=72)  # of more images, small pictures are shown
 
@@ -92,32 +88,11 @@ class _SegmentedEntry:
     pictures: tuple[Picture, ...]
 
 
-@dataclass(frozen=True)
-class _ClassColour:
-    """A class's label value, name and CSS colour."""
-
-    value: int
-    name: str
-    colour: str
-
-
 def write_report(folder: Path, view: ReportView) -> Path:
     """Write `folder`/index.html → its path. About 2 MB for 8 gallery images."""
-    # Autoescape for every name, whatever its ending: ids and class names come from a person's files.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: `excel plan` writes no page
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
-    page = environment.get_template("report.html.j2").render(view=view, **_context(view))
     path = folder / "index.html"
-    with written_then_renamed(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    filters: Filters = {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
+    write_page(path, "report", {"view": view, **_context(view)}, filters)
     return path
 
 
@@ -126,11 +101,7 @@ def _context(view: ReportView) -> dict[str, object]:
     metrics = view.metrics
     first = headline_key(metrics)
     keys = sorted(headline_keys(metrics), key=lambda key: key != first)  # the first one to the front, the rest as they are
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return {
-        "script": script,
-        # The page's own script may run and nothing else, whatever a name in it looks like.
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "tiles": _tiles(metrics),
         "results": results_rows(metrics),
         "by_class": [_class_table(metrics, key) for key in keys],
@@ -141,7 +112,7 @@ def _context(view: ReportView) -> dict[str, object]:
         "skipped": metrics.get("skipped", {}),
         "gallery": _gallery(view),
         "segmented": _segmented(view),
-        "legend": _legend(view),
+        "legend": class_colours(view.class_names),
         "loss_chart": loss_picture(view),
         "curve": curve_rows(view.curve),
         "curve_note": curve_note(view.curve),
@@ -196,8 +167,3 @@ def _segmented(view: ReportView) -> list[_SegmentedEntry]:
 
 def _picture_size(items: int) -> PictureSize:
     return PictureSize() if items <= MAX_LARGE_ITEMS else SMALL
-
-
-def _legend(view: ReportView) -> list[_ClassColour]:
-    classes = enumerate(view.class_names, start=1)
-    return [_ClassColour(value, name, "rgb({}, {}, {})".format(*VOC_PALETTE[value])) for value, name in classes]

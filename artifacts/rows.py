@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
-    "ABSENT", "Row", "columns", "defined", "duration", "interval", "markdown_table", "markdown_text", "number", "print_rows",
-    "size",
+    "ABSENT", "Row", "columns", "defined", "duration", "interval", "markdown_table", "markdown_text", "number", "per_cent",
+    "per_cent_interval", "print_rows", "size",
 ]  # fmt: skip
 
 Row = dict[str, str]  # column -> cell
@@ -37,6 +37,23 @@ def interval(scores: Mapping[str, Any], name: str, sign: str = "") -> str:
         text += f" ± {number(scores['std'])}"
     if defined(scores.get("low")) and defined(scores.get("high")):
         text += f" [{number(scores['low'], 2, sign)}, {number(scores['high'], 2, sign)}]"
+    return text
+
+
+def per_cent(value: Any, sign: str = "") -> str:
+    """A share as per cent, one digit; text as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{100 * value:{sign}.1f}" if defined(value) else ABSENT
+
+
+def per_cent_interval(scores: Mapping[str, Any], name: str, sign: str = "") -> str:
+    """The same of scores[name], with `± std` and `[low, high]` behind it, each where it is defined."""
+    text = per_cent(scores.get(name), sign)
+    if defined(scores.get("std")):
+        text += f" ± {per_cent(scores['std'])}"
+    if defined(scores.get("low")) and defined(scores.get("high")):
+        text += f" [{per_cent(scores['low'], sign)}, {per_cent(scores['high'], sign)}]"
     return text
 
 

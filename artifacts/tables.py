@@ -20,6 +20,7 @@ __all__ = [
     "ConfusionCell", "ablation_note", "ablation_rows", "common_protocol", "confusion_shares", "confusion_table", "curve_note",
     "curve_rows", "families", "family_rows", "headline_key", "headline_keys", "largest_confusions", "mean_score", "miou_text",
     "per_class_rows", "print_scores", "print_tables", "protocol_text", "result_words", "results_rows",
+    "shared_protocol",
 ]  # fmt: skip
 
 # Field -> column; scores come early, for who sees the first columns only: on a phone, or in the Prefect UI.
@@ -139,9 +140,13 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
 
 def common_protocol(metrics: Metrics, keys: Sequence[str]) -> dict[str, Any]:
     """The fields of the protocol of the last of `keys` that all of them share."""
-    # In the order of the last result's fields.
-    *others, last = (metrics["results"][key].get("protocol", {}) for key in keys)
-    return {field: value for field, value in last.items() if all(other.get(field) == value for other in others)}
+    return shared_protocol([metrics["results"][key].get("protocol", {}) for key in keys])
+
+
+def shared_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields in which all protocols agree, in the order of the last one's."""
+    last = protocols[-1] if protocols else {}
+    return {field: value for field, value in last.items() if all(other.get(field) == value for other in protocols)}
 
 
 def headline_keys(metrics: Metrics) -> list[str]:

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = [
-    "AttributeRow", "Cam", "Counts", "Curve", "GalleryItem", "KnowledgeMap", "Labels", "Metrics", "Pixels", "ReportView",
-    "SegmentedItem", "StageRow",
+    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "GalleryItem", "KnowledgeMap", "Labels", "Metrics",
+    "Pixels", "ReportView", "SegmentedItem", "StageRow",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
@@ -22,6 +22,7 @@ Cam = NDArray[np.floating[Any]]  # hw of the patch grid, in [0, 1]
 Counts = NDArray[np.int64]  # (C+1, C+1) pixels, rows truth, columns prediction, background first
 Metrics = Mapping[str, Any]  # the content of metrics.json (excel-metrics/1), or a part of it
 Curve = Mapping[str, Any]  # the content of curve.json (excel-curve/1)
+Benchmark = Mapping[str, Any]  # the content of benchmark.json (excel-benchmark/1)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
@@ -47,6 +48,18 @@ class SegmentedItem:
     prediction: Labels
     truth: Labels | None = None
     rank: str = ""  # as in GalleryItem
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedItem:
+    """One image with what each method makes of it: by method, label maps under their captions; none where it makes none."""
+
+    id: str
+    image: Pixels
+    truth: Labels | None
+    methods: dict[str, dict[str, Labels]]
+    miou: dict[str, float]  # of this image, by method
+    remark: str  # why it is shown
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.config.methods import METHODS, parse_method
-from excel_core.config.presets import with_edits
+from excel_core.config.presets import SCHEDULE, with_edits
 from excel_core.errors import SettingError
 from excel_core.models.published_checkpoint import read_published
 from excel_core.paper.tables import limit_run
@@ -101,6 +101,6 @@ def _check_rows(run: RunSpec, environment: RunEnvironment) -> None:
 
 def _changes(run: RunSpec, checkpoint: str | None) -> dict[str, Any]:
     """The fields that a limit changes, and the checkpoint, as edits; the user's own settings win over them."""
-    train = {field: getattr(run.train, field) for field in ("iterations", "warmup", "dynamic_from", "own_argmax_from")}
+    train = {field: getattr(run.train, field) for field in ("iterations", *SCHEDULE)}
     train["from_checkpoint"] = checkpoint
     return {"dataset": {"max_images": run.dataset.max_images, "partial": run.dataset.partial}, "train": train}

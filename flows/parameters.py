@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from typer.models import ParameterInfo
 
 from excel_core.config import RunSpec, Spec
-from flows.request import PaperRequest, Request, RunRequest
+from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
 
-__all__ = ["Edits", "chain_flow", "paper_flow"]
+__all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow"]
 
 RequestT = TypeVar("RequestT", bound=Request)
 Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
@@ -24,6 +24,9 @@ Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
 RUN_PARAMETERS = ("preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits")
 PAPER_PARAMETERS = (
     "table", "data", "coco", "checkpoint", "limit", "method", "store", "clip", "device", "gpus", "runner", "settings",
+)  # fmt: skip
+BENCHMARK_PARAMETERS = (
+    "preset", "methods", "seeds", "data", "limit", "store", "clip", "device", "gpus", "runner", "settings", "edits",
 )  # fmt: skip
 
 
@@ -35,6 +38,11 @@ def chain_flow(name: str, description: str | None = None) -> Decorator[RunReques
 def paper_flow(name: str) -> Decorator[PaperRequest]:
     """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of PaperRequest."""
     return lambda body: _request_flow(body, PaperRequest, PAPER_PARAMETERS, name, None)
+
+
+def benchmark_flow(name: str) -> Decorator[BenchmarkRequest]:
+    """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of BenchmarkRequest."""
+    return lambda body: _request_flow(body, BenchmarkRequest, BENCHMARK_PARAMETERS, name, None)
 
 
 def _request_flow(
@@ -89,4 +97,4 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
     return bounded | None, Field(None, description=f"{field.description} ({unset})")
 
 
-Edits = _edits_of(RunSpec, leave_out=("preset", "method", "paper"))
+Edits = _edits_of(RunSpec, leave_out=("preset", "method", "paper", "benchmark"))

@@ -19,9 +19,12 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["METHOD_HELP", "STORE_HELP", "PaperRequest", "Request", "ResolvedRun", "RunRequest"]
+__all__ = [
+    "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest",
+]  # fmt: skip
 
 MAX_GPUS = 64  # of one machine
+MAX_METHODS, MAX_SEEDS = 20, 20  # of a benchmark
 STORE_HELP = "where outputs go, a folder or s3://BUCKET/PREFIX; default $EXCEL_STORE or runs/"
 MAX_TEXT = 4096  # characters of a path or name
 MAX_SETTING, MAX_SETTINGS = 20_000, 1000  # characters of one, and how many
@@ -63,15 +66,10 @@ class ResolvedRun(NamedTuple):
 
 
 class Request(BaseModel):
-    """The options that a run and a table of the paper share."""
+    """The options that all flows share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Annotated[MethodName, typer.Option(help=METHOD_HELP)] = Field(
-        "excel",
-        description="The method and its variant: as its published code computes (reference), without that code's accidents "
-        "(clean), or as ExCEL's equations are printed (paper). Variants alone are ExCEL's.",
-    )
     store: Annotated[Text | None, _path(STORE_HELP)] = Field(
         None, description="Folder of all outputs, or s3://BUCKET/PREFIX; empty: the worker's $EXCEL_STORE, else runs/."
     )
@@ -98,15 +96,6 @@ class Request(BaseModel):
         description="Edits as text, each stage.field=value with a YAML value; they win over `edits`.",
     )
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _known_method(cls, method: Any) -> Any:
-        """SettingError for an unknown one, which says more than the list of all."""
-        from excel_core.config.methods import parse_method
-
-        parse_method(str(method))
-        return method
-
     @classmethod
     def checked(cls, **values: Any) -> Self:
         """The request with these fields; SettingError, in place of pydantic's error, for a value that is not valid."""
@@ -116,8 +105,27 @@ class Request(BaseModel):
             raise SettingError(_refusal(cls, error.errors()[0])) from None
 
 
-class RunRequest(Request):
-    """A run of the whole chain, of one stage, or of the ablation."""
+class MethodRequest(Request):
+    """The options of a flow that computes by one method."""
+
+    method: Annotated[MethodName, typer.Option(help=METHOD_HELP)] = Field(
+        "excel",
+        description="The method and its variant: as its published code computes (reference), without that code's accidents "
+        "(clean), or as ExCEL's equations are printed (paper). Variants alone are ExCEL's.",
+    )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_method(cls, method: Any) -> Any:
+        """SettingError for an unknown one, which says more than the list of all."""
+        from excel_core.config.methods import parse_method
+
+        parse_method(str(method))
+        return method
+
+
+class DataRequest(Request):
+    """The options of a flow over one preset's data."""
 
     preset: Annotated[Preset, typer.Argument(help="voc, coco, photos or demo")] = Field(
         "voc",
@@ -129,6 +137,10 @@ class RunRequest(Request):
     edits: dict[str, Any] | None = Field(
         None, description="Edits as a form, a group a stage; whatever is empty keeps the preset's value."
     )
+
+
+class RunRequest(MethodRequest, DataRequest):
+    """A run of the whole chain, of one stage, or of the ablation."""
 
     def spec(self) -> "RunSpec":
         """What to compute. Refuses what is wrong as far as it shows without the data folder."""
@@ -147,7 +159,7 @@ class RunRequest(Request):
             return ResolvedRun(run, run_environment(run, self))
 
 
-class PaperRequest(Request):
+class PaperRequest(MethodRequest):
     """A table of the paper, or its figures 4 to 6."""
 
     table: Annotated[Table, typer.Argument(help="table-1 … table-7, or figures")] = Field(
@@ -190,6 +202,49 @@ class PaperRequest(Request):
             return paper_runs(self)
 
 
+class BenchmarkRequest(DataRequest):
+    """Methods on the same images."""
+
+    methods: Annotated[list[MethodName], _option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = (
+        Field(
+            [],
+            max_length=MAX_METHODS,
+            description="NAME or NAME:VARIANT each, the one that the others are compared with first; empty: all, as published.",
+        )
+    )
+    seeds: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_SEEDS)] | None,
+        _option("seeds of k-means and training, from the run's own on; default 3, of the demo 2"),
+    ] = Field(None, description="Seeds of k-means and training, from the run's own on; empty: 3, of the demo 2.")
+    limit: Annotated[Annotated[int, Field(ge=1)] | None, _option("so many images a split, to try it out")] = Field(
+        None, description="Images of each split, to try it out; on VOC and COCO training is shortened in proportion."
+    )
+    settings: Annotated[list[Setting], _option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
+        [],
+        max_length=MAX_SETTINGS,
+        description="Edits as text, each stage.field=value with a YAML value; with a method's name before it, of that method "
+        "alone. They win over `edits`.",
+    )
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _one_by_one(cls, methods: Any) -> Any:
+        """`a,b` is short for two of them. SettingError for an unknown one."""
+        from excel_core.config.methods import parse_method
+
+        names = [name.strip() for text in methods for name in str(text).split(",")] if isinstance(methods, list) else methods
+        for name in names:
+            parse_method(name)
+        return names
+
+    def resolve(self) -> ResolvedRun:
+        """The run of the first method that holds the comparison. Raises what RunRequest.resolve raises, for any method."""
+        from flows.benchmark_run import benchmark_run
+
+        with _names_of_files():
+            return benchmark_run(self)
+
+
 @contextmanager
 def _names_of_files() -> Iterator[None]:
     """SettingError where a path that the request names is longer than the file system's names."""
@@ -210,6 +265,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     expected = {
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
         "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
+        "seeds": f"--seeds {value}: expected 1 to {MAX_SEEDS}",
         "settings": f"--set {value}: expected stage.field=value, e.g. refine.par.iterations=10",
     }
     return expected.get(name, f"--{name} {value}: {problem['msg']}")

@@ -25,20 +25,33 @@ from excel_core.text.class_sets import (
 )
 from flows.local.state import store_folder
 from flows.method_settings import check_clip_fits_method, check_method_settings
-from flows.request import Request, RunRequest
+from flows.request import DataRequest, Request, RunRequest
 from flows.store_access import check_store_access
 from tasks.engine.object_store import remote_url
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.stages.dataset import check_layout
 
-__all__ = ["check_data", "environment_without_data", "run_environment", "run_spec"]
+__all__ = [
+    "check_data", "check_run", "environment_without_data", "run_environment", "run_spec", "with_requests_edits",
+]  # fmt: skip
 
 
 def run_spec(request: RunRequest) -> RunSpec:
     """The preset under the method, then `edits`, then `settings`, then `clip`. Raises for anything wrong in it."""
-    run = with_edits(preset(request.preset, request.method), request.edits or {})
-    run = with_settings(run, request.settings + ([f"clip.model={request.clip}"] if request.clip else []))
+    run = with_requests_edits(preset(request.preset, request.method), request, request.settings)
+    check_run(run)
+    return run
+
+
+def with_requests_edits(run: RunSpec, request: DataRequest, settings: list[str]) -> RunSpec:
+    """`run` with the request's `edits`, then these settings, then its `clip`."""
+    clip = [f"clip.model={request.clip}"] if request.clip else []
+    return with_settings(with_edits(run, request.edits or {}), settings + clip)
+
+
+def check_run(run: RunSpec) -> None:
+    """Raises for anything wrong in a run, as far as it shows without the data folder."""
     check_settings_fit_clip(run)
     check_dino_settings(run)
     check_method_settings(run)
@@ -49,10 +62,9 @@ def run_spec(request: RunRequest) -> RunSpec:
         prompts_file(run.dataset.prompts)
     _check_descriptions(run)
     _check_attributes(run)
-    return run
 
 
-def run_environment(run: RunSpec, request: RunRequest) -> RunEnvironment:
+def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
     """Where `run` happens, with absolute paths. Raises for a missing or unfit data folder, for a device or GPUs that are not
     there, and for a checkpoint of other classes or another CLIP, which it loads."""
     environment = environment_without_data(request)

@@ -19,6 +19,7 @@ from tasks.engine.output import StageOutput
 from tasks.engine.stage import Dependency, Job, KeyParts, MaskAccess, RunEnvironment, Sharded, Stage, Whole
 from tasks.stages import (
     ablation,
+    benchmark,
     cams,
     curve,
     dataset,
@@ -218,6 +219,15 @@ STAGES: dict[str, Stage] = {
             makes="table.json, submissions/: a table of the paper",
             work=Whole(paper.fill_table),
             key=KeyParts(paper.settings),
+        ),
+        Stage(
+            "benchmark",
+            reads=("world", "dataset", "knowledge"),
+            also_reads=benchmark.method_inputs,
+            makes="benchmark.json, benchmark.csv, benchmark.md, overview.png, classes_static.png, classes_lvc.png, "
+            "classes_segmentation.png, gallery_seeds.png, gallery_segmentation.png, index.html: methods compared",
+            work=Whole(benchmark.compare_methods),
+            key=KeyParts(benchmark.settings, outside=benchmark.outside),
         ),
     )
 }  # fmt: skip

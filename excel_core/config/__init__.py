@@ -8,6 +8,7 @@ from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipS
 from excel_core.config.data import DatasetSpec, ShardSpec
 from excel_core.config.results import (
     AblationSpec,
+    BenchmarkSpec,
     CurveSpec,
     DynamicSpec,
     EvaluateSpec,
@@ -20,8 +21,8 @@ from excel_core.config.texts import DescribeSpec, KnowledgeSpec
 from excel_core.config.training import SegmenterSpec, TrainSpec
 
 __all__ = [
-    "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
-    "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec",
+    "AblationSpec", "AffinitySpec", "BenchmarkSpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec",
+    "DatasetSpec", "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec",
     "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
@@ -45,6 +46,7 @@ class RunSpec(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     ablation: AblationSpec = AblationSpec()
     paper: PaperSpec = PaperSpec()
+    benchmark: BenchmarkSpec = BenchmarkSpec()
     figures: FigureSpec = FigureSpec()
     report: ReportSpec = ReportSpec()
     shards: ShardSpec = ShardSpec()

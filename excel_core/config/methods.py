@@ -10,7 +10,7 @@ from typing import Any
 from excel_core.config.weclip import WECLIP, WECLIP_PLUS
 from excel_core.errors import SettingError, shown
 
-__all__ = ["METHODS", "Edits", "Method", "method_names", "parse_method"]
+__all__ = ["METHODS", "Edits", "Method", "method_names", "parse_method", "short_method"]
 
 Edits = dict[str, Any]  # {stage: {field: value}}, nested as the specs are
 FIRST_NAME, FIRST_VARIANT = "excel", "reference"  # what a name without a variant, and a variant without a name, stand for
@@ -137,3 +137,9 @@ def parse_method(text: str) -> tuple[str, str]:
             f"unknown method {shown(text)}; valid methods: {valid}; {', '.join(METHODS[FIRST_NAME])} are {FIRST_NAME}'s"
         )
     return name, variant
+
+
+def short_method(text: str) -> str:
+    """A method's shortest NAME or NAME:VARIANT: `clip_es:reference` → clip_es, `clean` → excel:clean."""
+    name, variant = parse_method(text)
+    return name if variant == FIRST_VARIANT else f"{name}:{variant}"

@@ -1,5 +1,6 @@
 """Presets say what a data set needs, methods (methods.py) how to compute; together with edits they make a run's spec."""
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,7 +10,12 @@ from excel_core.config.methods import METHODS, Edits, parse_method
 from excel_core.config.setting_text import read_setting
 from excel_core.errors import SettingError, shown
 
-__all__ = ["PRESETS", "preset", "with_edits", "with_iterations", "with_method", "with_settings"]
+__all__ = [
+    "PRESETS", "SCHEDULE", "preset", "with_edits", "with_iterations", "with_method", "with_settings", "with_users_edits",
+]  # fmt: skip
+
+# Fields of `train` that are points of its schedule: iterations, counted from 0.
+SCHEDULE = ("warmup", "dynamic_from", "own_argmax_from", "own_labels_from", "guided_from")
 
 # Each preset holds only what differs from config/'s defaults, which are VOC's published hyper-parameters.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,6 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "predict": {"image_size": 128},
         "evaluate": {"ablation": True},
+        "benchmark": {"seeds": 2, "iterations": 150},  # for all methods in a quarter of an hour
         "shards": {"images": 32},
     },
 }
@@ -115,43 +122,31 @@ def with_edits(run: RunSpec, edits: dict[str, Any]) -> RunSpec:
 
 
 def with_iterations(run: RunSpec, iterations: int) -> RunSpec:
-    """`run` with a longer or shorter training: the points of its schedule (warm-up, learnt labels, the head's own argmax) move
-    in proportion."""
+    """`run` with a longer or shorter training: the points of its schedule move in proportion."""
     factor = iterations / run.train.iterations
-    names = ("warmup", "dynamic_from", "own_argmax_from", "own_labels_from", "guided_from")
-    points = {name: getattr(run.train, name) for name in names}
+    points = {name: getattr(run.train, name) for name in SCHEDULE}
     moved = {name: round(factor * point) for name, point in points.items() if point is not None}
     return _apply(run, {"train": {"iterations": iterations} | moved})
 
 
 def with_method(run: RunSpec, method: str) -> RunSpec:
-    """`run` as another method computes it: every field that its method or `method` sets is what `method` makes it in the
-    preset; a user's own edits stay."""
-    before, after = preset(run.preset, run.method), preset(run.preset, method)
-    edits: Edits = {}
-    for fields in (*_edits_of(run.method, run.preset), *_edits_of(method, run.preset)):
-        _merge(edits, _values_under(run, before, after, fields))
-    return _apply(run, edits).model_copy(update={"method": after.method})
+    """`run` as another method computes it: what a user changed stays, everything else is what `method` makes it."""
+    return with_users_edits(run, preset(run.preset, run.method), preset(run.preset, method))
 
 
-def _values_under(run: BaseModel, before: BaseModel, after: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
-    """At the leaves of `fields`: the value of `after` where `run` has that of `before`, else the value that `run` has."""
-    values: dict[str, Any] = {}
-    for name, inner in fields.items():
+def with_users_edits(run: SpecT, before: SpecT, after: SpecT, leave_out: Collection[str] = (), path: str = "") -> SpecT:
+    """`after` with every field in which `run` differs from `before`, which `run` was made of by a user's edits; but fields and
+    groups whose dotted name is in `leave_out` stay as `after` has them."""
+    values = {}
+    for name in type(run).model_fields:
         current, old, new = (getattr(spec, name) for spec in (run, before, after))
-        if isinstance(inner, dict):
-            values[name] = _values_under(current, old, new, inner)
+        if f"{path}{name}" in leave_out:
+            values[name] = new
+        elif isinstance(current, BaseModel):
+            values[name] = with_users_edits(current, old, new, leave_out, f"{path}{name}.")
         else:
-            values[name] = new if current == old else current  # a value that is not the method's is the user's
-    return values
-
-
-def _merge(into: Edits, edits: Edits) -> None:
-    for name, value in edits.items():
-        if isinstance(value, dict):
-            _merge(into.setdefault(name, {}), value)
-        else:
-            into[name] = value
+            values[name] = new if current == old else current
+    return type(run)(**values)
 
 
 def _apply(spec: SpecT, edit: dict[str, Any], path: str = "") -> SpecT:

@@ -7,7 +7,10 @@ from pydantic import Field, field_validator
 from excel_core.config.base import Positive, Spec, Unit
 from excel_core.errors import SettingError
 
-__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec", "ReportSpec"]
+__all__ = [
+    "AblationSpec", "BenchmarkSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec",
+    "ReportSpec",
+]  # fmt: skip
 
 
 class PredictSpec(Spec):
@@ -77,6 +80,20 @@ class AblationSpec(Spec):
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+
+
+class BenchmarkSpec(Spec):
+    """The flow `benchmark`: methods on the same images, each against the first."""
+
+    methods: tuple[str, ...] = Field((), description="methods, the one that others are compared with first")
+    own_settings: tuple[str, ...] = Field((), description="METHOD.stage.field=value: settings of one method alone")
+    seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")
+    limit: Positive | None = Field(None, description="images of each split, to try it out; training is shortened with it")
+    iterations: Positive | None = Field(None, description="trainings are cut to so many, their schedules too; None: whole ones")
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(1000, description="bootstrap resamples of the images")
+    gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(
+        6, description="images shown of seeds, and as many of segmentation: those on which methods disagree most"
+    )
 
 
 class FigureSpec(Spec):

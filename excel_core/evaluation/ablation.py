@@ -16,7 +16,7 @@ from excel_core.config.methods import METHODS
 from excel_core.config.presets import with_method
 from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
 from excel_core.disk_maps import DiskMaps, is_large, strips
-from excel_core.evaluation.bootstrap import confusions_by_image, percentile_interval, resample
+from excel_core.evaluation.bootstrap import ResampledScore, confusions_by_image, resample, score_over_seeds
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
 from excel_core.models.calibration import EncoderActivations
 from excel_core.models.clip import FrozenClip
@@ -146,12 +146,10 @@ def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
 
 
 @dataclass(frozen=True)
-class ThresholdScore:
-    """`miou` at the best single `threshold` (0.00 … 0.99) over all images, and mIoU (B,) of resampled images at it."""
+class ThresholdScore(ResampledScore):
+    """A score at the best single `threshold` (0.00 … 0.99) over all images, as its resamples are."""
 
-    miou: float
     threshold: float
-    resampled_miou: NDArray[np.float64]
 
 
 def score_at_best_threshold(
@@ -161,26 +159,13 @@ def score_at_best_threshold(
     as of `image_draws` → ThresholdScore. The threshold is not chosen anew for a resample."""
     miou, level = best_threshold(levels, classes)
     by_image = confusions_by_image(confusion_counts(levels, level), images, classes + 1)
-    return ThresholdScore(miou, level / BINS, mean_iou(resample(by_image, draws, classes + 1)))
+    return ThresholdScore(miou, mean_iou(resample(by_image, draws, classes + 1)), level / BINS)
 
 
 def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]]) -> dict[str, Any]:
-    """A row's scores by split, one per seed → its entry in ablation.json. Its mIoU is the mean over splits, then over seeds.
-    Its interval is that of the mean over all of them, resample by resample."""
-    miou = {split: [score.miou for score in seeds] for split, seeds in scores.items()}
-    by_seed = [np.mean(values) for values in zip(*miou.values(), strict=True)]
-    low, high = percentile_interval(np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0))
-    return {
-        "group": row.group,
-        "name": row.name,
-        "miou": float(np.mean(by_seed)),
-        "std": float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None,
-        "low": low,
-        "high": high,
-        "seeds": len(by_seed),
-        "by_split": {split: float(np.mean(values)) for split, values in miou.items()},
-        "threshold": {split: float(np.mean([score.threshold for score in seeds])) for split, seeds in scores.items()},
-    }
+    """A row's scores by split, one per seed → its entry in ablation.json."""
+    thresholds = {split: float(np.mean([score.threshold for score in seeds])) for split, seeds in scores.items()}
+    return {"group": row.group, "name": row.name} | score_over_seeds(scores) | {"threshold": thresholds}
 
 
 def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence[int]]) -> float:

@@ -3,7 +3,7 @@
 Pixels of one image depend on each other, so images, not pixels, are drawn again (percentile bootstrap).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from scipy.sparse import csr_matrix
 from excel_core.evaluation.metrics import mean_iou, present_class_iou, scores
 
 __all__ = [
-    "Difference", "ScoreComparison", "compare_scores", "confusions_by_image", "image_draws", "percentile_interval", "resample",
-    "scores_with_interval",
+    "Difference", "ResampledScore", "ScoreComparison", "SeedScores", "compare_scores", "confusions_by_image", "image_draws",
+    "paired_difference", "percentile_interval", "resample", "score_over_seeds", "scores_with_interval",
 ]  # fmt: skip
 
 COVERAGE = 0.95
@@ -61,6 +61,55 @@ def scores_with_interval(by_image: csr_matrix, names: Sequence[str], resamples: 
     draws = image_draws(by_image.shape[0], resamples)
     low, high = percentile_interval(mean_iou(resample(by_image, draws, classes)))
     return scores(_total(by_image, classes), names).to_json() | {"miou_interval": [low, high]}
+
+
+@dataclass(frozen=True)
+class ResampledScore:
+    """One mIoU, and the same of resampled images (B,)."""
+
+    miou: float
+    resampled_miou: NDArray[np.float64]
+
+
+SeedScores = Mapping[str, Sequence[ResampledScore]]  # by split, one a seed
+
+
+def score_over_seeds(scores: SeedScores) -> dict[str, Any]:
+    """A score of several splits and seeds as plain data. `miou` is the mean over splits, then over seeds; `std` is over seeds,
+    None where there is one. `low` and `high` are the 95 % interval of that mean over resampled images."""
+    by_seed = _by_seed(scores)
+    low, high = percentile_interval(_resampled(scores))
+    return {
+        "miou": float(np.mean(by_seed)),
+        "std": _deviation(by_seed),
+        "low": low,
+        "high": high,
+        "seeds": len(by_seed),
+        "by_split": {split: float(np.mean([score.miou for score in seeds])) for split, seeds in scores.items()},
+    }
+
+
+def paired_difference(a: SeedScores, b: SeedScores) -> dict[str, Any]:
+    """Scores of the same splits, resampled with the same draws → `difference` b − a of their means, `std` over pairs of equal
+    seeds, `low` and `high` of its 95 % interval. Where one of them has one seed, each seed of the other is paired with it."""
+    low, high = percentile_interval(_resampled(b) - _resampled(a))
+    by_seed = _by_seed(b) - _by_seed(a)  # one seed stands beside all
+    return {"difference": float(np.mean(by_seed)), "std": _deviation(by_seed), "low": low, "high": high}
+
+
+def _by_seed(scores: SeedScores) -> NDArray[np.float64]:
+    """Mean over splits of each seed (S,)."""
+    return np.asarray(np.mean([[score.miou for score in seeds] for seeds in scores.values()], axis=0))
+
+
+def _resampled(scores: SeedScores) -> NDArray[np.float64]:
+    """Mean over splits and seeds of each resample (B,)."""
+    return np.asarray(np.mean([score.resampled_miou for seeds in scores.values() for score in seeds], axis=0))
+
+
+def _deviation(values: NDArray[np.float64]) -> float | None:
+    """Standard deviation of a sample (S,); None of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from excel_core.models.segmenter import Segmenter
 
 __all__ = [
     "CHECKPOINT_FORMAT", "Architecture", "is_finite", "load_checkpoint", "load_segmenter", "previous_checkpoint",
-    "save_checkpoint", "save_segmenter", "segmenter_bytes",
+    "save_checkpoint", "save_segmenter", "segmenter_bytes", "trained_parameters",
 ]  # fmt: skip
 
 CHECKPOINT_FORMAT = "excel-checkpoint/2"
@@ -134,6 +135,18 @@ def segmenter_bytes(architecture: Architecture, segmenter: Segmenter) -> bytes:
     tensors = {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()}
     content: bytes = save(tensors, metadata={"architecture": json.dumps(architecture.to_json())})
     return content
+
+
+def trained_parameters(path: Path) -> int:
+    """How many numbers a segmenter's file holds, all of which are trained; StoreError if damaged. Reads its header alone."""
+    from safetensors import safe_open
+
+    def read() -> int:
+        with safe_open(path, framework="pt") as file:
+            return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118  it is no dict
+
+    count: int = _guarded(read, path)
+    return count
 
 
 def load_segmenter(path: Path, architecture: Architecture) -> Segmenter:

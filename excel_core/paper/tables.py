@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from excel_core.config import RunSpec
-from excel_core.config.presets import with_edits, with_method
+from excel_core.config.presets import with_edits, with_iterations, with_method
 from excel_core.config.variants import (
     NO_ATTRIBUTES,
     calibrated_by,
@@ -66,15 +66,10 @@ def paper_table_rows(run: RunSpec, table: str, has_test: bool = False) -> list[T
 
 def limit_run(run: RunSpec, images: int) -> RunSpec:
     """`run` on the first `images` of each split, with a training shortened in proportion: to try it out."""
-    edits: dict[str, dict[str, object]] = {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}}
-    if run.preset in IMAGES and images < IMAGES[run.preset]:
-        train, share = run.train, images / IMAGES[run.preset]
-        iterations = max(MIN_ITERATIONS, round(train.iterations * share))
-        edits["train"] = {"iterations": iterations}
-        for field in ("warmup", "dynamic_from", "own_argmax_from"):
-            value = getattr(train, field)
-            edits["train"][field] = None if value is None else round(value * iterations / train.iterations)
-    return with_edits(run, edits)
+    limited = with_edits(run, {"dataset": {"max_images": images, "partial": run.dataset.layout == "voc"}})
+    if not run.train.enabled or images >= IMAGES.get(run.preset, 0):
+        return limited
+    return with_iterations(limited, max(MIN_ITERATIONS, round(run.train.iterations * images / IMAGES[run.preset])))
 
 
 def _of(run: RunSpec, *kinds: str, **dataset: object) -> RunSpec:

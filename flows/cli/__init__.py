@@ -10,7 +10,7 @@ from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
 from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, export, figures, parity, parity_peers
-from flows.cli.run import ablation, demo, paper, run
+from flows.cli.run import ablation, benchmark, demo, paper, run
 from flows.cli.segment import segment
 from tasks.engine.failures import in_one_line
 
@@ -21,6 +21,7 @@ for command in (
     run,
     demo,
     ablation,
+    benchmark,
     paper,
     plan,
     runs,

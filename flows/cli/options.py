@@ -20,10 +20,11 @@ FILE_COLUMNS = 160  # of a table in a file or pipe, so that nothing is cut
 Store = Annotated[str | None, typer.Option(help=STORE_HELP, metavar="<path>", show_default=False)]
 
 
-def takes_request(model: type[Request], names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_request(model: type[Request], names: str, optional: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command with a parameter `request`: on the command line, the fields `names` of `model` stand in its
-    place. The command gets the request that they make; SettingError for a value that is not valid."""
-    parameters = [_parameter(name, model.model_fields[name]) for name in names.split()]
+    place; positional arguments among them are required unless they are `optional`. The command gets the request that they
+    make; SettingError for a value that is not valid."""
+    parameters = [_parameter(name, model.model_fields[name], name in optional.split()) for name in names.split()]
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         # The body's parameters before and after `request` are options of the command alone.
@@ -45,10 +46,10 @@ def takes_request(model: type[Request], names: str) -> Callable[[Callable[..., N
     return decorate
 
 
-def _parameter(name: str, field: FieldInfo) -> Parameter:
-    """A field as typer takes it: its plain type, its option, and its default unless it is a positional argument."""
+def _parameter(name: str, field: FieldInfo, is_optional: bool) -> Parameter:
+    """A field as typer takes it: its plain type, its option, and its default unless it is a required positional argument."""
     option = next(item for item in field.metadata if isinstance(item, ParameterInfo))
-    default = Parameter.empty if isinstance(option, ArgumentInfo) else field.default or None
+    default = Parameter.empty if isinstance(option, ArgumentInfo) and not is_optional else field.default or None
     annotation: Any = Annotated[(_plain(field.annotation), option)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

@@ -1,4 +1,4 @@
-"""`excel run`, `demo`, `ablation`, `paper`: the flows from a terminal, by default with a Prefect of the store's own."""
+"""`excel run`, `demo`, `ablation`, `benchmark`, `paper`: flows from a terminal, by default with the store's own Prefect."""
 
 import os
 import shlex
@@ -13,14 +13,15 @@ import typer
 from flows.cli.options import FILE_COLUMNS, console, takes_request
 from flows.local.access import client_settings
 from flows.local.state import keep_private, running_server, store_folder
-from flows.request import PaperRequest, Request, RunRequest
+from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
 
 if TYPE_CHECKING:
     from tasks.engine.output import StageOutput
 
-__all__ = ["ablation", "demo", "paper", "run"]
+__all__ = ["ablation", "benchmark", "demo", "paper", "run"]
 
-RUN_OPTIONS = "store clip device gpus method runner settings"
+ALL_OPTIONS = "store clip device gpus runner settings"
+RUN_OPTIONS = f"{ALL_OPTIONS} method"
 
 
 @takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
@@ -48,6 +49,30 @@ def ablation(request: RunRequest) -> None:
     print_tables({"ablation": read_json(path)}, console())
     print(f"Prefect UI: {ui}")
     print(f"ablation: {path}")
+
+
+@takes_request(BenchmarkRequest, f"preset data methods seeds limit {ALL_OPTIONS}", optional="preset")
+def benchmark(request: BenchmarkRequest) -> None:
+    """Run several methods on the same images of PRESET and compare their scores, time and memory; stages that they share are
+    built once. With `--set METHOD.stage.field=value` a setting is of one of them."""
+    from artifacts.benchmark import print_benchmark
+    from excel_core.files import read_json
+    from tasks.pipeline import complete_outputs
+
+    run, environment = request.resolve()
+    ui = _use_prefect_of(environment.store)
+    if "benchmark" in complete_outputs(run, environment, "benchmark"):
+        print("every stage is complete; nothing to run")
+    else:
+        from flows.benchmark import benchmark as benchmark_flow
+
+        data = str(environment.data) if environment.data else None
+        _call(benchmark_flow, request.model_copy(update={"data": data}))
+    folder = complete_outputs(run, environment, "benchmark")["benchmark"].folder
+    print_benchmark(read_json(folder / "benchmark.json"), console(FILE_COLUMNS))
+    for name in ("index.html", "benchmark.json", "benchmark.csv", "benchmark.md"):
+        print(folder / name)
+    print(f"Prefect UI: {ui}")
 
 
 @takes_request(PaperRequest, f"table data coco checkpoint limit {RUN_OPTIONS}")

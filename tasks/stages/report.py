@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from artifacts.charts import draw_losses
 from artifacts.knowledge_view import attribute_rows, attributes_are, knowledge_map
-from artifacts.report import TEMPLATES, write_report
+from artifacts.page import template_files
+from artifacts.report import write_report
 from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import load_labels_png
@@ -163,4 +164,4 @@ def settings(run: RunSpec) -> dict[str, Any]:
 
 def outside(run: RunSpec, environment: RunEnvironment) -> list[str]:
     """The page's template, style and script."""
-    return files_fingerprint(*sorted(path for kind in ("j2", "css", "js") for path in TEMPLATES.glob(f"*.{kind}")))
+    return files_fingerprint(*template_files("report"))

@@ -11,6 +11,7 @@ from excel_core.config.presets import preset, with_edits
 from excel_core.errors import PromptError, SettingError
 from flows import parameters, stages
 from flows.ablation import ablation
+from flows.benchmark import benchmark
 from flows.cli import app
 from flows.excel import excel
 from flows.paper import paper
@@ -55,6 +56,19 @@ def test_the_papers_form_explains_itself():
             paper.validate_parameters(wrong)
 
 
+def test_the_benchmarks_form_explains_itself():
+    assert list(benchmark.parameters.properties) == [
+        "preset", "methods", "seeds", "data", "limit", "store", "clip", "device", "gpus", "runner", "settings", "edits",
+    ]  # fmt: skip
+    for place, field in _fields(benchmark.parameters):
+        assert field.get("description"), place
+    methods = benchmark.parameters.properties["methods"]
+    assert methods["items"]["enum"] == excel.parameters.properties["method"]["enum"] and methods["default"] == []
+    for wrong in ({"seeds": 0}, {"seeds": 21}, {"methods": ["clipes"]}, {"limit": 0}, {"method": "excel"}):
+        with pytest.raises((ParameterTypeError, ValidationError, TypeError)):
+            benchmark.validate_parameters(wrong)
+
+
 def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
     (tmp_path / "labels.csv").write_text("image,labels\na,axolotl\n")
     with pytest.raises(PromptError, match="no bundled descriptions of axolotl"):
@@ -90,7 +104,7 @@ def test_edits_mirror_the_specs():
         return found
 
     schema = Edits.model_json_schema()
-    expected = {name: value for name, value in names(RunSpec).items() if name not in ("preset", "method", "paper")}
+    expected = {name: value for name, value in names(RunSpec).items() if name not in ("preset", "method", "paper", "benchmark")}
     assert edit_names(schema, schema["$defs"]) == expected
 
 
