@@ -2,51 +2,73 @@
 of Krähenbühl and Koltun (2011) uses it.
 
 A pixel's values are spread on the d+1 corners of the simplex that the pixel lies in, blurred along the d+1 axes of the lattice,
-and read back at the same corners.
+and read back at the same corners (loops/filter.c).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import compiled
+from excel_core.kernels.compiled import call
 from excel_core.kernels.lattice_corners import find_corners
 
 __all__ = ["Lattice", "build_lattice", "plain_lattice"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.uint32]
+SLABS_AT_WORK = 8  # rows of as many slabs are held while a grid is blurred
 
 
 @dataclass(frozen=True)
 class Lattice:
     """The lattice of N pixels: `corners` (N, d+1) uint32 into its M corners; `weights` (N, d+1), scaled so that the filter is
-    symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along each axis, M where there is none; `of_ones`
-    (N,), the filtered picture of ones."""
+    symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along each axis, M where there is none; `slabs`
+    (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture of ones. A grid is (M, lanes)."""
 
     corners: Indices
     weights: Floats
     neighbours: Indices
+    slabs: Indices
     of_ones: Floats
 
-    def add_filtered(self, values: Floats, factor: float, result: Floats, work: Floats) -> None:
-        """Add `factor` x the filtered `values` (N, lanes) to `result` (N, lanes); `work`: at least 2 x `size(lanes)` floats."""
-        lanes = values.shape[1]
-        grid, other_grid = work[: 2 * self.size(lanes)].reshape(2, -1, lanes)
-        _filter_of(lanes)(values, self.corners, self.weights, self.neighbours, factor, result, grid, other_grid)
+    def add_filtered(self, values: Floats, factor: float, result: Floats) -> None:
+        """Add `factor` x the filtered `values` (N, lanes) to `result` (N, lanes)."""
+        (N, D), lanes = self.corners.shape, values.shape[1]
+        grid, blurred = self.grid(lanes), np.empty((self.size, lanes), np.float32)
+        call("spread", lanes, D, N, self.corners, self.weights, values, grid)
+        self.blur(grid, blurred, self.work(lanes))
+        call("read_back", lanes, D, N, factor * self.scale, self.corners, self.weights, blurred, result)
 
-    def size(self, lanes: int) -> int:
-        """Number of floats of a grid: `lanes` values for every corner, and for the one that stands for a missing neighbour."""
-        return lanes * (1 + int(self.neighbours.shape[1]))
+    @property
+    def size(self) -> int:
+        """Number of corners, M."""
+        return int(self.neighbours.shape[1])
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by when they are read back, as in the CRF authors' own lattice."""
+        return 1 / (1 + 2.0 ** (1 - self.corners.shape[1]))
+
+    def grid(self, lanes: int) -> Floats:
+        """Zeros to spread values on."""
+        return np.zeros((self.size, lanes), np.float32)
+
+    def work(self, lanes: int) -> Floats:
+        """Space that `blur` works in."""
+        longest = int(np.diff(self.slabs).max(initial=0))
+        return np.empty((1 + SLABS_AT_WORK * longest, lanes), np.float32)
+
+    def blur(self, grid: Floats, result: Floats, work: Floats) -> None:
+        """Blur a grid along all axes → `result`; the grid is zeros then."""
+        D, M, _ = self.neighbours.shape
+        call("blur", grid.shape[1], D, M, self.neighbours, len(self.slabs) - 1, self.slabs, grid, result, work)
 
     def filtered_ones(self) -> Floats:
         """The filtered picture of ones, (N,)."""
         ones = np.ones((len(self.corners), 1), np.float32)
         result = np.zeros_like(ones)
-        self.add_filtered(ones, 1.0, result, np.empty(2 * self.size(1), np.float32))
+        self.add_filtered(ones, 1.0, result)
         return result[:, 0]
 
     def normalise(self, mass: Floats) -> None:
@@ -66,66 +88,7 @@ def build_lattice(features: Floats) -> Lattice:
 
 def plain_lattice(features: Floats, max_corners: int | None = None) -> Lattice | None:
     """As `build_lattice`, before its filter is normalised. None where there are more than `max_corners` corners."""
-    simplices = find_corners(np.ascontiguousarray(features, dtype=np.float32), max_corners)
+    simplices = find_corners(features, max_corners)
     if simplices is None:
         return None
-    return Lattice(simplices.corners, simplices.weights, simplices.neighbours, np.zeros(0, np.float32))
-
-
-@lru_cache
-def _filter_of(lanes: int) -> Callable[[Floats, Indices, Floats, Indices, float, Floats, Floats, Floats], None]:
-    """The filter of `lanes` values per pixel, compiled for that number: it is the length of the vectors.
-
-    Called with values (N, lanes), corners (N, D), D a multiple of 3, weights (N, D), neighbours (D, M, 2), a factor, the result
-    (N, lanes) that factor x the filtered values are added to, and two grids (M+1, lanes) of work space.
-    """
-
-    @compiled
-    def spread(values: Floats, corners: Indices, weights: Floats, grid: Floats) -> None:
-        N, D = corners.shape
-        grid[:] = 0
-        for pixel in range(N):
-            for j in range(D):
-                corner, weight = corners[pixel, j], weights[pixel, j]
-                for lane in range(lanes):
-                    grid[corner, lane] += weight * values[pixel, lane]
-
-    @compiled
-    def blur(grid: Floats, neighbours: Indices, axis: int, result: Floats) -> None:
-        M = neighbours.shape[1]
-        for i in range(M):
-            left, right = neighbours[axis, i, 0], neighbours[axis, i, 1]
-            for lane in range(lanes):
-                result[i, lane] = grid[i, lane] + np.float32(0.5) * (grid[left, lane] + grid[right, lane])
-
-    @compiled
-    def read(grid: Floats, corners: Indices, weights: Floats, scale: float, result: Floats) -> None:
-        N, D = corners.shape
-        for pixel in range(N):
-            for j in range(0, D, 3):  # three corners at a time, so that sums stay in registers
-                one, two, three = grid[corners[pixel, j]], grid[corners[pixel, j + 1]], grid[corners[pixel, j + 2]]
-                a, b, c = scale * weights[pixel, j], scale * weights[pixel, j + 1], scale * weights[pixel, j + 2]
-                for lane in range(lanes):
-                    result[pixel, lane] += a * one[lane] + b * two[lane] + c * three[lane]
-
-    @compiled
-    def add_filtered(
-        values: Floats,
-        corners: Indices,
-        weights: Floats,
-        neighbours: Indices,
-        factor: float,
-        result: Floats,
-        grid: Floats,
-        blurred: Floats,
-    ) -> None:
-        D, M, _ = neighbours.shape
-        spread(values, corners, weights, grid)
-        blurred[M] = 0
-        for axis in range(D):
-            blur(grid, neighbours, axis, blurred)
-            grid, blurred = blurred, grid
-        scale = np.float32(factor / (1 + 2.0 ** (1 - D)))  # as in the CRF authors' own lattice
-        read(grid, corners, weights, scale, result)
-
-    return add_filtered
+    return Lattice(simplices.corners, simplices.weights, simplices.neighbours, simplices.slabs, np.zeros(0, np.float32))

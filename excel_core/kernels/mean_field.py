@@ -1,90 +1,82 @@
-"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011).
+"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011), by
+loops/mean_field.c.
 
 A pixel's probabilities sum to 1 and filtering is linear. So the first label is never filtered: it gets what filtering makes of
 ones, less what the other labels get.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import CHUNK, compiled
-from excel_core.kernels.exponential import exponential
+from excel_core.kernels.compiled import call
 from excel_core.kernels.lattice import Lattice
 
-__all__ = ["MAX_LANES", "mean_field", "softmax_of"]
+__all__ = ["lanes_of", "mean_field", "pixel_rows", "softmax"]
 
 Floats = NDArray[np.float32]
-MAX_LANES = 4  # labels that are filtered side by side, as the lanes of a vector
-BELOW_LOGITS = np.float32(-1e30)  # lower than any logit
+
+
+class _Term(ctypes.Structure):
+    """`Term` of loops/mean_field.c."""
+
+    _fields_ = (
+        ("D", ctypes.c_int64),
+        ("corners", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("grid", ctypes.c_void_p),
+        ("next_grid", ctypes.c_void_p),
+        ("factor", ctypes.c_float),
+    )
 
 
 def mean_field(unary: Floats, terms: Sequence[tuple[Lattice, float]], iterations: int) -> Floats:
     """unary (K, N) energies, K ≥ 2; terms: lattices of the N pixels, each with its weight → label probabilities (K, N).
 
-    Q <- softmax(-unary + sum of weight x the filtered Q), from Q = softmax(-unary), `iterations` times.
+    Q <- softmax(-unary + sum of weight x the filtered Q), from Q = softmax(-unary), `iterations` times. A step goes through the
+    pixels once: it reads what was filtered, and spreads the new probabilities for the next filtering.
     """
-    K, N = unary.shape
-    # All labels but the first, in blocks of lanes; the last block may have lanes to spare.
-    lanes = min(K - 1, MAX_LANES)
-    blocks = -(-(K - 1) // lanes)
-    start = np.zeros((blocks * lanes, N), np.float32)
-    np.negative(unary[1:], out=start[: K - 1])
-    start = np.ascontiguousarray(start.reshape(blocks, lanes, N).transpose(0, 2, 1))
-    logits, others, first = start.copy(), np.zeros_like(start), np.empty(N, np.float32)  # `others`, `first`: probabilities
-    logit_sums = -unary.sum(axis=0)
-    work = np.empty(2 * max((lattice.size(lanes) for lattice, _ in terms), default=0), np.float32)
-    softmax = softmax_of(lanes)
-    softmax(logits, logit_sums, K - 1, others, first)
-    for lattice, weight in terms:
-        logit_sums += weight * lattice.of_ones  # in every iteration, the filtered Q of all labels sum to this
-    for _ in range(iterations):
-        np.copyto(logits, start)
-        for lattice, weight in terms:
-            for values, result in zip(others, logits, strict=True):
-                lattice.add_filtered(values, weight, result, work)
-        softmax(logits, logit_sums, K - 1, others, first)
-    return np.concatenate([first[None], others.transpose(0, 2, 1).reshape(-1, N)[: K - 1]])
+    start, sums = pixel_rows(-unary[1:]), -unary.sum(axis=0)
+    N, lanes = start.shape
+    spread_on = [lattice.grid(lanes) for lattice, _ in terms]
+    blurred = [np.empty_like(grid) for grid in spread_on]
+    work = max((lattice.work(lanes) for lattice, _ in terms), key=len, default=None)
+    result = np.empty_like(unary)
+    for step in range(iterations + 1):
+        places = (_Term * len(terms))()
+        for place, (lattice, weight), grid, next_grid in zip(places, terms, blurred, spread_on, strict=True):
+            place.D, place.factor = lattice.corners.shape[1], weight * lattice.scale
+            place.corners, place.weights = lattice.corners.ctypes.data, lattice.weights.ctypes.data
+            place.grid = grid.ctypes.data if step > 0 else None
+            place.next_grid = next_grid.ctypes.data if step < iterations else None
+        call("mean_field_step", lanes, len(unary) - 1, N, start, sums, len(terms), places, result if step == iterations else None)
+        if step == iterations:
+            break
+        for (lattice, weight), grid, next_grid in zip(terms, blurred, spread_on, strict=True):
+            lattice.blur(next_grid, grid, work)
+            if step == 0:
+                sums += weight * lattice.of_ones  # in every iteration, the filtered Q of all labels sum to this
+    return result
 
 
-@lru_cache
-def softmax_of(lanes: int) -> Callable[[Floats, Floats, int, Floats, Floats], None]:
-    """A compiled function: logits (blocks, N, lanes) of all `others` labels but the first, and the sums (N,) of all labels'
-    logits → probabilities `result` (blocks, N, lanes) of the others and `first` (N,) of the first, whose logit is the rest of
-    the sum."""
+def softmax(logits: Floats, others: int, sums: Floats) -> Floats:
+    """Logits (N, lanes) of `others` labels, all but the first, and the sums (N,) of all labels' logits → probabilities
+    (1 + others, N)."""
+    result = np.empty((1 + others, len(logits)), np.float32)
+    call("mean_field_step", logits.shape[1], others, len(logits), logits, sums, 0, None, result)
+    return result
 
-    @compiled
-    def softmax(logits: Floats, sums: Floats, others: int, result: Floats, first: Floats) -> None:
-        N = len(sums)
-        largest, total = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-        for start in range(0, N, CHUNK):
-            n = min(CHUNK, N - start)
-            lead = first[start : start + n]  # logit, then probability, of the first label
-            for x in range(n):
-                lead[x], largest[x] = sums[start + x], BELOW_LOGITS
-            for label in range(others):
-                row, lane = logits[label // lanes, start : start + n].reshape(-1), label % lanes
-                for x in range(n):
-                    lead[x] -= row[lanes * x + lane]
-                    largest[x] = max(largest[x], row[lanes * x + lane])
-            for x in range(n):
-                largest[x] = max(largest[x], lead[x])
-                lead[x] = exponential(lead[x] - largest[x])
-                total[x] = lead[x]
-            for label in range(others):
-                row, lane = logits[label // lanes, start : start + n].reshape(-1), label % lanes
-                probabilities = result[label // lanes, start : start + n].reshape(-1)
-                for x in range(n):
-                    probabilities[lanes * x + lane] = exponential(row[lanes * x + lane] - largest[x])
-                    total[x] += probabilities[lanes * x + lane]
-            for x in range(n):
-                total[x] = np.float32(1) / total[x]
-                lead[x] *= total[x]
-            for label in range(others):
-                probabilities, lane = result[label // lanes, start : start + n].reshape(-1), label % lanes
-                for x in range(n):
-                    probabilities[lanes * x + lane] *= total[x]
 
-    return softmax
+def lanes_of(labels: int) -> int:
+    """How many values a pixel has for as many labels: from four on, so many that they are whole vectors."""
+    return labels if labels < 4 else -(-labels // 4) * 4
+
+
+def pixel_rows(logits: Floats) -> Floats:
+    """logits (K, N) → (N, lanes), a pixel's labels side by side."""
+    K, N = logits.shape
+    rows = np.zeros((N, lanes_of(K)), np.float32)
+    rows[:, :K] = logits.T
+    return rows

@@ -1,0 +1,74 @@
+"""Compile the loops in C (loops/*.c) into one shared library beside this file: when excel is installed (setup.py), by
+`python -m excel_core.kernels.build`, and where sources are newer than the library (compiled.py).
+
+Needs no package, for excel is not installed yet when setup.py calls it. Each file is compiled once per level of the processor, so
+that a library runs on any processor of its kind and uses what the one at hand has.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+__all__ = ["LEVELS", "LIBRARY", "build", "source_digest"]
+
+SOURCES = Path(__file__).parent / "loops"
+LIBRARY = Path(__file__).parent / "loops.so"
+COMPILERS = ("cc", "gcc", "clang")
+# Products and sums may be fused, zero's sign is of no account, nothing else is reordered.
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fPIC")
+# Flags of each level, in the order of excel_level() in loops/levels.c; the last part of its functions' names is `level` and its
+# number.
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ((), ("-mavx2", "-mfma"), ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"))
+    if platform.machine() in ("x86_64", "AMD64")
+    else ((),)
+)
+BY_LEVEL = ("filter.c", "lattice.c", "mean_field.c", "par.c", "resize.c")
+SECONDS = 300  # that a compiler may take
+
+
+def source_digest() -> str:
+    """SHA-256 in hex over the sources and the flags: the library holds the one that it was built from."""
+    digest = hashlib.sha256(repr((FLAGS, LEVELS)).encode())
+    for path in sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def build(library: Path = LIBRARY) -> None:
+    """Compile the library, under a temporary name that becomes its own. OSError where there is no compiler, the compiler fails, or
+    the folder cannot be written."""
+    compiler = next((path for path in map(shutil.which, COMPILERS) if path), None)
+    if compiler is None:
+        raise OSError(f"there is no C compiler: none of {', '.join(COMPILERS)} is on PATH; install one (Debian: apt install gcc)")
+    with tempfile.TemporaryDirectory(prefix=".loops-", dir=library.parent) as temporary:
+        folder = Path(temporary)
+        (folder / "levels").mkdir()
+        digest = source_digest()
+        _run([compiler, *FLAGS, f'-DSOURCE_DIGEST="{digest}"', "-c", str(SOURCES / "levels.c")], folder / "levels")
+        for level, flags in enumerate(LEVELS):
+            (folder / str(level)).mkdir()
+            sources = [str(SOURCES / name) for name in BY_LEVEL]
+            _run([compiler, *FLAGS, *flags, f"-DLEVEL=level{level}", "-c", *sources], folder / str(level))
+        objects = [str(path) for path in sorted(folder.rglob("*.o"))]
+        _run([compiler, "-shared", "-o", "loops.so", *objects, "-lm"], folder)
+        os.replace(folder / "loops.so", library)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a compiler in `folder`, where its object files go."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603  no shell
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{command[0]} took more than {SECONDS} s to compile {SOURCES}") from error
+    if done.returncode != 0:
+        raise OSError(f"{command[0]} cannot compile {SOURCES}:\n{done.stderr.strip()[-2000:]}")
+
+
+if __name__ == "__main__":
+    build()
+    print(LIBRARY)
