@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_at
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
+from excel_core.kernels.compiled import has_loops
 from excel_core.kernels.gpu import has_triton, pack_sizes, packed_pixels
 from excel_core.models.calibration import (
     EncoderActivations,
@@ -60,7 +60,7 @@ class CamModel:
 
     def prepare_image(self, image: Image, side: int | None = None) -> Tensor:
         """image (H, W, 3) uint8 RGB → network input (1, 3, side, side); None: at S. A large one is never held as floats."""
-        if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
+        if is_large(image.shape) and self.clip.device.type == "cpu" and has_loops():
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
         return self.prepare_pixels(as_pixels(image, self.clip.device), side)

@@ -1,12 +1,14 @@
 """Dense CRF over label probabilities (method 4), computed by the compiled lattice in kernels/ or by pydensecrf."""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config import CrfSpec
+from excel_core.kernels.compiled import has_loops
+from excel_core.kernels.lattice import Lattice, build_lattice
+from excel_core.kernels.mean_field import mean_field
 
 __all__ = ["dense_crf"]
 
@@ -28,16 +30,13 @@ def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) ->
     if len(active) < 2:
         return probabilities
     unary = -np.log(np.clip(probabilities[active], MIN_PROBABILITY, 1.0)).reshape(len(active), -1)
-    infer = _by_lattice if spec.engine == "lattice" else _by_pydensecrf
+    infer = _by_lattice if spec.engine == "lattice" and has_loops() else _by_pydensecrf
     refined = np.zeros_like(probabilities)
     refined[active] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
     return refined
 
 
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
-    from excel_core.kernels.lattice import build_lattice  # numba: where no CRF is computed, it need not be installed
-    from excel_core.kernels.mean_field import mean_field
-
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32) / spec.bilateral_sigma
     colours = image.reshape(-1, 3).T.astype(np.float32) / spec.bilateral_colour_sigma
@@ -48,10 +47,8 @@ def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Float
 
 
 @lru_cache(maxsize=16)
-def _position_lattice(height: int, width: int, sigma: float) -> Any:
+def _position_lattice(height: int, width: int, sigma: float) -> Lattice:
     """The lattice of positions, shared by images of one size: a data set has a few common sizes. About 50 bytes per pixel."""
-    from excel_core.kernels.lattice import build_lattice
-
     y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
     return build_lattice(np.stack([x.ravel(), y.ravel()]))
 

@@ -17,14 +17,15 @@ from excel_core.config import CrfSpec
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tile_around, tiles
 from excel_core.errors import ImageError
 from excel_core.kernels.lattice import Lattice, plain_lattice
-from excel_core.kernels.mean_field import MAX_LANES, softmax_of
+from excel_core.kernels.mean_field import pixel_rows, softmax
 
 __all__ = ["crf_labels"]
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 MAX_SIDE, MIN_SIDE = 1024, 64  # of a tile, without its margin
-BYTES_PER_CORNER = 84  # of a lattice while it is built
+MAX_LANES = 4  # labels that are filtered side by side: a lattice has two values of each for every corner
+BYTES_PER_CORNER = 112  # of a lattice while it is built, when its table of corners grows
 BYTES_PER_PIXEL = 76  # of a lattice of five features
 
 
@@ -177,9 +178,11 @@ class _MeanField:
 
     def _logits(self, unary: Floats) -> Floats:
         """unary (K, N) → (blocks, N, lanes) of all labels but the first."""
-        logits = np.zeros((self.blocks * self.lanes, unary.shape[1]), np.float32)
-        np.negative(unary[1:], out=logits[: len(unary) - 1])
-        return np.ascontiguousarray(logits.reshape(self.blocks, self.lanes, -1).transpose(0, 2, 1))
+        return self._blocks(pixel_rows(-unary[1:]))
+
+    def _blocks(self, rows: Floats) -> Floats:
+        """rows (N, blocks * lanes) → (blocks, N, lanes)."""
+        return np.ascontiguousarray(rows.reshape(-1, self.blocks, self.lanes).transpose(1, 0, 2))
 
     def _start(self, tile: Tile) -> None:
         """Probabilities from the unary alone, and what the logits of a pixel's labels sum to in every iteration."""
@@ -198,24 +201,19 @@ class _MeanField:
         for term in self.terms:
             around = term.around(tile)
             lattice = self._normalised(term, around, tile)
-            work = np.empty(2 * lattice.size(self.lanes), np.float32)
             for block in range(self.blocks):
                 values = self.others.read(around.region_rows, around.region_columns, slice(block, block + 1))
                 result = np.zeros_like(values[0])
                 result[around.inner] = logits[block].reshape(*tile.shape, self.lanes)
                 flat = result.reshape(-1, self.lanes)
-                lattice.add_filtered(values.reshape(-1, self.lanes), term.weight, flat, work)
+                lattice.add_filtered(values.reshape(-1, self.lanes), term.weight, flat)
                 logits[block] = result[around.inner].reshape(-1, self.lanes)
         self._softmax(tile, logits, self.sums.read(tile.rows, tile.columns).ravel(), self.next_others)
 
     def _softmax(self, tile: Tile, logits: Floats, sums: Floats, result: DiskMaps) -> None:
         """Probabilities of the tile's labels to `result`, and the likeliest label."""
-        others, first = np.zeros_like(logits), np.empty(len(sums), np.float32)
-        softmax_of(self.lanes)(logits, sums, len(self.active) - 1, others, first)
+        rows = np.ascontiguousarray(logits.transpose(1, 0, 2)).reshape(len(sums), -1)
+        probabilities = softmax(rows, len(self.active) - 1, sums)
+        others = self._blocks(pixel_rows(probabilities[1:]))
         result.write(tile.rows, tile.columns, others.reshape(self.blocks, *tile.shape, self.lanes))
-        rest = others.transpose(0, 2, 1).reshape(-1, len(first))[: len(self.active) - 1]
-        best, label = first, np.zeros(len(first), np.intp)
-        for index, probability in enumerate(rest, start=1):
-            label[probability > best] = index
-            best = np.maximum(best, probability)
-        self.result[tile.rows, tile.columns] = self.active[label].reshape(tile.shape)
+        self.result[tile.rows, tile.columns] = self.active[probabilities.argmax(axis=0)].reshape(tile.shape)

@@ -1,8 +1,8 @@
 """Compile the loops in C (loops/*.c) into one shared library beside this file: when excel is installed (setup.py), by
 `python -m excel_core.kernels.build`, and where sources are newer than the library (compiled.py).
 
-Needs no package, for excel is not installed yet when setup.py calls it. Each file is compiled once per level of the processor, so
-that a library runs on any processor of its kind and uses what the one at hand has.
+Imports the standard library alone, for excel is not installed yet when setup.py calls it. Each file is compiled once per level
+of the processor, so that a library runs on any processor of its kind and uses what the one at hand has.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ def source_digest() -> str:
 
 
 def build(library: Path = LIBRARY) -> None:
-    """Compile the library, under a temporary name that becomes its own. OSError where there is no compiler, the compiler fails, or
-    the folder cannot be written."""
+    """Compile the library, under a temporary name that becomes its own. OSError where there is no compiler, where the compiler
+    fails, or the folder cannot be written."""
     compiler = next((path for path in map(shutil.which, COMPILERS) if path), None)
     if compiler is None:
-        raise OSError(f"there is no C compiler: none of {', '.join(COMPILERS)} is on PATH; install one (Debian: apt install gcc)")
+        raise OSError(f"there is no C compiler on PATH ({', '.join(COMPILERS)}); install one (Debian: apt install gcc)")
     with tempfile.TemporaryDirectory(prefix=".loops-", dir=library.parent) as temporary:
         folder = Path(temporary)
         (folder / "levels").mkdir()

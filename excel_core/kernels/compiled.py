@@ -1,8 +1,8 @@
-"""The loops in C over pixels (loops/*.c), as functions. They run without Python's lock, so that threads share an image's rows or
-take an image each.
+"""The loops in C over pixels (loops/*.c), as functions. They run without Python's lock, so that threads share an image's rows
+or take an image each.
 
-The library is loaded from this folder alone (build.py puts it there), and only if it was built from the sources beside it. Where
-it is missing or older, it is built anew; where that cannot be done either, excel computes without: `has_loops()` is False.
+The library is loaded from this folder alone (build.py puts it there), and only if it was built from the sources beside it.
+Where it is missing or older, it is built anew. Where that fails, excel computes without: `has_loops()` is False.
 """
 
 import ctypes
@@ -79,7 +79,8 @@ def _load() -> _Library | None:
             library = _Library()
             if library.is_current():
                 return library
-        log.warning("excel compiles its loops, once: %s is %s", LIBRARY, "older than its sources" if LIBRARY.exists() else "missing")
+        problem = "older than its sources" if LIBRARY.exists() else "missing"
+        log.warning("excel compiles its loops, once: %s is %s", LIBRARY, problem)
         build()
         return _Library()
     except OSError as error:

@@ -1,5 +1,5 @@
-"""Which corners of the permutohedral lattice the pixels of an image have, by which weights, and which corners are neighbours, by
-loops/lattice.c."""
+"""Which corners of the permutohedral lattice the pixels of an image have, by which weights, and which corners are neighbours
+(loops/lattice.c)."""
 
 import ctypes
 from dataclasses import dataclass

@@ -51,7 +51,8 @@ def mean_field(unary: Floats, terms: Sequence[tuple[Lattice, float]], iterations
             place.corners, place.weights = lattice.corners.ctypes.data, lattice.weights.ctypes.data
             place.grid = grid.ctypes.data if step > 0 else None
             place.next_grid = next_grid.ctypes.data if step < iterations else None
-        call("mean_field_step", lanes, len(unary) - 1, N, start, sums, len(terms), places, result if step == iterations else None)
+        written = result if step == iterations else None
+        call("mean_field_step", lanes, len(unary) - 1, N, start, sums, len(terms), places, written)
         if step == iterations:
             break
         for (lattice, weight), grid, next_grid in zip(terms, blurred, spread_on, strict=True):

@@ -25,26 +25,47 @@ INLINE void fetch_pixel(int lanes, int64_t count, const Term *terms, int64_t i) 
 }
 
 /* Logits x (n, lanes) of all labels but the first, `others` of them, and the sums (n,) of all logits → their probabilities x, and
-   `first` (n,) of the first label. Lanes without a label get 0. */
-INLINE void softmax(int lanes, int others, int n, const float *sums, float *x, float *first) {
-  float highest[CHUNK], total[CHUNK];
+   `first` (n,) of the first label: for fewer than 4 lanes, pixel beside pixel. */
+INLINE void softmax_of_few(int lanes, int n, const float *sums, float *x, float *first) {
+  float highest[CHUNK], share[CHUNK];
   for (int i = 0; i < n; i++) first[i] = sums[i], highest[i] = BELOW_LOGITS;
-  for (int i = 0; i < n; i++)
-    for (int k = 0; k < others; k++) first[i] -= x[i * lanes + k], highest[i] = MAX(x[i * lanes + k], highest[i]);
-  for (int i = 0; i < n; i++) highest[i] = MAX(first[i], highest[i]);
+  for (int k = 0; k < lanes; k++)
+    for (int i = 0; i < n; i++) first[i] -= x[i * lanes + k], highest[i] = MAX(x[i * lanes + k], highest[i]);
+  for (int i = 0; i < n; i++) highest[i] = MAX(first[i], highest[i]), first[i] = exponential(first[i] - highest[i]);
   for (int i = 0; i < n; i++)
     for (int k = 0; k < lanes; k++) x[i * lanes + k] -= highest[i];
   for (int i = 0; i < n * lanes; i++) x[i] = exponential(x[i]);
-  for (int i = 0; i < n; i++) {
-    total[i] = first[i] = exponential(first[i] - highest[i]);
-  }
-  for (int i = 0; i < n; i++) {
-    for (int k = others; k < lanes; k++) x[i * lanes + k] = 0;
-    for (int k = 0; k < others; k++) total[i] += x[i * lanes + k];
-  }
-  for (int i = 0; i < n; i++) total[i] = 1 / total[i], first[i] *= total[i];
+  for (int i = 0; i < n; i++) share[i] = first[i];
+  for (int k = 0; k < lanes; k++)
+    for (int i = 0; i < n; i++) share[i] += x[i * lanes + k];
+  for (int i = 0; i < n; i++) share[i] = 1 / share[i], first[i] *= share[i];
   for (int i = 0; i < n; i++)
-    for (int k = 0; k < lanes; k++) x[i * lanes + k] *= total[i];
+    for (int k = 0; k < lanes; k++) x[i * lanes + k] *= share[i];
+}
+
+/* The same for a multiple of 4 lanes, vector beside vector. A lane without a label has logit 0, and gets 0. */
+INLINE void softmax_of_many(int lanes, int others, int n, const float *sums, float *x, float *first) {
+  Floats4 below = {0}, is_label = {0};
+  for (int j = 0; j < 4; j++) below[j] = lanes - 4 + j < others ? 0 : BELOW_LOGITS, is_label[j] = lanes - 4 + j < others;
+  for (int i = 0; i < n; i++) {
+    float *row = x + i * lanes;
+    Floats4 last = AT(Floats4, row, lanes - 4), sum = last, most = last + below;
+    for (int l = 0; l < lanes - 4; l += 4) sum += AT(Floats4, row, l), most = larger(AT(Floats4, row, l), most);
+    float logit = sums[i] - ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    float highest = MAX(logit, MAX(MAX(most[0], most[1]), MAX(most[2], most[3])));
+    first[i] = logit - highest;
+    for (int k = 0; k < lanes; k++) row[k] -= highest;
+  }
+  for (int i = 0; i < n; i++) first[i] = exponential(first[i]);
+  for (int i = 0; i < n * lanes; i++) x[i] = exponential(x[i]);
+  for (int i = 0; i < n; i++) {
+    float *row = x + i * lanes;
+    Floats4 sum = AT(Floats4, row, lanes - 4) *= is_label;
+    for (int l = 0; l < lanes - 4; l += 4) sum += AT(Floats4, row, l);
+    float share = 1 / (first[i] + ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+    first[i] *= share;
+    for (int k = 0; k < lanes; k++) row[k] *= share;
+  }
 }
 
 INLINE void step(int lanes, int others, int64_t N, const float *start, const float *sums, int64_t count, const Term *terms,
@@ -63,7 +84,10 @@ INLINE void step(int lanes, int others, int64_t N, const float *start, const flo
         else read_row(lanes, 6, term->factor, term->corners + at, term->weights + at, term->grid, x + i * lanes);
       }
     }
-    softmax(lanes, others, n, sums + from, x, first);
+    if (lanes < 4)
+      softmax_of_few(lanes, n, sums + from, x, first);
+    else
+      softmax_of_many(lanes, others, n, sums + from, x, first);
     for (int i = 0; i < n; i++)
       for (int64_t t = 0; t < count; t++) {
         const Term *term = terms + t;

@@ -27,6 +27,13 @@ typedef float Floats16 __attribute__((vector_size(64), aligned(4), may_alias));
     for (; l + 4 <= lanes; l += 4) STATEMENT(Floats4, l)  \
     for (; l < lanes; l++) STATEMENT(float, l)            \
   }
+typedef int32_t Ints4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE Floats4 larger(Floats4 a, Floats4 b) {
+  Ints4 is_larger = a > b;
+  return (Floats4)(((Ints4)a & is_larger) | ((Ints4)b & ~is_larger));
+}
+
 #define AT(Vector, row, l) (*(Vector *)((row) + (l)))
 
 /* `function` of (lanes, …), with the number of lanes as a constant where it is a common one. */
@@ -40,8 +47,6 @@ typedef float Floats16 __attribute__((vector_size(64), aligned(4), may_alias));
     case 12: function(12, __VA_ARGS__); break;      \
     case 16: function(16, __VA_ARGS__); break;      \
     case 20: function(20, __VA_ARGS__); break;      \
-    case 24: function(24, __VA_ARGS__); break;      \
-    case 32: function(32, __VA_ARGS__); break;      \
     default: function((int)(lanes), __VA_ARGS__);   \
   }
 
