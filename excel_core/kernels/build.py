@@ -19,7 +19,10 @@ SOURCES = Path(__file__).parent / "loops"
 LIBRARY = Path(__file__).parent / "loops.so"
 COMPILERS = ("cc", "gcc", "clang")
 # Products and sums may be fused, zero's sign is of no account, nothing else is reordered.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fPIC")
+FLAGS = (
+    *("-std=gnu11", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fPIC"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+)
 # Flags of each level, in the order of excel_level() in loops/levels.c; the last part of its functions' names is `level` and its
 # number.
 LEVELS: tuple[tuple[str, ...], ...] = (
@@ -47,26 +50,37 @@ def build(library: Path = LIBRARY) -> None:
         raise OSError(f"there is no C compiler on PATH ({', '.join(COMPILERS)}); install one (Debian: apt install gcc)")
     with tempfile.TemporaryDirectory(prefix=".loops-", dir=library.parent) as temporary:
         folder = Path(temporary)
-        (folder / "levels").mkdir()
-        digest = source_digest()
-        _run([compiler, *FLAGS, f'-DSOURCE_DIGEST="{digest}"', "-c", str(SOURCES / "levels.c")], folder / "levels")
-        for level, flags in enumerate(LEVELS):
-            (folder / str(level)).mkdir()
-            sources = [str(SOURCES / name) for name in BY_LEVEL]
-            _run([compiler, *FLAGS, *flags, f"-DLEVEL=level{level}", "-c", *sources], folder / str(level))
-        objects = [str(path) for path in sorted(folder.rglob("*.o"))]
-        _run([compiler, "-shared", "-o", "loops.so", *objects, "-lm"], folder)
+        for name in ("any", *map(str, range(len(LEVELS)))):
+            (folder / name).mkdir()
+        sources = [str(SOURCES / name) for name in BY_LEVEL]
+        _run(
+            ([compiler, *FLAGS, f'-DSOURCE_DIGEST="{source_digest()}"', "-c", str(SOURCES / "levels.c")], folder / "any"),
+            *(
+                ([compiler, *FLAGS, *flags, f"-DLEVEL=level{level}", "-c", *sources], folder / str(level))
+                for level, flags in enumerate(LEVELS)
+            ),
+        )
+        _run(([compiler, "-shared", "-o", "loops.so", *map(str, sorted(folder.rglob("*.o"))), "-lm"], folder))
         os.replace(folder / "loops.so", library)
 
 
-def _run(command: list[str], folder: Path) -> None:
-    """Run a compiler in `folder`, where its object files go."""
+def _run(*commands: tuple[list[str], Path]) -> None:
+    """Run a compiler's commands side by side, each in its folder, where its object files go."""
+    running = []
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603  no shell
+        for command, folder in commands:
+            running.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True))  # noqa: S603  no shell
+        for process in running:
+            _, problems = process.communicate(timeout=SECONDS)
+            if process.returncode != 0:
+                raise OSError(f"{process.args[0]} cannot compile {SOURCES}:\n{problems.strip()[-2000:]}")
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"{command[0]} took more than {SECONDS} s to compile {SOURCES}") from error
-    if done.returncode != 0:
-        raise OSError(f"{command[0]} cannot compile {SOURCES}:\n{done.stderr.strip()[-2000:]}")
+        raise OSError(f"the compiler took more than {SECONDS} s over {SOURCES}") from error
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ INLINE void spread_rows(int lanes, int D, int64_t N, const uint32_t *corners, co
 /* Add values (N, lanes), weighted (N, D), to their corners' (N, D) rows of the grid (M, lanes). */
 void LOOP(spread)(int64_t lanes, int64_t D, int64_t N, const uint32_t *corners, const float *weights, const float *values,
                   float *grid) {
-  BY_LANES(lanes, spread_rows, (int)D, N, corners, weights, values, grid)
+  BY_FEW_LANES(lanes, spread_rows, (int)D, N, corners, weights, values, grid)
 }
 
 INLINE void read_rows(int lanes, int D, int64_t N, float factor, const uint32_t *corners, const float *weights, const float *grid,
@@ -115,5 +115,5 @@ INLINE void read_rows(int lanes, int D, int64_t N, float factor, const uint32_t 
 /* Add factor x the corners' rows of the grid, weighted, to the result (N, lanes). */
 void LOOP(read_back)(int64_t lanes, int64_t D, int64_t N, float factor, const uint32_t *corners, const float *weights,
                      const float *grid, float *result) {
-  BY_LANES(lanes, read_rows, (int)D, N, factor, corners, weights, grid, result)
+  BY_FEW_LANES(lanes, read_rows, (int)D, N, factor, corners, weights, grid, result)
 }

@@ -36,18 +36,22 @@ INLINE Floats4 larger(Floats4 a, Floats4 b) {
 
 #define AT(Vector, row, l) (*(Vector *)((row) + (l)))
 
-/* `function` of (lanes, …), with the number of lanes as a constant where it is a common one. */
-#define BY_LANES(lanes, function, ...)              \
+/* `function` of (lanes, …), with the number of lanes as a constant where it is small, or a common one. */
+#define BY_FEW_LANES(lanes, function, ...)          \
   switch (lanes) {                                  \
     case 1: function(1, __VA_ARGS__); break;        \
     case 2: function(2, __VA_ARGS__); break;        \
     case 3: function(3, __VA_ARGS__); break;        \
     case 4: function(4, __VA_ARGS__); break;        \
+    default: function((int)(lanes), __VA_ARGS__);   \
+  }
+#define BY_LANES(lanes, function, ...)              \
+  switch (lanes) {                                  \
     case 8: function(8, __VA_ARGS__); break;        \
     case 12: function(12, __VA_ARGS__); break;      \
     case 16: function(16, __VA_ARGS__); break;      \
     case 20: function(20, __VA_ARGS__); break;      \
-    default: function((int)(lanes), __VA_ARGS__);   \
+    default: BY_FEW_LANES(lanes, function, __VA_ARGS__) \
   }
 
 INLINE void fetch_row(int lanes, const float *row) {
