@@ -24,8 +24,7 @@ class BuildLoops(build_ext):
         return str(Path(*fullname.split(".")).with_suffix(LIBRARY.suffix))
 
 
-names = sorted(str(path.relative_to(Path(__file__).parent)) for path in SOURCES.iterdir())
 setup(
-    ext_modules=[Extension("excel_core.kernels.loops", [name for name in names if name.endswith(".c")])],
+    ext_modules=[Extension("excel_core.kernels.loops", [f"excel_core/kernels/loops/{path.name}" for path in SOURCES.glob("*.c")])],
     cmdclass={"build_ext": BuildLoops},
 )
