@@ -48,7 +48,7 @@ def build(library: Path = LIBRARY) -> None:
     compiler = next((path for path in map(shutil.which, COMPILERS) if path), None)
     if compiler is None:
         raise OSError(f"there is no C compiler on PATH ({', '.join(COMPILERS)}); install one (Debian: apt install gcc)")
-    with tempfile.TemporaryDirectory(prefix=".loops-", dir=library.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".loops-", dir=library.parent.resolve()) as temporary:
         folder = Path(temporary)
         for name in ("any", *map(str, range(len(LEVELS)))):
             (folder / name).mkdir()
