@@ -26,7 +26,7 @@ class BuildLoops(build_ext):
 
 setup(
     ext_modules=[
-        Extension("excel_core.kernels.loops", [f"excel_core/kernels/loops/{path.name}" for path in SOURCES.glob("*.c")])
+        Extension("excel_core.kernels.loops.loops", [f"excel_core/kernels/loops/{path.name}" for path in SOURCES.glob("*.c")])
     ],
     cmdclass={"build_ext": BuildLoops},
 )

@@ -1,4 +1,4 @@
-"""Compile the loops in C (loops/*.c) into one shared library beside this file: when excel is installed (setup.py), by
+"""Compile the loops in C (loops/*.c) into one shared library beside them: when excel is installed (setup.py), by
 `python -m excel_core.kernels.build`, and where sources are newer than the library (compiled.py).
 
 Imports the standard library alone, for excel is not installed yet when setup.py calls it. Each file is compiled once per level
@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["LEVELS", "LIBRARY", "build", "source_digest"]
 
 SOURCES = Path(__file__).parent / "loops"
-LIBRARY = Path(__file__).parent / "loops.so"
+LIBRARY = SOURCES / "loops.so"
 COMPILERS = ("cc", "gcc", "clang")
 # Products and sums may be fused, zero's sign is of no account, nothing else is reordered.
 FLAGS = (

@@ -1,7 +1,7 @@
 /* What all loops share. Arrays are C-contiguous and float32 unless said otherwise.
 
    Every file is compiled once per level of the processor (kernels/build.py), so its functions are named by LOOP(). Products and sums
-   may be fused; nothing else is reordered, so all levels that fuse give the same bits. */
+   may be fused and nothing else is reordered, so levels differ in the last bits alone. */
 #ifndef EXCEL_LOOPS_H
 #define EXCEL_LOOPS_H
 
