@@ -73,7 +73,7 @@ def _run(*commands: tuple[list[str], Path]) -> None:
         for process in running:
             _, problems = process.communicate(timeout=SECONDS)
             if process.returncode != 0:
-                raise OSError(f"{process.args[0]} cannot compile {SOURCES}:\n{problems.strip()[-2000:]}")
+                raise OSError(f"{process.args[0]} cannot compile {SOURCES}:\n{problems.strip()[:2000]}")
     except subprocess.TimeoutExpired as error:
         raise OSError(f"the compiler took more than {SECONDS} s over {SOURCES}") from error
     finally:
