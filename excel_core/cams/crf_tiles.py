@@ -206,7 +206,7 @@ class _MeanField:
                 result = np.zeros_like(values[0])
                 result[around.inner] = logits[block].reshape(*tile.shape, self.lanes)
                 flat = result.reshape(-1, self.lanes)
-                lattice.add_filtered(values.reshape(-1, self.lanes), term.weight, flat)
+                lattice.filtered(values.reshape(-1, self.lanes), term.weight, flat, flat)
                 logits[block] = result[around.inner].reshape(-1, self.lanes)
         self._softmax(tile, logits, self.sums.read(tile.rows, tile.columns).ravel(), self.next_others)
 

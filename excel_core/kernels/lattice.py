@@ -11,71 +11,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.kernels.compiled import call
-from excel_core.kernels.lattice_corners import find_corners
+from excel_core.kernels.lattice_corners import Corners, find_corners
 
 __all__ = ["Lattice", "build_lattice", "plain_lattice"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.uint32]
-SLABS_AT_WORK = 8  # rows of as many slabs are held while a grid is blurred
+SLABS_AT_WORK = 11  # BUFFERS of loops/filter.c
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """The lattice of N pixels: `corners` (N, d+1) uint32 into its M corners; `weights` (N, d+1), scaled so that the filter is
-    symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along each axis, M where there is none; `slabs`
-    (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture of ones. A grid is (M, lanes)."""
+    """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/lattice.c).
 
+    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) uint32 and
+    `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along
+    each axis, M where there is none; `slabs` (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture
+    of ones."""
+
+    starts: Indices
+    order: Indices
     corners: Indices
     weights: Floats
     neighbours: Indices
     slabs: Indices
     of_ones: Floats
 
-    def add_filtered(self, values: Floats, factor: float, result: Floats) -> None:
-        """Add `factor` x the filtered `values` (N, lanes) to `result` (N, lanes)."""
-        (N, D), lanes = self.corners.shape, values.shape[1]
-        grid, blurred = self.grid(lanes), np.empty((self.size, lanes), np.float32)
-        call("spread", lanes, D, N, self.corners, self.weights, values, grid)
-        self.blur(grid, blurred, self.work(lanes))
-        call("read_back", lanes, D, N, factor * self.scale, self.corners, self.weights, blurred, result)
-
-    @property
-    def size(self) -> int:
-        """Number of corners, M."""
-        return int(self.neighbours.shape[1])
-
-    @property
-    def scale(self) -> float:
-        """What values are multiplied by when they are read back, as in the CRF authors' own lattice."""
-        return 1 / (1 + 2.0 ** (1 - self.corners.shape[1]))
-
-    def grid(self, lanes: int) -> Floats:
-        """Zeros to spread values on."""
-        return np.zeros((self.size, lanes), np.float32)
-
-    def work(self, lanes: int) -> Floats:
-        """Space that `blur` works in."""
-        longest = int(np.diff(self.slabs).max(initial=0))
-        return np.empty((1 + SLABS_AT_WORK * longest, lanes), np.float32)
-
-    def blur(self, grid: Floats, result: Floats, work: Floats) -> None:
-        """Blur a grid along all axes → `result`; the grid is zeros then."""
+    def filtered(self, values: Floats, factor: float, base: Floats, result: Floats | None = None) -> Floats:
+        """`base` + `factor` x the filtered `values`, all (N, lanes) → result, which may be the base; None: a new array."""
+        result = np.empty_like(base) if result is None else result
         D, M, _ = self.neighbours.shape
-        call("blur", grid.shape[1], D, M, self.neighbours, len(self.slabs) - 1, self.slabs, grid, result, work)
+        lanes, groups = values.shape[1], len(self.slabs) - 1
+        scale = 1 / (1 + 2.0 ** (1 - D))  # as in the CRF authors' own lattice
+        work = np.empty((1 + SLABS_AT_WORK * int(np.diff(self.slabs).max(initial=0)), lanes), np.float32)
+        pixels = (self.starts, self.order, self.corners, self.weights)
+        call("add_filtered", lanes, D, M, factor * scale, *pixels, self.neighbours, groups, self.slabs, values, base, result, work)
+        return result
 
     def filtered_ones(self) -> Floats:
         """The filtered picture of ones, (N,)."""
-        ones = np.ones((len(self.corners), 1), np.float32)
-        result = np.zeros_like(ones)
-        self.add_filtered(ones, 1.0, result)
-        return result[:, 0]
+        ones = np.ones((len(self.order), 1), np.float32)
+        return self.filtered(ones, 1.0, np.zeros_like(ones))[:, 0]
 
     def normalise(self, mass: Floats) -> None:
         """Make the filter symmetric and of unit mass; mass (N,): the picture of ones, filtered before."""
         # A pixel's weights enter when it spreads and when it reads, so dividing by the root of its mass on both sides is the
         # symmetric normalisation of the CRF.
-        self.weights[:] *= (1 / np.sqrt(mass + np.float32(1e-20)))[:, None]
+        self.weights[:] *= (1 / np.sqrt(mass + np.float32(1e-20)))[self.order, None]
 
 
 def build_lattice(features: Floats) -> Lattice:
@@ -89,6 +71,15 @@ def build_lattice(features: Floats) -> Lattice:
 def plain_lattice(features: Floats, max_corners: int | None = None) -> Lattice | None:
     """As `build_lattice`, before its filter is normalised. None where there are more than `max_corners` corners."""
     simplices = find_corners(features, max_corners)
-    if simplices is None:
-        return None
-    return Lattice(simplices.corners, simplices.weights, simplices.neighbours, simplices.slabs, np.zeros(0, np.float32))
+    return None if simplices is None else _grouped(simplices)
+
+
+def _grouped(simplices: Corners) -> Lattice:
+    """Its pixels group by group."""
+    (N, D), groups = simplices.corners.shape, len(simplices.slabs) - 1
+    starts, order = np.empty(groups + 1, np.uint32), np.empty(N, np.uint32)
+    corners, weights = np.empty_like(simplices.corners), np.empty_like(simplices.weights)
+    pixels = (simplices.corners, simplices.weights, starts, order, corners, weights)
+    if not call("group_pixels", D, N, groups, simplices.slabs, *pixels):
+        raise MemoryError(f"no memory to group {N} pixels")
+    return Lattice(starts, order, corners, weights, simplices.neighbours, simplices.slabs, np.zeros(0, np.float32))

@@ -79,9 +79,7 @@ def _check_pictures(images, labels):
 
 
 def _filtered(features, values, factor=1.0):
-    lattice, result = build_lattice(features), np.zeros_like(values)
-    lattice.add_filtered(values, factor, result)
-    return result
+    return build_lattice(features).filtered(values, factor, np.zeros_like(values))
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])

@@ -1,7 +1,13 @@
-/* The filter on the lattice: pixels' values are spread on their corners, blurred, and read back (lattice.py). */
+/* The filter on the lattice: pixels' values are spread on their corners, blurred along the axes, and read back (lattice.py).
+
+   All three go through the lattice slab by slab at the same time, so that no value of a corner ever leaves the cache. A slab is the
+   corners of one leading digit (lattice.c). The axes `leading` and `leading` + 1 alone change that digit, by one, so they need the
+   slabs before and after; the other axes stay in a slab. Pixels are grouped by the first of the two slabs that their corners lie
+   in. Step s spreads group s, which completes slab s, blurs that one and parts of the two before it, and reads group s - 3. */
 #include "rows.h"
 
-enum { AHEAD = 6 }; /* pixels whose corners the processor fetches meanwhile */
+enum { AHEAD = 8 };  /* pixels whose values the processor fetches meanwhile */
+enum { BUFFERS = 11 }; /* of a slab's rows each */
 
 /* The corners [start, end) of one slab, and where their rows are. */
 typedef struct {
@@ -9,10 +15,23 @@ typedef struct {
   uint32_t start, end;
 } Slab;
 
+/* N pixels in groups, group s from starts[s] to starts[s + 1]: where each pixel is in the picture, its D corners and their weights. */
+typedef struct {
+  const uint32_t *starts, *order, *corners;
+  const float *weights;
+} Pixels;
+
 /* The row of a neighbour in a slab, or `zeros` where it is missing, M: without a branch, which the processor could not foresee. */
 INLINE const float *row_of(int lanes, uint32_t M, Slab slab, uint32_t corner, const float *zeros) {
   uintptr_t row = (uintptr_t)(slab.rows + (size_t)(corner - slab.start) * lanes), is_there = -(uintptr_t)(corner != M);
   return (const float *)((row & is_there) | ((uintptr_t)zeros & ~is_there));
+}
+
+/* The row of a pixel's corner, which is in `first` or in `second`, the slab after it. */
+INLINE float *row_in(int lanes, Slab first, Slab second, uint32_t corner) {
+  uintptr_t in_second = -(uintptr_t)(corner >= second.start);
+  uintptr_t rows = ((uintptr_t)first.rows & ~in_second) | ((uintptr_t)second.rows & in_second);
+  return (float *)rows + (size_t)(corner - ((first.start & ~(uint32_t)in_second) | (second.start & (uint32_t)in_second))) * lanes;
 }
 
 /* Each corner of `here` gets half of its two neighbours' rows beside its own; pairs (M, 2) uint32 lie in the slabs `first` and
@@ -31,89 +50,106 @@ INLINE void blur_slab(int lanes, uint32_t M, const uint32_t *pairs, Slab here, S
   }
 }
 
-/* Along all D axes, in their order, slab by slab, so that the rows of few slabs are at work at a time and stay in the cache.
+/* Add the values (N, lanes) of a group's pixels, weighted, to the rows of their corners. */
+INLINE void spread_group(int lanes, int D, Pixels pixels, int64_t group, const float *values, Slab first, Slab second) {
+  for (int64_t i = pixels.starts[group], end = pixels.starts[group + 1]; i < end; i++) {
+    if (i + AHEAD < end) fetch_row(lanes, values + (size_t)pixels.order[i + AHEAD] * lanes);
+    const float *from = values + (size_t)pixels.order[i] * lanes;
+    for (int j = 0; j < D; j++) {
+      float *to = row_in(lanes, first, second, pixels.corners[i * D + j]), weight = pixels.weights[i * D + j];
+#define SPREAD(Vector, l) AT(Vector, to, l) += weight * AT(const Vector, from, l);
+      ALL_VECTORS(SPREAD)
+#undef SPREAD
+    }
+  }
+}
 
-   Axes `leading` and `leading` + 1 alone change a key's leading digit, by one, so they need the slabs before and after; the other
-   axes stay in a slab. Work: 1 + 8 x the longest slab rows. */
-INLINE void blur_grid(int lanes, int D, uint32_t M, const uint32_t *neighbours, int64_t count, const uint32_t *slabs, float *grid,
-                      float *result, float *work) {
+/* result (N, lanes) of a group's pixels = base + factor x the weighted rows of their corners. */
+INLINE void read_group(int lanes, int D, Pixels pixels, int64_t group, float factor, Slab first, Slab second, const float *base,
+                       float *result) {
+  for (int64_t i = pixels.starts[group], end = pixels.starts[group + 1]; i < end; i++) {
+    if (i + AHEAD < end) fetch_row(lanes, base + (size_t)pixels.order[i + AHEAD] * lanes);
+    const float *from = base + (size_t)pixels.order[i] * lanes, *rows[6];
+    float *to = result + (size_t)pixels.order[i] * lanes, weights[6];
+    for (int j = 0; j < D; j++) {
+      rows[j] = row_in(lanes, first, second, pixels.corners[i * D + j]);
+      weights[j] = factor * pixels.weights[i * D + j];
+    }
+#define READ(Vector, l)                                                            \
+  {                                                                                \
+    Vector sum = AT(const Vector, from, l);                                        \
+    for (int j = 0; j < D; j++) sum += weights[j] * AT(const Vector, rows[j], l);  \
+    AT(Vector, to, l) = sum;                                                       \
+  }
+    ALL_VECTORS(READ)
+#undef READ
+  }
+}
+
+INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, const uint32_t *neighbours, int64_t count,
+                   const uint32_t *slabs, const float *values, const float *base, float *result, float *work) {
   int leading = (D - 1) / 2;
   uint32_t longest = 0;
   for (int64_t s = 0; s < count; s++) longest = MAX(longest, slabs[s + 1] - slabs[s]);
-  float *zeros = work, *spare = work + lanes, *rows[6];
-  for (int i = 0; i < 6; i++) rows[i] = spare + (size_t)(i + 1) * longest * lanes;
+  float *zeros = work, *spare = work + lanes, *rows[BUFFERS];
+  for (int i = 0; i < BUFFERS; i++) rows[i] = spare + (size_t)i * longest * lanes;
   memset(zeros, 0, lanes * sizeof *zeros);
+  /* The latest slabs: 2 that are spread on, 3 blurred up to `leading`, 3 after it, 2 blurred along all axes. A slab beyond the ends
+     is empty. */
+#define SLAB(first, size, s) \
+  ((s) < 0 || (s) >= count ? (Slab){zeros, (s) < 0 ? 0 : M, (s) < 0 ? 0 : M} : (Slab){rows[(first) + (s) % (size)], slabs[s], slabs[(s) + 1]})
+#define SPREAD_ON(s) SLAB(1, 2, s)
+#define BEFORE(s) SLAB(3, 3, s)
+#define AFTER(s) SLAB(6, 3, s)
+#define BLURRED(s) SLAB(9, 2, s)
 #define PAIRS(axis) (neighbours + (size_t)(axis) * M * 2)
-#define SLAB(s, ring) ((Slab){rows[(ring) + (s) % 3], slabs[s], slabs[(s) + 1]}) /* the latest three slabs */
 #define IN_SLAB(axis, slab, to) blur_slab(lanes, M, PAIRS(axis), slab, slab, slab, zeros, to)
-  for (int64_t s = 0; s < count + 2; s++) {
+#define CLEAR(slab) memset((slab).rows, 0, (size_t)((slab).end - (slab).start) * lanes * sizeof *zeros)
+  if (count) CLEAR(SPREAD_ON(0));
+  for (int64_t s = 0; s < count + 3; s++) {
     if (s < count) {
-      Slab own = {grid + (size_t)slabs[s] * lanes, slabs[s], slabs[s + 1]}, latest = SLAB(s, 0), other = own;
+      Slab own = SPREAD_ON(s), next = SPREAD_ON(s + 1);
+      if (s + 1 < count) CLEAR(next);
+      spread_group(lanes, D, pixels, s, values, own, next);
       if (leading == 2) { /* two axes come before: by way of the spare rows */
-        other.rows = spare;
+        Slab half = {spare, own.start, own.end};
         IN_SLAB(0, own, spare);
+        own = half;
       }
-      IN_SLAB(leading - 1, other, latest.rows);
-      memset(own.rows, 0, (size_t)(own.end - own.start) * lanes * sizeof *own.rows);
+      IN_SLAB(leading - 1, own, BEFORE(s).rows);
     }
     int64_t t = s - 1;
-    if (t >= 0 && t < count) {
-      Slab after = t + 1 < count ? SLAB(t + 1, 0) : SLAB(t, 0), before = t > 0 ? SLAB(t - 1, 0) : SLAB(t, 0);
-      blur_slab(lanes, M, PAIRS(leading), SLAB(t, 0), after, before, zeros, SLAB(t, 3).rows);
-    }
+    if (t >= 0 && t < count)
+      blur_slab(lanes, M, PAIRS(leading), BEFORE(t), BEFORE(t + 1), BEFORE(t - 1), zeros, AFTER(t).rows);
     t = s - 2;
     if (t >= 0 && t < count) {
-      Slab after = t + 1 < count ? SLAB(t + 1, 3) : SLAB(t, 3), before = t > 0 ? SLAB(t - 1, 3) : SLAB(t, 3), own = SLAB(t, 3);
-      float *end = result + (size_t)slabs[t] * lanes;
-      blur_slab(lanes, M, PAIRS(leading + 1), own, before, after, zeros, leading == 2 ? spare : end);
-      if (leading == 2) { /* two axes come after: what is left of the slab's first ring is free */
-        Slab first = {spare, own.start, own.end}, second = {rows[t % 3], own.start, own.end};
+      Slab own = AFTER(t), end = BLURRED(t);
+      blur_slab(lanes, M, PAIRS(leading + 1), own, AFTER(t - 1), AFTER(t + 1), zeros, leading == 2 ? spare : end.rows);
+      if (leading == 2) { /* two axes come after: the slab's rows of `before` are free by now */
+        Slab first = {spare, own.start, own.end}, second = {BEFORE(t).rows, own.start, own.end};
         IN_SLAB(4, first, second.rows);
-        IN_SLAB(5, second, end);
+        IN_SLAB(5, second, end.rows);
       }
     }
+    t = s - 3;
+    if (t >= 0) read_group(lanes, D, pixels, t, factor, BLURRED(t), BLURRED(t + 1), base, result);
   }
 }
 
-INLINE void blur_lattice(int lanes, int D, int64_t M, const uint32_t *neighbours, int64_t count, const uint32_t *slabs, float *grid,
-                         float *result, float *work) {
+INLINE void filter_by_lanes(int lanes, int64_t D, int64_t M, float factor, Pixels pixels, const uint32_t *neighbours, int64_t count,
+                            const uint32_t *slabs, const float *values, const float *base, float *result, float *work) {
   if (D == 3)
-    blur_grid(lanes, 3, (uint32_t)M, neighbours, count, slabs, grid, result, work);
+    filter(lanes, 3, (uint32_t)M, factor, pixels, neighbours, count, slabs, values, base, result, work);
   else
-    blur_grid(lanes, 6, (uint32_t)M, neighbours, count, slabs, grid, result, work);
+    filter(lanes, 6, (uint32_t)M, factor, pixels, neighbours, count, slabs, values, base, result, work);
 }
 
-/* grid (M, lanes) → the blurred `result` (M, lanes); the grid is zeros then. neighbours (D, M, 2) and slabs (count+1,) uint32 as of
-   lattice.c. */
-void LOOP(blur)(int64_t lanes, int64_t D, int64_t M, const uint32_t *neighbours, int64_t count, const uint32_t *slabs, float *grid,
-                float *result, float *work) {
-  BY_LANES(lanes, blur_lattice, (int)D, M, neighbours, count, slabs, grid, result, work)
-}
-
-INLINE void spread_rows(int lanes, int D, int64_t N, const uint32_t *corners, const float *weights, const float *values,
-                        float *grid) {
-  for (int64_t i = 0; i < N; i++) {
-    for (int j = 0; i + AHEAD < N && j < D; j++) fetch_row(lanes, grid + (size_t)corners[(i + AHEAD) * D + j] * lanes);
-    spread_row(lanes, D, corners + i * D, weights + i * D, values + i * lanes, grid);
-  }
-}
-
-/* Add values (N, lanes), weighted (N, D), to their corners' (N, D) rows of the grid (M, lanes). */
-void LOOP(spread)(int64_t lanes, int64_t D, int64_t N, const uint32_t *corners, const float *weights, const float *values,
-                  float *grid) {
-  BY_FEW_LANES(lanes, spread_rows, (int)D, N, corners, weights, values, grid)
-}
-
-INLINE void read_rows(int lanes, int D, int64_t N, float factor, const uint32_t *corners, const float *weights, const float *grid,
-                      float *result) {
-  for (int64_t i = 0; i < N; i++) {
-    for (int j = 0; i + AHEAD < N && j < D; j++) fetch_row(lanes, grid + (size_t)corners[(i + AHEAD) * D + j] * lanes);
-    read_row(lanes, D, factor, corners + i * D, weights + i * D, grid, result + i * lanes);
-  }
-}
-
-/* Add factor x the corners' rows of the grid, weighted, to the result (N, lanes). */
-void LOOP(read_back)(int64_t lanes, int64_t D, int64_t N, float factor, const uint32_t *corners, const float *weights,
-                     const float *grid, float *result) {
-  BY_FEW_LANES(lanes, read_rows, (int)D, N, factor, corners, weights, grid, result)
+/* result (N, lanes) = base (N, lanes) + factor x the filtered values (N, lanes); base may be the result. neighbours (D, M, 2) and
+   slabs (count+1,) uint32 as of lattice.c, and of the pixels, in groups: starts (count+1,), order (N,), corners (N, D) uint32, weights
+   (N, D). work: 1 + BUFFERS x the longest slab rows. */
+void LOOP(add_filtered)(int64_t lanes, int64_t D, int64_t M, float factor, const uint32_t *starts, const uint32_t *order,
+                        const uint32_t *corners, const float *weights, const uint32_t *neighbours, int64_t count,
+                        const uint32_t *slabs, const float *values, const float *base, float *result, float *work) {
+  Pixels pixels = {starts, order, corners, weights};
+  BY_LANES(lanes, filter_by_lanes, D, M, factor, pixels, neighbours, count, slabs, values, base, result, work)
 }

@@ -1,28 +1,7 @@
-/* Mean-field steps over lattices (mean_field.py). The first of K labels has no lane: its logit is the rest of a known sum. */
+/* The softmax of mean-field steps (mean_field.py). The first of K labels has no lane: its logit is the rest of a known sum. */
 #include "rows.h"
 
-enum { AHEAD = 6 };           /* pixels whose corners the processor fetches meanwhile */
-#define BELOW_LOGITS -1e30f   /* lower than any logit */
-
-/* A Gaussian of the CRF: its lattice's corners (N, D) uint32 and weights (N, D), the factor of what is read, the blurred grid
-   (M, lanes) to read from (NULL: none), and one of zeros to spread the new probabilities on (NULL: not wanted). */
-typedef struct {
-  int64_t D;
-  const uint32_t *corners;
-  const float *weights;
-  const float *grid;
-  float *next_grid;
-  float factor;
-} Term;
-
-INLINE void fetch_pixel(int lanes, int64_t count, const Term *terms, int64_t i) {
-  for (int64_t t = 0; t < count; t++)
-    for (int j = 0; j < terms[t].D; j++) {
-      size_t at = (size_t)terms[t].corners[i * terms[t].D + j] * lanes;
-      if (terms[t].grid) fetch_row(lanes, terms[t].grid + at);
-      if (terms[t].next_grid) fetch_row(lanes, terms[t].next_grid + at);
-    }
-}
+#define BELOW_LOGITS -1e30f /* lower than any logit */
 
 /* Logits x (n, lanes) of all labels but the first, `others` of them, and the sums (n,) of all logits → their probabilities x, and
    `first` (n,) of the first label: for fewer than 4 lanes, pixel beside pixel. */
@@ -68,44 +47,25 @@ INLINE void softmax_of_many(int lanes, int others, int n, const float *sums, flo
   }
 }
 
-INLINE void step(int lanes, int others, int64_t N, const float *start, const float *sums, int64_t count, const Term *terms,
-                 float *result) {
+INLINE void softmax(int lanes, int others, int64_t N, const float *logits, const float *sums, float *rows, float *planes) {
   float x[CHUNK * lanes], first[CHUNK];
   for (int64_t from = 0; from < N; from += CHUNK) {
     int n = (int)MIN(CHUNK, N - from);
-    memcpy(x, start + from * lanes, (size_t)n * lanes * sizeof *x);
-    for (int i = 0; i < n; i++) {
-      if (from + i + AHEAD < N) fetch_pixel(lanes, count, terms, from + i + AHEAD);
-      for (int64_t t = 0; t < count; t++) {
-        const Term *term = terms + t;
-        int64_t at = (from + i) * term->D;
-        if (!term->grid) continue;
-        if (term->D == 3) read_row(lanes, 3, term->factor, term->corners + at, term->weights + at, term->grid, x + i * lanes);
-        else read_row(lanes, 6, term->factor, term->corners + at, term->weights + at, term->grid, x + i * lanes);
-      }
-    }
+    memcpy(x, logits + from * lanes, (size_t)n * lanes * sizeof *x);
     if (lanes < 4)
       softmax_of_few(lanes, n, sums + from, x, first);
     else
       softmax_of_many(lanes, others, n, sums + from, x, first);
-    for (int i = 0; i < n; i++)
-      for (int64_t t = 0; t < count; t++) {
-        const Term *term = terms + t;
-        int64_t at = (from + i) * term->D;
-        if (!term->next_grid) continue;
-        if (term->D == 3) spread_row(lanes, 3, term->corners + at, term->weights + at, x + i * lanes, term->next_grid);
-        else spread_row(lanes, 6, term->corners + at, term->weights + at, x + i * lanes, term->next_grid);
-      }
-    if (!result) continue;
-    memcpy(result + from, first, n * sizeof *first);
+    if (rows) memcpy(rows + from * lanes, x, (size_t)n * lanes * sizeof *x);
+    if (!planes) continue;
+    memcpy(planes + from, first, n * sizeof *first);
     for (int k = 0; k < others; k++)
-      for (int i = 0; i < n; i++) result[(k + 1) * N + from + i] = x[i * lanes + k];
+      for (int i = 0; i < n; i++) planes[(k + 1) * N + from + i] = x[i * lanes + k];
   }
 }
 
-/* Q <- softmax(start + what is read of all terms), of start (N, lanes) and the sums (N,) of all labels' logits. Q is spread on the
-   terms' next grids, and written to the result (1 + others, N) unless that is NULL. */
-void LOOP(mean_field_step)(int64_t lanes, int64_t others, int64_t N, const float *start, const float *sums, int64_t count,
-                           const Term *terms, float *result) {
-  BY_LANES(lanes, step, (int)others, N, start, sums, count, terms, result)
+/* Logits (N, lanes) of all labels but the first, `others` of them, and the sums (N,) of all labels' logits → probabilities: of the
+   others to `rows` (N, lanes), of all to `planes` (1 + others, N); either may be NULL. */
+void LOOP(softmax)(int64_t lanes, int64_t others, int64_t N, const float *logits, const float *sums, float *rows, float *planes) {
+  BY_LANES(lanes, softmax, (int)others, N, logits, sums, rows, planes)
 }

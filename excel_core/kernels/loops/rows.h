@@ -58,27 +58,4 @@ INLINE void fetch_row(int lanes, const float *row) {
   for (size_t byte = 0; byte < lanes * sizeof *row; byte += CACHE_LINE) __builtin_prefetch((const char *)row + byte);
 }
 
-/* Add factor x the weighted rows of D corners to a pixel's. */
-INLINE void read_row(int lanes, int D, float factor, const uint32_t *corners, const float *weights, const float *grid,
-                     float *to) {
-#define READ(Vector, l)                                                                                            \
-  {                                                                                                                \
-    Vector sum = AT(Vector, to, l);                                                                                \
-    for (int j = 0; j < D; j++) sum += factor * weights[j] * AT(const Vector, grid + (size_t)corners[j] * lanes, l); \
-    AT(Vector, to, l) = sum;                                                                                       \
-  }
-  ALL_VECTORS(READ)
-#undef READ
-}
-
-/* Add a pixel's row, weighted, to those of its D corners. */
-INLINE void spread_row(int lanes, int D, const uint32_t *corners, const float *weights, const float *from, float *grid) {
-  for (int j = 0; j < D; j++) {
-    float *to = grid + (size_t)corners[j] * lanes;
-#define SPREAD(Vector, l) AT(Vector, to, l) += weights[j] * AT(const Vector, from, l);
-    ALL_VECTORS(SPREAD)
-#undef SPREAD
-  }
-}
-
 #endif
