@@ -51,13 +51,13 @@ class _Term:
         return ceil(y) + 2, ceil(x) + 2
 
     def features(self, rows: slice, columns: slice) -> Floats:
-        """(2 or 5, N) of a window's pixels, as `crf.dense_crf` has them of the photo's."""
+        """(2 or 5, N) of a window's pixels, column by column, as `crf.dense_crf` has them of the photo's."""
         y, x = (np.arange(part.start, part.stop).astype(np.float32) / self.sigma for part in (rows, columns))
-        features = np.empty((2 if self.colour_sigma is None else 5, len(y), len(x)), np.float32)
-        features[0], features[1] = x, y[:, None]
+        features = np.empty((2 if self.colour_sigma is None else 5, len(x), len(y)), np.float32)
+        features[0], features[1] = x[:, None], y
         if self.colour_sigma is not None:
             for channel in range(3):
-                features[2 + channel] = self.image[rows, columns, channel].astype(np.float32) / self.colour_sigma
+                features[2 + channel] = self.image[rows, columns, channel].T.astype(np.float32) / self.colour_sigma
         return features.reshape(len(features), -1)
 
     def around(self, tile: Tile) -> Tile:
@@ -138,7 +138,7 @@ class _MeanField:
             if lattice is None:
                 break
             height, width = around.region_shape
-            mass = lattice.filtered_ones().reshape(height, width)[around.inner]
+            mass = lattice.filtered_ones().reshape(width, height).T[around.inner]
             term.mass.write(rows, columns, mass[None])
         else:
             yield tile
@@ -168,7 +168,7 @@ class _MeanField:
     def _normalised(self, term: _Term, around: Tile, tile: Tile) -> Lattice:
         lattice = self._lattice(term, around, tile)
         assert lattice is not None  # it was measured
-        lattice.normalise(term.mass.read(around.region_rows, around.region_columns).ravel())
+        lattice.normalise(term.mass.read(around.region_rows, around.region_columns)[0].T.ravel())
         return lattice
 
     def _unary(self, tile: Tile) -> Floats:
@@ -191,7 +191,7 @@ class _MeanField:
         self._softmax(tile, self._logits(unary), sums, self.others)
         for term in self.terms:
             around = term.around(tile)
-            ones = self._normalised(term, around, tile).filtered_ones().reshape(around.region_shape)[around.inner]
+            ones = self._normalised(term, around, tile).filtered_ones().reshape(around.region_shape[::-1]).T[around.inner]
             sums += term.weight * ones.ravel()
         self.sums.write(tile.rows, tile.columns, sums.reshape(1, *tile.shape))
 
@@ -202,12 +202,13 @@ class _MeanField:
             around = term.around(tile)
             lattice = self._normalised(term, around, tile)
             for block in range(self.blocks):
-                values = self.others.read(around.region_rows, around.region_columns, slice(block, block + 1))
-                result = np.zeros_like(values[0])
+                values = self.others.read(around.region_rows, around.region_columns, slice(block, block + 1))[0]
+                result = np.zeros_like(values)
                 result[around.inner] = logits[block].reshape(*tile.shape, self.lanes)
+                values, result = _by_columns(values), _by_columns(result)
                 flat = result.reshape(-1, self.lanes)
                 lattice.filtered(values.reshape(-1, self.lanes), term.weight, flat, flat)
-                logits[block] = result[around.inner].reshape(-1, self.lanes)
+                logits[block] = result.transpose(1, 0, 2)[around.inner].reshape(-1, self.lanes)
         self._softmax(tile, logits, self.sums.read(tile.rows, tile.columns).ravel(), self.next_others)
 
     def _softmax(self, tile: Tile, logits: Floats, sums: Floats, result: DiskMaps) -> None:
@@ -217,3 +218,8 @@ class _MeanField:
         others = self._blocks(pixel_rows(probabilities[1:]))
         result.write(tile.rows, tile.columns, others.reshape(self.blocks, *tile.shape, self.lanes))
         self.result[tile.rows, tile.columns] = self.active[probabilities.argmax(axis=0)].reshape(tile.shape)
+
+
+def _by_columns(rows: Floats) -> Floats:
+    """(H, W, lanes) → (W, H, lanes), in that order in memory."""
+    return np.ascontiguousarray(rows.transpose(1, 0, 2))

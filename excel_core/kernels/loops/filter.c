@@ -1,8 +1,8 @@
 /* The filter on the lattice: pixels' values are spread on their corners, blurred along the axes, and read back (lattice.py).
 
    All three go through the lattice slab by slab at the same time, so that no value of a corner ever leaves the cache. A slab is the
-   corners of one leading digit (lattice.c). The axes `leading` and `leading` + 1 alone change that digit, by one, so they need the
-   slabs before and after; the other axes stay in a slab. Pixels are grouped by the first of the two slabs that their corners lie
+   corners of one leading digit (lattice.c). The axes `leading` and `leading` + 1 need the slabs before and after; the other axes stay
+   in a slab. Pixels are grouped by the first of the two slabs that their corners lie
    in. Step s spreads group s, which completes slab s, blurs that one and parts of the two before it, and reads group s - 3. */
 #include "rows.h"
 
@@ -88,18 +88,18 @@ INLINE void read_group(int lanes, int D, Pixels pixels, int64_t group, float fac
 
 INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, const uint32_t *neighbours, int64_t count,
                    const uint32_t *slabs, const float *values, const float *base, float *result, float *work) {
-  int leading = (D - 1) / 2;
+  int leading = LEADING(D);
   uint32_t longest = 0;
   for (int64_t s = 0; s < count; s++) longest = MAX(longest, slabs[s + 1] - slabs[s]);
   float *zeros = work, *spare = work + lanes, *rows[BUFFERS];
   for (int i = 0; i < BUFFERS; i++) rows[i] = spare + (size_t)i * longest * lanes;
   memset(zeros, 0, lanes * sizeof *zeros);
-  /* The latest slabs: 2 that are spread on, 3 blurred up to `leading`, 3 after it, 2 blurred along all axes. A slab beyond the ends
-     is empty. */
+  /* The latest slabs: 2 that are spread on (4 where no axis comes before `leading`), 3 blurred up to `leading`, 3 after it, 2 blurred
+     along all axes. A slab beyond the ends is empty. */
 #define SLAB(first, size, s) \
   ((s) < 0 || (s) >= count ? (Slab){zeros, (s) < 0 ? 0 : M, (s) < 0 ? 0 : M} : (Slab){rows[(first) + (s) % (size)], slabs[s], slabs[(s) + 1]})
-#define SPREAD_ON(s) SLAB(1, 2, s)
-#define BEFORE(s) SLAB(3, 3, s)
+#define SPREAD_ON(s) SLAB(1, leading ? 2 : 4, s)
+#define BEFORE(s) SLAB(leading ? 3 : 1, leading ? 3 : 4, s)
 #define AFTER(s) SLAB(6, 3, s)
 #define BLURRED(s) SLAB(9, 2, s)
 #define PAIRS(axis) (neighbours + (size_t)(axis) * M * 2)
@@ -111,25 +111,25 @@ INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, co
       Slab own = SPREAD_ON(s), next = SPREAD_ON(s + 1);
       if (s + 1 < count) CLEAR(next);
       spread_group(lanes, D, pixels, s, values, own, next);
-      if (leading == 2) { /* two axes come before: by way of the spare rows */
+      if (leading) { /* two axes come before: by way of the spare rows */
         Slab half = {spare, own.start, own.end};
         IN_SLAB(0, own, spare);
-        own = half;
+        IN_SLAB(1, half, BEFORE(s).rows);
       }
-      IN_SLAB(leading - 1, own, BEFORE(s).rows);
     }
     int64_t t = s - 1;
     if (t >= 0 && t < count)
       blur_slab(lanes, M, PAIRS(leading), BEFORE(t), BEFORE(t + 1), BEFORE(t - 1), zeros, AFTER(t).rows);
     t = s - 2;
     if (t >= 0 && t < count) {
-      Slab own = AFTER(t), end = BLURRED(t);
-      blur_slab(lanes, M, PAIRS(leading + 1), own, AFTER(t - 1), AFTER(t + 1), zeros, leading == 2 ? spare : end.rows);
-      if (leading == 2) { /* two axes come after: the slab's rows of `before` are free by now */
-        Slab first = {spare, own.start, own.end}, second = {BEFORE(t).rows, own.start, own.end};
-        IN_SLAB(4, first, second.rows);
-        IN_SLAB(5, second, end.rows);
+      Slab own = AFTER(t), half = {spare, own.start, own.end}, end = BLURRED(t);
+      blur_slab(lanes, M, PAIRS(leading + 1), own, AFTER(t - 1), AFTER(t + 1), zeros, spare);
+      if (leading) { /* two axes come after: the slab's rows of `before` are free by now */
+        Slab other = {BEFORE(t).rows, own.start, own.end};
+        IN_SLAB(4, half, other.rows);
+        half = other;
       }
+      IN_SLAB(D - 1, half, end.rows);
     }
     t = s - 3;
     if (t >= 0) read_group(lanes, D, pixels, t, factor, BLURRED(t), BLURRED(t + 1), base, result);

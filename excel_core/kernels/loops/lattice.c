@@ -36,7 +36,7 @@ INLINE float scale_of(int i, int D) { return (float)(sqrt(2.0 / 3.0) * D / sqrt(
 
 /* Weights of the digits, by the ranges of the features (d, N). 0 where keys would need more than 63 bits. */
 static int choose_keys(int D, int64_t N, const float *features, Corners *found) {
-  int d = D - 1, leading = d / 2; /* digits of the leading one are changed by two axes that follow each other, mean_field.c */
+  int d = D - 1, leading = LEADING(D);
   double low[MAX_D] = {0}, high[MAX_D] = {0}; /* of the scaled features, from 1 */
   for (int i = 1; i < D; i++) {
     const float *row = features + (i - 1) * N;

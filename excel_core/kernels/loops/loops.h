@@ -17,6 +17,11 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* Which u_j is the leading digit of a lattice's corners (lattice.c). Axes `leading` and `leading` + 1 alone change it, by one. Of
+   positions, u_0 depends on x alone, so that pixels of one value are columns of the picture; of positions and colours, u_2
+   depends on the colour most of all. */
+#define LEADING(D) ((D) == 3 ? 0 : 2)
+
 #define CHUNK 64             /* pixels that are worked on side by side */
 #define MIN_EXPONENT -46.0f  /* below, e^x is taken as 0: products of values under 1e-20 are denormal, and slow */
 #define TO_WHOLE 12582912.0f /* 1.5 x 2^23: adding and subtracting it rounds a float of less than 2^22 to a whole number */
