@@ -28,7 +28,8 @@ def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) ->
     active = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
     if len(active) < 2:
         return probabilities
-    unary = -np.log(np.clip(probabilities[active], MIN_PROBABILITY, 1.0))
+    unary = np.clip(probabilities[active], MIN_PROBABILITY, 1.0)
+    np.negative(np.log(unary, out=unary), out=unary)
     infer = _by_lattice if spec.engine == "lattice" and has_loops() else _by_pydensecrf
     refined = np.zeros_like(probabilities)
     refined[active] = infer(image, unary.astype(np.float32, copy=False), spec)
@@ -38,14 +39,13 @@ def dense_crf(image: NDArray[np.uint8], probabilities: Floats, spec: CrfSpec) ->
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
     """unary (K, H, W) → probabilities (K, H, W). Pixels lie column by column in memory, for then the lattice of positions goes
     through them in their order (kernels/loops/loops.h)."""
-    K, height, width = unary.shape
+    _, height, width = unary.shape
     x, y = np.mgrid[:width, :height].astype(np.float32) / spec.bilateral_sigma
     colours = image.transpose(2, 1, 0).reshape(3, -1).astype(np.float32) / spec.bilateral_colour_sigma
     appearance = build_lattice(np.concatenate([x.reshape(1, -1), y.reshape(1, -1), colours]))
     smoothness = _position_lattice(height, width, spec.gaussian_sigma)
     terms = [(smoothness, spec.gaussian_weight), (appearance, spec.bilateral_weight)]
-    columns = np.ascontiguousarray(unary.transpose(0, 2, 1)).reshape(K, -1)
-    return mean_field(columns, terms, spec.iterations).reshape(K, width, height).transpose(0, 2, 1)
+    return mean_field(unary, terms, spec.iterations)
 
 
 @lru_cache(maxsize=16)

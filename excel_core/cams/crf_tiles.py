@@ -17,7 +17,7 @@ from excel_core.config import CrfSpec
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tile_around, tiles
 from excel_core.errors import ImageError
 from excel_core.kernels.lattice import Lattice, plain_lattice
-from excel_core.kernels.mean_field import pixel_rows, softmax
+from excel_core.kernels.mean_field import softmax
 
 __all__ = ["crf_labels"]
 
@@ -178,11 +178,13 @@ class _MeanField:
 
     def _logits(self, unary: Floats) -> Floats:
         """unary (K, N) → (blocks, N, lanes) of all labels but the first."""
-        return self._blocks(pixel_rows(-unary[1:]))
+        return self._blocks(-unary[1:])
 
-    def _blocks(self, rows: Floats) -> Floats:
-        """rows (N, blocks * lanes) → (blocks, N, lanes)."""
-        return np.ascontiguousarray(rows.reshape(-1, self.blocks, self.lanes).transpose(1, 0, 2))
+    def _blocks(self, planes: Floats) -> Floats:
+        """planes (K-1, N) of all labels but the first → (blocks, N, lanes)."""
+        padded = np.zeros((self.blocks * self.lanes, planes.shape[1]), np.float32)
+        padded[: len(planes)] = planes
+        return np.ascontiguousarray(padded.reshape(self.blocks, self.lanes, -1).transpose(0, 2, 1))
 
     def _start(self, tile: Tile) -> None:
         """Probabilities from the unary alone, and what the logits of a pixel's labels sum to in every iteration."""
@@ -215,7 +217,7 @@ class _MeanField:
         """Probabilities of the tile's labels to `result`, and the likeliest label."""
         rows = np.ascontiguousarray(logits.transpose(1, 0, 2)).reshape(len(sums), -1)
         probabilities = softmax(rows, len(self.active) - 1, sums)
-        others = self._blocks(pixel_rows(probabilities[1:]))
+        others = self._blocks(probabilities[1:])
         result.write(tile.rows, tile.columns, others.reshape(self.blocks, *tile.shape, self.lanes))
         self.result[tile.rows, tile.columns] = self.active[probabilities.argmax(axis=0)].reshape(tile.shape)
 

@@ -13,28 +13,38 @@ from numpy.typing import NDArray
 from excel_core.kernels.compiled import call
 from excel_core.kernels.lattice import Lattice
 
-__all__ = ["lanes_of", "mean_field", "pixel_rows", "softmax"]
+__all__ = ["mean_field", "pixel_rows", "softmax"]
 
 Floats = NDArray[np.float32]
 
 
 def mean_field(unary: Floats, terms: Sequence[tuple[Lattice, float]], iterations: int) -> Floats:
-    """unary (K, N) energies, K ≥ 2; terms: lattices of the N pixels, each with its weight → label probabilities (K, N).
+    """unary (K, H, W) energies, K ≥ 2; terms: lattices of the pixels, column by column, each with its weight → label
+    probabilities (K, H, W).
 
     Q <- softmax(-unary + sum of weight x the filtered Q), from Q = softmax(-unary), `iterations` times.
     """
-    others = len(unary) - 1
-    start, sums = pixel_rows(-unary[1:]), -unary.sum(axis=0)
-    logits, probabilities = start, np.empty_like(start)
-    filtered = np.empty_like(start)
+    K, H, W = unary.shape
+    start, sums = pixel_rows(unary)
+    logits, probabilities, filtered = start, np.empty_like(start), np.empty_like(start)
     for step in range(iterations):
-        call("softmax", start.shape[1], others, len(start), logits, sums, probabilities, None)
+        call("softmax", start.shape[1], K - 1, len(start), logits, sums, probabilities, None)
         logits = start
         for lattice, weight in terms:
             logits = lattice.filtered(probabilities, weight, logits, filtered)
             if step == 0:
                 sums += weight * lattice.of_ones  # in every iteration, the filtered Q of all labels sum to this
-    return softmax(logits, others, sums)
+    return softmax(logits, K - 1, sums).reshape(K, W, H).transpose(0, 2, 1)
+
+
+def pixel_rows(unary: Floats) -> tuple[Floats, Floats]:
+    """unary (K, H, W) energies → the logits (W*H, lanes) of all labels but the first, a pixel's side by side and pixels column by
+    column, and the sums (W*H,) of all labels' logits. From four lanes on, their number is a multiple of four."""
+    K, H, W = unary.shape
+    lanes = K - 1 if K < 5 else -(-(K - 1) // 4) * 4
+    rows, sums = np.empty((W * H, lanes), np.float32), np.empty(W * H, np.float32)
+    call("pixel_rows", lanes, K, H, W, np.ascontiguousarray(unary), rows, sums)
+    return rows, sums
 
 
 def softmax(logits: Floats, others: int, sums: Floats) -> Floats:
@@ -43,16 +53,3 @@ def softmax(logits: Floats, others: int, sums: Floats) -> Floats:
     result = np.empty((1 + others, len(logits)), np.float32)
     call("softmax", logits.shape[1], others, len(logits), logits, sums, None, result)
     return result
-
-
-def lanes_of(labels: int) -> int:
-    """How many values a pixel has for as many labels: from four on, so many that they are whole vectors."""
-    return labels if labels < 4 else -(-labels // 4) * 4
-
-
-def pixel_rows(logits: Floats) -> Floats:
-    """logits (K, N) → (N, lanes), a pixel's labels side by side."""
-    K, N = logits.shape
-    rows = np.zeros((N, lanes_of(K)), np.float32)
-    rows[:, :K] = logits.T
-    return rows

@@ -109,8 +109,10 @@ def test_what_filtering_makes_of_ones_is_known():
 
 @given(st.floats(-100, 0, width=32), st.integers(1, 9))
 def test_a_softmax_is_exact_to_float32(logit, others):
-    logits = pixel_rows(np.full((others, 3), logit, np.float32))
-    probabilities = softmax(logits, others, np.full(3, others * np.float32(logit), np.float32))  # the first label has logit 0
+    unary = np.full((1 + others, 1, 3), -logit, np.float32)
+    unary[0] = 0
+    logits, sums = pixel_rows(unary)
+    probabilities = softmax(logits, others, sums)
     share = np.exp(np.float64(logit)) if logit >= -46 else 0
     assert probabilities[0] == pytest.approx(1 / (1 + others * share), rel=1e-5)
     assert probabilities[1:] == pytest.approx(share / (1 + others * share), rel=1e-5)

@@ -1,6 +1,7 @@
 /* The softmax of mean-field steps (mean_field.py). The first of K labels has no lane: its logit is the rest of a known sum. */
 #include "rows.h"
 
+enum { COLUMNS = 16 }; /* of a picture that are turned into rows at a time */
 #define BELOW_LOGITS -1e30f /* lower than any logit */
 
 /* Logits x (n, lanes) of all labels but the first, `others` of them, and the sums (n,) of all logits → their probabilities x, and
@@ -68,4 +69,27 @@ INLINE void softmax(int lanes, int others, int64_t N, const float *logits, const
    others to `rows` (N, lanes), of all to `planes` (1 + others, N); either may be NULL. */
 void LOOP(softmax)(int64_t lanes, int64_t others, int64_t N, const float *logits, const float *sums, float *rows, float *planes) {
   BY_LANES(lanes, softmax, (int)others, N, logits, sums, rows, planes)
+}
+
+/* unary (K, H, W) energies → `rows` (W, H, lanes) of the logits of all labels but the first, a pixel's side by side and pixels column
+   by column; lanes without a label are 0. `sums` (W, H) of all labels' logits. */
+void LOOP(pixel_rows)(int64_t lanes, int64_t K, int64_t H, int64_t W, const float *unary, float *restrict rows,
+                      float *restrict sums) {
+  for (int64_t first = 0; first < W; first += COLUMNS)
+    for (int64_t y = 0; y < H; y++) {
+      int64_t n = MIN(COLUMNS, W - first);
+      float sum[COLUMNS], *to = rows + (first * H + y) * lanes;
+      const float *from = unary + y * W + first;
+      for (int64_t x = 0; x < n; x++) sum[x] = from[x];
+      for (int64_t k = 1; k < K; k++)
+        for (int64_t x = 0; x < n; x++) {
+          float energy = from[k * H * W + x];
+          to[x * H * lanes + k - 1] = -energy;
+          sum[x] += energy;
+        }
+      for (int64_t x = 0; x < n; x++) {
+        for (int64_t k = K - 1; k < lanes; k++) to[x * H * lanes + k] = 0;
+        sums[(first + x) * H + y] = -sum[x];
+      }
+    }
 }
