@@ -26,7 +26,7 @@ Labels = NDArray[np.uint8]
 MAX_SIDE, MIN_SIDE = 1024, 64  # of a tile, without its margin
 MAX_LANES = 4  # labels that are filtered side by side: a lattice has two values of each for every corner
 BYTES_PER_CORNER = 112  # of a lattice while it is built, when its table of corners grows
-BYTES_PER_PIXEL = 76  # of a lattice of five features
+BYTES_PER_PIXEL = 124  # of a lattice of five features, when its pixels are grouped
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,21 @@ __all__ = ["Lattice", "build_lattice", "plain_lattice"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.uint32]
-SLABS_AT_WORK = 11  # BUFFERS of loops/filter.c
+SLABS_AT_WORK = 13  # BUFFERS of loops/filter.c
 
 
 @dataclass(frozen=True)
 class Lattice:
     """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/lattice.c).
 
-    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) uint32 and
-    `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along
+    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) int32, in
+    rows from the first of the group's slab, and `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along
     each axis, M where there is none; `slabs` (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture
     of ones."""
 
     starts: Indices
     order: Indices
-    corners: Indices
+    corners: NDArray[np.int32]
     weights: Floats
     neighbours: Indices
     slabs: Indices
@@ -78,7 +78,7 @@ def _grouped(simplices: Corners) -> Lattice:
     """Its pixels group by group."""
     (N, D), groups = simplices.corners.shape, len(simplices.slabs) - 1
     starts, order = np.empty(groups + 1, np.uint32), np.empty(N, np.uint32)
-    corners, weights = np.empty_like(simplices.corners), np.empty_like(simplices.weights)
+    corners, weights = np.empty((N, D), np.int32), np.empty_like(simplices.weights)
     pixels = (simplices.corners, simplices.weights, starts, order, corners, weights)
     if not call("group_pixels", D, N, groups, simplices.slabs, *pixels):
         raise MemoryError(f"no memory to group {N} pixels")

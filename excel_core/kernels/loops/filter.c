@@ -7,7 +7,7 @@
 #include "rows.h"
 
 enum { AHEAD = 8 };  /* pixels whose values the processor fetches meanwhile */
-enum { BUFFERS = 11 }; /* of a slab's rows each */
+enum { BUFFERS = 13 }; /* of a slab's rows each */
 
 /* The corners [start, end) of one slab, and where their rows are. */
 typedef struct {
@@ -15,9 +15,11 @@ typedef struct {
   uint32_t start, end;
 } Slab;
 
-/* N pixels in groups, group s from starts[s] to starts[s + 1]: where each pixel is in the picture, its D corners and their weights. */
+/* N pixels in groups, group s from starts[s] to starts[s + 1]: where each pixel is in the picture, its D corners, in rows from the
+   first of slab s, and their weights. */
 typedef struct {
-  const uint32_t *starts, *order, *corners;
+  const uint32_t *starts, *order;
+  const int32_t *corners;
   const float *weights;
 } Pixels;
 
@@ -25,13 +27,6 @@ typedef struct {
 INLINE const float *row_of(int lanes, uint32_t M, Slab slab, uint32_t corner, const float *zeros) {
   uintptr_t row = (uintptr_t)(slab.rows + (size_t)(corner - slab.start) * lanes), is_there = -(uintptr_t)(corner != M);
   return (const float *)((row & is_there) | ((uintptr_t)zeros & ~is_there));
-}
-
-/* The row of a pixel's corner, which is in `first` or in `second`, the slab after it. */
-INLINE float *row_in(int lanes, Slab first, Slab second, uint32_t corner) {
-  uintptr_t in_second = -(uintptr_t)(corner >= second.start);
-  uintptr_t rows = ((uintptr_t)first.rows & ~in_second) | ((uintptr_t)second.rows & in_second);
-  return (float *)rows + (size_t)(corner - ((first.start & ~(uint32_t)in_second) | (second.start & (uint32_t)in_second))) * lanes;
 }
 
 /* Each corner of `here` gets half of its two neighbours' rows beside its own; pairs (M, 2) uint32 lie in the slabs `first` and
@@ -51,12 +46,12 @@ INLINE void blur_slab(int lanes, uint32_t M, const uint32_t *pairs, Slab here, S
 }
 
 /* Add the values (N, lanes) of a group's pixels, weighted, to the rows of their corners. */
-INLINE void spread_group(int lanes, int D, Pixels pixels, int64_t group, const float *values, Slab first, Slab second) {
+INLINE void spread_group(int lanes, int D, Pixels pixels, int64_t group, const float *values, float *rows) {
   for (int64_t i = pixels.starts[group], end = pixels.starts[group + 1]; i < end; i++) {
     if (i + AHEAD < end) fetch_row(lanes, values + (size_t)pixels.order[i + AHEAD] * lanes);
     const float *from = values + (size_t)pixels.order[i] * lanes;
     for (int j = 0; j < D; j++) {
-      float *to = row_in(lanes, first, second, pixels.corners[i * D + j]), weight = pixels.weights[i * D + j];
+      float *to = rows + (int64_t)pixels.corners[i * D + j] * lanes, weight = pixels.weights[i * D + j];
 #define SPREAD(Vector, l) AT(Vector, to, l) += weight * AT(const Vector, from, l);
       ALL_VECTORS(SPREAD)
 #undef SPREAD
@@ -65,14 +60,14 @@ INLINE void spread_group(int lanes, int D, Pixels pixels, int64_t group, const f
 }
 
 /* result (N, lanes) of a group's pixels = base + factor x the weighted rows of their corners. */
-INLINE void read_group(int lanes, int D, Pixels pixels, int64_t group, float factor, Slab first, Slab second, const float *base,
+INLINE void read_group(int lanes, int D, Pixels pixels, int64_t group, float factor, const float *grid, const float *base,
                        float *result) {
   for (int64_t i = pixels.starts[group], end = pixels.starts[group + 1]; i < end; i++) {
     if (i + AHEAD < end) fetch_row(lanes, base + (size_t)pixels.order[i + AHEAD] * lanes);
     const float *from = base + (size_t)pixels.order[i] * lanes, *rows[6];
     float *to = result + (size_t)pixels.order[i] * lanes, weights[6];
     for (int j = 0; j < D; j++) {
-      rows[j] = row_in(lanes, first, second, pixels.corners[i * D + j]);
+      rows[j] = grid + (int64_t)pixels.corners[i * D + j] * lanes;
       weights[j] = factor * pixels.weights[i * D + j];
     }
 #define READ(Vector, l)                                                            \
@@ -94,14 +89,14 @@ INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, co
   float *zeros = work, *spare = work + lanes, *rows[BUFFERS];
   for (int i = 0; i < BUFFERS; i++) rows[i] = spare + (size_t)i * longest * lanes;
   memset(zeros, 0, lanes * sizeof *zeros);
-  /* The latest slabs: 2 that are spread on (4 where no axis comes before `leading`), 3 blurred up to `leading`, 3 after it, 2 blurred
-     along all axes. A slab beyond the ends is empty. */
+  /* The latest slabs: RING that are spread on, 3 blurred up to `leading`, 3 after it, RING blurred along all axes. Where no axis comes
+     before `leading`, what is spread is what is blurred next. A slab beyond the ends is empty. */
 #define SLAB(first, size, s) \
   ((s) < 0 || (s) >= count ? (Slab){zeros, (s) < 0 ? 0 : M, (s) < 0 ? 0 : M} : (Slab){rows[(first) + (s) % (size)], slabs[s], slabs[(s) + 1]})
-#define SPREAD_ON(s) SLAB(1, leading ? 2 : 4, s)
-#define BEFORE(s) SLAB(leading ? 3 : 1, leading ? 3 : 4, s)
+#define SPREAD_ON(s) SLAB(1, RING(D), s)
+#define BEFORE(s) SLAB(leading ? 3 : 1, leading ? 3 : RING(D), s)
 #define AFTER(s) SLAB(6, 3, s)
-#define BLURRED(s) SLAB(9, 2, s)
+#define BLURRED(s) SLAB(9, RING(D), s)
 #define PAIRS(axis) (neighbours + (size_t)(axis) * M * 2)
 #define IN_SLAB(axis, slab, to) blur_slab(lanes, M, PAIRS(axis), slab, slab, slab, zeros, to)
 #define CLEAR(slab) memset((slab).rows, 0, (size_t)((slab).end - (slab).start) * lanes * sizeof *zeros)
@@ -110,7 +105,7 @@ INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, co
     if (s < count) {
       Slab own = SPREAD_ON(s), next = SPREAD_ON(s + 1);
       if (s + 1 < count) CLEAR(next);
-      spread_group(lanes, D, pixels, s, values, own, next);
+      spread_group(lanes, D, pixels, s, values, own.rows);
       if (leading) { /* two axes come before: by way of the spare rows */
         Slab half = {spare, own.start, own.end};
         IN_SLAB(0, own, spare);
@@ -132,7 +127,7 @@ INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, co
       IN_SLAB(D - 1, half, end.rows);
     }
     t = s - 3;
-    if (t >= 0) read_group(lanes, D, pixels, t, factor, BLURRED(t), BLURRED(t + 1), base, result);
+    if (t >= 0) read_group(lanes, D, pixels, t, factor, BLURRED(t).rows, base, result);
   }
 }
 
@@ -145,10 +140,10 @@ INLINE void filter_by_lanes(int lanes, int64_t D, int64_t M, float factor, Pixel
 }
 
 /* result (N, lanes) = base (N, lanes) + factor x the filtered values (N, lanes); base may be the result. neighbours (D, M, 2) and
-   slabs (count+1,) uint32 as of lattice.c, and of the pixels, in groups: starts (count+1,), order (N,), corners (N, D) uint32, weights
-   (N, D). work: 1 + BUFFERS x the longest slab rows. */
+   slabs (count+1,) uint32 as of lattice.c, and of the pixels, in groups: starts (count+1,) and order (N,) uint32,
+   corners (N, D) int32, weights (N, D). work: 1 + BUFFERS x the longest slab rows. */
 void LOOP(add_filtered)(int64_t lanes, int64_t D, int64_t M, float factor, const uint32_t *starts, const uint32_t *order,
-                        const uint32_t *corners, const float *weights, const uint32_t *neighbours, int64_t count,
+                        const int32_t *corners, const float *weights, const uint32_t *neighbours, int64_t count,
                         const uint32_t *slabs, const float *values, const float *base, float *result, float *work) {
   Pixels pixels = {starts, order, corners, weights};
   BY_LANES(lanes, filter_by_lanes, D, M, factor, pixels, neighbours, count, slabs, values, base, result, work)

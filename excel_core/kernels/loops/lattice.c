@@ -162,6 +162,7 @@ INLINE int find(int D, int64_t N, const float *features, int64_t limit, uint32_t
   float part[MAX_D][CHUNK];
   int32_t rank[MAX_D][CHUNK];
   uint64_t first[CHUNK], keys[CHUNK][MAX_D];
+  if (!make_room(found, N / 2)) return 0;
   for (int64_t from = 0; from < N && found->count <= limit; from += CHUNK) {
     int n = (int)MIN(CHUNK, N - from);
     if (!make_room(found, (int64_t)n * D)) return 0;
@@ -245,13 +246,15 @@ int64_t LOOP(join_corners)(const Corners *found, int64_t D, uint32_t *neighbours
   for (int64_t axis = 0; axis < D; axis++) {
     uint32_t(*pairs)[2] = (uint32_t(*)[2])(neighbours + axis * M * 2);
     uint64_t move = found->moves[axis];
-    for (int64_t i = 0; i < M; i++) pairs[i][0] = pairs[i][1] = (uint32_t)M;
-    for (int64_t i = 0, other = 0; i < M; i++) {
+    int64_t other = 0;
+    for (int64_t i = 0; i < M; i++) {
       uint64_t wanted = keys[i] - move;
+      pairs[i][0] = (uint32_t)M;
       if (wanted >= found->end) continue; /* below 0 */
-      while (other < M && keys[other] < wanted) other++;
-      if (other < M && keys[other] == wanted) pairs[i][0] = (uint32_t)other, pairs[other][1] = (uint32_t)i;
+      while (other < M && keys[other] < wanted) pairs[other++][1] = (uint32_t)M;
+      if (other < M && keys[other] == wanted) pairs[i][0] = (uint32_t)other, pairs[other++][1] = (uint32_t)i;
     }
+    while (other < M) pairs[other++][1] = (uint32_t)M;
   }
   int64_t count = 0;
   uint64_t value = 0;
@@ -268,11 +271,14 @@ int64_t LOOP(join_corners)(const Corners *found, int64_t D, uint32_t *neighbours
 
 /* Group the pixels by the first of the two slabs that their corners lie in, in the picture's order within a group: corners (N, D)
    uint32 and weights (N, D) of the picture, slabs (count+1,) → `starts` (count+1,) of the groups, `order` (N,), where each pixel is in
-   the picture, uint32, and corners and weights in that order. 0 where memory is not enough. */
+   the picture, uint32, and in that order weights and corners, these in rows from the first of the group's slab as filter.c holds
+   them: in a ring of slabs with room for the longest. 0 where memory is not enough. */
 int64_t LOOP(group_pixels)(int64_t D, int64_t N, int64_t count, const uint32_t *slabs, const uint32_t *corners, const float *weights,
-                           uint32_t *starts, uint32_t *order, uint32_t *grouped_corners, float *grouped_weights) {
+                           uint32_t *starts, uint32_t *order, int32_t *grouped_corners, float *grouped_weights) {
   uint32_t *slab_of = malloc((slabs[count] + 1) * sizeof *slab_of), *group_of = malloc((N + 1) * sizeof *group_of);
   int enough = slab_of && group_of;
+  int64_t longest = 0, ring = RING(D);
+  for (int64_t s = 0; s < count; s++) longest = MAX(longest, slabs[s + 1] - slabs[s]);
   for (int64_t s = 0; enough && s < count; s++)
     for (uint32_t i = slabs[s]; i < slabs[s + 1]; i++) slab_of[i] = (uint32_t)s;
   if (enough) {
@@ -285,9 +291,13 @@ int64_t LOOP(group_pixels)(int64_t D, int64_t N, int64_t count, const uint32_t *
     }
     for (int64_t s = 2; s <= count; s++) starts[s] += starts[s - 1];
     for (int64_t x = 0; x < N; x++) {
-      uint32_t at = starts[group_of[x] + 1]++;
+      uint32_t group = group_of[x], at = starts[group + 1]++, edge = slabs[group + 1];
+      int64_t next = (group % ring == ring - 1 ? 1 - ring : 1) * longest; /* rows from this slab to the one after it */
       order[at] = (uint32_t)x;
-      memcpy(grouped_corners + at * D, corners + x * D, D * sizeof *corners);
+      for (int64_t j = 0; j < D; j++) {
+        uint32_t corner = corners[x * D + j];
+        grouped_corners[at * D + j] = (int32_t)(corner < edge ? corner - slabs[group] : next + (corner - edge));
+      }
       memcpy(grouped_weights + at * D, weights + x * D, D * sizeof *weights);
     }
   }

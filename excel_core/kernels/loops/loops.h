@@ -21,6 +21,7 @@
    positions, u_0 depends on x alone, so that pixels of one value are columns of the picture; of positions and colours, u_2
    depends on the colour most of all. */
 #define LEADING(D) ((D) == 3 ? 0 : 2)
+#define RING(D) ((D) == 3 ? 4 : 2) /* slabs that are held while pixels are spread on them, or read from them (filter.c) */
 
 #define CHUNK 64             /* pixels that are worked on side by side */
 #define MIN_EXPONENT -46.0f  /* below, e^x is taken as 0: products of values under 1e-20 are denormal, and slow */
