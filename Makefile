@@ -61,8 +61,8 @@ lint: install
 install: $(VENV)/.installed
 
 # The marker is written last, so an interrupted installation starts again. torch comes with torchvision in one command:
-# open_clip needs both, and they must fit each other.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# open_clip needs both, and they must fit each other. setup.py compiles the loops in C.
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

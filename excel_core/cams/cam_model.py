@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from excel_core.cams.gradcam import GradCam, gradcam_seeds
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
+from excel_core.kernels.compiled import has_loops
 from excel_core.kernels.gpu import has_triton, pack_sizes, packed_pixels
 from excel_core.models.calibration import (
     EncoderActivations,
@@ -82,7 +82,7 @@ class CamModel:
         if self.spec.input != "square" and side is None:
             size, whole = (image.shape[0], image.shape[1]), self.spec.input == "whole_patches"
             side = longest_side_size(size, self.spec.image_size, self.clip.patch, whole)
-        if is_large(image.shape) and self.clip.device.type == "cpu" and find_spec("numba"):
+        if is_large(image.shape) and self.clip.device.type == "cpu" and has_loops():
             square = shrunk_pixels(image, side or self.spec.image_size, self.spec.antialias)
             return normalise_pixels(square, self.spec.normalisation)
         return self.prepare_pixels(as_pixels(image, self.clip.device), side)

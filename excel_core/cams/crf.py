@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config import CrfSpec
+from excel_core.kernels.compiled import has_loops
+from excel_core.kernels.lattice import Lattice, build_lattice
+from excel_core.kernels.mean_field import mean_field
 
 __all__ = ["appearance_colours", "dense_crf"]
 
@@ -23,16 +26,16 @@ def dense_crf(image: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]]
     they are refined to 0. A single active label is returned unchanged, since nothing competes with it. Both engines give the
     same but for the last bits; the lattice runs without Python's lock, so that several threads refine an image each.
     """
-    labels, height, width = probabilities.shape
-    highest = probabilities.reshape(labels, -1).max(axis=1, initial=0)
+    highest = probabilities.reshape(len(probabilities), -1).max(axis=1, initial=0)
     # Time goes with the number of labels, and most of a segmentation's are nowhere (docs/bench/active_labels.json).
     active = np.flatnonzero(highest > min(spec.least_probability, highest.max()))
     if len(active) < 2:
         return probabilities.astype(np.float32, copy=False)
-    unary = -np.log(np.clip(probabilities[active], MIN_PROBABILITY, 1.0)).reshape(len(active), -1)
-    infer = _by_lattice if spec.engine == "lattice" else _by_pydensecrf
+    unary = np.clip(probabilities[active], MIN_PROBABILITY, 1.0)
+    np.negative(np.log(unary, out=unary), out=unary)
+    infer = _by_lattice if spec.engine == "lattice" and has_loops() else _by_pydensecrf
     refined = np.zeros_like(probabilities, dtype=np.float32)
-    refined[active] = infer(image, np.ascontiguousarray(unary, dtype=np.float32), spec).reshape(-1, height, width)
+    refined[active] = infer(image, unary.astype(np.float32, copy=False), spec)
     return refined
 
 
@@ -46,12 +49,11 @@ def appearance_colours(image: NDArray[np.uint8], spec: CrfSpec) -> NDArray[np.ui
 
 
 def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
-    from excel_core.kernels.lattice import build_lattice  # numba: where no CRF is computed, it need not be installed
-    from excel_core.kernels.mean_field import mean_field
-
-    height, width = image.shape[:2]
-    y, x = np.mgrid[:height, :width].astype(np.float32) / spec.bilateral_sigma
-    colours = image.reshape(-1, 3).T.astype(np.float32) / spec.bilateral_colour_sigma
+    """unary (K, H, W) → probabilities (K, H, W). Pixels lie column by column in memory, for then the lattice of positions goes
+    through them in their order (kernels/loops/loops.h)."""
+    _, height, width = unary.shape
+    x, y = np.mgrid[:width, :height].astype(np.float32) / spec.bilateral_sigma
+    colours = image.transpose(2, 1, 0).reshape(3, -1).astype(np.float32) / spec.bilateral_colour_sigma
     appearance = build_lattice(np.concatenate([x.reshape(1, -1), y.reshape(1, -1), colours]))
     smoothness = _position_lattice(height, width, spec.gaussian_sigma)
     terms = [(smoothness, spec.gaussian_weight), (appearance, spec.bilateral_weight)]
@@ -59,19 +61,18 @@ def _by_lattice(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Float
 
 
 @lru_cache(maxsize=16)
-def _position_lattice(height: int, width: int, sigma: float) -> Any:
+def _position_lattice(height: int, width: int, sigma: float) -> Lattice:
     """The lattice of positions, shared by images of one size: a data set has a few common sizes. About 50 bytes per pixel."""
-    from excel_core.kernels.lattice import build_lattice
-
-    y, x = np.mgrid[:height, :width].astype(np.float32) / sigma
+    x, y = np.mgrid[:width, :height].astype(np.float32) / sigma
     return build_lattice(np.stack([x.ravel(), y.ravel()]))
 
 
 def _by_pydensecrf(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Floats:
+    """unary (K, H, W) → probabilities (K, H, W)."""
     from pydensecrf import densecrf
 
     crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(unary))
-    crf.setUnaryEnergy(unary)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary).reshape(len(unary), -1))
     crf.addPairwiseGaussian(sxy=spec.gaussian_sigma, compat=spec.gaussian_weight)
     crf.addPairwiseBilateral(
         sxy=spec.bilateral_sigma,
@@ -79,4 +80,4 @@ def _by_pydensecrf(image: NDArray[np.uint8], unary: Floats, spec: CrfSpec) -> Fl
         rgbim=np.array(image, order="C"),  # a copy, for pydensecrf refuses read-only arrays
         compat=spec.bilateral_weight,
     )
-    return np.asarray(crf.inference(spec.iterations), dtype=np.float32)
+    return np.asarray(crf.inference(spec.iterations), dtype=np.float32).reshape(unary.shape)

@@ -17,15 +17,16 @@ from excel_core.config import CrfSpec
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tile_around, tiles
 from excel_core.errors import ImageError
 from excel_core.kernels.lattice import Lattice, plain_lattice
-from excel_core.kernels.mean_field import MAX_LANES, softmax_of
+from excel_core.kernels.mean_field import softmax
 
 __all__ = ["crf_labels", "crf_labels_with_confidence"]
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 MAX_SIDE, MIN_SIDE = 1024, 64  # of a tile, without its margin
-BYTES_PER_CORNER = 84  # of a lattice while it is built
-BYTES_PER_PIXEL = 76  # of a lattice of five features
+MAX_LANES = 4  # labels that are filtered side by side: a lattice has two values of each for every corner
+BYTES_PER_CORNER = 112  # of a lattice while it is built, when its table of corners grows
+BYTES_PER_PIXEL = 124  # of a lattice of five features, when its pixels are grouped
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class _Term:
         return ceil(y) + 2, ceil(x) + 2
 
     def features(self, rows: slice, columns: slice) -> Floats:
-        """(2 or 5, N) of a window's pixels, as `crf.dense_crf` has them of the photo's."""
+        """(2 or 5, N) of a window's pixels, column by column, as `crf.dense_crf` has them of the photo's."""
         y, x = (np.arange(part.start, part.stop).astype(np.float32) / self.sigma for part in (rows, columns))
-        features = np.empty((2 if self.colour_sigma is None else 5, len(y), len(x)), np.float32)
-        features[0], features[1] = x, y[:, None]
+        features = np.empty((2 if self.colour_sigma is None else 5, len(x), len(y)), np.float32)
+        features[0], features[1] = x[:, None], y
         if self.colour_sigma is not None:
             for channel in range(3):
-                features[2 + channel] = self.image[rows, columns, channel].astype(np.float32) / self.colour_sigma
+                features[2 + channel] = self.image[rows, columns, channel].T.astype(np.float32) / self.colour_sigma
         return features.reshape(len(features), -1)
 
     def around(self, tile: Tile) -> Tile:
@@ -147,7 +148,7 @@ class _MeanField:
             if lattice is None:
                 break
             height, width = around.region_shape
-            mass = lattice.filtered_ones().reshape(height, width)[around.inner]
+            mass = lattice.filtered_ones().reshape(width, height).T[around.inner]
             term.mass.write(rows, columns, mass[None])
         else:
             yield tile
@@ -177,7 +178,7 @@ class _MeanField:
     def _normalised(self, term: _Term, around: Tile, tile: Tile) -> Lattice:
         lattice = self._lattice(term, around, tile)
         assert lattice is not None  # it was measured
-        lattice.normalise(term.mass.read(around.region_rows, around.region_columns).ravel())
+        lattice.normalise(term.mass.read(around.region_rows, around.region_columns)[0].T.ravel())
         return lattice
 
     def _unary(self, tile: Tile) -> Floats:
@@ -187,9 +188,13 @@ class _MeanField:
 
     def _logits(self, unary: Floats) -> Floats:
         """unary (K, N) → (blocks, N, lanes) of all labels but the first."""
-        logits = np.zeros((self.blocks * self.lanes, unary.shape[1]), np.float32)
-        np.negative(unary[1:], out=logits[: len(unary) - 1])
-        return np.ascontiguousarray(logits.reshape(self.blocks, self.lanes, -1).transpose(0, 2, 1))
+        return self._blocks(-unary[1:])
+
+    def _blocks(self, planes: Floats) -> Floats:
+        """planes (K-1, N) of all labels but the first → (blocks, N, lanes)."""
+        padded = np.zeros((self.blocks * self.lanes, planes.shape[1]), np.float32)
+        padded[: len(planes)] = planes
+        return np.ascontiguousarray(padded.reshape(self.blocks, self.lanes, -1).transpose(0, 2, 1))
 
     def _start(self, tile: Tile) -> None:
         """Probabilities from the unary alone, and what the logits of a pixel's labels sum to in every iteration."""
@@ -198,7 +203,7 @@ class _MeanField:
         self._softmax(tile, self._logits(unary), sums, self.others)
         for term in self.terms:
             around = term.around(tile)
-            ones = self._normalised(term, around, tile).filtered_ones().reshape(around.region_shape)[around.inner]
+            ones = self._normalised(term, around, tile).filtered_ones().reshape(around.region_shape[::-1]).T[around.inner]
             sums += term.weight * ones.ravel()
         self.sums.write(tile.rows, tile.columns, sums.reshape(1, *tile.shape))
 
@@ -208,26 +213,27 @@ class _MeanField:
         for term in self.terms:
             around = term.around(tile)
             lattice = self._normalised(term, around, tile)
-            work = np.empty(2 * lattice.size(self.lanes), np.float32)
             for block in range(self.blocks):
-                values = self.others.read(around.region_rows, around.region_columns, slice(block, block + 1))
-                result = np.zeros_like(values[0])
+                values = self.others.read(around.region_rows, around.region_columns, slice(block, block + 1))[0]
+                result = np.zeros_like(values)
                 result[around.inner] = logits[block].reshape(*tile.shape, self.lanes)
+                values, result = _by_columns(values), _by_columns(result)
                 flat = result.reshape(-1, self.lanes)
-                lattice.add_filtered(values.reshape(-1, self.lanes), term.weight, flat, work)
-                logits[block] = result[around.inner].reshape(-1, self.lanes)
+                lattice.filtered(values.reshape(-1, self.lanes), term.weight, flat, flat)
+                logits[block] = result.transpose(1, 0, 2)[around.inner].reshape(-1, self.lanes)
         self._softmax(tile, logits, self.sums.read(tile.rows, tile.columns).ravel(), self.next_others)
 
     def _softmax(self, tile: Tile, logits: Floats, sums: Floats, result: DiskMaps) -> None:
         """Probabilities of the tile's labels to `result`, and the likeliest label."""
-        others, first = np.zeros_like(logits), np.empty(len(sums), np.float32)
-        softmax_of(self.lanes)(logits, sums, len(self.active) - 1, others, first)
+        rows = np.ascontiguousarray(logits.transpose(1, 0, 2)).reshape(len(sums), -1)
+        probabilities = softmax(rows, len(self.active) - 1, sums)
+        others = self._blocks(probabilities[1:])
         result.write(tile.rows, tile.columns, others.reshape(self.blocks, *tile.shape, self.lanes))
-        rest = others.transpose(0, 2, 1).reshape(-1, len(first))[: len(self.active) - 1]
-        best, label = first, np.zeros(len(first), np.intp)
-        for index, probability in enumerate(rest, start=1):
-            label[probability > best] = index
-            best = np.maximum(best, probability)
-        self.result[tile.rows, tile.columns] = self.active[label].reshape(tile.shape)
+        self.result[tile.rows, tile.columns] = self.active[probabilities.argmax(axis=0)].reshape(tile.shape)
         if self.confidence is not None:
-            self.confidence[tile.rows, tile.columns] = best.reshape(tile.shape)
+            self.confidence[tile.rows, tile.columns] = probabilities.max(axis=0).reshape(tile.shape)
+
+
+def _by_columns(rows: Floats) -> Floats:
+    """(H, W, lanes) → (W, H, lanes), in that order in memory."""
+    return np.ascontiguousarray(rows.transpose(1, 0, 2))

@@ -5,7 +5,6 @@ the photo's own pixels and one plane of floats. The labels are the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,13 @@ from torch import Tensor
 
 from excel_core.cams.affinity import affinity_cams, rescaled, with_background
 from excel_core.cams.crf import appearance_colours
+from excel_core.cams.crf_tiles import crf_labels_with_confidence
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.config import ParSpec, RefineSpec
 from excel_core.datasets.palette import IGNORE
 from excel_core.disk_maps import MAX_BYTES_AT_ONCE, DiskMaps, Tile, strips, tiles
+from excel_core.kernels.compiled import has_loops
+from excel_core.kernels.resize import axis_of, resized_window
 
 __all__ = ["large_label_steps", "par_by_tiles"]
 
@@ -53,10 +55,6 @@ def large_label_steps(
         maps = par_by_tiles(_colours(image, network_input, spec.par), maps, spec.par, network_input.device)
         yield "par", names[maps.highest()]
     if spec.crf.enabled:
-        from excel_core.cams.crf_tiles import (
-            crf_labels_with_confidence,
-        )  # numba: where no CRF is computed, it need not be there
-
         source = maps if spec.crf.of == "par" else before_par
         del maps, before_par
         scores = _probabilities(source, spec.crf.normalised)
@@ -85,11 +83,9 @@ def _colours(image: Image, network_input: Tensor, spec: ParSpec) -> Colours:
     H, W = image.shape[:2]
     if spec.image == "photo":
         return lambda rows, columns: torch.from_numpy(image[rows, columns]).permute(2, 0, 1)[None].float()
-    if network_input.device.type != "cpu" or not find_spec("numba"):
+    if network_input.device.type != "cpu" or not has_loops():
         whole = F.interpolate(network_input[None].float(), size=(H, W), mode="bilinear", align_corners=True)
         return lambda rows, columns: whole[..., rows, columns]
-    from excel_core.kernels.resize import axis_of, resized_window  # numba: where a GPU computes, it need not be installed
-
     source = np.ascontiguousarray(network_input.float().permute(1, 2, 0).numpy())
     vertical, horizontal = axis_of(source.shape[0], H, True), axis_of(source.shape[1], W, True)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from excel_core.config import ParSpec
+from excel_core.kernels.compiled import has_loops
 from excel_core.kernels.gpu import PackedSizes, has_triton, same_sizes
+from excel_core.kernels.par import affinities, diffuse
 
 __all__ = ["map_slots", "pixel_adaptive_refinement", "refine_packed_pictures"]
 
@@ -38,7 +39,7 @@ def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Ten
         return _refine_by_kernels(image, maps, spec)
     # Compiled threads wait for each other once per iteration. Torch's would wait at each of a thousand small operations, and
     # lose much time beside any other busy process.
-    if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32 and find_spec("numba"):
+    if image.device.type == "cpu" and image.dtype == maps.dtype == torch.float32 and has_loops():
         pairs = zip(image, maps, strict=True)
         return torch.stack([_refine_by_rows(image_pixels, image_maps, spec) for image_pixels, image_maps in pairs])
     return _refine_by_planes(image, maps, spec)
@@ -46,8 +47,6 @@ def pixel_adaptive_refinement(image: Tensor, maps: Tensor, spec: ParSpec) -> Ten
 
 def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
     """One image (3, H, W) and maps (K, H, W), by compiled loops over rows, on torch's number of threads."""
-    from excel_core.kernels.par import affinities, diffuse  # numba: where a GPU computes, it need not be installed
-
     offsets, dilations = np.array(_offsets(spec)), np.array(spec.dilations)
     (H, W), reach, threads = maps.shape[-2:], max(spec.dilations), torch.get_num_threads()
     weights = np.empty((H, len(offsets), W), np.float32)
@@ -59,7 +58,7 @@ def _refine_by_rows(image: Tensor, maps: Tensor, spec: ParSpec) -> Tensor:
         for future in futures:
             future.result()
 
-    pixels, position = _pad(image[None], reach)[0].numpy(), _position_affinity(spec, image).numpy()
+    pixels, position = _pad(image[None], reach)[0].contiguous().numpy(), _position_affinity(spec, image).numpy()
     on_all_rows(affinities, pixels, offsets, reach, KERNEL_WIDTH, position, weights)
     current = _pad(maps[None], reach)[0].contiguous().numpy()
     refined = np.empty_like(current)

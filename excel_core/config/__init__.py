@@ -22,8 +22,8 @@ from excel_core.config.training import SegmenterSpec, TrainSpec
 
 __all__ = [
     "AblationSpec", "AffinitySpec", "BenchmarkSpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec",
-    "DatasetSpec", "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec",
-    "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "DatasetSpec", "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec",
+    "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from excel_core.kernels import compiled
+from excel_core.kernels.compiled import call
 
 __all__ = ["Axis", "axis_of", "resized_window"]
 
@@ -45,24 +45,9 @@ def axis_of(source: int, output: int, align_corners: bool) -> Axis:
 
 def resized_window(source: NDArray[Any], rows: Axis, columns: Axis, divisor: float = 1.0) -> Floats:
     """source (h, w, 3), uint8 or float32, divided by `divisor` → the output pixels of `rows` and `columns`, (3, n, m)."""
-    result = np.empty((3, len(rows.first), len(columns.first)), np.float32)
-    _resize(source, *rows, *columns, np.float32(divisor), result)
+    n, m = len(rows.first), len(columns.first)
+    result = np.empty((3, n, m), np.float32)
+    along_axes = (np.ascontiguousarray(values) for values in (*rows, *columns))
+    source = np.ascontiguousarray(source)
+    call("resize", int(source.dtype == np.uint8), source.shape[1], n, m, source, *along_axes, float(divisor), result)
     return result
-
-
-@compiled
-def _resize(
-    source: Any, y0: Any, y1: Any, top: Floats, bottom: Floats, x0: Any, x1: Any, left: Floats, right: Floats,
-    divisor: Any, result: Floats,
-) -> None:  # fmt: skip
-    channels, n, m = result.shape
-    for y in range(n):
-        for x in range(m):
-            a, b, c, d = top[y] * left[x], top[y] * right[x], bottom[y] * left[x], bottom[y] * right[x]
-            for channel in range(channels):
-                # A product of two float32 is exact in float64, so a sum there, rounded to float32, is a fused one.
-                total = np.float32(np.float32(source[y0[y], x1[x], channel]) / divisor * b)
-                total = np.float32(np.float64(np.float32(source[y0[y], x0[x], channel]) / divisor) * np.float64(a) + total)
-                total = np.float32(np.float64(np.float32(source[y1[y], x0[x], channel]) / divisor) * np.float64(c) + total)
-                total = np.float32(np.float64(np.float32(source[y1[y], x1[x], channel]) / divisor) * np.float64(d) + total)
-                result[channel, y, x] = total

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from excel_core.errors import ModelError
+from excel_core.kernels.resize import axis_of, resized_window
 
 __all__ = [
     "FrozenClip",
@@ -218,8 +219,6 @@ def shrunk_pixels(image: NDArray[np.uint8], side: int | tuple[int, int], antiali
     if antialias:
         planes = (torch.from_numpy(np.ascontiguousarray(image[..., channel])).float().div_(255) for channel in range(3))
         return torch.cat([resize_pixels(plane[None, None], side, antialias) for plane in planes], dim=1)
-    from excel_core.kernels.resize import axis_of, resized_window  # numba: where a GPU computes, it need not be installed
-
     size = (side, side) if isinstance(side, int) else side
     vertical, horizontal = (axis_of(image.shape[axis], size[axis], align_corners=False) for axis in (0, 1))
     return torch.from_numpy(resized_window(image, vertical, horizontal, divisor=255))[None]

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf_on_device import dense_crf_batch
+from excel_core.cams.crf_tiles import crf_labels
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec, Spec
 from excel_core.config.base import upgrade_cam_fields
 from excel_core.datasets.images import ImageSource, load_image
@@ -130,8 +131,6 @@ class TrainedSegmenter:
         if not crf:
             yield "segmenter", highest_plane(planes, size, folder)
             return
-        from excel_core.cams.crf_tiles import crf_labels  # numba: where no CRF is computed, it need not be installed
-
         logits = maps_of(planes, len(channels), size, folder)
         yield "segmenter", logits.highest()
         yield "crf", crf_labels(image, probabilities(logits), self.crf)

@@ -6,7 +6,8 @@ function names, also in annotations, then those that these name, and so on; noth
 methods, since the source does not tell which ones are called. Of a name that is imported it takes what the import says, so
 that a name bound to something else counts, in a library too. A module that is used takes with it the statements that run when
 it, or a package around it, is imported. It drops comments, layout, docstrings, functions' annotations and the text of log
-messages.
+messages. A function in C that `call` names (excel_core/kernels/compiled.py) takes its file and what that includes, without
+comments and layout.
 
 Two ways to say that a run does not compute with something. Of a registry that the run's settings choose from, the chosen
 entry alone is taken (`choices`): an edit of one layout's reader leaves runs with another layout alone. A function marked
@@ -32,6 +33,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.engine.code_c import c_sources, file_of_function, included_files, is_c, stripped_c
 from tasks.engine.code_modules import IMPORT, ROOT, SPECS, WHOLE, Definition, bindings, is_below, read_module, sources_below
 from tasks.engine.code_text import last_name, strip
 
@@ -42,6 +44,8 @@ ORCHESTRATION = ("tasks.engine", "tasks.history", "tasks.pipeline")
 CHECKS = {("excel_core.datasets.mask_guard", name) for name in ("check_mask_access", "inherited_guards")}
 Choices = tuple[tuple[Definition, str], ...]  # a registry (a dict in a module), and the key of the entry that a run uses
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+c_sources(ROOT)  # as the modules' sources
 
 
 def result_in_key(function: Function) -> Function:
@@ -73,6 +77,9 @@ def reached_definitions(module: str, name: str, root: Path = ROOT, choices: Choi
     pending = [(module, name)]
     while pending:
         module, name = target = pending.pop()
+        if is_c(module) and target not in reached:
+            reached.add(target)
+            pending += [(included, WHOLE) for included in included_files(module, root)]
         if target in reached or module not in sources or is_below(module, ORCHESTRATION):
             continue
         if target in CHECKS or read_module(module, root).is_keyed(name):
@@ -119,6 +126,7 @@ def _named(module: str, name: str, root: Path) -> set[Definition]:
             local.add(node.id)
         elif isinstance(node, ast.Call):
             local.add(f"{last_name(node.func)}()")
+            named |= _called_in_c(node, root)
         elif isinstance(node, ast.Attribute):
             named |= set(_spec_methods(root).get(node.attr, ()))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -129,6 +137,14 @@ def _named(module: str, name: str, root: Path) -> set[Definition]:
     # What is imported from a library stands in the definition's own text (_stripped_source).
     imported = {name for name, targets in source.imports.items() if any(target in sources_below(root) for target, _ in targets)}
     return named | {(module, used) for used in local if used in source.definitions or used.removesuffix("()") in imported}
+
+
+def _called_in_c(node: ast.Call, root: Path) -> set[Definition]:
+    """The file of C whose function is called, as in call("diffuse", …)."""
+    if last_name(node.func) != "call" or not node.args or not isinstance(node.args[0], ast.Constant):
+        return set()
+    path = file_of_function(str(node.args[0].value), root)
+    return set() if path is None else {(path, WHOLE)}
 
 
 def _quoted_annotations(node: ast.AST) -> Iterator[ast.expr]:
@@ -149,6 +165,8 @@ def _with_packages(module: str) -> list[str]:
 @cache
 def _stripped_source(module: str, name: str, root: Path) -> str:
     """A definition without what cannot change a result, and what its imported names are bound to."""
+    if is_c(module):
+        return stripped_c(module, root)
     source = read_module(module, root)
     stripped = [strip(statement) for statement in source.definitions.get(name, ())]
     bound = sorted({name, *(used for _, names in stripped for used in names)} & source.imports.keys())

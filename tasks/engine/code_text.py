@@ -10,7 +10,7 @@ LOG_CALLS = {"say", "print", "notify"}
 LOG_FILES = {"sys.stderr", "sys.stdout"}  # that `print` may name
 # Decorators that look at no annotation. Others may, as triton's and pydantic's do.
 PLAIN_DECORATORS = {
-    "cache", "cached_property", "classmethod", "compiled", "contextmanager", "inference_mode", "lru_cache", "no_grad",
+    "cache", "cached_property", "classmethod", "contextmanager", "inference_mode", "lru_cache", "no_grad",
     "property", "staticmethod",
 }  # fmt: skip
 

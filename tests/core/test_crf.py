@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from excel_core.cams.crf import dense_crf
 from excel_core.config import CrfSpec
 from excel_core.datasets.images import read_image
-from excel_core.kernels.exponential import exponential
 from excel_core.kernels.lattice import build_lattice
+from excel_core.kernels.mean_field import pixel_rows, softmax
 from excel_core.world.scenes import render_scene
 from tests.conftest import VOC, needs_photos
 
@@ -79,9 +79,7 @@ def _check_pictures(images, labels):
 
 
 def _filtered(features, values, factor=1.0):
-    lattice, result = build_lattice(features), np.zeros_like(values)
-    lattice.add_filtered(values, factor, result, np.empty(2 * lattice.size(values.shape[1]), np.float32))
-    return result
+    return build_lattice(features).filtered(values, factor, np.zeros_like(values))
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
@@ -109,10 +107,15 @@ def test_what_filtering_makes_of_ones_is_known():
     np.testing.assert_allclose(_filtered(features, ones), build_lattice(features).of_ones[:, None] * ones, rtol=1e-5)
 
 
-@given(st.floats(-100, 88, width=32))
-def test_the_exponential_is_exact_to_float32(x):
-    expected = np.exp(np.float64(x)) if x >= -46 else 0
-    assert exponential(np.float32(x)) == pytest.approx(expected, rel=2e-7)
+@given(st.floats(-100, 0, width=32), st.integers(1, 9))
+def test_a_softmax_is_exact_to_float32(logit, others):
+    unary = np.full((1 + others, 1, 3), -logit, np.float32)
+    unary[0] = 0
+    logits, sums = pixel_rows(unary)
+    probabilities = softmax(logits, others, sums)
+    share = np.exp(np.float64(logit)) if logit >= -46 else 0
+    assert probabilities[0] == pytest.approx(1 / (1 + others * share), rel=1e-5)
+    assert probabilities[1:] == pytest.approx(share / (1 + others * share), rel=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["lattice", "pydensecrf"])

@@ -1,4 +1,4 @@
-"""The dense CRF on a GPU against that on the CPU, and its lattice's corners by torch against those by numba."""
+"""The dense CRF on a GPU against that on the CPU, and its lattice's corners by torch against those in C."""
 
 import numpy as np
 import pytest

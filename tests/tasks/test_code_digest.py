@@ -20,6 +20,7 @@ WORK = {
 }
 ALL = set(WORK)
 CAMS = {"cams", "refine", "train", "dynamic", "sweep", "sweep_lvc", "curve", "figures"}  # make CAMs, or refine them
+CRF = {"refine", "dynamic", "predict", "curve"}
 MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "evaluate"}  # name the masks of a data set
 
 
@@ -33,7 +34,9 @@ def _digests(root: Path, layout: str, producer: str = "patch_text") -> dict[str,
 def original(tmp_path_factory) -> Path:
     """A copy of the packages' source."""
     root = tmp_path_factory.mktemp("original")
-    for path in (path for package in ("excel_core", "tasks", "artifacts") for path in (ROOT / package).rglob("*.py")):
+    for path in (path for package in ("excel_core", "tasks", "artifacts") for path in (ROOT / package).rglob("*.[pch]*")):
+        if path.suffix not in (".py", ".c", ".h"):
+            continue
         copy = root / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -89,6 +92,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("tasks/history/plan.py", "MAX_REASONS = 3", "MAX_REASONS = 4"),
         ("tasks/pipeline.py", '"report") -> Graph:', '"evaluate") -> Graph:'),
         ("excel_core/world/train_clip.py", "import ", "import os, "),
+        ("excel_core/kernels/loops/par.c", "/* Pixel-adaptive", "/* Other words // pixel-adaptive"),
+        ("excel_core/kernels/loops/par.c", "float *restrict work, int64_t first", "float *restrict  work,  int64_t first"),
     )
 
 
@@ -100,22 +105,26 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/cams/affinity.py", "(matrix + matrix.mT) / 2", "(matrix + matrix.mT) / 3", CAMS),
         ("excel_core/cams/par.py", "KERNEL_WIDTH = 0.3", "KERNEL_WIDTH = 0.4", CAMS),
         ("excel_core/cams/crf.py", "MIN_PROBABILITY = 1e-5", "MIN_PROBABILITY = 1e-6",
-         {"refine", "dynamic", "predict", "curve"}),
+         CRF),
         ("excel_core/training/samples.py", "MAX_CROP_DRAWS = 10", "MAX_CROP_DRAWS = 11", {"train"}),
         ("excel_core/evaluation/ablation.py", "BINS = 100", "BINS = 50", {"sweep", "sweep_lvc", "ablation"}),
         ("excel_core/paper/published.py", "0.112", "0.113", {"paper"}),
         # Defaults of a function, a kernel that is imported inside a function, a decorator.
         ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1", {"ablation", "evaluate"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
-        ("excel_core/kernels/exponential.py", "np.float32(-46)", "np.float32(-45)", CAMS | {"predict"}),
-        ("excel_core/kernels/mean_field.py", "    @compiled\n", "", {"refine", "dynamic", "predict", "curve"}),
+        # Loops in C: a file, what it includes, and how they are compiled.
+        ("excel_core/kernels/loops/par.c", "1e-8f", "2e-8f", CAMS),
+        ("excel_core/kernels/loops/mean_field.c", "BELOW_LOGITS -1e30f", "BELOW_LOGITS -1e20f", CRF),
+        ("excel_core/kernels/loops/rows.h", "sum += factor", "sum -= factor", CRF),
+        ("excel_core/kernels/loops/loops.h", "MIN_EXPONENT -46.0f", "MIN_EXPONENT -45.0f", CAMS | {"predict"}),
+        ("excel_core/kernels/build.py", "-ffp-contract=fast", "-ffp-contract=off", CAMS | {"predict"}),
         ("tasks/stages/predict.py", "@torch.inference_mode()\n", "", {"predict"}),
         # A kernel in Triton, below its own decorator.
         ("excel_core/kernels/par_triton.py", "+ 1e-8) * kernel_width", "+ 2e-8) * kernel_width", CAMS),
         ("excel_core/kernels/lattice_triton.py", "mask=left >= 0", "mask=left > 0", {"refine", "dynamic", "predict"}),
         # What a name is bound to: in a library, inside a function, through a package.
         ("excel_core/cams/affinity.py", "from scipy import ndimage", "from cupyx.scipy import ndimage", CAMS),
-        ("excel_core/cams/par.py", "affinities, diffuse  #", "diffuse as affinities, affinities as diffuse  #", CAMS),
+        ("excel_core/cams/par.py", "import affinities, diffuse\n", "import diffuse as affinities, affinities as diffuse\n", CAMS),
         ("excel_core/config/__init__.py", "SegmenterSpec, TrainSpec\n", "TrainSpec as SegmenterSpec, TrainSpec\n",
          {"train", "dynamic", "predict", "sweep", "sweep_lvc", "curve", "figures"}),
         # A table that a function looks into: the layouts of data, of which these are of the run's.
