@@ -9,6 +9,7 @@ from torch import Tensor
 from excel_core.cams.patch_text import minmax
 from excel_core.config import AffinitySpec, CalibrationSpec
 from excel_core.kernels.gpu import has_triton
+from excel_core.models.calibration import MIXING
 
 __all__ = [
     "affinity_cams", "affinity_matrix", "box_masks", "dynamic_attention", "mean_attention", "rescaled", "scale_attention",
@@ -24,7 +25,7 @@ def scale_attention(attention: Tensor, heads: int, calibration: CalibrationSpec,
     'mean': the mean over heads everywhere. 'published': the sum over heads in the last `depth` blocks, which are calibrated.
     """
     patches = attention[:, :, 1:, 1:]
-    if spec.scale == "mean" or calibration.attention != "svc":
+    if spec.scale == "mean" or calibration.attention not in MIXING:
         return patches
     # The published code averages heads in plain blocks and sums them in calibrated ones, which so count H times.
     weights = patches.new_ones(len(patches), 1, 1, 1)

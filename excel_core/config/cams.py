@@ -18,10 +18,18 @@ class ClipSpec(Spec):
 class CalibrationSpec(Spec):
     """Static and learnable visual calibration (method 2 and 5, eqs. 5, 6, 8-10)."""
 
-    attention: Literal["svc", "v", "qk"] = Field(
+    attention: Literal["svc", "v", "qk", "kk"] = Field(
         "svc",
-        description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens. With v and qk the learnt "
-        "relation (LVC) reaches CAMs by the affinity alone",
+        description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens; kk: keys with a Gaussian "
+        "window (NACLIP). With v and qk the learnt relation (LVC) reaches CAMs by the affinity alone",
+    )
+    window: Annotated[float, Field(gt=0, le=1024)] = Field(5.0, description="attention=kk: the window's sigma, patches")
+    middle_share: Unit = Field(
+        0.0,
+        description="share λ of the middle blocks' mean q-k attention (6 to 9 of 12) in each calibrated block's; ResCLIP: 0.3",
+    )
+    middle_scale: Annotated[float, Field(gt=0, le=100)] = Field(
+        2.0, description="factor τ of the attention where middle_share is above 0"
     )
     depth: Positive = Field(5, description="blocks, counted from the last, that are calibrated")
     heads: Literal["sum", "each", "whole"] = Field(

@@ -107,6 +107,11 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     for field, count in blocks.items():
         if count > sizes.blocks:
             raise SettingError(f"{field}={count}: expected at most {sizes.blocks}, the blocks of {run.clip.model}; lower it")
+    if calibration.middle_share and calibration.attention not in ("svc", "kk"):
+        raise SettingError(
+            f"cams.calibration.middle_share={calibration.middle_share:g}: is added to the attention svc or kk, got "
+            f"cams.calibration.attention={calibration.attention}; set one of the two, or middle_share=0"
+        )
     width, heads = train.segmenter.width, train.segmenter.heads
     if width % heads:
         raise SettingError(
