@@ -7,6 +7,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from excel_core.cams.patch_text import minmax
+from excel_core.cams.windows import attention_side, blend_windows, window_values
 from excel_core.config import AffinitySpec, CalibrationSpec
 from excel_core.kernels.gpu import has_triton
 from excel_core.models.calibration import MIXING
@@ -115,11 +116,20 @@ def _boxes_by_reachability(above: Tensor) -> Tensor:
 
 def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
     """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before min-max:
-    each class' CAM times the affinity whose columns outside the class' boxes are zero."""
+    each class' CAM times the affinity whose columns outside the class' boxes are zero. Attention (..., W, m, m) of windows
+    refines what each window holds, and the windows are blended."""
     matrix = affinity_matrix(attention, spec)
+    is_windowed = attention.ndim == cams.ndim
+    # On a GPU, a large map's boxes would take the square of its patches.
+    on_host = is_windowed and max(cams.shape[-2:]) > MAX_SIDE_OF_KERNEL
+    boxes = box_masks(cams.cpu() if on_host else cams, spec.threshold).to(cams.device)
     # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
-    masked = (box_masks(cams, spec.threshold) * cams).flatten(-2)
-    return (masked @ matrix.mT).reshape(cams.shape)
+    masked = boxes * cams
+    if not is_windowed:
+        return (masked.flatten(-2) @ matrix.mT).reshape(cams.shape)
+    parts = window_values(masked, attention_side(attention))
+    refined = (parts.flatten(-2) @ matrix.mT).reshape(parts.shape)
+    return blend_windows(refined, (cams.shape[-2], cams.shape[-1]))
 
 
 def upsample_with_background(cams: Tensor, size: tuple[int, int], power: float = 1.0, rescale: bool = True) -> Tensor:

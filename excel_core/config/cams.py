@@ -23,7 +23,9 @@ class CalibrationSpec(Spec):
         description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens; kk: keys with a Gaussian "
         "window (NACLIP). With v and qk the learnt relation (LVC) reaches CAMs by the affinity alone",
     )
-    window: Annotated[float, Field(gt=0, le=1024)] = Field(5.0, description="attention=kk: the window's sigma, patches")
+    gaussian_window: Annotated[float, Field(gt=0, le=1024)] = Field(
+        5.0, description="attention=kk: standard deviation of its window, patches"
+    )
     middle_share: Unit = Field(
         0.0,
         description="share λ of the middle blocks' mean q-k attention (6 to 9 of 12) in each calibrated block's; ResCLIP: 0.3",
@@ -65,11 +67,27 @@ class CamSpec(Spec):
     )
     surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=16)] = Field(
+        (1.0,),
+        description="sides of the whole photo whose CAMs are averaged, times image_size, or times window where there is one; "
+        "1.0 among them",
+    )
+    window: Annotated[int, Field(ge=32, le=2048)] | None = Field(
+        None, description="side of the windows that slide over the image_size x image_size input, pixels; None: none"
+    )
     calibration: CalibrationSpec = CalibrationSpec()
     batch_size: Positive = Field(8, description="images per forward pass")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the tower's products (autocast), but in training, which has its own"
     )
+
+    @field_validator("scales")
+    @classmethod
+    def _whole_size(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        """The refinement looks at the attention of the whole size."""
+        if 1.0 not in scales or len(set(scales)) < len(scales):
+            raise ValueError("1.0 must be among the scales, and none of them twice")
+        return scales
 
 
 class AffinitySpec(Spec):

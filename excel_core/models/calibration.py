@@ -18,8 +18,8 @@ from excel_core.models.attention_variants import middle_blocks, neighbour_attent
 from excel_core.models.clip import FrozenClip, QueryKeyValue
 
 __all__ = [
-    "MIXING", "EncoderActivations", "Relation", "calibrated_features", "encoder_activations", "layer_features", "proxy_features",
-    "relation_of",
+    "MIXING", "EncoderActivations", "Relation", "calibrated_features", "encoder_activations", "layer_features",
+    "proxy_features", "relation_of",
 ]  # fmt: skip
 
 MIXING = ("svc", "kk")  # attentions of the calibrated path that mix tokens over heads, as the published code does
@@ -187,7 +187,7 @@ def _intra_correlation(heads: QueryKeyValue, spec: CalibrationSpec, grid: tuple[
     if spec.heads == "whole":
         projections = [merge_heads(projection)[:, None] for projection in projections]
     if spec.attention == "kk":
-        nearby = neighbour_attention(projections[1], grid, spec.window)
+        nearby = neighbour_attention(projections[1], grid, spec.gaussian_window)
         return IntraCorrelation(values, nearby.sum(dim=1, keepdim=True) if spec.heads == "sum" else nearby)
     total, scale = None, projections[0].shape[-1] ** -0.5
     for o in projections:

@@ -95,6 +95,13 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     sizes = sizes or clip_sizes(run.clip.model)
     calibration, train = run.cams.calibration, run.train
     sides = {"cams.image_size": run.cams.image_size, "train.crop": train.crop, "predict.image_size": run.predict.image_size}
+    if run.cams.window is not None:
+        sides["cams.window"] = run.cams.window
+        if run.cams.window >= run.cams.image_size:
+            raise SettingError(
+                f"cams.window={run.cams.window}: expected less than cams.image_size={run.cams.image_size}, over which it "
+                "slides; raise image_size, or leave the window out"
+            )
     for field, side in sides.items():
         if side % sizes.patch:
             next_multiple = (side // sizes.patch + 1) * sizes.patch

@@ -32,7 +32,8 @@ class PhotoCams:
     class_names: the K classes that the photo shows
     maps: (K, h, w) float32 in [0, 1], one value per patch
     network_input: (3, S, S) float32, normalised, on the model's device
-    attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it
+    attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it; with
+        `cams.window`, (W, m, m) of W windows of m patches
     """
 
     image: NDArray[np.uint8]

@@ -64,7 +64,9 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
 
 
 def _keeps_attention(run: RunSpec, patch: int) -> bool:
-    """It grows with the square of the number of patches."""
+    """It grows with the square of the number of patches. That of windows is made again."""
+    if run.cams.window is not None:
+        return False
     patches = (run.cams.image_size // patch) ** 2
     return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES
 

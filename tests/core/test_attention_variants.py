@@ -39,7 +39,7 @@ def test_middle_blocks_are_6_to_9_of_12(count, blocks):
 @pytest.mark.parametrize("heads", ["sum", "each", "whole"])
 def test_kk_mixes_values_by_the_keys(small_clip, image_batch, heads):
     """One calibrated block, rebuilt from the block's own projections."""
-    spec = CalibrationSpec(attention="kk", depth=1, heads=heads, window=2.0)
+    spec = CalibrationSpec(attention="kk", depth=1, heads=heads, gaussian_window=2.0)
     with torch.no_grad():
         activations = encoder_activations(small_clip, image_batch, spec)
         tokens = calibrated_features(small_clip, activations, spec)
@@ -69,7 +69,7 @@ def test_middle_attention_is_shared_in(small_clip, image_batch, attention, heads
 
 
 def test_a_share_of_nothing_changes_nothing(small_clip, image_batch):
-    plain, other = CalibrationSpec(depth=2), CalibrationSpec(depth=2, middle_share=0.0, middle_scale=7.0, window=1.0)
+    plain, other = CalibrationSpec(depth=2), CalibrationSpec(depth=2, middle_share=0.0, middle_scale=7.0, gaussian_window=1.0)
     with torch.no_grad():
         maps = [encoder_activations(small_clip, image_batch, spec).intra_correlations for spec in (plain, other)]
     assert all(torch.equal(a.weights, b.weights) for a, b in zip(*maps, strict=True))
