@@ -29,6 +29,7 @@ from tasks.stages import (
     knowledge,
     paper,
     predict,
+    proposals,
     refine,
     report,
     score,
@@ -124,8 +125,17 @@ STAGES: dict[str, Stage] = {
             on_device=True,
         ),
         Stage(
+            "proposals",
+            reads=("world", "dataset", "knowledge"),
+            makes="masks/: masks of each image that vote on its label maps",
+            work=Sharded(proposals.proposal_parts, proposals.propose_shard, proposals.join_proposals),
+            key=KeyParts(proposals.settings),
+            on_device=True,
+        ),
+        Stage(
             "refine",
             reads=("world", "dataset", "knowledge", "cams"),
+            also_reads=refine.mask_proposals,
             makes="SegmentationClassPseudo/, steps/, ImageSets/: training-free pseudo labels",
             work=Sharded(refine.refine_parts, refine.refine_shard, refine.join_label_shards),
             key=KeyParts(refine.settings, inputs=refine.label_lists),
@@ -144,6 +154,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dynamic",
             reads=("world", "dataset", "knowledge", "train"),
+            also_reads=refine.mask_proposals,
             makes="cams.zarr, cams.parquet, SegmentationClassPseudo/, steps/, ImageSets/: CAMs with LVC, and the pseudo labels",
             work=Sharded(dynamic.dynamic_parts, dynamic.make_dynamic_shard, dynamic.join_dynamic_shards),
             key=KeyParts(dynamic.settings, inputs=refine.label_lists),

@@ -114,7 +114,7 @@ def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSp
     if spec.window is None:
         return attention(network_input)
     windows = [attention(views) for views in cut_windows(network_input, spec.window, patch, spec.batch_size)]
-    return torch.cat(windows).unflatten(0, (len(network_input), -1))
+    return torch.cat(windows).unflatten(0, (len(network_input), -1))  # type: ignore[no-any-return]
 
 
 def learnt_activations(

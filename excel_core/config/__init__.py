@@ -4,7 +4,7 @@ Specs refuse unknown fields and values out of bounds. Equation numbers are the p
 """
 
 from excel_core.config.base import Spec
-from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, ParSpec, RefineSpec
+from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, ParSpec, RefineSpec, VoteSpec
 from excel_core.config.data import DatasetSpec, ShardSpec
 from excel_core.config.results import (
     AblationSpec,
@@ -23,6 +23,7 @@ __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
     "DescribeSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec",
     "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "VoteSpec",
 ]  # fmt: skip
 
 

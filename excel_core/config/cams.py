@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "ParSpec", "RefineSpec"]
+__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "ParSpec", "RefineSpec", "VoteSpec"]
 
 
 class ClipSpec(Spec):
@@ -146,10 +146,27 @@ class CrfSpec(Spec):
     bilateral_weight: Annotated[float, Field(ge=0)] = Field(4, description="of the appearance term")
 
 
+class VoteSpec(Spec):
+    """Mask voting on label maps after PAR: masks of a promptable segmenter are taken into classes (docs/upgrades.md).
+    Training's own labels have none. What is made with it is marked +SAM."""
+
+    enabled: bool = Field(False, description="whether masks vote on the label maps; they are then the pseudo labels")
+    masks: str | None = Field(
+        None, description="folder of ready masks, ID.json with COCO RLEs for each image; None: the model proposes them"
+    )
+    model: str = Field(
+        "facebook/sam-vit-base", description="SAM or SAM 2 of transformers, by its name or a folder (extra `sam`)"
+    )
+    of: Literal["par", "crf"] = Field("par", description="on which label maps they vote: those after PAR, or after the CRF")
+    inside: Unit = Field(0.5, description="a mask is taken into a class if more than this share of it lies in its label")
+    covered: Unit = Field(0.85, description="or if it covers at least this share of the class's label")
+
+
 class RefineSpec(Spec):
-    """CAMs to pseudo labels (method 4): affinity, then PAR, then CRF, each switchable."""
+    """CAMs to pseudo labels (method 4): affinity, then PAR, then CRF, each switchable; then votes of masks."""
 
     affinity: AffinitySpec = AffinitySpec()
     par: ParSpec = ParSpec()
     crf: CrfSpec = CrfSpec()
+    votes: VoteSpec = VoteSpec()
     background_power: Annotated[float, Field(gt=0)] = Field(1.0, description="(1 - max CAM) ** power")

@@ -15,6 +15,7 @@ from excel_core.cams.seeds import learnt_cams, static_cams
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import ImageSource, load_image
+from excel_core.errors import SettingError
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_names import ClipSizes, check_settings_fit_clip
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
@@ -75,6 +76,8 @@ class TrainingFreeModel:
     settings: RunSpec = field(default_factory=lambda: preset("photos"), repr=False)
 
     def __post_init__(self) -> None:
+        if self.settings.refine.votes.enabled:
+            raise SettingError("refine.votes: masks vote on the label maps of a data set; leave it out for single photos")
         named = self.settings.model_copy(update={"clip": self.settings.clip.model_copy(update={"model": self.clip.name})})
         check_settings_fit_clip(named, ClipSizes(self.clip.joint_width, self.clip.patch, len(self.clip.blocks)))
 
