@@ -30,6 +30,7 @@ from tasks.stages import (
     paper,
     predict,
     proposals,
+    quality,
     refine,
     report,
     score,
@@ -64,12 +65,14 @@ def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Depe
     return {}
 
 
-def learning_curve(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """The learning curve, where segmenters were kept for it. SettingError for a run that does not score everything."""
+def learning_curve_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """The learning curve, where segmenters were kept for it, and the ranking, where it is asked for. SettingError for a run
+    that does not score everything."""
     missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
-    return {"curve": Dependency("curve", run)} if run.train.keep_every is not None else {}
+    curve = {"curve": Dependency("curve", run)} if run.train.keep_every is not None else {}
+    return curve | quality.quality_of_run(run, environment)
 
 
 SWEEP = Stage(
@@ -119,8 +122,8 @@ STAGES: dict[str, Stage] = {
         Stage(
             "cams",
             reads=("world", "dataset", "knowledge"),
-            makes="cams.zarr, cams.parquet: training-free CAMs and their ids, and the attention that refines them",
-            work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cam_shards),
+            makes="cams.zarr, cams.parquet, presence/: training-free CAMs, attention that refines them, CLIP's presence scores",
+            work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cams_and_presence),
             key=KeyParts(cams.settings),
             on_device=True,
         ),
@@ -199,11 +202,18 @@ STAGES: dict[str, Stage] = {
             masks=MaskAccess.ALWAYS,
         ),
         Stage(
+            "quality",
+            reads=("world", "dataset", "knowledge", "cams", "refine", "dynamic"),
+            makes="quality.csv, doubtful.csv: pseudo labels, the least trusted first, and image-level labels that CLIP doubts",
+            work=Sharded(quality.quality_parts, quality.quality_shard, quality.join_quality),
+            key=KeyParts(quality.settings, inputs=quality.input_key),
+        ),
+        Stage(
             "report",
             reads=(
                 "world", "dataset", "describe", "knowledge", "cams", "refine", "train", "dynamic", "predict", "evaluate",
             ),
-            also_reads=learning_curve,
+            also_reads=learning_curve_and_quality,
             makes="index.html, losses.png",
             work=Whole(report.make_report),
             key=KeyParts(report.settings, outside=report.outside),

@@ -14,6 +14,7 @@ from excel_core.config.results import (
     FigureSpec,
     PaperSpec,
     PredictSpec,
+    QualitySpec,
     ReportSpec,
 )
 from excel_core.config.texts import DescribeSpec, KnowledgeSpec
@@ -22,6 +23,7 @@ from excel_core.config.training import SegmenterSpec, TrainSpec
 __all__ = [
     "AblationSpec", "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec", "DatasetSpec",
     "DescribeSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec", "ParSpec", "PredictSpec",
+    "QualitySpec",
     "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
     "VoteSpec",
 ]  # fmt: skip
@@ -46,5 +48,6 @@ class RunSpec(Spec):
     ablation: AblationSpec = AblationSpec()
     paper: PaperSpec = PaperSpec()
     figures: FigureSpec = FigureSpec()
+    quality: QualitySpec = QualitySpec()
     report: ReportSpec = ReportSpec()
     shards: ShardSpec = ShardSpec()

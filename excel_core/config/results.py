@@ -7,7 +7,10 @@ from pydantic import Field, field_validator
 from excel_core.config.base import Positive, Spec, Unit
 from excel_core.errors import SettingError
 
-__all__ = ["AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec", "ReportSpec"]
+__all__ = [
+    "AblationSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec", "QualitySpec",
+    "ReportSpec",
+]  # fmt: skip
 
 
 class PredictSpec(Spec):
@@ -96,6 +99,19 @@ class FigureSpec(Spec):
                 "--set 'figures.images=[\"2007_000033\"]'"
             )
         return value
+
+
+class QualitySpec(Spec):
+    """What a person should look at first, told without any truth (docs/upgrades.md)."""
+
+    enabled: bool = Field(False, description="whether pseudo labels are ranked and doubtful image-level labels are listed")
+    unseen: Unit = Field(
+        0.8, description="a given label is doubtful if CLIP sees it less than this share of the images without the class"
+    )
+    seen: Unit = Field(
+        0.5, description="a label that is not given is doubtful if CLIP sees it more than this share of the images with it"
+    )
+    listed: Annotated[int, Field(ge=1, le=1000)] = Field(24, description="rows of each table in the report")
 
 
 class ReportSpec(Spec):

@@ -17,13 +17,11 @@ from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attrib
 from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.evaluation.bootstrap import confusions_by_image, percentile_interval, resample
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
-from excel_core.models.calibration import EncoderActivations
-from excel_core.models.clip import FrozenClip
 from excel_core.training.losses import IGNORE
 
 __all__ = [
     "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "level_counts",
-    "presence_map", "presence_scores", "row_result", "score_at_best_threshold",
+    "presence_map", "row_result", "score_at_best_threshold",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
@@ -189,9 +187,3 @@ def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence
     for row, indices in enumerate(classes):
         truth[row, list(indices)] = True
     return mean_average_precision(presence, truth)
-
-
-def presence_scores(clip: FrozenClip, path: EncoderActivations, templates: Tensor) -> Tensor:
-    """path of B images, templates t_c (C, D) unit → cosine of each image's class token with each template (B, C)."""
-    image = F.normalize(clip.project(path.outputs[-1])[:, 0], dim=-1)
-    return image @ templates.T

@@ -4,22 +4,27 @@ with the attention that `refine` will need, so that an image is encoded once."""
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from excel_core.background_pool import BackgroundPool
+from excel_core.cams.presence import presence_scores
 from excel_core.cams.pseudo_labels import cams_of_slots, class_slots
 from excel_core.cams.seeds import static_cams
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
-from excel_core.stores import CamWriter, join_cams
-from tasks.engine.output import StageOutput, StageResult, link_tree
+from excel_core.stores import CamWriter, join_cams, write_counts
+from tasks.engine.output import StageOutput, StageResult, link_file, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
 from tasks.inputs.images import cam_images, cam_shards, in_shard
-from tasks.inputs.models import load_cam_model, model_key
+from tasks.inputs.models import load_cam_model, load_knowledge, model_key
 from tasks.inputs.photo_pixels import network_input, photo_batches
 
-__all__ = ["CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "make_cam_shard", "settings"]
+__all__ = [
+    "CamsResult", "ShardResult", "cam_parts", "join_cam_shards", "join_cams_and_presence", "make_cam_shard", "settings",
+]  # fmt: skip
 
 MAX_PATCHES = 1024  # of an image whose attention is kept, which then takes 2 MB
 
@@ -51,15 +56,21 @@ def make_cam_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     images = in_shard(part.images, cam_images(job, part.images.split))
     refine = job.run.refine if _keeps_attention(job.run, cam_model.clip.patch) else None
     device, size = cam_model.clip.device, job.run.cams.batch_size
+    templates = load_knowledge(job).knowledge.templates.to(cam_model.text)
+    presence: list[HostCopy] = []
     with BackgroundPool(device) as pool:
         writer = CamWriter(folder, [image.id for image in images], [image.classes for image in images], pool.submit)
         for photos in track(photo_batches(cam_model, images, size), len):
             seeds = static_cams(cam_model, network_input(cam_model, photos), refine)
+            presence.append(HostCopy(presence_scores(cam_model.clip, seeds.activations, templates).float()))
             slots = to_device(class_slots([photo.image.classes for photo in photos]).numpy(), device)
             attention = None if seeds.attention is None else HostCopy(seeds.attention.half())
             writer.add(len(photos), HostCopy(cams_of_slots(seeds.cams, slots).half()), attention)
             pool.drain()
         writer.close()
+    scores = pd.DataFrame(np.concatenate([part.numpy() for part in presence]), columns=[str(c) for c in range(len(templates))])
+    scores.insert(0, "image", [image.id for image in images])
+    write_counts(folder / "presence.parquet", scores)
     return ShardResult(images=len(images))
 
 
@@ -69,6 +80,15 @@ def _keeps_attention(run: RunSpec, patch: int) -> bool:
         return False
     patches = (run.cams.image_size // patch) ** 2
     return run.shards.keep_attention and run.refine.affinity.enabled and patches <= MAX_PATCHES
+
+
+def join_cams_and_presence(job: Job, parts: dict[str, StageOutput], folder: Path) -> CamsResult:
+    """All shards in one cams.zarr, and a file of presence scores each."""
+    for name, part in parts.items():
+        target = folder / "presence" / f"{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        link_file(part.folder / "presence.parquet", target)
+    return join_cam_shards(job, parts, folder)
 
 
 def join_cam_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> CamsResult:

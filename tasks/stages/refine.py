@@ -36,7 +36,8 @@ from tasks.stages.proposals import MASKS
 
 __all__ = [
     "MASK_SOURCES", "PSEUDO_LABELS", "LabelWriter", "LabelsResult", "Seeds", "join_label_shards", "label_lists",
-    "labels_before_crf", "mask_proposals", "masks_key", "refine_parts", "refine_shard", "save_refined", "settings", "step_folder",
+    "labels_before_crf", "mask_proposals", "masks_key", "refine_parts", "refine_shard", "save_refined", "settings",
+    "step_folder",
 ]  # fmt: skip
 
 PSEUDO_LABELS = "SegmentationClassPseudo"

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from excel_core.background_pool import read_ahead
+from excel_core.cams.presence import presence_scores
 from excel_core.cams.seeds import learnt_cams, static_cams
 from excel_core.config import RunSpec
-from excel_core.evaluation.ablation import level_counts, presence_scores
+from excel_core.evaluation.ablation import level_counts
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
