@@ -19,6 +19,7 @@ from artifacts.gallery import (
     loss_picture,
     segmented_pictures,
 )
+from artifacts.quality import doubt_rows, quality_rows
 from artifacts.rows import Row, duration, number, size
 from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
 from artifacts.tables import (
@@ -143,6 +144,8 @@ def _context(view: ReportView) -> dict[str, object]:
         "segmented": _segmented(view),
         "legend": _legend(view),
         "loss_chart": loss_picture(view),
+        "quality": quality_rows(view.quality),
+        "doubts": doubt_rows(view.doubts),
         "curve": curve_rows(view.curve),
         "curve_note": curve_note(view.curve),
         "curve_chart": curve_picture(view.curve),

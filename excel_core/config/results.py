@@ -64,11 +64,12 @@ class PaperSpec(Spec):
 
 
 class AblationSpec(Spec):
-    """The flow `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits."""
+    """The flows `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits; and `upgrades`."""
 
-    groups: tuple[Literal["components", "attributes", "calibration", "method"], ...] = Field(
+    groups: tuple[Literal["components", "attributes", "calibration", "method", "upgrades"], ...] = Field(
         ("components", "attributes", "calibration", "method"),
-        description="which rows: components (table 3), number of attributes (4), calibration (5), method",
+        description="which rows: components (table 3), number of attributes (4), calibration (5), method; upgrades: each "
+        "training-free upgrade alone, and pseudo labels of the seed splits",
     )
     own_trainings: bool = Field(True, description="also rows that need another training than the run's")
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")

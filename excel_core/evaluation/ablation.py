@@ -13,15 +13,24 @@ from torch import Tensor
 
 from excel_core.config import RunSpec
 from excel_core.config.presets import METHODS, with_method
-from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
+from excel_core.config.variants import (
+    NO_ATTRIBUTES,
+    calibrated_by,
+    cam_upgrades,
+    with_attributes,
+    with_votes,
+    without_attributes,
+    without_tse,
+    without_votes,
+)
 from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.evaluation.bootstrap import confusions_by_image, percentile_interval, resample
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
 from excel_core.training.losses import IGNORE
 
 __all__ = [
-    "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "level_counts",
-    "presence_map", "row_result", "score_at_best_threshold",
+    "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "difference_to",
+    "level_counts", "presence_map", "row_result", "score_at_best_threshold", "score_label_maps",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
@@ -29,23 +38,25 @@ BINS = 100  # thresholds 0.00, 0.01, … 0.99
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One row: a run, whose static CAMs (or those with the learnt relation) are scored. `seeded`: its seed matters."""
+    """One row: a run, whose static CAMs (or those with the learnt relation) are scored; with `refined` its pseudo labels from
+    static CAMs, after the last step. `seeded`: its seed matters."""
 
     group: str
     name: str
     run: RunSpec
     learnt: bool = False
     seeded: bool = True
+    refined: bool = False
 
 
 def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
-    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), and of the methods, by
-    `run.ablation.groups`.
+    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), of the methods, and of the upgrades,
+    by `run.ablation.groups`.
 
     Numbers of attributes beyond the number of `descriptions` are left out: k-means could not make them.
     """
     rows = {"components": _components(run), "attributes": _attributes(run, descriptions)}
-    rows |= {"calibration": _calibration(run), "method": _methods(run)}
+    rows |= {"calibration": _calibration(run), "method": _methods(run), "upgrades": _upgrades(run)}
     return [row for group in run.ablation.groups for row in rows[group]]
 
 
@@ -84,6 +95,17 @@ def _calibration(run: RunSpec) -> list[AblationRow]:
 
 def _methods(run: RunSpec) -> list[AblationRow]:
     return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, name)) for name in METHODS]
+
+
+def _upgrades(run: RunSpec) -> list[AblationRow]:
+    """Each training-free upgrade alone: raw CAMs, then pseudo labels; mask votes where the run says whose masks those are."""
+    plain = without_votes(run)
+    runs = {"as it is": plain} | cam_upgrades(plain)
+    rows = [AblationRow("upgrades: CAMs", name, variant, seeded=False) for name, variant in runs.items()]
+    if run.refine.votes.enabled or run.refine.votes.masks is not None:
+        runs["mask votes (+SAM)"] = with_votes(run)
+    labels = "upgrades: pseudo labels"
+    return rows + [AblationRow(labels, name, variant, seeded=False, refined=True) for name, variant in runs.items()]
 
 
 def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:
@@ -144,10 +166,11 @@ def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class ThresholdScore:
-    """`miou` at the best single `threshold` (0.00 … 0.99) over all images, and mIoU (B,) of resampled images at it."""
+    """`miou` at the best single `threshold` (0.00 … 0.99) over all images, and mIoU (B,) of resampled images at it; of label
+    maps without a threshold."""
 
     miou: float
-    threshold: float
+    threshold: float | None
     resampled_miou: NDArray[np.float64]
 
 
@@ -159,6 +182,25 @@ def score_at_best_threshold(
     miou, level = best_threshold(levels, classes)
     by_image = confusions_by_image(confusion_counts(levels, level), images, classes + 1)
     return ThresholdScore(miou, level / BINS, mean_iou(resample(by_image, draws, classes + 1)))
+
+
+def score_label_maps(counts: pd.DataFrame, images: Sequence[str], classes: int, draws: NDArray[np.int64]) -> ThresholdScore:
+    """`counts` of pixels with the columns image, truth, predicted, pixels, of the I images; `classes` without background → the
+    score of label maps."""
+    by_image = confusions_by_image(counts, images, classes + 1)
+    total = np.asarray(by_image.sum(axis=0)).reshape(classes + 1, classes + 1)
+    return ThresholdScore(float(mean_iou(total)), None, mean_iou(resample(by_image, draws, classes + 1)))
+
+
+def difference_to(
+    first: Mapping[str, Sequence[ThresholdScore]], scores: Mapping[str, Sequence[ThresholdScore]]
+) -> dict[str, float]:
+    """Scores by split of a row and of another one of the same images → their difference, mean over splits and seeds, and its
+    95 % interval over the same resampled images, so that what is hard in an image cancels out."""
+    pairs = [(a, b) for split in scores for a, b in zip(first[split], scores[split], strict=True)]
+    samples = np.mean([b.resampled_miou - a.resampled_miou for a, b in pairs], axis=0)
+    low, high = percentile_interval(samples)
+    return {"miou": float(np.mean([b.miou - a.miou for a, b in pairs])), "low": low, "high": high}
 
 
 def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]]) -> dict[str, Any]:
@@ -176,8 +218,12 @@ def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]])
         "high": high,
         "seeds": len(by_seed),
         "by_split": {split: float(np.mean(values)) for split, values in miou.items()},
-        "threshold": {split: float(np.mean([score.threshold for score in seeds])) for split, seeds in scores.items()},
+        "threshold": {split: _mean_threshold(seeds) for split, seeds in scores.items() if seeds[0].threshold is not None},
     }
+
+
+def _mean_threshold(scores: Sequence[ThresholdScore]) -> float:
+    return float(np.mean([score.threshold for score in scores if score.threshold is not None]))
 
 
 def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence[int]]) -> float:

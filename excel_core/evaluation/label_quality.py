@@ -1,14 +1,14 @@
 """How far a pseudo label can be trusted, without any truth: how well the steps that lead to it agree (docs/upgrades.md)."""
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.evaluation.metrics import class_iou, confusion_matrix
 
-__all__ = ["agreement", "agreements", "quality_score"]
+__all__ = ["agreement", "agreements", "quality_score", "rank_correlation"]
 
 Labels = NDArray[np.uint8]
 
@@ -22,10 +22,10 @@ def agreement(a: Labels, b: Labels, labels: int) -> float:
 
 
 def agreements(static: Mapping[str, Labels], learnt: Mapping[str, Labels], labels: int) -> dict[str, float]:
-    """Label maps by step, from static CAMs and from those with LVC (may be empty) → the agreement of each step with the one
-    before it, of the learnt maps where there are any, and of both at the last step they share."""
+    """Label maps by step, from static CAMs and from those with LVC (may be empty) → the agreement of each two steps, of the
+    learnt maps where there are any, and of static and learnt maps at the last step they share."""
     steps = learnt or static
-    found = {f"{before}-{after}": agreement(steps[before], steps[after], labels) for before, after in pairwise(steps)}
+    found = {f"{a}-{b}": agreement(steps[a], steps[b], labels) for a, b in combinations(steps, 2)}
     shared = [step for step in static if step in learnt]
     if shared:
         found["static-lvc"] = agreement(static[shared[-1]], learnt[shared[-1]], labels)
@@ -35,3 +35,13 @@ def agreements(static: Mapping[str, Labels], learnt: Mapping[str, Labels], label
 def quality_score(parts: Mapping[str, float]) -> float:
     """`agreements` → one score in [0, 1]: their mean; 1 where nothing is there to disagree."""
     return float(np.mean(list(parts.values()))) if parts else 1.0
+
+
+def rank_correlation(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:
+    """Scores (I,) and the true IoU (I,) of the same images → Spearman's correlation of their ranks, in [-1, 1]; None where one
+    of the two is the same for all images."""
+    from scipy.stats import spearmanr
+
+    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+        return None
+    return float(spearmanr(scores, truth).statistic)

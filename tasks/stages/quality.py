@@ -28,10 +28,11 @@ from tasks.stages.cams import ShardResult
 from tasks.stages.refine import LabelsResult, step_folder
 
 __all__ = [
-    "DOUBT_COLUMNS", "QualityResult", "input_key", "join_quality", "quality_of_run", "quality_parts", "quality_shard",
-    "settings",
+    "DOUBTS_CSV", "QUALITY_CSV", "QualityResult", "input_key", "join_quality", "quality_of_run", "quality_parts",
+    "quality_shard", "settings",
 ]  # fmt: skip
 
+QUALITY_CSV, DOUBTS_CSV = "quality.csv", "doubtful.csv"
 DOUBT_COLUMNS = ("image", "class", "label", "score", "rank")
 MAX_REFERENCE = 20_000  # images whose presence scores the others' are read against
 
@@ -79,11 +80,11 @@ def join_quality(job: Job, parts: dict[str, StageOutput], folder: Path) -> Quali
     tables = [read_counts(part.folder / "quality.parquet") for part in parts.values()]
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"image": [], "score": []})
     scores = scores.sort_values(["score", "image"], ignore_index=True)
-    write_csv(folder / "quality.csv", scores.columns.tolist(), scores.itertuples(index=False))
+    write_csv(folder / QUALITY_CSV, scores.columns.tolist(), scores.itertuples(index=False))
     doubts = _doubts(job)
     names = classes_of(job)
     rows = [(d.image, names[d.class_index], "given" if d.given else "missing", d.score, d.rank) for d in doubts]
-    write_csv(folder / "doubtful.csv", DOUBT_COLUMNS, rows)
+    write_csv(folder / DOUBTS_CSV, DOUBT_COLUMNS, rows)
     given = sum(doubt.given for doubt in doubts)
     mean = float(scores["score"].mean()) if len(scores) else 1.0
     return QualityResult(images=len(scores), mean=round(mean, 4), doubtful_given=given, doubtful_missing=len(rows) - given)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows import stages
-from flows.ablation import ablation
+from flows.ablation import ablation, upgrades
 from flows.excel import excel
 from flows.local.processes import is_running, marked
 from flows.local.state import read_state
@@ -18,7 +18,9 @@ from flows.paper import paper
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.up import PATIENCE, brought_up, command
 
-FLOWS = {"excel": excel, "ablation": ablation, "paper": paper} | {name: getattr(stages, name) for name in stages.__all__}
+FLOWS = {"excel": excel, "ablation": ablation, "upgrades": upgrades, "paper": paper} | {
+    name: getattr(stages, name) for name in stages.__all__
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_every_deployment_is_there_with_its_form(up):
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
-    assert {("ablation", name) for name in ("demo", "voc")} <= set(found)
+    assert {(flow, name) for flow in ("ablation", "upgrades") for name in ("demo", "voc")} <= set(found)
     tables = [f"table-{number}" for number in range(1, 8)]
     assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 34
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
