@@ -24,7 +24,7 @@ MAX_MEASURED = 100  # earlier parts, to expect time and disk
 # What a part's key holds, in words.
 PART_FIELDS = {
     "rows": "images", "model": "texts or CLIP", "cams": "CAMs", "proposals": "masks that vote", "labels": "label maps",
-    "train": "the trained segmenter", "texts": "descriptions",
+    "train": "the trained segmenter", "texts": "descriptions", "templates": "texts",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from excel_core.cams.seeds import static_cams
 from excel_core.config import RunSpec
 from excel_core.host_copies import HostCopy, to_device
 from excel_core.stores import CamWriter, join_cams, write_counts
+from tasks.engine.fingerprint import digest_of
 from tasks.engine.output import StageOutput, StageResult, link_file, link_tree
 from tasks.engine.progress import track
 from tasks.engine.stage import Job, Part
@@ -44,8 +45,10 @@ class CamsResult(StageResult):
 
 
 def cam_parts(job: Job) -> list[Part]:
-    """A part depends on its images, the texts, the CAM settings, and on which attention is kept."""
-    key = {"spec": settings(job.run), "model": model_key(job)}
+    """A part depends on its images, the texts, the CAM settings, and on which attention is kept; its presence scores on the
+    plain templates."""
+    templates = load_knowledge(job).knowledge.templates.contiguous().numpy()
+    key = {"spec": settings(job.run), "model": model_key(job), "templates": digest_of(templates.tobytes().hex())}
     return cam_shards(job, lambda shard, images: key)
 
 

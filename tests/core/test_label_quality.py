@@ -4,21 +4,12 @@ import csv
 
 import numpy as np
 import pytest
-import torch
 
-from excel_core.cams.cam_model import CamModel
-from excel_core.cams.presence import presence_scores
-from excel_core.cams.seeds import static_cams
-from excel_core.config.presets import preset
+from bench.label_doubts import found_errors, plant_errors, world_presence
 from excel_core.errors import StoreError
 from excel_core.evaluation.label_doubts import PresenceReference, label_table
 from excel_core.evaluation.label_quality import agreement, agreements, quality_score, rank_correlation
-from excel_core.models.clip_weights import load_clip
 from excel_core.safe_csv import read_rows, write_csv
-from excel_core.text.class_sets import class_set_of_file, describe_bundled
-from excel_core.text.embeddings import TextEmbeddings
-from excel_core.text.knowledge import build_knowledge_base
-from excel_core.world.scenes import HELD_OUT_SEEDS, render_scene
 
 A = np.array([[0, 1, 1], [2, 2, 0]], dtype=np.uint8)
 B = np.array([[0, 1, 0], [2, 2, 3]], dtype=np.uint8)
@@ -63,37 +54,14 @@ def test_labels_as_a_table():
     np.testing.assert_array_equal(label_table([(0, 2), ()], 3), [[True, False, True], [False, False, False]])
 
 
-@pytest.fixture(scope="module")
-def presence():
-    """excel-tiny's scores (96, 10) of scenes of the picture-book world, and their true labels."""
-    run, clip, prompts = preset("demo"), load_clip("excel-tiny"), class_set_of_file("world")
-    texts = describe_bundled(prompts, run.describe.n).in_class_order(prompts.class_names)
-    knowledge = build_knowledge_base(prompts, texts, run.knowledge, clip, TextEmbeddings()).knowledge
-    model = CamModel(clip, knowledge.text, len(prompts.class_names), run.cams)
-    scenes = [render_scene(seed, 128) for seed in HELD_OUT_SEEDS[0][:96]]
-    with torch.inference_mode():
-        batches = [static_cams(model, [scene.image for scene in scenes[i : i + 32]]) for i in (0, 32, 64)]
-        scores = torch.cat([presence_scores(clip, batch.activations, knowledge.templates) for batch in batches]).numpy()
-    classes = [[prompts.class_names.index(name) for name in scene.labels] for scene in scenes]
-    return scores, label_table(classes, scores.shape[1])
-
-
-def test_wrong_and_missing_labels_of_the_world_are_found(presence):
-    """A tenth of the images get a wrong label, another tenth lose one."""
-    scores, truth = presence
-    rng, given = np.random.default_rng(0), truth.copy()
-    rows = rng.permutation(len(truth))
-    wrong = {(int(row), int(rng.choice(np.flatnonzero(~truth[row])))) for row in rows[:10]}
-    missing = {(int(row), int(rng.choice(np.flatnonzero(truth[row])))) for row in rows[10:20]}
-    for row, c in wrong | missing:
-        given[row, c] = not given[row, c]
-    spec = preset("demo").quality
-    images = [str(row) for row in range(len(truth))]
-    doubts = PresenceReference.of(scores, given).doubts(images, scores, given, spec.seen, spec.unseen)
-    found = {kind: {(int(d.image), d.class_index) for d in doubts if d.given == kind} for kind in (True, False)}
-    for kind, planted in ((True, wrong), (False, missing)):
-        assert len(found[kind] & planted) >= 5, "half of the planted ones are found"
-        assert len(found[kind] - planted) <= 5, "few others are suspected"
+def test_wrong_and_missing_labels_of_the_world_are_found():
+    """A tenth of 96 scenes get a label too many, another tenth lose one."""
+    scores, truth = world_presence(96)
+    given, *planted = plant_errors(truth, 0.1, seed=0)
+    for doubted, errors in zip(found_errors(scores, given), planted, strict=True):
+        assert len(errors) == 10
+        assert len(doubted & errors) >= 5, "half of the planted ones are found"
+        assert len(doubted - errors) <= 3, "few others are suspected"
 
 
 def test_a_cell_is_never_a_formula(tmp_path):
