@@ -10,7 +10,7 @@ from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.pseudo_labels import refine_maps
-from excel_core.cams.windows import cut_windows, seen_in_views
+from excel_core.cams.windows import cut_windows, seen_in_views, windows_at_once
 from excel_core.config import RefineSpec
 from excel_core.models.calibration import EncoderActivations, relation_of
 from excel_core.models.segmenter import Segmenter
@@ -66,8 +66,8 @@ def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None =
 
 
 def _seen(cam_model: CamModel, images: Images, see: Callable[[Tensor], CamBatch]) -> CamBatch:
-    spec = cam_model.spec
-    return seen_in_views(_network_input(cam_model, images), spec, cam_model.clip.patch, see, spec.batch_size)
+    network_input, spec, patch = _network_input(cam_model, images), cam_model.spec, cam_model.clip.patch
+    return seen_in_views(network_input, spec, patch, see, windows_at_once(spec, patch, network_input.device))
 
 
 def _static_view(cam_model: CamModel, network_input: Tensor, refine: RefineSpec | None) -> CamBatch:
@@ -113,7 +113,8 @@ def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSp
     spec, patch = cam_model.spec, cam_model.clip.patch
     if spec.window is None:
         return attention(network_input)
-    windows = [attention(views) for views in cut_windows(network_input, spec.window, patch, spec.batch_size)]
+    at_once = windows_at_once(spec, patch, network_input.device)
+    windows = [attention(views) for views in cut_windows(network_input, spec.window, patch, at_once)]
     return torch.cat(windows).unflatten(0, (len(network_input), -1))  # type: ignore[no-any-return]
 
 

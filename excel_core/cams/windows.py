@@ -19,8 +19,18 @@ from excel_core.models.clip import resize_pixels
 if TYPE_CHECKING:
     from excel_core.cams.seeds import CamBatch
 
-__all__ = ["attention_side", "blend_windows", "cut_windows", "seen_in_views", "window_corners", "window_values"]
+__all__ = [
+    "attention_side",
+    "blend_windows",
+    "cut_windows",
+    "seen_in_views",
+    "window_corners",
+    "window_values",
+    "windows_at_once",
+]
 
+# Of all windows in a forward pass: half a gigabyte of ViT-B's activations and attention. A CPU gains nothing by more.
+MAX_PATCHES_ON_CPU = 1600
 Grid = tuple[int, int]  # rows and columns of patches
 
 
@@ -53,13 +63,23 @@ def _see_windows(
     """network input (B, 3, S, S), CAMs of the whole photo (B, C, h, w), window in patches → CAMs (B, C, h, w) of the windows,
     blended, and their attention (B, W, m, m)."""
     B, grid = len(whole), (whole.shape[-2], whole.shape[-1])
-    batches = [see(views) for views in cut_windows(network_input, window * patch, patch, at_once)]
-    cams = torch.cat([batch.cams for batch in batches]).unflatten(0, (B, -1))
+    cam_parts, attention_parts = [], []
+    for views in cut_windows(network_input, window * patch, patch, at_once):
+        batch = see(views)  # its activations are let go: those of all windows would be gigabytes
+        cam_parts.append(batch.cams)
+        attention_parts += [] if batch.attention is None else [batch.attention]
+    cams = torch.cat(cam_parts).unflatten(0, (B, -1))
     # Min-max lets every window show its strongest patch as 1, also of a class that is elsewhere in the photo.
     limit = window_values(whole, window).amax(dim=(-2, -1), keepdim=True)
-    attention = [batch.attention for batch in batches if batch.attention is not None]
-    maps = torch.cat(attention).unflatten(0, (B, -1)) if attention else None
-    return blend_windows(cams * limit, grid), maps
+    attention = torch.cat(attention_parts).unflatten(0, (B, -1)) if attention_parts else None
+    return blend_windows(cams * limit, grid), attention
+
+
+def windows_at_once(spec: CamSpec, patch: int, device: torch.device) -> int:
+    """Windows per forward pass: `spec.batch_size`, on a CPU no more than memory is meant for."""
+    if spec.window is None or device.type != "cpu":
+        return spec.batch_size
+    return max(1, min(spec.batch_size, MAX_PATCHES_ON_CPU // (spec.window // patch) ** 2))
 
 
 def cut_windows(network_input: Tensor, side: int, patch: int, at_once: int) -> Iterator[Tensor]:
