@@ -23,7 +23,8 @@ __all__ = [
     "load_font", "overlay_cam", "overlay_labels", "png_data_uri", "webp_data_uri", "wrapped_lines",
 ]  # fmt: skip
 
-STEP_NAMES = {"raw": "raw", "affinity": "+ affinity", "par": "+ PAR", "crf": "+ CRF"}  # of refinement, below pictures
+# Of refinement, below pictures.
+STEP_NAMES = {"raw": "raw", "affinity": "+ affinity", "par": "+ PAR", "crf": "+ CRF", "votes": "+ mask votes (+SAM)"}
 CAM_WEIGHT = 0.65  # of the colour map over the grey image
 LABEL_WEIGHT = 0.55  # of the palette colour over the image
 MIN_NUMBER_DEPTH = 6.0  # pixels from a region's deepest point to its edge, below which no number fits

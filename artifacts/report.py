@@ -18,6 +18,7 @@ from artifacts.gallery import (
     segmented_pictures,
 )
 from artifacts.page import Filters, class_colours, write_page
+from artifacts.quality import doubt_rows, quality_rows
 from artifacts.rows import Row, duration, number, size
 from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
 from artifacts.tables import (
@@ -114,6 +115,8 @@ def _context(view: ReportView) -> dict[str, object]:
         "segmented": _segmented(view),
         "legend": class_colours(view.class_names),
         "loss_chart": loss_picture(view),
+        "quality": quality_rows(view.quality),
+        "doubts": doubt_rows(view.doubts),
         "curve": curve_rows(view.curve),
         "curve_note": curve_note(view.curve),
         "curve_chart": curve_picture(view.curve),

@@ -106,6 +106,8 @@ def ablation_rows(metrics: Metrics) -> list[Row]:
     for variant in metrics.get("ablation", {}).get("rows", []):
         row = {"group": str(variant["group"])} if "group" in variant else {}
         row |= {"variant": str(variant.get("name", ABSENT)), "mean mIoU": interval(variant, "miou")}
+        if "difference" in variant:
+            row["difference"] = interval(variant["difference"], "difference", sign="+")
         row |= {"seeds": str(variant["seeds"])} if "seeds" in variant else {}
         thresholds = variant.get("threshold", {})
         for split, miou in variant.get("by_split", {}).items():
@@ -128,6 +130,10 @@ def ablation_note(metrics: Metrics) -> str:
     if presence:
         splits = ", ".join(f"{split} {number(value)}" for split, value in presence.get("by_split", {}).items())
         parts.append(f"zero-shot presence mAP {number(presence.get('mean'))}" + (f" ({splits})" if splits else ""))
+    ranking = ablation.get("ranking") or {}
+    if ranking:
+        splits = ", ".join(f"{split} {number(value)}" for split, value in ranking["spearman"].items())
+        parts.append(f"{ranking['what']}: Spearman {splits}")
     return "; ".join(parts)
 
 

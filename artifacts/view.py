@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = [
-    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "GalleryItem", "KnowledgeMap", "Labels", "Metrics",
-    "Pixels", "ReportView", "SegmentedItem", "StageRow",
+    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "DoubtRow", "GalleryItem", "KnowledgeMap", "Labels",
+    "Metrics", "Pixels", "QualityRow", "ReportView", "SegmentedItem", "StageRow",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
@@ -93,6 +93,25 @@ class AttributeRow:
     classes: tuple[tuple[str, float], ...]  # (class, its softmax weight in eq. 4), largest first
 
 
+@dataclass(frozen=True)
+class QualityRow:
+    """A pseudo label: its score without a truth, in [0, 1], and how well each pair of steps agrees."""
+
+    image: str
+    score: float
+    agreements: dict[str, float]  # `raw-crf`, … `static-lvc`
+
+
+@dataclass(frozen=True)
+class DoubtRow:
+    """An image-level label that CLIP doubts, `given` or `missing`; `rank` as in excel_core/evaluation/label_doubts.py."""
+
+    image: str
+    name: str
+    label: str
+    rank: float
+
+
 @dataclass(frozen=True, eq=False)
 class KnowledgeMap:
     """Two principal components of the texts, float (…, 2): where descriptions, attributes and enriched classes lie."""
@@ -124,4 +143,7 @@ class ReportView:
     knowledge_map: KnowledgeMap | None = None
     curve: Curve = field(default_factory=dict)  # {} where none was made
     attributes_are: str = "clusters of descriptions"  # what the attributes are, in words
+    quality: tuple[QualityRow, ...] = ()  # of the pseudo labels, the least trusted first
+    doubts: tuple[DoubtRow, ...] = ()
+    quality_note: str = ""  # how many images and labels the two are taken from; "" where nothing was ranked
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

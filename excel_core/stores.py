@@ -10,6 +10,9 @@
                                                where it is kept, attention (I, M, M) float16 of M = h*w patches, 8 images a
                                                chunk
     cams.parquet         excel-cams/4          id, shard and row of each image in cams.zarr
+    presence/SHARD.parquet                     CLIP's scores by image, a column per class by its number from 0
+    masks/ID.json                              masks that vote on an image's label map (datasets/mask_proposals.py)
+    quality.csv, doubtful.csv                  what to look at first, for people (tasks/stages/quality.py, safe_csv.py)
     confusion.parquet    excel-confusion/1     pixels by image, result key, true and predicted label; only counts above 0
     levels.parquet       excel-levels/1        pixels by image, true label, strongest class (0-based) and CAM level in 0..99
     presence.parquet     excel-presence/1      zero-shot presence scores by image, one column per class

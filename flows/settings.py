@@ -10,9 +10,10 @@ from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.masks import require_masks, voc_mask_reader
 from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
-from excel_core.errors import SettingError
+from excel_core.errors import SettingError, shown
 from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes
 from excel_core.models.dino_names import check_dino_settings
+from excel_core.models.mask_proposer import check_proposer
 from excel_core.text.ask_class import instruction_of
 from excel_core.text.attributes_file import load_attributes
 from excel_core.text.class_sets import (
@@ -62,6 +63,7 @@ def check_run(run: RunSpec) -> None:
         prompts_file(run.dataset.prompts)
     _check_descriptions(run)
     _check_attributes(run)
+    _check_votes(run)
 
 
 def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
@@ -146,6 +148,23 @@ def _check_attributes(run: RunSpec) -> None:
     attributes = load_attributes(Path(spec.attributes_file), clip_sizes(run.clip.model).joint)
     if spec.keep is not None and spec.keep > len(attributes):
         raise SettingError(f"knowledge.keep={spec.keep} exceeds the {len(attributes)} attributes of {spec.attributes_file}")
+
+
+def _check_votes(run: RunSpec) -> None:
+    """SettingError for mask votes without a source of masks, or on label maps that are not made."""
+    refine, votes = run.refine, run.refine.votes
+    if not votes.enabled:
+        return
+    if votes.of == "crf" and not refine.crf.enabled:
+        raise SettingError("refine.votes.of=crf: there is no CRF (refine.crf.enabled=false); set refine.votes.of=par")
+    if votes.masks is None:
+        check_proposer()
+        return
+    folder = Path(votes.masks)
+    if not folder.is_dir():
+        raise SettingError(f"refine.votes.masks={shown(votes.masks)}: no such folder; expected one with ID.json for each image")
+    if next(folder.glob("*.json"), None) is None:
+        raise SettingError(f"refine.votes.masks={shown(votes.masks)}: holds no ID.json with the masks of an image")
 
 
 def _check_supervision(run: RunSpec) -> None:

@@ -30,6 +30,8 @@ from tasks.stages import (
     knowledge,
     paper,
     predict,
+    proposals,
+    quality,
     refine,
     report,
     score,
@@ -64,16 +66,17 @@ def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Depe
     return {}
 
 
-def trained_results(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """Where the run trains a segmenter, that and what it makes; the learning curve, where segmenters were kept for it.
-    SettingError for a run that does not score everything."""
+def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
+    ranking, where it is asked for. SettingError for a run that does not score everything."""
     missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
+    ranking = quality.quality_of_run(run, environment)
     if not run.train.enabled:
-        return {}
+        return ranking
     trained = (*TRAINED_STAGES, *(("curve",) if run.train.keep_every is not None else ()))
-    return {name: Dependency(name, run) for name in trained}
+    return {name: Dependency(name, run) for name in trained} | ranking
 
 
 SWEEP = Stage(
@@ -126,14 +129,23 @@ STAGES: dict[str, Stage] = {
         Stage(
             "cams",
             reads=("world", "dataset", "knowledge"),
-            makes="cams.zarr, cams.parquet: training-free CAMs and their ids, and the attention that refines them",
-            work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cam_shards),
+            makes="cams.zarr, cams.parquet, presence/: training-free CAMs, attention that refines them, CLIP's presence scores",
+            work=Sharded(cams.cam_parts, cams.make_cam_shard, cams.join_cams_and_presence),
             key=KeyParts(cams.settings),
+            on_device=True,
+        ),
+        Stage(
+            "proposals",
+            reads=("world", "dataset", "knowledge"),
+            makes="masks/: masks of each image that vote on its label maps",
+            work=Sharded(proposals.proposal_parts, proposals.propose_shard, proposals.join_proposals),
+            key=KeyParts(proposals.settings),
             on_device=True,
         ),
         Stage(
             "refine",
             reads=("world", "dataset", "knowledge", "cams"),
+            also_reads=refine.mask_proposals,
             makes="SegmentationClassPseudo/, steps/, ImageSets/: training-free pseudo labels",
             work=Sharded(refine.refine_parts, refine.refine_shard, refine.join_label_shards),
             key=KeyParts(refine.settings, inputs=refine.label_lists),
@@ -152,6 +164,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dynamic",
             reads=("world", "dataset", "knowledge", "train"),
+            also_reads=refine.mask_proposals,
             makes="cams.zarr, cams.parquet, SegmentationClassPseudo/, steps/, ImageSets/: CAMs with LVC, and the pseudo labels",
             work=Sharded(dynamic.dynamic_parts, dynamic.make_dynamic_shard, dynamic.join_dynamic_shards),
             key=KeyParts(dynamic.settings, inputs=refine.label_lists),
@@ -196,9 +209,17 @@ STAGES: dict[str, Stage] = {
             masks=MaskAccess.ALWAYS,
         ),
         Stage(
+            "quality",
+            reads=("world", "dataset", "knowledge", "cams", "refine"),
+            also_reads=quality.learnt_labels,
+            makes="quality.csv, doubtful.csv: pseudo labels, the least trusted first, and image-level labels that CLIP doubts",
+            work=Sharded(quality.quality_parts, quality.quality_shard, quality.join_quality),
+            key=KeyParts(quality.settings, inputs=quality.input_key),
+        ),
+        Stage(
             "report",
             reads=("world", "dataset", "describe", "knowledge", "cams", "refine", "evaluate"),
-            also_reads=trained_results,
+            also_reads=trained_results_and_quality,
             makes="index.html, losses.png",
             work=Whole(report.make_report),
             key=KeyParts(report.settings, outside=report.outside),

@@ -7,8 +7,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from excel_core.cams.patch_text import minmax
+from excel_core.cams.windows import attention_side, blend_windows, window_values
 from excel_core.config import AffinitySpec, CalibrationSpec, RefineSpec
 from excel_core.kernels.gpu import has_triton
+from excel_core.models.calibration import MIXING
 
 __all__ = [
     "affinity_cams", "affinity_matrix", "block_excess", "box_masks", "chosen_blocks", "dynamic_attention", "guided_cams",
@@ -25,7 +27,7 @@ def scale_attention(attention: Tensor, heads: int, calibration: CalibrationSpec,
     'mean': the mean over heads everywhere. 'published': the sum over heads in the last `depth` blocks, which are calibrated.
     """
     patches = attention[:, :, 1:, 1:]
-    if spec.scale == "mean" or calibration.attention != "svc":
+    if spec.scale == "mean" or calibration.attention not in MIXING:
         return patches
     # The published code averages heads in plain blocks and sums them in calibrated ones, which so count H times.
     weights = patches.new_ones(len(patches), 1, 1, 1)
@@ -130,11 +132,24 @@ def _boxes_by_reachability(above: Tensor) -> Tensor:
 
 def affinity_cams(cams: Tensor, attention: Tensor, spec: AffinitySpec) -> Tensor:
     """cams (..., K, h, w) in [0, 1] of an image's classes, attention (..., M, M) → refined CAMs (..., K, h, w), before min-max:
-    each class' CAM times the affinity whose columns outside the class' boxes are zero."""
+    each class' CAM times the affinity whose columns outside the class' boxes are zero. Attention (..., W, m, m) of windows
+    refines what each window holds, and the windows are blended."""
     matrix = affinity_matrix(attention, spec)
+    is_windowed = attention.ndim == cams.ndim
     # Zero columns of the matrix act as zeros of the CAM, so one matrix serves all classes.
-    masked = (box_masks(cams, spec.threshold) * cams if spec.boxes else cams).flatten(-2)
-    return (masked @ matrix.mT).reshape(cams.shape)
+    masked = _inside_boxes(cams, spec.threshold, is_windowed) if spec.boxes else cams
+    if not is_windowed:
+        return (masked.flatten(-2) @ matrix.mT).reshape(cams.shape)
+    parts = window_values(masked, attention_side(attention))
+    refined = (parts.flatten(-2) @ matrix.mT).reshape(parts.shape)
+    return blend_windows(refined, (cams.shape[-2], cams.shape[-1]))
+
+
+def _inside_boxes(cams: Tensor, threshold: float, is_windowed: bool) -> Tensor:
+    """cams (..., K, h, w), 0 outside their `box_masks`."""
+    # On a GPU, a large map's boxes would take the square of its patches.
+    on_host = is_windowed and max(cams.shape[-2:]) > MAX_SIDE_OF_KERNEL
+    return box_masks(cams.cpu() if on_host else cams, threshold).to(cams.device) * cams
 
 
 def guided_cams(cams: Tensor, guidance: Tensor, spec: AffinitySpec) -> Tensor:

@@ -22,7 +22,7 @@ class GradCam:
     activations a (B, D_s, h, w): LN1's output in the last block. weights w (B, K, D_s): mean over patches of dp_k/da. raw
     (B, K, h, w): sum over channels of w a, of either sign. seeds (B, K, h, w) in [0, 1]: its positive part, scaled. An empty
     slot has zeros in all of them. probabilities p (B, K+Z), which sum to 1. attention (B, N, N): the last block's q-k
-    attention, mean over heads.
+    attention, mean over heads. embedding f (B, D), unit over D: the image as it was compared with the texts.
     """
 
     activations: Tensor
@@ -31,6 +31,7 @@ class GradCam:
     seeds: Tensor
     probabilities: Tensor
     attention: Tensor
+    embedding: Tensor
 
 
 def gradcam_seeds(
@@ -54,7 +55,8 @@ def gradcam_seeds(
         last = _attend(clip, tokens)
         with torch.enable_grad():
             attended = last.attended.requires_grad_()
-            logits = clip.logit_scale * _embedding(clip, tokens, attended) @ text.T
+            embedding = _embedding(clip, tokens, attended)
+            logits = clip.logit_scale * embedding @ text.T
             own = logits[:, :classes].gather(1, class_of_slot.clamp_min(0))
             own = own.masked_fill(class_of_slot < 0, float("-inf"))
             probabilities = torch.softmax(torch.cat([own, logits[:, classes:]], dim=1).float(), dim=1)
@@ -71,6 +73,7 @@ def gradcam_seeds(
         seeds.unflatten(-1, grid),
         probabilities.detach(),
         last.weights.mean(dim=1),
+        embedding.detach(),
     )
 
 

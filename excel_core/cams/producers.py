@@ -9,45 +9,58 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from excel_core.cams.affinity import mean_attention, scale_attention, without_boxes
+from excel_core.cams.affinity import kept_layers, mean_attention, scale_attention, without_boxes
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.gradcam import GradCam
+from excel_core.cams.presence import image_embedding
 from excel_core.cams.pseudo_labels import cams_of_slots
 from excel_core.cams.seeds import learnt_cams, learnt_gradcam, static_cams
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.models.calibration import EncoderActivations
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["GradCamPass", "SeedCams", "gradcam_pass", "learnt_refine_spec", "learnt_seeds", "seed_cams"]
+__all__ = ["EmbeddedSeeds", "GradCamPass", "SeedCams", "gradcam_pass", "learnt_refine_spec", "learnt_seeds", "seed_cams"]
 
 
 @dataclass(frozen=True)
 class SeedCams:
     """cams (B, K, h, w) float32 in [0, 1] of each image's K class slots, zeros in empty ones; attention (B, M, M) between the
-    M = h*w patches, None where no refinement was asked for."""
+    M = h*w patches, or (B, W, m, m) of W windows of m patches, None where no refinement was asked for."""
 
     cams: Tensor
     attention: Tensor | None
 
 
-def seed_cams(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None = None) -> SeedCams:
-    """network input (B, 3, H', W'), `class_slots` (B, K) on its device → SeedCams by the spec's producer; with `refine`, also
+@dataclass(frozen=True)
+class EmbeddedSeeds(SeedCams):
+    """Seeds with the image's `embedding` (B, D), unit over D, as its producer compares it with texts: of GradCAM the mean over
+    patches, else the class token."""
+
+    embedding: Tensor
+
+
+def seed_cams(
+    cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None = None
+) -> EmbeddedSeeds:
+    """network input (B, 3, H', W'), `class_slots` (B, K) on its device → EmbeddedSeeds by the spec's producer; with `refine`, also
     the attention that it takes."""
     return PRODUCERS[cam_model.spec.producer](cam_model, network_input, class_of_slot, refine)
 
 
-def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> SeedCams:
+def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
     seeds = static_cams(cam_model, network_input, refine)
-    return SeedCams(cams_of_slots(seeds.cams, class_of_slot), seeds.attention)
+    embedding = image_embedding(cam_model.clip, seeds.activations)
+    return EmbeddedSeeds(cams_of_slots(seeds.cams, class_of_slot), seeds.attention, embedding)
 
 
-def _gradcam(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> SeedCams:
-    layers = 0 if refine is None else refine.affinity.layers
+def _gradcam(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
+    layers = 0 if refine is None else kept_layers(refine.affinity)
     passed = gradcam_pass(cam_model, network_input, class_of_slot, layers)
-    if refine is None:
-        return SeedCams(passed.gradcam.seeds, None)
-    scaled = scale_attention(passed.attention, cam_model.clip.heads, cam_model.spec.calibration, refine.affinity)
-    return SeedCams(passed.gradcam.seeds, mean_attention(scaled, refine.affinity))
+    gradcam, attention = passed.gradcam, None
+    if refine is not None:
+        scaled = scale_attention(passed.attention, cam_model.clip.heads, cam_model.spec.calibration, refine.affinity)
+        attention = mean_attention(scaled, refine.affinity)
+    return EmbeddedSeeds(gradcam.seeds, attention, gradcam.embedding)
 
 
 @dataclass(frozen=True)
@@ -85,5 +98,5 @@ def learnt_refine_spec(run: RunSpec) -> RefineSpec:
     return without_boxes(run.refine) if guided else run.refine
 
 
-Producer = Callable[[CamModel, Tensor, Tensor, RefineSpec | None], SeedCams]
+Producer = Callable[[CamModel, Tensor, Tensor, RefineSpec | None], EmbeddedSeeds]
 PRODUCERS: dict[str, Producer] = {"patch_text": _patch_text, "gradcam": _gradcam}

@@ -18,16 +18,17 @@ from excel_core.disk_maps import is_large
 
 __all__ = [
     "cams_of_slots", "class_slots", "crf_scores", "crf_source", "crf_steps", "label_steps", "par_colours", "refine_batch",
-    "refine_labels", "refine_maps", "refine_slots", "refined_labels", "step_names",
+    "refine_labels", "refine_maps", "refine_slots", "refined_labels", "step_names", "voted_step", "without_votes",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
 
 
 def step_names(spec: RefineSpec) -> list[str]:
-    """The steps of `refine_labels` that are enabled, in order."""
+    """The steps of label maps that are enabled, in order: those of `refine_labels`, and the votes of masks (mask_votes.py)."""
     enabled = {"affinity": spec.affinity.enabled, "par": spec.par.enabled, "crf": spec.crf.enabled}
     enabled["confident"] = spec.crf.enabled and spec.crf.confidence is not None
+    enabled["votes"] = spec.votes.enabled
     return ["raw", *(step for step, is_enabled in enabled.items() if is_enabled)]
 
 
@@ -115,9 +116,21 @@ def crf_scores(maps: Tensor, dim: int, spec: RefineSpec) -> Tensor:
     return scores.half() if spec.precision == "fp16" else scores
 
 
+def voted_step(spec: RefineSpec) -> str:
+    """The step on whose label maps masks vote: the CRF's, or the last before it. Never `confident`, whose maps leave pixels
+    without a label."""
+    before = [step for step in step_names(spec) if step not in ("crf", "confident", "votes")]
+    return "crf" if spec.votes.of == "crf" and spec.crf.enabled else before[-1]
+
+
+def without_votes(spec: RefineSpec) -> RefineSpec:
+    """`spec` for labels that no masks vote on, such as training's own."""
+    return spec.model_copy(update={"votes": spec.votes.model_copy(update={"enabled": False})})
+
+
 def crf_source(spec: RefineSpec) -> str:
     """The step whose maps the CRF of CAM seeds refines: the last one, or the last before PAR (published)."""
-    skipped = {"crf", "confident"} if spec.crf.of == "par" else {"crf", "confident", "par"}
+    skipped = ("crf", "confident", "votes") if spec.crf.of == "par" else ("par", "crf", "confident", "votes")
     return [step for step in step_names(spec) if step not in skipped][-1]
 
 

@@ -1,6 +1,6 @@
 """CAM seeds of photos: static (SVC), or with the learnt calibration (LVC). All that a stage needs from photos to CAMs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from excel_core.cams.affinity import guided_cams, kept_layers
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.pseudo_labels import cams_of_slots, refine_maps
+from excel_core.cams.windows import cut_windows, seen_in_views, windows_at_once
 from excel_core.config import RefineSpec
 from excel_core.models.calibration import EncoderActivations, relation_of
 from excel_core.models.segmenter import Segmenter
@@ -34,8 +35,8 @@ class CamBatch:
     """CAMs of B photos, and what refines them. Tensors are on the model's device.
 
     network_input (B, 3, S, S) float32 normalised; cams (B, C, h, w) float32 in [0, 1] of all C classes; attention (B, M, M)
-    between the M = h*w patches, None where no refinement was asked for; activations: the encoder's, of B photos, or of 2 B
-    views where each photo is followed by its mirror.
+    between the M = h*w patches, or (B, W, m, m) of W windows of m patches (windows.py), None where no refinement was asked for;
+    activations: the encoder's, of B photos seen whole, or of 2 B views where each photo is followed by its mirror.
     """
 
     network_input: Tensor
@@ -68,8 +69,17 @@ class LearntActivations:
 
 
 def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None = None) -> CamBatch:
-    """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6). Attention is there with `refine` alone."""
-    network_input = _network_input(cam_model, images)
+    """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6), blended over the views of
+    `cam_model.spec`. Attention is there with `refine` alone."""
+    return _seen(cam_model, images, lambda view: _static_view(cam_model, view, refine))
+
+
+def _seen(cam_model: CamModel, images: Images, see: Callable[[Tensor], CamBatch]) -> CamBatch:
+    network_input, spec, patch = _network_input(cam_model, images), cam_model.spec, cam_model.clip.patch
+    return seen_in_views(network_input, spec, patch, see, windows_at_once(spec, patch, network_input.device))
+
+
+def _static_view(cam_model: CamModel, network_input: Tensor, refine: RefineSpec | None) -> CamBatch:
     layers = 0 if refine is None else kept_layers(refine.affinity)
     encoded = cam_model.encode(network_input, layers, with_patch_tokens=False)
     cams = cam_model.cams(encoded).float()
@@ -82,9 +92,14 @@ def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refin
     no other photo of the batch.
 
     With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
-    attention is the unmirrored photo's, under its own relation.
+    attention is the unmirrored photo's, under its own relation. Each view of `cam_model.spec` has a relation of its own.
     """
-    network_input = _network_input(cam_model, images)
+    return _seen(cam_model, images, lambda view: _learnt_view(cam_model, segmenter, view, refine, mirror))
+
+
+def _learnt_view(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, refine: RefineSpec, mirror: bool
+) -> CamBatch:
     views = learnt_activations(cam_model, segmenter, network_input, kept_layers(refine.affinity), mirror)
     encoded, features, views_per_image = views.encoded, views.features, views.views_per_image
     calibration = cam_model.spec.calibration
@@ -116,8 +131,17 @@ def learnt_gradcam(
 
 
 def patch_attention(cam_model: CamModel, network_input: Tensor, refine: RefineSpec) -> Tensor:
-    """network input (B, 3, S, S) → the attention (B, M, M) of `static_cams`, where CAMs are there already."""
-    return cam_model.attention(cam_model.encode_for_attention(network_input, kept_layers(refine.affinity)), refine)
+    """network input (B, 3, S, S) → the attention of `static_cams`, where CAMs are there already."""
+
+    def attention(view: Tensor) -> Tensor:
+        return cam_model.attention(cam_model.encode_for_attention(view, kept_layers(refine.affinity)), refine)
+
+    spec, patch = cam_model.spec, cam_model.clip.patch
+    if spec.window is None:
+        return attention(network_input)
+    at_once = windows_at_once(spec, patch, network_input.device)
+    windows = [attention(views) for views in cut_windows(network_input, spec.window, patch, at_once)]
+    return torch.cat(windows).unflatten(0, (len(network_input), -1))  # type: ignore[no-any-return]
 
 
 def learnt_activations(

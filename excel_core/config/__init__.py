@@ -4,7 +4,17 @@ Specs refuse unknown fields and values out of bounds. Equation numbers are the p
 """
 
 from excel_core.config.base import Spec
-from excel_core.config.cams import AffinitySpec, CalibrationSpec, CamSpec, ClipSpec, CrfSpec, DinoSpec, ParSpec, RefineSpec
+from excel_core.config.cams import (
+    AffinitySpec,
+    CalibrationSpec,
+    CamSpec,
+    ClipSpec,
+    CrfSpec,
+    DinoSpec,
+    ParSpec,
+    RefineSpec,
+    VoteSpec,
+)
 from excel_core.config.data import DatasetSpec, ShardSpec
 from excel_core.config.results import (
     AblationSpec,
@@ -15,6 +25,7 @@ from excel_core.config.results import (
     FigureSpec,
     PaperSpec,
     PredictSpec,
+    QualitySpec,
     ReportSpec,
 )
 from excel_core.config.texts import DescribeSpec, KnowledgeSpec
@@ -23,7 +34,8 @@ from excel_core.config.training import SegmenterSpec, TrainSpec
 __all__ = [
     "AblationSpec", "AffinitySpec", "BenchmarkSpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "CurveSpec",
     "DatasetSpec", "DescribeSpec", "DinoSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "KnowledgeSpec", "PaperSpec",
-    "ParSpec", "PredictSpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec", "TrainSpec",
+    "ParSpec", "PredictSpec", "QualitySpec", "RefineSpec", "ReportSpec", "RunSpec", "SegmenterSpec", "ShardSpec", "Spec",
+    "TrainSpec", "VoteSpec",
 ]  # fmt: skip
 
 
@@ -48,5 +60,6 @@ class RunSpec(Spec):
     paper: PaperSpec = PaperSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     figures: FigureSpec = FigureSpec()
+    quality: QualitySpec = QualitySpec()
     report: ReportSpec = ReportSpec()
     shards: ShardSpec = ShardSpec()

@@ -6,7 +6,9 @@ from pydantic import Field, field_validator
 
 from excel_core.config.base import Positive, Spec, Unit
 
-__all__ = ["AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DinoSpec", "ParSpec", "RefineSpec"]
+__all__ = [
+    "AffinitySpec", "CalibrationSpec", "CamSpec", "ClipSpec", "CrfSpec", "DinoSpec", "ParSpec", "RefineSpec", "VoteSpec",
+]  # fmt: skip
 
 
 class ClipSpec(Spec):
@@ -26,10 +28,20 @@ class DinoSpec(Spec):
 class CalibrationSpec(Spec):
     """Static and learnable visual calibration (method 2 and 5, eqs. 5, 6, 8-10)."""
 
-    attention: Literal["svc", "v", "qk"] = Field(
+    attention: Literal["svc", "v", "qk", "kk"] = Field(
         "svc",
-        description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens. With v and qk the learnt "
-        "relation (LVC) reaches CAMs by the affinity alone",
+        description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens; kk: keys with a Gaussian "
+        "window (NACLIP). With v and qk the learnt relation (LVC) reaches CAMs by the affinity alone",
+    )
+    gaussian_window: Annotated[float, Field(gt=0, le=1024)] = Field(
+        5.0, description="attention=kk: standard deviation of its window, patches"
+    )
+    middle_share: Unit = Field(
+        0.0,
+        description="share λ of the middle blocks' mean q-k attention (6 to 9 of 12) in each calibrated block's; ResCLIP: 0.3",
+    )
+    middle_scale: Annotated[float, Field(gt=0, le=100)] = Field(
+        2.0, description="factor τ of the attention where middle_share is above 0"
     )
     depth: Positive = Field(5, description="blocks, counted from the last, that are calibrated")
     heads: Literal["sum", "each", "whole"] = Field(
@@ -78,6 +90,14 @@ class CamSpec(Spec):
     )
     surgery: bool = Field(True, description="feature surgery with class weights and background prompts")
     minmax: Literal["all_tokens", "patches"] = Field("all_tokens", description="tokens the min-max looks at")
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=16)] = Field(
+        (1.0,),
+        description="sides of the whole photo whose CAMs are averaged, times image_size, or times window where there is one; "
+        "1.0 among them",
+    )
+    window: Annotated[int, Field(ge=32, le=2048)] | None = Field(
+        None, description="side of the windows that slide over the image_size x image_size input, pixels; None: none"
+    )
     calibration: CalibrationSpec = CalibrationSpec()
     gradcam_skips: Annotated[int, Field(ge=0, le=4)] = Field(
         0, description="gradcam: blocks left out before the last; published WeCLIP+: 1 on VOC"
@@ -86,6 +106,14 @@ class CamSpec(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the tower's products (autocast), but in training, which has its own"
     )
+
+    @field_validator("scales")
+    @classmethod
+    def _whole_size(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        """The refinement looks at the attention of the whole size."""
+        if 1.0 not in scales or len(set(scales)) < len(scales):
+            raise ValueError("1.0 must be among the scales, and none of them twice")
+        return scales
 
 
 class AffinitySpec(Spec):
@@ -163,12 +191,29 @@ class CrfSpec(Spec):
     bilateral_weight: Annotated[float, Field(ge=0)] = Field(4, description="of the appearance term")
 
 
+class VoteSpec(Spec):
+    """Mask voting on label maps after PAR: masks of a promptable segmenter are taken into classes (docs/upgrades.md).
+    Training's own labels have none. What is made with it is marked +SAM."""
+
+    enabled: bool = Field(False, description="whether masks vote on the label maps; they are then the pseudo labels")
+    masks: str | None = Field(
+        None, description="folder of ready masks, ID.json with COCO RLEs for each image; None: the model proposes them"
+    )
+    model: str = Field(
+        "facebook/sam-vit-base", description="SAM or SAM 2 of transformers, by its name or a folder (extra `sam`)"
+    )
+    of: Literal["par", "crf"] = Field("par", description="on which label maps they vote: those after PAR, or after the CRF")
+    inside: Unit = Field(0.5, description="a mask is taken into a class if more than this share of it lies in its label")
+    covered: Unit = Field(0.85, description="or if it covers at least this share of the class's label")
+
+
 class RefineSpec(Spec):
-    """CAMs to pseudo labels (method 4): affinity, then PAR, then CRF, each switchable."""
+    """CAMs to pseudo labels (method 4): affinity, then PAR, then CRF, each switchable; then votes of masks."""
 
     affinity: AffinitySpec = AffinitySpec()
     par: ParSpec = ParSpec()
     crf: CrfSpec = CrfSpec()
+    votes: VoteSpec = VoteSpec()
     background_power: Annotated[float, Field(gt=0)] = Field(1.0, description="(1 - max CAM) ** power")
     precision: Literal["fp32", "fp16"] = Field(
         "fp32",

@@ -49,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "knowledge": {"attributes": None},
         "train": {"iterations": 4000, "dynamic_from": 1900, "own_argmax_from": 3200},
         "predict": {"flip": "all"},
+        "quality": {"enabled": True},
     },
     # The picture-book world on a CPU in minutes: smaller pictures, a smaller CLIP, a shorter schedule.
     "demo": {
@@ -72,6 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "predict": {"image_size": 128},
         "evaluate": {"ablation": True},
         "benchmark": {"seeds": 2, "iterations": 150},  # for all methods in a quarter of an hour
+        "quality": {"enabled": True},
         "shards": {"images": 32},
     },
 }

@@ -9,6 +9,7 @@ from excel_core.errors import SettingError
 
 __all__ = [
     "AblationSpec", "BenchmarkSpec", "CurveSpec", "DynamicSpec", "EvaluateSpec", "FigureSpec", "PaperSpec", "PredictSpec",
+    "QualitySpec",
     "ReportSpec",
 ]  # fmt: skip
 
@@ -70,11 +71,12 @@ class PaperSpec(Spec):
 
 
 class AblationSpec(Spec):
-    """The flow `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits."""
+    """The flows `ablation`: raw CAMs of the rows of the paper's tables 3, 4 and 5, on the validation splits; and `upgrades`."""
 
-    groups: tuple[Literal["components", "attributes", "calibration", "method"], ...] = Field(
+    groups: tuple[Literal["components", "attributes", "calibration", "method", "upgrades"], ...] = Field(
         ("components", "attributes", "calibration", "method"),
-        description="which rows: components (table 3), number of attributes (4), calibration (5), method",
+        description="which rows: components (table 3), number of attributes (4), calibration (5), method; upgrades: each "
+        "training-free upgrade alone, and pseudo labels of the seed splits",
     )
     own_trainings: bool = Field(True, description="also rows that need another training than the run's")
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
@@ -119,6 +121,19 @@ class FigureSpec(Spec):
                 "--set 'figures.images=[\"2007_000033\"]'"
             )
         return value
+
+
+class QualitySpec(Spec):
+    """What a person should look at first, told without any truth (docs/upgrades.md)."""
+
+    enabled: bool = Field(False, description="whether pseudo labels are ranked and doubtful image-level labels are listed")
+    unseen: Unit = Field(
+        0.8, description="a given label is doubtful if CLIP sees it less than this share of the images without the class"
+    )
+    seen: Unit = Field(
+        0.5, description="a label that is not given is doubtful if CLIP sees it more than this share of the images with it"
+    )
+    listed: Annotated[int, Field(ge=1, le=1000)] = Field(24, description="rows of each table in the report")
 
 
 class ReportSpec(Spec):

@@ -5,9 +5,13 @@ from typing import Literal
 from excel_core.config import RunSpec
 from excel_core.config.presets import with_edits
 
-__all__ = ["NO_ATTRIBUTES", "calibrated_by", "with_attributes", "without_attributes", "without_lvc", "without_tse"]
+__all__ = [
+    "NO_ATTRIBUTES", "calibrated_by", "cam_upgrades", "with_attributes", "with_votes", "without_attributes", "without_lvc",
+    "without_tse", "without_votes",
+]  # fmt: skip
 
 Attention = Literal["svc", "v", "qk"]
+MAX_SIDE = 2048  # of cams.image_size
 # Table 4's None, whose words can be read in two ways (method 1).
 NO_ATTRIBUTES: dict[str, Literal["own_descriptions", "class_means"]] = {
     "each class's own descriptions": "own_descriptions",
@@ -39,3 +43,25 @@ def with_attributes(run: RunSpec, count: int) -> RunSpec:
 def without_attributes(run: RunSpec, mode: Literal["own_descriptions", "class_means"]) -> RunSpec:
     """`run` enriched by descriptions that no k-means has clustered."""
     return with_edits(run, {"knowledge": {"mode": mode, "attributes_file": None}})
+
+
+def cam_upgrades(run: RunSpec) -> dict[str, RunSpec]:
+    """`run` with each training-free upgrade of its CAMs alone, by name (docs/upgrades.md)."""
+    side = run.cams.image_size
+    edits = {
+        "k-k with a Gaussian window (NACLIP)": {"calibration": {"attention": "kk"}},
+        "middle attention (ResCLIP)": {"calibration": {"middle_share": 0.3}},
+        "three sides": {"scales": (0.5, 0.75, 1.0)},
+        "windows over twice the side": {"image_size": min(2 * side, MAX_SIDE), "window": side},
+    }
+    return {name: with_edits(run, {"cams": edit}) for name, edit in edits.items()}
+
+
+def with_votes(run: RunSpec) -> RunSpec:
+    """`run` whose pseudo labels masks vote on."""
+    return with_edits(run, {"refine": {"votes": {"enabled": True}}})
+
+
+def without_votes(run: RunSpec) -> RunSpec:
+    """`run` whose pseudo labels no masks vote on."""
+    return with_edits(run, {"refine": {"votes": {"enabled": False}}})

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from excel_core.datasets.coco import annotation_file
 from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, as_it_is, read_entries
 from excel_core.datasets.mask_guard import check_mask_access
+from excel_core.datasets.run_lengths import Runs, counts_of, inside, read_runs, runs_problem
 from excel_core.errors import DataError
 
 __all__ = [
@@ -36,15 +37,6 @@ MAX_COORDINATE = 1e5  # pixels; rasterising walks along edges, so that a wild co
 MAX_OUTLINE = 1e6  # pixels along the edges of a polygon; pycocotools takes 40 bytes for each, and asks nobody
 MIN_POINTS = 3  # of a polygon
 MAX_BROKEN = 5  # annotations that the log names
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """Run lengths of 0s and 1s in turn, down the columns, of a mask of this size; as numbers, or as COCO's text."""
-
-    height: int
-    width: int
-    counts: "array[int] | str"  # quoted: Python 3.11 cannot subscript it
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +162,8 @@ def _parsed(path: Path, version: tuple[int, ...], class_names: tuple[str, ...]) 
 def pack(segmentation: Any) -> PackedSegmentation:
     """A parsed segmentation (list of polygons, or RLE) → what is sound of it. Raises nothing."""
     if isinstance(segmentation, dict):
-        return _pack_runs(segmentation)
+        runs = read_runs(segmentation)
+        return PackedSegmentation(problem=runs) if isinstance(runs, str) else PackedSegmentation(runs)
     if not segmentation:
         return PackedSegmentation(problem="no segmentation")
     if not isinstance(segmentation, list):
@@ -190,12 +183,7 @@ def problem_of(packed: PackedSegmentation, height: int, width: int) -> str:
     runs = packed.shape
     if packed.problem or not isinstance(runs, Runs):
         return packed.problem
-    if (runs.height, runs.width) != (height, width):
-        return f"RLE of {runs.height} by {runs.width} in an image of {height} by {width} (height by width)"
-    counts = _counts(runs)
-    if counts is None or any(count < 0 for count in counts) or sum(counts) != height * width:
-        return "RLE whose runs do not fill its image"
-    return ""
+    return runs_problem(runs, height, width)
 
 
 def rle_of(packed: PackedSegmentation, height: int, width: int) -> dict[str, Any] | None:
@@ -205,7 +193,7 @@ def rle_of(packed: PackedSegmentation, height: int, width: int) -> dict[str, Any
     if isinstance(packed.shape, Runs):
         if problem_of(packed, height, width):
             return None
-        plain = {"size": [height, width], "counts": list(_counts(packed.shape) or ())}
+        plain = {"size": [height, width], "counts": list(counts_of(packed.shape) or ())}
         return dict(pycoco.frPyObjects(plain, height, width))
     polygons = [np.frombuffer(polygon).tolist() for polygon in packed.shape]
     return dict(pycoco.merge(pycoco.frPyObjects(polygons, height, width))) if polygons else None
@@ -221,16 +209,8 @@ def paint(regions: Sequence[Region], height: int, width: int) -> NDArray[np.uint
     drawable.sort(key=lambda pair: (not pair[0].crowd, -int(pycoco.area(pair[1])), pair[0].number))
     mask = np.zeros((height, width), dtype=np.uint8)
     for region, rle in drawable:
-        mask[_inside(rle)] = region.label
+        mask[inside(Runs(height, width, rle["counts"].decode("ascii")))] = region.label
     return mask
-
-
-def _inside(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    """Where a compressed RLE of pycocotools is 1, (height, width) bool. By hand, since its own decoder warns under NumPy 2."""
-    height, width = rle["size"]
-    counts = _counts(Runs(height, width, rle["counts"].decode("ascii")))
-    assert counts is not None
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
 def _polygon_problem(polygon: Any) -> str:
@@ -252,38 +232,3 @@ def _outline(polygon: list[float]) -> float:
     """Length along the closed polygon's edges, each by its longer side."""
     points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
     return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
-
-
-def _pack_runs(rle: dict[str, Any]) -> PackedSegmentation:
-    size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
-        return PackedSegmentation(problem="RLE without its size")
-    if isinstance(counts, str):
-        return PackedSegmentation(Runs(size[0], size[1], counts))
-    try:
-        return PackedSegmentation(Runs(size[0], size[1], array("q", counts or ())))
-    except (TypeError, OverflowError):
-        return PackedSegmentation(problem="RLE whose counts are neither whole numbers nor text")
-
-
-def _counts(runs: Runs) -> Sequence[int] | None:
-    """Run lengths as numbers; None for a text that is not COCO's. By hand, since pycocotools trusts every
-    text."""
-    if not isinstance(runs.counts, str):
-        return runs.counts
-    counts: list[int] = []
-    value = shift = 0
-    for character in runs.counts:
-        six_bits = ord(character) - 48  # five bits of a number, lowest first, and whether more follow
-        if not 0 <= six_bits < 64 or shift > 30:
-            return None
-        value |= (six_bits & 31) << shift
-        shift += 5
-        if six_bits & 32:
-            continue  # more of this number follows
-        if six_bits & 16:  # the last five bits' highest is the sign
-            value -= 1 << shift
-        # From the fourth count on, COCO writes the difference to the count two before.
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return None if shift else counts

@@ -14,17 +14,24 @@ from torch import Tensor
 from excel_core.config import RunSpec
 from excel_core.config.methods import METHODS
 from excel_core.config.presets import with_method
-from excel_core.config.variants import NO_ATTRIBUTES, calibrated_by, with_attributes, without_attributes, without_tse
+from excel_core.config.variants import (
+    NO_ATTRIBUTES,
+    calibrated_by,
+    cam_upgrades,
+    with_attributes,
+    with_votes,
+    without_attributes,
+    without_tse,
+    without_votes,
+)
 from excel_core.disk_maps import DiskMaps, is_large, strips
 from excel_core.evaluation.bootstrap import ResampledScore, confusions_by_image, resample, score_over_seeds
 from excel_core.evaluation.metrics import mean_average_precision, mean_iou
-from excel_core.models.calibration import EncoderActivations
-from excel_core.models.clip import FrozenClip
 from excel_core.training.losses import IGNORE
 
 __all__ = [
-    "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts", "level_counts",
-    "presence_map", "presence_scores", "row_result", "score_at_best_threshold",
+    "BINS", "AblationRow", "ThresholdScore", "ablation_rows", "best_threshold", "confusion_counts",
+    "level_counts", "presence_map", "row_result", "score_at_best_threshold", "score_label_maps",
 ]  # fmt: skip
 
 BINS = 100  # thresholds 0.00, 0.01, … 0.99
@@ -32,23 +39,25 @@ BINS = 100  # thresholds 0.00, 0.01, … 0.99
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One row: a run, whose static CAMs (or those with the learnt relation) are scored. `seeded`: its seed matters."""
+    """One row: a run, whose static CAMs (or those with the learnt relation) are scored; with `refined` its pseudo labels from
+    static CAMs, after the last step. `seeded`: its seed matters."""
 
     group: str
     name: str
     run: RunSpec
     learnt: bool = False
     seeded: bool = True
+    refined: bool = False
 
 
 def ablation_rows(run: RunSpec, descriptions: int) -> list[AblationRow]:
-    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), and of the methods, by
-    `run.ablation.groups`.
+    """The rows of the paper's tables 3 (components), 4 (attributes) and 5 (calibration), of the methods, and of the upgrades,
+    by `run.ablation.groups`.
 
     Numbers of attributes beyond the number of `descriptions` are left out: k-means could not make them.
     """
     rows = {"components": _components(run), "attributes": _attributes(run, descriptions)}
-    rows |= {"calibration": _calibration(run), "method": _methods(run)}
+    rows |= {"calibration": _calibration(run), "method": _methods(run), "upgrades": _upgrades(run)}
     return [row for group in run.ablation.groups for row in rows[group]]
 
 
@@ -87,6 +96,17 @@ def _calibration(run: RunSpec) -> list[AblationRow]:
 
 def _methods(run: RunSpec) -> list[AblationRow]:
     return [AblationRow("method", f"{name}, SVC + TSE", with_method(run, f"excel:{name}")) for name in METHODS["excel"]]
+
+
+def _upgrades(run: RunSpec) -> list[AblationRow]:
+    """Each training-free upgrade alone: raw CAMs, then pseudo labels; mask votes where the run says whose masks those are."""
+    plain = without_votes(run)
+    runs = {"as it is": plain} | cam_upgrades(plain)
+    rows = [AblationRow("upgrades: CAMs", name, variant, seeded=False) for name, variant in runs.items()]
+    if run.refine.votes.enabled or run.refine.votes.masks is not None:
+        runs["mask votes (+SAM)"] = with_votes(run)
+    labels = "upgrades: pseudo labels"
+    return rows + [AblationRow(labels, name, variant, seeded=False, refined=True) for name, variant in runs.items()]
 
 
 def level_counts(cams: Tensor, classes: Sequence[int], truth: NDArray[np.uint8]) -> pd.DataFrame:
@@ -147,9 +167,10 @@ def best_threshold(levels: pd.DataFrame, classes: int) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class ThresholdScore(ResampledScore):
-    """A score at the best single `threshold` (0.00 … 0.99) over all images, as its resamples are."""
+    """A score at the best single `threshold` (0.00 … 0.99) over all images, as its resamples are; of label maps without a
+    threshold."""
 
-    threshold: float
+    threshold: float | None
 
 
 def score_at_best_threshold(
@@ -162,10 +183,22 @@ def score_at_best_threshold(
     return ThresholdScore(miou, mean_iou(resample(by_image, draws, classes + 1)), level / BINS)
 
 
+def score_label_maps(counts: pd.DataFrame, images: Sequence[str], classes: int, draws: NDArray[np.int64]) -> ThresholdScore:
+    """`counts` of pixels with the columns image, truth, predicted, pixels, of the I images; `classes` without background → the
+    score of label maps."""
+    by_image = confusions_by_image(counts, images, classes + 1)
+    total = np.asarray(by_image.sum(axis=0)).reshape(classes + 1, classes + 1)
+    return ThresholdScore(float(mean_iou(total)), mean_iou(resample(by_image, draws, classes + 1)), None)
+
+
 def row_result(row: AblationRow, scores: Mapping[str, Sequence[ThresholdScore]]) -> dict[str, Any]:
     """A row's scores by split, one per seed → its entry in ablation.json."""
-    thresholds = {split: float(np.mean([score.threshold for score in seeds])) for split, seeds in scores.items()}
+    thresholds = {split: _mean_threshold(seeds) for split, seeds in scores.items() if seeds[0].threshold is not None}
     return {"group": row.group, "name": row.name} | score_over_seeds(scores) | {"threshold": thresholds}
+
+
+def _mean_threshold(scores: Sequence[ThresholdScore]) -> float:
+    return float(np.mean([score.threshold for score in scores if score.threshold is not None]))
 
 
 def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence[int]]) -> float:
@@ -175,9 +208,3 @@ def presence_map(presence: NDArray[np.floating[Any]], classes: Sequence[Sequence
     for row, indices in enumerate(classes):
         truth[row, list(indices)] = True
     return mean_average_precision(presence, truth)
-
-
-def presence_scores(clip: FrozenClip, path: EncoderActivations, templates: Tensor) -> Tensor:
-    """path of B images, templates t_c (C, D) unit → cosine of each image's class token with each template (B, C)."""
-    image = F.normalize(clip.project(path.outputs[-1])[:, 0], dim=-1)
-    return image @ templates.T

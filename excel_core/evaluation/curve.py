@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.pseudo_labels import refined_labels, step_names
+from excel_core.cams.pseudo_labels import refined_labels, step_names, without_votes
 from excel_core.config import RefineSpec, RunSpec
 from excel_core.evaluation.metrics import confusion_of_counts, scores
 from excel_core.evaluation.protocols import FULLY_SUPERVISED, refinement_words
@@ -74,7 +74,8 @@ def score_iterations(counts: pd.DataFrame, names: Sequence[str]) -> list[dict[st
 def curve_refine_spec(run: RunSpec) -> RefineSpec:
     """The run's refinement at the published log's affinity threshold, without CRF."""
     affinity = run.refine.affinity.model_copy(update={"threshold": run.curve.threshold})
-    return run.refine.model_copy(update={"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})})
+    without_crf = {"affinity": affinity, "crf": run.refine.crf.model_copy(update={"enabled": False})}
+    return without_votes(run.refine.model_copy(update=without_crf))
 
 
 def curve_protocol(run: RunSpec, images: Mapping[str, int]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The protocol of a number, in words that stand beside it: split, labels used, refinement, scales, method."""
 
-from excel_core.cams.pseudo_labels import crf_source, step_names
+from excel_core.cams.pseudo_labels import crf_source, step_names, voted_step
 from excel_core.config import RunSpec
 
-__all__ = ["FULLY_SUPERVISED", "Protocol", "refinement_words", "seed_protocol", "segmentation_protocol"]
+__all__ = ["FULLY_SUPERVISED", "WITH_SAM", "Protocol", "refinement_words", "seed_protocol", "segmentation_protocol"]
 
 Protocol = dict[str, str]
 FULLY_SUPERVISED = "true masks: fully supervised"
+WITH_SAM = "image-level labels +SAM"  # a proposer of masks that learnt from masks had a part in the number
 
 
 def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
@@ -20,12 +21,16 @@ def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
     mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror and not by_gradcam else ""
     scales = f"single{_input_words(run.cams.input, run.cams.image_size)}{mirrored}"
     labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": scales}
-    return _marked(run, {"what": seed, "split": split, **labels}, trained=kind == "lvc")
+    voted = {"supervision": WITH_SAM} if step == "votes" else {}
+    seed += " +SAM" if voted else ""
+    return _marked(run, {"what": seed, "split": split, **labels}, trained=kind == "lvc") | voted
 
 
 def refinement_words(run: RunSpec, step: str) -> str:
     """The refinement of CAMs up to `step`, e.g. `affinity+PAR+CRF`; marks a PAR or CRF that is not the published one."""
     spec = run.refine
+    if step == "votes":
+        return f"{refinement_words(run, voted_step(spec))}+mask votes"
     # The CRF may refine the maps before PAR: then PAR is no step of its result.
     last = crf_source(spec) if step == "crf" else step
     steps = step_names(spec)[: step_names(spec).index(last) + 1]

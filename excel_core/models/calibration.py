@@ -14,15 +14,21 @@ from torch import Tensor
 from excel_core.config import CalibrationSpec
 from excel_core.distributed import global_sum, process_group
 from excel_core.errors import SettingError
+from excel_core.models.attention_variants import middle_blocks, neighbour_attention, with_middle_attention
 from excel_core.models.clip import FrozenClip, QueryKeyValue
 
-__all__ = ["EncoderActivations", "Relation", "calibrated_features", "encoder_activations", "layer_features", "relation_of"]
+__all__ = [
+    "MIXING", "EncoderActivations", "Relation", "calibrated_features", "encoder_activations", "layer_features",
+    "proxy_features", "relation_of",
+]  # fmt: skip
+
+MIXING = ("svc", "kk")  # attentions of the calibrated path that mix tokens over heads, as the published code does
 
 
 @dataclass(frozen=True)
 class IntraCorrelation:
-    """A calibrated block's values (B, N, D_s), heads merged, and the intra-correlation A_svc (B, H, N, N) that mixes them:
-    (B, 1, N, N) where one map serves all heads, None where every token keeps its own value."""
+    """A calibrated block's values (B, N, D_s), heads merged, and the intra-correlation A_svc (B, H, N, N) that mixes them, or
+    another attention in its place: (B, 1, N, N) where one map serves all heads, None where every token keeps its own value."""
 
     values: Tensor
     weights: Tensor | None
@@ -82,28 +88,34 @@ def encoder_activations(
     count, depth = len(clip.blocks), 0 if spec is None or spec.attention == "qk" else spec.depth
     if depth > count:
         raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {depth}")
+    grid = (image.shape[-2] // clip.patch, image.shape[-1] // clip.patch)
     tokens = clip.tokens(image)
-    inputs, residuals, outputs, attention, intra_correlations = [], [], [], [], []
+    inputs, residuals, outputs, attention, intra_correlations, middle = [], [], [], [], [], []
+    middle_range = middle_blocks(count) if spec is not None and spec.middle_share else range(0)
     for block in range(count if blocks is None else blocks):
         inputs.append(tokens)
         heads = clip.qkv(block, tokens)
         if spec is not None and block >= count - depth:
-            intra_correlations.append(_intra_correlation(heads, spec))
+            intra_correlations.append(_intra_correlation(heads, spec, grid))
         if block == count - 1 and not with_patch_tokens:
             tokens = tokens[:, :1]  # no calibrated CAM looks at the others
         query = heads.q[:, :, : tokens.shape[1]]
-        if block >= count - attention_layers:
+        if block >= count - attention_layers or block in middle_range:
             # Written out, for the fused attention does not return its weights.
             weights = torch.softmax(heads.q @ heads.k.mT * heads.q.shape[-1] ** -0.5, dim=-1)
             attended = weights[:, :, : tokens.shape[1]] @ heads.v
-            attention.append(weights.mean(dim=1))
+            mean = weights.mean(dim=1)
+            attention += [mean] if block >= count - attention_layers else []
+            middle += [mean] if block in middle_range else []
         else:
             attended = F.scaled_dot_product_attention(query, heads.k, heads.v)
         tokens = tokens + clip.attention_output(block, merge_heads(attended))
         residuals.append(tokens)
         tokens = tokens + clip.mlp(block, tokens)
         outputs.append(tokens)
-    grid = (image.shape[-2] // clip.patch, image.shape[-1] // clip.patch)
+    if spec is not None and middle:
+        added = torch.stack(middle).mean(dim=0)
+        intra_correlations = [_with_middle(intra, added, spec, clip.heads) for intra in intra_correlations]
     N = inputs[0].shape[1]
     stacked = torch.stack(attention) if attention else tokens.new_empty(0, image.shape[0], N, N)
     return EncoderActivations(tuple(inputs), tuple(residuals), tuple(outputs), stacked, tuple(intra_correlations), grid)
@@ -129,6 +141,15 @@ def calibrated_features(
     return torch.cat([activations.outputs[-1][:, :1], patches], dim=1)
 
 
+def proxy_features(clip: FrozenClip, activations: EncoderActivations, attention: Tensor) -> Tensor:
+    """Activations, and `proxy_attention` (B, M, M) of a second encoder → final tokens (B, N, D_s) before the last LayerNorm:
+    the class token is the original path's; a patch is proj(A v) of the last block, without residual and MLP (ProxyCLIP)."""
+    last = len(clip.blocks) - 1
+    values = merge_heads(clip.qkv(last, activations.inputs[last]).v)
+    patches = clip.attention_output(last, attention.to(values.dtype) @ values[:, 1:])
+    return torch.cat([activations.outputs[-1][:, :1], patches], dim=1)
+
+
 def _mixed(intra: IntraCorrelation, learnt: Tensor | None, heads: int, spec: CalibrationSpec) -> Tensor:
     """Patch tokens (B, M, D_s) of a block: A_svc v, or (A_svc + learnt) v with the `learnt` attention (B, M, M) (eq. 10)."""
     if intra.weights is None:
@@ -145,20 +166,31 @@ def _mixed(intra: IntraCorrelation, learnt: Tensor | None, heads: int, spec: Cal
     return mixed + copies * (learnt @ intra.values[:, 1:])
 
 
+def _with_middle(intra: IntraCorrelation, middle: Tensor, spec: CalibrationSpec, heads: int) -> IntraCorrelation:
+    """The block's map with the middle blocks' attention (B, N, N); a block whose tokens keep their values has no map."""
+    if intra.weights is None:
+        return intra
+    return IntraCorrelation(intra.values, with_middle_attention(intra.weights, middle, spec, heads))
+
+
 def merge_heads(heads: Tensor) -> Tensor:
     """(B, H, N, D_s/H) → (B, N, D_s)."""
     return heads.transpose(1, 2).flatten(2)
 
 
-def _intra_correlation(heads: QueryKeyValue, spec: CalibrationSpec) -> IntraCorrelation:
+def _intra_correlation(heads: QueryKeyValue, spec: CalibrationSpec, grid: tuple[int, int]) -> IntraCorrelation:
     """A_svc = (SA(q,q) + SA(k,k) + SA(v,v)) / 3 of a block (eq. 5), SA(o,o) = softmax(o o^T / sqrt(width of o)): a map for each
-    head; their sum over heads (published); or one map of the whole width, as the equation is printed."""
+    head; their sum over heads (published); or one map of the whole width, as the equation is printed. With 'kk', NACLIP's map
+    in its place."""
     values = merge_heads(heads.v)
     if spec.attention == "v":
         return IntraCorrelation(values, None)
     projections = [heads.q, heads.k, heads.v]
     if spec.heads == "whole":
         projections = [merge_heads(projection)[:, None] for projection in projections]
+    if spec.attention == "kk":
+        nearby = neighbour_attention(projections[1], grid, spec.gaussian_window)
+        return IntraCorrelation(values, nearby.sum(dim=1, keepdim=True) if spec.heads == "sum" else nearby)
     total, scale = None, projections[0].shape[-1] ** -0.5
     for o in projections:
         weights = torch.softmax(o * scale @ o.mT, dim=-1)
@@ -176,7 +208,7 @@ def layer_features(activations: EncoderActivations, calibrated: Tensor, spec: Ca
     """
     outputs = list(activations.outputs)
     count = len(outputs)
-    if spec.layers == "published" and spec.attention == "svc":
+    if spec.layers == "published" and spec.attention in MIXING:
         first = count - spec.depth
         # The calibrated path starts from this output and adds to it in place, so it ends as the final calibrated tokens.
         if first > 0:

@@ -97,6 +97,13 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     sides = {"cams.image_size": run.cams.image_size} if run.cams.input == "square" else {}
     if train.enabled:
         sides |= {"train.crop": train.crop, "predict.image_size": run.predict.image_size}
+    if run.cams.window is not None:
+        sides["cams.window"] = run.cams.window
+        if run.cams.window >= run.cams.image_size:
+            raise SettingError(
+                f"cams.window={run.cams.window}: expected less than cams.image_size={run.cams.image_size}, over which it "
+                "slides; raise image_size, or leave the window out"
+            )
     for field, side in sides.items():
         if side % sizes.patch:
             next_multiple = (side // sizes.patch + 1) * sizes.patch
@@ -114,6 +121,11 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
     for field, count in blocks.items():
         if count > sizes.blocks:
             raise SettingError(f"{field}={count}: expected at most {sizes.blocks}, the blocks of {run.clip.model}; lower it")
+    if calibration.middle_share and calibration.attention not in ("svc", "kk"):
+        raise SettingError(
+            f"cams.calibration.middle_share={calibration.middle_share:g}: is added to the attention svc or kk, got "
+            f"cams.calibration.attention={calibration.attention}; set one of the two, or middle_share=0"
+        )
     width, heads = train.segmenter.width, train.segmenter.heads
     if width % heads:
         raise SettingError(

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.producers import learnt_refine_spec, learnt_seeds, seed_cams
+from excel_core.cams.producers import SeedCams, learnt_refine_spec, learnt_seeds, seed_cams
 from excel_core.cams.pseudo_labels import class_slots, refine_labels
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import ImageSource, load_image
+from excel_core.errors import SettingError
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_names import ClipSizes, check_settings_fit_clip
 from excel_core.models.dino_weights import load_dino
@@ -33,7 +34,8 @@ class PhotoCams:
     class_names: the K classes that the photo shows
     maps: (K, h, w) float32 in [0, 1], one value per patch
     network_input: (3, S, S) float32, normalised, on the model's device
-    attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it
+    attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it; with
+        `cams.window`, (W, m, m) of W windows of m patches
     learnt: whether a trained segmenter had a part in them
     """
 
@@ -77,6 +79,8 @@ class TrainingFreeModel:
     settings: RunSpec = field(default_factory=lambda: preset("photos"), repr=False)
 
     def __post_init__(self) -> None:
+        if self.settings.refine.votes.enabled:
+            raise SettingError("refine.votes: masks vote on the label maps of a data set; leave it out for single photos")
         named = self.settings.model_copy(update={"clip": self.settings.clip.model_copy(update={"model": self.clip.name})})
         check_settings_fit_clip(named, ClipSizes(self.clip.joint_width, self.clip.patch, len(self.clip.blocks)))
 
@@ -113,7 +117,7 @@ class TrainingFreeModel:
         network_input = self.cam_model.prepare([image])
         slots = class_slots([classes]).to(self.clip.device)
         if segmenter is None:
-            seeds = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
+            seeds: SeedCams = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
         else:
             seeds = learnt_seeds(self.cam_model, segmenter.segmenter, network_input, slots, self.settings)
         assert seeds.attention is not None

@@ -134,6 +134,8 @@ def _flow_and_data(record: Any) -> str:
         parts.append(record.spec["paper"]["table"])
     if record.spec.get("train", {}).get("supervision") == "masks":
         parts.append("fully supervised")
+    if record.spec.get("refine", {}).get("votes", {}).get("enabled"):
+        parts.append("+SAM")
     return ", ".join(parts)
 
 

@@ -29,8 +29,8 @@ from tasks.engine.shared_outputs import bring_here, remove_copy, shared_marker
 
 __all__ = [
     "MARKER", "PARTIAL", "RESUME", "Marker", "Origin", "StageOutput", "StageResult", "commit", "commit_interrupted",
-    "damaged_files", "empty_folder", "find_output", "is_earlier", "is_resumable", "key_of", "link_tree", "read_marker",
-    "read_output", "remove_output", "resume_folder",
+    "damaged_files", "empty_folder", "find_output", "is_earlier", "is_resumable", "key_of", "link_file", "link_tree",
+    "read_marker", "read_output", "remove_output", "resume_folder",
 ]  # fmt: skip
 
 # Before reuse, files of an output are hashed where they are few and small: the ones that decide all that follows. Hashing all
@@ -213,10 +213,11 @@ def link_tree(source: Path, target: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name != MARKER:
-                _link(Path(place) / name, folder / name)
+                link_file(Path(place) / name, folder / name)
 
 
-def _link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or make a copy, where there are no links."""
     try:
         os.link(source, target)
     except FileExistsError:

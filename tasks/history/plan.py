@@ -23,8 +23,8 @@ MAX_COMPARED = 20  # earlier outputs, to say why one is not reused
 MAX_MEASURED = 100  # earlier parts, to expect time and disk
 # What a part's key holds, in words.
 PART_FIELDS = {
-    "rows": "images", "model": "texts or CLIP", "cams": "CAMs", "labels": "label maps", "train": "the trained segmenter",
-    "texts": "descriptions",
+    "rows": "images", "model": "texts or CLIP", "cams": "CAMs", "proposals": "masks that vote", "labels": "label maps",
+    "train": "the trained segmenter", "texts": "descriptions", "templates": "texts",
 }  # fmt: skip
 
 

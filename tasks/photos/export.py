@@ -8,7 +8,7 @@ from typing import Any
 from excel_core.datasets.layouts import decode_options
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
-from excel_core.evaluation.protocols import FULLY_SUPERVISED
+from excel_core.evaluation.protocols import FULLY_SUPERVISED, WITH_SAM
 from excel_core.exports.coco_results import coco_numbers, write_coco
 from excel_core.exports.cvat import write_cvat
 from excel_core.exports.folder import check_free, whole_folder
@@ -69,6 +69,8 @@ def export_run(record: RunRecord, request: ExportRequest, out: Path) -> dict[str
 def _export_labels(record: RunRecord, request: ExportRequest, out: Path, description: dict[str, Any]) -> None:
     chosen, maps = chosen_maps(record, request)
     description |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
+    if chosen["what"] == "pseudo" and record.run.refine.votes.enabled:
+        description["supervision"] = WITH_SAM
     names, write = description["class_names"], LABEL_FORMATS[request.format]
     with whole_folder(out, request.force, description) as folder, Counter("export", len(maps)):
         if write is write_coco:

@@ -18,7 +18,7 @@ from tasks.inputs.images import cam_images, cam_shards, in_shard
 from tasks.inputs.models import load_cam_model, load_trained, model_key
 from tasks.inputs.photo_pixels import network_input, photo_batches
 from tasks.stages.cams import CamsResult, join_cam_shards, photo_grids
-from tasks.stages.refine import LabelsResult, Seeds, join_label_shards, save_refined
+from tasks.stages.refine import MASK_SOURCES, LabelsResult, LabelWriter, Seeds, join_label_shards, masks_key, save_refined
 
 __all__ = ["DynamicResult", "dynamic_parts", "join_dynamic_shards", "make_dynamic_shard", "settings"]
 
@@ -30,7 +30,7 @@ class DynamicResult(CamsResult, LabelsResult):
 def dynamic_parts(job: Job) -> list[Part]:
     """A part depends on its images, the texts, and the trained segmenter."""
     key = {"spec": settings(job.run), "model": model_key(job), "train": job.inputs["train"].content}
-    return cam_shards(job, lambda shard, images: key)
+    return cam_shards(job, lambda shard, images: key | masks_key(job, shard))
 
 
 @torch.inference_mode()
@@ -49,7 +49,8 @@ def make_dynamic_shard(job: Job, part: Part, folder: Path) -> LabelsResult:
             seeds = learnt_seeds(cam_model, segmenter, inputs, slots, job.run)
             assert seeds.attention is not None
             writer.add(len(photos), HostCopy(seeds.cams.half()))
-            save_refined(pool, folder, photos, Seeds(classes, inputs, seeds.cams, seeds.attention), spec)
+            label_seeds = Seeds(classes, inputs, seeds.cams, seeds.attention)
+            save_refined(pool, LabelWriter.of(job, folder, spec), photos, label_seeds)
             pool.drain()
         writer.close()
     return LabelsResult(images=len(images), steps=step_names(spec))
@@ -65,7 +66,7 @@ def settings(run: RunSpec) -> dict[str, Any]:
     """How CAMs are made with the learnt relation, and refined."""
     return {
         "cams": run.cams.model_dump(mode="json"),
-        "refine": run.refine.model_dump(mode="json"),
+        "refine": run.refine.model_dump(mode="json", exclude=MASK_SOURCES),
         "segmenter": run.train.segmenter.model_dump(mode="json"),
         "dynamic": run.dynamic.model_dump(mode="json"),
         "guided": run.train.guided_from is not None,

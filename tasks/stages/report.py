@@ -13,17 +13,19 @@ from artifacts.charts import draw_losses
 from artifacts.knowledge_view import attribute_rows, attributes_are, knowledge_map
 from artifacts.page import template_files
 from artifacts.report import write_report
-from artifacts.view import GalleryItem, ReportView, SegmentedItem, StageRow
+from artifacts.view import DoubtRow, GalleryItem, QualityRow, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import load_labels_png
 from excel_core.evaluation.metrics import confusion_of_counts
 from excel_core.files import read_json
+from excel_core.safe_csv import read_rows
 from excel_core.stores import CamReader, read_counts
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.output import StageOutput, StageResult, read_marker
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.inputs.images import ImageRecord, images_of
 from tasks.inputs.models import load_knowledge
+from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult
 from tasks.stages.refine import LabelsResult, step_folder
 from tasks.stages.train import TrainResult
 
@@ -72,7 +74,28 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         knowledge_map=knowledge_map(store),
         attributes_are=attributes_are(run.knowledge),
         curve=read_json(job.folder("curve") / "curve.json") if "curve" in job.inputs else {},
+        **(_quality(job) if "quality" in job.inputs else {}),
     )
+
+
+def _quality(job: Job) -> dict[str, Any]:
+    """What a person should look at first."""
+    result, count = job.result("quality", QualityResult), job.run.quality.listed
+    scores, doubts = (read_rows(job.folder("quality") / name, count) for name in (QUALITY_CSV, DOUBTS_CSV))
+    quality = [
+        QualityRow(image, float(score), {k: float(v) for k, v in rest.items()}) for image, score, rest in map(_split, scores)
+    ]
+    return {
+        "quality": tuple(quality),
+        "doubts": tuple(DoubtRow(row["image"], row["class"], row["label"], float(row["rank"])) for row in doubts),
+        "quality_note": f"The first {len(quality)} of {result.images:,} images (mean score {result.mean:.3f}), and "
+        f"{len(doubts)} of {result.doubtful_given + result.doubtful_missing:,} doubtful labels: {result.doubtful_given:,} "
+        f"given but hardly seen, {result.doubtful_missing:,} seen but not given.",
+    }
+
+
+def _split(row: dict[str, str]) -> tuple[str, str, dict[str, str]]:
+    return row["image"], row["score"], {name: value for name, value in row.items() if name not in ("image", "score")}
 
 
 def _seeds(run: RunSpec) -> Sequence[str]:

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from excel_core.background_pool import read_ahead
+from excel_core.cams.presence import image_embedding, presence_scores
 from excel_core.cams.seeds import learnt_cams, static_cams
 from excel_core.config import RunSpec
-from excel_core.evaluation.ablation import level_counts, presence_scores
+from excel_core.evaluation.ablation import level_counts
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
@@ -50,7 +51,7 @@ def sweep_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     levels, presence = [], []
     for batch in track(batches(read_ahead(images, photo_reader(cam_model)), run.cams.batch_size), len):
         seeds = static_cams(cam_model, network_input(cam_model, [photo for _, photo in batch]))
-        presence += presence_scores(cam_model.clip, seeds.activations, templates).cpu().tolist()
+        presence += presence_scores(image_embedding(cam_model.clip, seeds.activations), templates).cpu().tolist()
         if segmenter is not None:
             seeds = learnt_cams(cam_model, segmenter, seeds.network_input, run.refine, run.dynamic.mirror)
         for (image, _), cams in zip(batch, seeds.cams, strict=True):

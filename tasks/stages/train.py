@@ -245,7 +245,7 @@ def settings(run: RunSpec) -> dict[str, Any]:
     return {
         "train": run.train.model_dump(mode="json", exclude={"workers", "checkpoint_every", "cuda_graph"}),
         "cams": run.cams.model_dump(mode="json", exclude={"batch_size", "precision"}),
-        "refine": run.refine.model_dump(mode="json", exclude={"crf"}),
+        "refine": run.refine.model_dump(mode="json", exclude={"crf", "votes"}),
     }
 
 

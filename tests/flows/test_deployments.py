@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows import stages
-from flows.ablation import ablation
+from flows.ablation import ablation, upgrades
 from flows.benchmark import benchmark
 from flows.excel import excel
 from flows.local.processes import is_running, marked
@@ -19,7 +19,7 @@ from flows.paper import paper
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.up import PATIENCE, brought_up, command
 
-FLOWS = {"excel": excel, "ablation": ablation, "benchmark": benchmark, "paper": paper} | {
+FLOWS = {"excel": excel, "ablation": ablation, "upgrades": upgrades, "benchmark": benchmark, "paper": paper} | {
     name: getattr(stages, name) for name in stages.__all__
 }
 
@@ -81,7 +81,7 @@ def test_every_deployment_is_there_with_its_form(up):
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
-    assert {(flow, name) for flow in ("ablation", "benchmark") for name in ("demo", "voc")} <= set(found)
+    assert {(flow, name) for flow in ("ablation", "upgrades", "benchmark") for name in ("demo", "voc")} <= set(found)
     tables = [f"table-{number}" for number in range(1, 8)]
     assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 36
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]

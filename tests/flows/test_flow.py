@@ -8,11 +8,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
+from bench.region_proposals import write_region_proposals
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError, SettingError
 from excel_core.files import read_json
 from flows import stages
-from flows.ablation import ablation
+from flows.ablation import ablation, upgrades
 from flows.excel import excel
 from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
@@ -141,3 +142,19 @@ def test_wrong_settings_end_before_any_task(arguments, error, message, tmp_path)
     with pytest.raises(error, match=message):
         flow(**({"preset": "demo"} | arguments), store=str(tmp_path / "s"))
     assert task_states(f"wrong {message}") == {} and not (tmp_path / "s").exists()
+
+
+def test_upgrades_are_a_flow_that_scores_each_alone(store, tmp_path):
+    write_region_proposals(next(store.glob("world/[!.]*")) / "JPEGImages", tmp_path)
+    _run("upgrades", store, [f"refine.votes.masks={tmp_path}", "ablation.resamples=100"], flow=upgrades)
+    states = task_states("upgrades")
+    assert states["sweep (upgrades: CAMs: as it is, seed 0)"] == states["train"] == states["quality"] == "Cached"
+    assert states["evaluate (upgrades: pseudo labels: mask votes (+SAM), seed 0)"] == "Completed"
+    found = read_json(next(path for path in store.glob("ablation/*/ablation.json") if "+SAM" in path.read_text()))
+    labels = {row["name"]: row for row in found["rows"] if row["group"] == "upgrades: pseudo labels"}
+    assert len(labels) == 6 and all(row["low"] <= row["miou"] <= row["high"] for row in labels.values())
+    assert set(found["ranking"]["spearman"]) == {"train"}
+    with get_client(sync_client=True) as client:
+        key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-ablation-upgrades-demo"]))
+        newest, *_ = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)
+    assert "mask votes (+SAM)" in newest.data and "difference" in newest.data

@@ -10,7 +10,7 @@ from excel_core.config import RunSpec, Spec
 from excel_core.config.presets import preset, with_edits
 from excel_core.errors import PromptError, SettingError
 from flows import parameters, stages
-from flows.ablation import ablation
+from flows.ablation import ablation, upgrades
 from flows.benchmark import benchmark
 from flows.cli import app
 from flows.excel import excel
@@ -18,7 +18,7 @@ from flows.paper import paper
 from flows.parameters import Edits
 from flows.request import RunRequest
 
-FLOWS = [excel, ablation, *(getattr(stages, name) for name in stages.__all__)]
+FLOWS = [excel, ablation, upgrades, *(getattr(stages, name) for name in stages.__all__)]
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)

@@ -130,7 +130,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         # A table that a function looks into: the layouts of data, of which these are of the run's.
         ("excel_core/datasets/layouts.py", "read=read_voc", "read=read_folder", MASKS | {"dataset", "paper"}),
         # Label maps are written and read in these colours, masks too.
-        ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3", ALL - {"describe", "knowledge", "cams", "figures"}),
+        ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3",
+         ALL - {"describe", "knowledge", "cams", "proposals", "figures"}),
         # The default of a setting, where runs are made from presets.
         ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02", {"ablation", "paper"}),
         # A method of a spec, where something reads an attribute of its name.

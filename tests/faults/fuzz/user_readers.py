@@ -162,6 +162,19 @@ def _make_coco_masks(folder: Path) -> None:
     (folder / "annotations" / "instances_train.json").write_bytes(json_of(COCO))
 
 
+def _read_proposals(folder: Path) -> Any:
+    from excel_core.datasets.mask_proposals import read_proposals
+
+    return [mask.sum() for mask in read_proposals(folder / "a.json", 8, 9).areas()]
+
+
+PROPOSALS = [
+    {"size": [8, 9], "counts": [3, 20, 49]},
+    {"segmentation": {"size": [8, 9], "counts": "3d00"}, "predicted_iou": 0.9},
+    {"size": [8, 8], "counts": [64]},
+]
+
+
 def _pixels() -> Any:
     return np.random.default_rng(0).integers(0, 255, (24, 33, 3), dtype=np.uint8)
 
@@ -281,6 +294,13 @@ USER_READERS = (
         _read_coco_masks,
         ["annotations/instances_train.json"],
         (b'"segmentation"', b'"counts"', b'"size"', *JSON_WORDS),
+    ),
+    Reader(
+        "mask proposals",
+        files_of(a__json=json_of(PROPOSALS)),
+        _read_proposals,
+        ["a.json"],
+        (b'"segmentation"', b'"counts"', b'"size"', b'"annotations"', *JSON_WORDS),
     ),
     Reader(
         "photos",
