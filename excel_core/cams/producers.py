@@ -33,8 +33,8 @@ class SeedCams:
 
 @dataclass(frozen=True)
 class EmbeddedSeeds(SeedCams):
-    """Seeds with the image's `embedding` (B, D), unit over D, as its producer compares it with texts: of GradCAM the mean over
-    patches, else the class token."""
+    """Seeds with the image's `embedding` (B, D), unit over D, as its producer compares it with texts: of GradCAM the mean
+    over patches, else the class token."""
 
     embedding: Tensor
 
@@ -42,8 +42,8 @@ class EmbeddedSeeds(SeedCams):
 def seed_cams(
     cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None = None
 ) -> EmbeddedSeeds:
-    """network input (B, 3, H', W'), `class_slots` (B, K) on its device → EmbeddedSeeds by the spec's producer; with `refine`, also
-    the attention that it takes."""
+    """network input (B, 3, H', W'), `class_slots` (B, K) on its device → EmbeddedSeeds by the spec's producer; with `refine`,
+    also the attention that it takes."""
     return PRODUCERS[cam_model.spec.producer](cam_model, network_input, class_of_slot, refine)
 
 

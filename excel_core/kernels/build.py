@@ -70,10 +70,10 @@ def _run(*commands: tuple[list[str], Path]) -> None:
     try:
         for command, folder in commands:
             running.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True))  # noqa: S603  no shell
-        for process in running:
+        for process, (command, _) in zip(running, commands, strict=True):
             _, problems = process.communicate(timeout=SECONDS)
             if process.returncode != 0:
-                raise OSError(f"{process.args[0]} cannot compile {SOURCES}:\n{problems.strip()[:2000]}")
+                raise OSError(f"{command[0]} cannot compile {SOURCES}:\n{problems.strip()[:2000]}")
     except subprocess.TimeoutExpired as error:
         raise OSError(f"the compiler took more than {SECONDS} s over {SOURCES}") from error
     finally:

@@ -24,10 +24,10 @@ SLABS_AT_WORK = 13  # BUFFERS of loops/filter.c
 class Lattice:
     """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/lattice.c).
 
-    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) int32, in
-    rows from the first of the group's slab, and `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along
-    each axis, M where there is none; `slabs` (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture
-    of ones."""
+    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) int32,
+    in rows from the first of the group's slab, and `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass;
+    `neighbours` (d+1, M, 2) uint32 of each corner along each axis, M where there is none; `slabs` (n+1,) uint32, where the
+    slabs of corners begin; `of_ones` (N,), the filtered picture of ones."""
 
     starts: Indices
     order: Indices
