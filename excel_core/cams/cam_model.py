@@ -16,13 +16,16 @@ from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
 from excel_core.kernels.compiled import has_loops
+from excel_core.errors import SettingError
 from excel_core.kernels.gpu import has_triton, pack_sizes, packed_pixels
+from excel_core.models.attention_variants import proxy_attention
 from excel_core.models.calibration import (
     EncoderActivations,
     Relation,
     calibrated_features,
     encoder_activations,
     layer_features,
+    proxy_features,
 )
 from excel_core.models.clip import (
     FrozenClip,
@@ -54,13 +57,21 @@ class Encoded:
 @dataclass(frozen=True)
 class CamModel:
     """A frozen CLIP with texts (C+Z, D) of unit length, those of C classes before Z background prompts, under one CAM spec.
-    `dino`: a second frozen encoder, for the segmenter alone (WeCLIP+)."""
+    `dino`: a second frozen encoder, for the segmenter alone (WeCLIP+). `proxy`: one whose cosines are the attention of the CAMs
+    (ProxyCLIP); the segmenter needs none."""
 
     clip: FrozenClip
     text: Tensor
     classes: int
     spec: CamSpec
     dino: FrozenDino | None = None
+    proxy: FrozenDino | None = None
+
+    @classmethod
+    def of(cls, clip: FrozenClip, text: Tensor, classes: int, spec: CamSpec, second: FrozenDino | None) -> "CamModel":
+        """With the `second` encoder, if there is one: beside GradCAM the segmenter's, else that of ProxyCLIP's attention."""
+        by_gradcam = spec.producer == "gradcam"
+        return cls(clip, text, classes, spec, second if by_gradcam else None, None if by_gradcam else second)
 
     def prepare(self, images: Sequence[Image]) -> Tensor:
         """images (H, W, 3) uint8 RGB, each of its own size → network input (B, 3, S, S), normalised, on the device. Where their
@@ -112,7 +123,18 @@ class CamModel:
             )
             if calibration is None:
                 return Encoded(activations, activations.outputs[-1], second)
+            if calibration.attention == "proxy":
+                return Encoded(activations, self._proxy_features(network_input, activations), second)
             return Encoded(activations, calibrated_features(self.clip, activations, calibration), second)
+
+    def _proxy_features(self, network_input: Tensor, activations: EncoderActivations) -> Tensor:
+        """ProxyCLIP's final tokens; without its encoder, as behind a segmenter that was loaded alone, the plain ones."""
+        if self.proxy is None:
+            return activations.outputs[-1]
+        features = self.proxy.features(self._for_dino(network_input))
+        grid = (features.shape[-2], features.shape[-1])
+        attention = proxy_attention(features.flatten(2).mT, grid, activations.grid)
+        return proxy_features(self.clip, activations, attention)
 
     def _for_dino(self, network_input: Tensor) -> Tensor:
         """The CLIP's input as DINO wants it: with ImageNet's statistics, whatever those of the CLIP are."""
@@ -170,9 +192,13 @@ class CamModel:
         return self.attention(replace(activations, attention=self.gradcam_maps(activations, cam)), spec, relation)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
-        """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation."""
+        """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation. SettingError for ProxyCLIP's
+        without its encoder."""
         calibrated = encoded.calibrated
-        if relation is not None:
+        is_proxy = self.spec.calibration.attention == "proxy"
+        if is_proxy and self.proxy is None:
+            raise SettingError("cams.calibration.attention=proxy: CAMs need the second encoder; set dino.model")
+        if relation is not None and not is_proxy:
             with self._autocast(calibrated.device):
                 calibrated = calibrated_features(self.clip, encoded.activations, self.spec.calibration, relation)
         if self.spec.precision != "fp32":

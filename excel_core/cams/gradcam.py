@@ -119,8 +119,8 @@ def _summed_over_patches(clip: FrozenClip, last: _Attended, gradients: Tensor) -
     """gradients (B, K, M, D_s) at what the patches attend to → those at a, summed over the patches, (B, K, D_s).
 
     GradCAM needs no more than this sum, and it is far cheaper than its terms: of the attention's backward pass, one product
-    with N x N weights is left of four, and the projection's is of one vector a class. With A the weights, O = A v, dO the gradients
-    and S the scores, dS_ij = A_ij (dO_i·v_j - dO_i·O_i), so that, i and j over patches and j = 0 the class token,
+    with N x N weights is left of four, and the projection's is of one vector a class. With A the weights, O = A v, dO the
+    gradients and S the scores, dS_ij = A_ij (dO_i·v_j - dO_i·O_i), so that, i and j over patches and j = 0 the class token,
 
         sum_j dv_j = sum_j G_j                          G = A^T dO
         sum_i dq_i ~ sum_j (G_j·v_j - (A^T r)_j) k_j    r_i = dO_i·O_i, j over all tokens

@@ -18,7 +18,7 @@ class ClipSpec(Spec):
 
 
 class DinoSpec(Spec):
-    """The second frozen encoder, of WeCLIP+ (peers.md 4.1)."""
+    """The second frozen encoder: of WeCLIP+ (peers.md 4.1), and of `cams.calibration.attention=proxy`."""
 
     model: str | None = Field(
         None, description="dino-tiny, dinov2_vits14 (vitb14, vitl14, each also _reg) from torch's or timm's cache, or NAME:FILE"
@@ -28,10 +28,11 @@ class DinoSpec(Spec):
 class CalibrationSpec(Spec):
     """Static and learnable visual calibration (method 2 and 5, eqs. 5, 6, 8-10)."""
 
-    attention: Literal["svc", "v", "qk", "kk"] = Field(
+    attention: Literal["svc", "v", "qk", "kk", "proxy"] = Field(
         "svc",
         description="svc: intra-correlation; v: value only (identity); qk: the plain last tokens; kk: keys with a Gaussian "
-        "window (NACLIP). With v and qk the learnt relation (LVC) reaches CAMs by the affinity alone",
+        "window (NACLIP); proxy: in the last block alone, the cosines of the patches of dino.model (ProxyCLIP). With v, qk and "
+        "proxy the learnt relation (LVC) reaches CAMs by the affinity alone",
     )
     gaussian_window: Annotated[float, Field(gt=0, le=1024)] = Field(
         5.0, description="attention=kk: standard deviation of its window, patches"

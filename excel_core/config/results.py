@@ -78,6 +78,9 @@ class AblationSpec(Spec):
         description="which rows: components (table 3), number of attributes (4), calibration (5), method; upgrades: each "
         "training-free upgrade alone, and pseudo labels of the seed splits",
     )
+    second_encoder: str | None = Field(
+        None, description="upgrades: as dino.model, the encoder of the row with ProxyCLIP's attention; None: no such row"
+    )
     own_trainings: bool = Field(True, description="also rows that need another training than the run's")
     attributes: tuple[Positive, ...] = Field((32, 64, 112, 144, 196), description="numbers of attributes; none is a row too")
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(3, description="seeds of k-means and training, from the run's own on")

@@ -54,7 +54,11 @@ def cam_upgrades(run: RunSpec) -> dict[str, RunSpec]:
         "three sides": {"scales": (0.5, 0.75, 1.0)},
         "windows over twice the side": {"image_size": min(2 * side, MAX_SIDE), "window": side},
     }
-    return {name: with_edits(run, {"cams": edit}) for name, edit in edits.items()}
+    runs = {name: with_edits(run, {"cams": edit}) for name, edit in edits.items()}
+    if (encoder := run.ablation.second_encoder) is not None:
+        proxy = {"dino": {"model": encoder}, "cams": {"calibration": {"attention": "proxy"}}}
+        runs["a second encoder's cosines (ProxyCLIP)"] = with_edits(run, proxy)
+    return runs
 
 
 def with_votes(run: RunSpec) -> RunSpec:

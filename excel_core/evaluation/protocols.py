@@ -1,7 +1,7 @@
 """The protocol of a number, in words that stand beside it: split, labels used, refinement, scales, method."""
 
 from excel_core.cams.pseudo_labels import crf_source, step_names, voted_step
-from excel_core.config import RunSpec
+from excel_core.config import CamSpec, RunSpec
 
 __all__ = ["FULLY_SUPERVISED", "WITH_SAM", "Protocol", "refinement_words", "seed_protocol", "segmentation_protocol"]
 
@@ -19,7 +19,7 @@ def seed_protocol(run: RunSpec, kind: str, split: str, step: str) -> Protocol:
         seed += (" with the learnt affinity" if by_gradcam else " with LVC") + (", guided by the head" if guided else "")
     seed += ", the pseudo labels" if step == step_names(run.refine)[-1] else ""
     mirrored = ", with mirror" if kind == "lvc" and run.dynamic.mirror and not by_gradcam else ""
-    scales = f"single{_input_words(run.cams.input, run.cams.image_size)}{mirrored}"
+    scales = f"{_view_words(run.cams)}{_input_words(run.cams.input, run.cams.image_size)}{mirrored}"
     labels = {"labels": "image-level ground truth", "refinement": refinement_words(run, step), "scales": scales}
     voted = {"supervision": WITH_SAM} if step == "votes" else {}
     seed += " +SAM" if voted else ""
@@ -55,6 +55,12 @@ def segmentation_protocol(run: RunSpec, split: str, variant: str) -> Protocol:
     refinement = "CRF" if variant.endswith("crf") else "none"
     protocol = {"what": "segmentation", "split": split, "labels": "none", "refinement": refinement, "scales": scales}
     return _marked(run, protocol, trained=True)
+
+
+def _view_words(spec: CamSpec) -> str:
+    """From which sides of a photo CAMs are made, and through which windows."""
+    sides = "single" if spec.scales == (1.0,) else ",".join(map(str, spec.scales))
+    return sides if spec.window is None else f"{sides}, windows of {spec.window} in {spec.image_size}"
 
 
 def _input_words(kind: str, side: int) -> str:

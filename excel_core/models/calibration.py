@@ -85,7 +85,7 @@ def encoder_activations(
     """
     if image.shape[-1] % clip.patch or image.shape[-2] % clip.patch:
         raise SettingError(f"image size {tuple(image.shape[-2:])} must be a multiple of the patch size {clip.patch}")
-    count, depth = len(clip.blocks), 0 if spec is None or spec.attention == "qk" else spec.depth
+    count, depth = len(clip.blocks), 0 if spec is None or spec.attention in ("qk", "proxy") else spec.depth
     if depth > count:
         raise SettingError(f"cams.calibration.depth must be at most the {count} blocks of {clip.name}, got {depth}")
     grid = (image.shape[-2] // clip.patch, image.shape[-1] // clip.patch)

@@ -89,21 +89,18 @@ def clip_config(model: str) -> dict[str, Any]:
 def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> None:
     """Check settings against each other and against the CLIP's sizes (None: of the run's CLIP), before any work.
 
-    SettingError for a side that is no multiple of the patch, for more calibrated or averaged blocks than the CLIP has, for a
-    segmenter's width that its heads do not divide, and for scales in falling order. ModelError for a CLIP that is no ViT.
+    SettingError for views of what is no square, or of GradCAM, for a side that is no multiple of the patch, for more calibrated
+    or averaged blocks than the CLIP has, for a segmenter's width that its heads do not divide, and for scales in falling order.
+    ModelError for a CLIP that is no ViT.
     """
     sizes = sizes or clip_sizes(run.clip.model)
     calibration, train = run.cams.calibration, run.train
+    _check_views(run)
     sides = {"cams.image_size": run.cams.image_size} if run.cams.input == "square" else {}
     if train.enabled:
         sides |= {"train.crop": train.crop, "predict.image_size": run.predict.image_size}
     if run.cams.window is not None:
         sides["cams.window"] = run.cams.window
-        if run.cams.window >= run.cams.image_size:
-            raise SettingError(
-                f"cams.window={run.cams.window}: expected less than cams.image_size={run.cams.image_size}, over which it "
-                "slides; raise image_size, or leave the window out"
-            )
     for field, side in sides.items():
         if side % sizes.patch:
             next_multiple = (side // sizes.patch + 1) * sizes.patch
@@ -116,7 +113,7 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
             f"cams.gradcam_skips={run.cams.gradcam_skips}: {run.clip.model} has {sizes.blocks} blocks, of which the first and "
             "the last stay; lower it"
         )
-    if calibration.attention != "qk" and run.cams.producer == "patch_text":
+    if calibration.attention not in ("qk", "proxy") and run.cams.producer == "patch_text":
         blocks["cams.calibration.depth"] = calibration.depth
     for field, count in blocks.items():
         if count > sizes.blocks:
@@ -133,3 +130,21 @@ def check_settings_fit_clip(run: RunSpec, sizes: ClipSizes | None = None) -> Non
         )
     if train.scale[0] > train.scale[1]:
         raise SettingError(f"train.scale={list(train.scale)}: expected the least first; swap the two")
+
+
+def _check_views(run: RunSpec) -> None:
+    """SettingError for windows or sides of what is no square or has no patch-text CAMs, and for a window that cannot slide."""
+    cams = run.cams
+    views = {"cams.window": cams.window is not None, "cams.scales": cams.scales != (1.0,)}
+    for field in [name for name, is_set in views.items() if is_set]:
+        if cams.producer != "patch_text" or cams.input != "square":
+            raise SettingError(
+                f"{field}: views are of a square input and of CAMs of patches against texts, got "
+                f"cams.producer={cams.producer}, cams.input={cams.input}; leave {field} out, or choose --method excel or "
+                "maskclip with cams.input=square"
+            )
+    if cams.window is not None and cams.window >= cams.image_size:
+        raise SettingError(
+            f"cams.window={cams.window}: expected less than cams.image_size={cams.image_size}, over which it slides; raise "
+            "image_size, or leave the window out"
+        )

@@ -96,12 +96,22 @@ def _timm_file(timm_name: str) -> Path | None:
 def check_dino_settings(run: RunSpec) -> None:
     """Before any work. SettingError for settings of a second encoder that go without one, or the reverse; ModelError for an
     unknown encoder, and where its file is not there."""
-    train = run.train
+    by_gradcam = run.cams.producer == "gradcam"
+    is_proxy = not by_gradcam and run.cams.calibration.attention == "proxy"
     if run.dino.model is not None:
-        if run.cams.producer != "gradcam":
-            raise SettingError("dino.model: the second encoder is WeCLIP+'s; choose --method weclip_plus, or leave it out")
+        if not by_gradcam and not is_proxy:
+            raise SettingError(
+                "dino.model: the second encoder is WeCLIP+'s, or that of cams.calibration.attention=proxy; choose --method "
+                "weclip_plus, set that attention, or leave it out"
+            )
         dino_file(run.dino.model)
-    elif train.mutual_weight:
+    elif is_proxy:
+        raise SettingError(
+            f"cams.calibration.attention=proxy: needs a second encoder; set dino.model to one of {', '.join(DINO_SIZES)}"
+        )
+    if run.ablation.second_encoder is not None:
+        dino_file(run.ablation.second_encoder)
+    if run.train.mutual_weight and (run.dino.model is None or not by_gradcam):
         raise SettingError(
             "train.mutual_weight: the mutual losses need a second encoder; set dino.model, or choose --method weclip_plus"
         )

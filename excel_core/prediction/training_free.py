@@ -96,7 +96,7 @@ class TrainingFreeModel:
         text = self.knowledge.knowledge.text.to(self.clip.device)
         name = self.settings.dino.model
         dino = None if name is None else load_dino(name, str(self.clip.device))
-        return CamModel(self.clip, text, len(self.class_names), self.settings.cams, dino)
+        return CamModel.of(self.clip, text, len(self.class_names), self.settings.cams, dino)
 
     @torch.inference_mode()
     def cams(

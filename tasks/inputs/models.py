@@ -13,7 +13,7 @@ from excel_core.models.segmenter import Segmenter
 from excel_core.stores import read_knowledge
 from excel_core.text.embeddings import TextEmbeddings
 from excel_core.text.knowledge import KnowledgeBase
-from tasks.engine.fingerprint import clip_fingerprint, digest_of
+from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerprint
 from tasks.engine.stage import Job, RunEnvironment
 
 __all__ = [
@@ -47,7 +47,7 @@ def load_cam_model(job: Job) -> CamModel:
     clip.rest_text_tower()
     store = load_knowledge(job)
     dino = second_encoder(job.run, job.environment.device)
-    return CamModel(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams, dino)
+    return CamModel.of(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams, dino)
 
 
 def second_encoder(run: RunSpec, device: str) -> FrozenDino | None:
@@ -56,12 +56,13 @@ def second_encoder(run: RunSpec, device: str) -> FrozenDino | None:
 
 
 def model_key(job: Job) -> str:
-    """Digest of what CAMs are made of, but for their settings: the CLIP, class names, T_c and background texts. A change of
-    descriptions that leaves these alone changes no CAM, and neither does the second encoder."""
+    """Digest of what CAMs are made of, but for their settings: the CLIP, class names, T_c and background texts, and the second
+    encoder where it makes CAMs. A change of descriptions that leaves these alone changes no CAM."""
     store = load_knowledge(job)
     text = store.knowledge.text.contiguous().numpy()
     clip = clip_fingerprint(job.run.clip.model)
-    return digest_of([clip, store.class_names, list(text.shape), text.tobytes().hex()])
+    proxy = [dino_fingerprint(job.run.dino.model)] if job.run.cams.calibration.attention == "proxy" else []
+    return digest_of([clip, store.class_names, list(text.shape), text.tobytes().hex(), *proxy])
 
 
 def architecture(job: Job, cam_model: CamModel) -> Architecture:

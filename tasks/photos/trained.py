@@ -71,8 +71,8 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     clip = cached_clip(run.clip.model, device)
     names = knowledge.class_names
     dino = second_encoder(run, device)
-    cam_model = CamModel(clip, knowledge.knowledge.text.to(clip.device), len(names), run.cams, dino)
-    segmenter = load_segmenter(weights, Architecture.of(clip, names, run.train.segmenter, dino)).to(clip.device)
+    cam_model = CamModel.of(clip, knowledge.knowledge.text.to(clip.device), len(names), run.cams, dino)
+    segmenter = load_segmenter(weights, Architecture.of(clip, names, run.train.segmenter, cam_model.dino)).to(clip.device)
     return TrainedSegmenter.of(cam_model, segmenter, names, run)
 
 
