@@ -15,8 +15,8 @@ from excel_core.cams.gradcam import GradCam, gradcam_seeds
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
-from excel_core.kernels.compiled import has_loops
 from excel_core.errors import SettingError
+from excel_core.kernels.compiled import has_loops
 from excel_core.kernels.gpu import has_triton, pack_sizes, packed_pixels
 from excel_core.models.attention_variants import proxy_attention
 from excel_core.models.calibration import (

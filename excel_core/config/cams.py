@@ -203,7 +203,9 @@ class VoteSpec(Spec):
     model: str = Field(
         "facebook/sam-vit-base", description="SAM or SAM 2 of transformers, by its name or a folder (extra `sam`)"
     )
-    of: Literal["par", "crf"] = Field("par", description="on which label maps they vote: those after PAR, or after the CRF")
+    of: Literal["par", "crf"] = Field(
+        "par", description="on which label maps they vote: after PAR, or after the CRF, where every pixel has a label"
+    )
     inside: Unit = Field(0.5, description="a mask is taken into a class if more than this share of it lies in its label")
     covered: Unit = Field(0.85, description="or if it covers at least this share of the class's label")
 

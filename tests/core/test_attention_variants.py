@@ -6,12 +6,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from excel_core.config import CalibrationSpec
+from excel_core.cams.cam_model import CamModel
+from excel_core.config import CalibrationSpec, CamSpec
 from excel_core.config.presets import preset, with_settings
-from excel_core.errors import SettingError
+from excel_core.errors import ExcelError, SettingError
 from excel_core.models.attention_variants import gaussian_window, middle_blocks, neighbour_attention, proxy_attention
-from excel_core.models.calibration import calibrated_features, encoder_activations, merge_heads, proxy_features
+from excel_core.models.calibration import (
+    Relation,
+    calibrated_features,
+    encoder_activations,
+    merge_heads,
+    proxy_features,
+)
+from excel_core.models.clip import denormalise_pixels, normalise_pixels
 from excel_core.models.clip_names import check_settings_fit_clip
+from excel_core.models.dino_names import check_dino_settings
+from excel_core.models.dino_weights import dino_from_state
+from excel_core.world.train_dino import DinoTrainSpec, fresh_state
 
 
 def test_the_window_falls_with_the_distance_of_patches():
@@ -117,3 +128,47 @@ def test_a_share_that_would_do_nothing_is_refused(attention):
     run = with_settings(preset("demo"), [f"cams.calibration.attention={attention}", "cams.calibration.middle_share=0.3"])
     with pytest.raises(SettingError, match=r"middle_share=0\.3.*svc or kk"):
         check_settings_fit_clip(run)
+
+
+def test_cams_by_a_second_encoders_cosines(small_clip, image_batch):
+    """The whole way: CLIP's last values, mixed by what DINO makes of the same pixels under ImageNet's statistics. A relation
+    changes nothing, and behind a segmenter alone no second encoder is needed."""
+    dino = dino_from_state(fresh_state(DinoTrainSpec(depth=1, grid=4)), heads=3)
+    text = F.normalize(torch.randn(5, small_clip.joint_width, generator=torch.Generator().manual_seed(0)), dim=-1)
+    spec = CamSpec.model_validate({"image_size": 48, "normalisation": "clip", "calibration": {"attention": "proxy"}})
+    model = CamModel.of(small_clip, text, 3, spec, dino)
+    assert model.dino is None and model.proxy is dino
+    with torch.no_grad():
+        encoded = model.encode(image_batch, with_patch_tokens=False)
+        pixels = denormalise_pixels(image_batch, "clip")
+        features = dino.features(normalise_pixels(pixels, "imagenet"))
+        attention = proxy_attention(features.flatten(2).mT, tuple(features.shape[-2:]), (6, 6))
+        expected = proxy_features(small_clip, encoder_activations(small_clip, image_batch, None), attention)
+        torch.testing.assert_close(encoded.calibrated, expected, atol=1e-5, rtol=1e-5)
+        cams = model.cams(encoded)
+        relation = Relation(torch.rand(2, 36, 36), torch.rand(2, 36, 36))
+        assert cams.shape == (2, 3, 6, 6) and torch.equal(model.cams(encoded, relation), cams)
+        plain = CamModel(small_clip, text, 3, spec.model_copy(update={"calibration": CalibrationSpec(attention="qk")}))
+        assert not torch.allclose(cams, plain.cams(plain.encode(image_batch)), atol=1e-2)
+        alone = CamModel(small_clip, text, 3, spec)
+        layers = alone.layers(alone.encode(image_batch))
+        assert torch.equal(layers, torch.stack(encoder_activations(small_clip, image_batch, None).outputs))
+        with pytest.raises(SettingError, match="attention=proxy: CAMs need the second encoder; set dino.model"):
+            alone.cams(alone.encode(image_batch))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["cams.calibration.attention=proxy"], "attention=proxy: needs a second encoder; set dino.model to one of dino-tiny, "),
+        (["ablation.second_encoder=dino-huge"], "unknown DINO 'dino-huge'; valid: dino-tiny"),
+        (
+            ["cams.calibration.attention=proxy", "dino.model=dino-tiny", "train.mutual_weight=1"],
+            "train.mutual_weight: the mutual losses need a second encoder",
+        ),
+    ],
+)
+def test_a_second_encoder_that_is_not_there_is_refused(settings, message):
+    with pytest.raises(ExcelError, match=message):
+        check_dino_settings(with_settings(preset("demo"), settings))
+    check_dino_settings(with_settings(preset("demo"), ["cams.calibration.attention=proxy", "dino.model=dino-tiny"]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from excel_core.cams.mask_votes import voted_labels
-from excel_core.cams.pseudo_labels import step_names, voted_step
+from excel_core.cams.pseudo_labels import crf_source, step_names, voted_step
 from excel_core.config import RefineSpec, VoteSpec
 from excel_core.config.presets import preset, with_settings
 from excel_core.datasets import mask_proposals
@@ -160,6 +160,15 @@ def test_votes_come_last_and_are_marked():
         assert "supervision" not in seed_protocol(run, "static", "train", step)
     after_crf = with_settings(run, ["refine.votes.of=crf"])
     assert seed_protocol(after_crf, "static", "train", "votes")["refinement"] == "affinity+PAR+CRF+mask votes"
+
+
+def test_masks_never_vote_on_maps_that_leave_pixels_without_a_label():
+    """255 is no class: with CLIP-ES's `confident` step, votes are on the CRF's own labels."""
+    voted = {"votes": {"enabled": True, "of": "crf"}, "crf": {"confidence": 0.9, "of": "affinity"}}
+    spec = RefineSpec.model_validate(voted)
+    assert step_names(spec) == ["raw", "affinity", "par", "crf", "confident", "votes"]
+    assert voted_step(spec) == "crf" and crf_source(spec) == "affinity"
+    assert voted_step(RefineSpec.model_validate(voted | {"votes": {"enabled": True}})) == "par"
 
 
 def test_a_promptable_segmenter_proposes(tmp_path):
