@@ -15,6 +15,7 @@ from artifacts.rows import Row, defined, duration, markdown_table, markdown_text
 from artifacts.stages import COSTS_NOTE, gibibytes
 from artifacts.tables import protocol_text, shared_protocol
 from artifacts.view import Benchmark
+from excel_core.safe_csv import text_cell
 
 __all__ = [
     "KINDS", "Section", "benchmark_csv", "benchmark_markdown", "differs", "first_method", "last_numbers", "notes",
@@ -33,7 +34,6 @@ SHARED_COSTS = (
 NUMBER_FIELDS = ("method", "kind", "step", "last", "miou", "std", "low", "high", "seeds")
 DIFFERENCE_FIELDS = ("difference", "std", "low", "high")
 COST_FIELDS = ("seconds", "peak_host_bytes", "peak_gpu_bytes", "trained_parameters")
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -203,4 +203,4 @@ def benchmark_csv(document: Benchmark) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
+    return text_cell(value) if isinstance(value, str) else value

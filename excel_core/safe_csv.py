@@ -8,7 +8,7 @@ from pathlib import Path
 from excel_core.errors import StoreError
 from excel_core.files import written_then_renamed
 
-__all__ = ["read_rows", "write_csv"]
+__all__ = ["read_rows", "text_cell", "write_csv"]
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a formula of a cell, in spreadsheets
 
@@ -37,7 +37,10 @@ def _text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith((*FORMULA, "'")) else cell
 
 
+def text_cell(text: str) -> str:
+    """The text as a cell: with an apostrophe in front, where a spreadsheet would compute it."""
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
 def _cell(value: str | float) -> str | float:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith((*FORMULA, "'")) else value
-    return round(value, 6)
+    return text_cell(value) if isinstance(value, str) else round(value, 6)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from excel_core.cams.affinity import kept_layers
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.pseudo_labels import refined_labels, step_names, without_votes
 from excel_core.config import RefineSpec, RunSpec
@@ -45,7 +46,7 @@ def labels_by_iteration(
     """
     size = (image.shape[0], image.shape[1])
     network_input = cam_model.prepare([image])
-    encoded = cam_model.encode(network_input, refine.affinity.layers)
+    encoded = cam_model.encode(network_input, kept_layers(refine.affinity))
     layers, cams = cam_model.layers(encoded), cam_model.cams(encoded).float()[0, list(classes)]
     without_crf = refine.model_copy(update={"crf": refine.crf.model_copy(update={"enabled": False})})
     points = {}

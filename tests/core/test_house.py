@@ -83,8 +83,7 @@ def test_nothing_unsafe_is_called():
 
 def test_no_csv_holds_a_formula():
     """A cell that begins with = + - @ is a formula to a spreadsheet. Names of images and classes go to Parquet, JSON and label
-    files, or through safe_csv.py; losses.csv is LossRow, whose fields are all numbers; benchmark.csv guards its texts (its own
-    test)."""
+    files, or through safe_csv.py, as those of benchmark.csv do; losses.csv is LossRow, whose fields are all numbers."""
     writers = [
         path.relative_to(ROOT).as_posix()
         for path, node in _nodes(ast.Call)
