@@ -137,7 +137,7 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02", {"ablation", "paper"}),
         # A method of a spec, where something reads an attribute of its name.
         ("excel_core/config/data.py", "(self.train_split, *self.seed_splits)", "(*self.seed_splits, self.train_split)",
-         {"refine", "dynamic", "dataset", "paper"} | MASKS),
+         {"refine", "dynamic", "quality", "dataset", "paper"} | MASKS),
         # A program of its own, which a stage starts.
         ("tasks/processes/train_process.py", 'init_process_group("gloo")', 'init_process_group("mpi")', {"train"}),
     ],
