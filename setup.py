@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent))  # pip runs this file from elsewhere
 
-from excel_core.kernels.build import LIBRARY, SOURCES, build  # noqa: E402
+from excel_core.kernels.build import LIBRARY, SOURCES, build
 
 
 class BuildLoops(build_ext):

@@ -41,7 +41,7 @@ def _converted(argument: Any) -> Any:
             raise ValueError(f"the loops take C-contiguous arrays; this one has strides {argument.strides}")
         return ctypes.c_void_p(argument.ctypes.data)
     if isinstance(argument, float | np.floating):
-        return ctypes.c_float(argument)
+        return ctypes.c_float(float(argument))
     return argument if argument is None or isinstance(argument, ctypes.Array) else ctypes.c_int64(argument)
 
 

@@ -24,10 +24,13 @@ SLABS_AT_WORK = 13  # BUFFERS of loops/filter.c
 class Lattice:
     """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/lattice.c).
 
-    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) int32, in
-    rows from the first of the group's slab, and `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass; `neighbours` (d+1, M, 2) uint32 of each corner along
-    each axis, M where there is none; `slabs` (n+1,) uint32, where the slabs of corners begin; `of_ones` (N,), the filtered picture
-    of ones."""
+    order (N,) uint32: the pixels, group by group from `starts` (n+1,) uint32
+    corners (N, d+1) int32 and weights (N, d+1): in that order; corners are in rows from the first of the group's slab, weights are
+        scaled so that the filter is symmetric and of unit mass
+    neighbours (d+1, M, 2) uint32: of each corner along each axis, M where there is none
+    slabs (n+1,) uint32: where the slabs of corners begin, and the end
+    of_ones (N,): the filtered picture of ones
+    """
 
     starts: Indices
     order: Indices
@@ -45,7 +48,21 @@ class Lattice:
         scale = 1 / (1 + 2.0 ** (1 - D))  # as in the CRF authors' own lattice
         work = np.empty((1 + SLABS_AT_WORK * int(np.diff(self.slabs).max(initial=0)), lanes), np.float32)
         pixels = (self.starts, self.order, self.corners, self.weights)
-        call("add_filtered", lanes, D, M, factor * scale, *pixels, self.neighbours, groups, self.slabs, values, base, result, work)
+        call(
+            "add_filtered",
+            lanes,
+            D,
+            M,
+            factor * scale,
+            *pixels,
+            self.neighbours,
+            groups,
+            self.slabs,
+            values,
+            base,
+            result,
+            work,
+        )
         return result
 
     def filtered_ones(self) -> Floats:

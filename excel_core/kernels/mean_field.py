@@ -1,5 +1,4 @@
-"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011), with
-loops/filter.c and loops/mean_field.c.
+"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011).
 
 A pixel's probabilities sum to 1 and filtering is linear. So the first label is never filtered: it gets what filtering makes of
 ones, less what the other labels get.
@@ -38,8 +37,8 @@ def mean_field(unary: Floats, terms: Sequence[tuple[Lattice, float]], iterations
 
 
 def pixel_rows(unary: Floats) -> tuple[Floats, Floats]:
-    """unary (K, H, W) energies → the logits (W*H, lanes) of all labels but the first, a pixel's side by side and pixels column by
-    column, and the sums (W*H,) of all labels' logits. From four lanes on, their number is a multiple of four."""
+    """unary (K, H, W) energies → the logits (W*H, lanes) of all labels but the first, a pixel's side by side and pixels column
+    by column, and the sums (W*H,) of all labels' logits. From four lanes on, their number is a multiple of four."""
     K, H, W = unary.shape
     lanes = K - 1 if K < 5 else -(-(K - 1) // 4) * 4
     rows, sums = np.empty((W * H, lanes), np.float32), np.empty(W * H, np.float32)

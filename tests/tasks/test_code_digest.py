@@ -124,7 +124,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/kernels/lattice_triton.py", "mask=left >= 0", "mask=left > 0", {"refine", "dynamic", "predict"}),
         # What a name is bound to: in a library, inside a function, through a package.
         ("excel_core/cams/affinity.py", "from scipy import ndimage", "from cupyx.scipy import ndimage", CAMS),
-        ("excel_core/cams/par.py", "import affinities, diffuse\n", "import diffuse as affinities, affinities as diffuse\n", CAMS),
+        ("excel_core/cams/par.py", "import affinities, diffuse\n", "import diffuse as affinities, affinities as diffuse\n",
+         CAMS),
         ("excel_core/config/__init__.py", "SegmenterSpec, TrainSpec\n", "TrainSpec as SegmenterSpec, TrainSpec\n",
          {"train", "dynamic", "predict", "sweep", "sweep_lvc", "curve", "figures"}),
         # A table that a function looks into: the layouts of data, of which these are of the run's.

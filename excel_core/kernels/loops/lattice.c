@@ -10,6 +10,7 @@
 #define EMPTY UINT32_MAX /* in the place of a corner: none */
 #define MAX_D 6
 #define SPARE 4       /* values that u_j may lie beyond those of the pixels: their simplices' corners, and a step */
+#define SIDE_BY_SIDE 16 /* pixels whose least and greatest values are found at once */
 #define DIGIT_BITS 11 /* of a key, sorted at once */
 #define DIGITS (1 << DIGIT_BITS)
 
@@ -40,8 +41,13 @@ static int choose_keys(int D, int64_t N, const float *features, Corners *found) 
   double low[MAX_D] = {0}, high[MAX_D] = {0}; /* of the scaled features, from 1 */
   for (int i = 1; i < D; i++) {
     const float *row = features + (i - 1) * N;
-    float least = N ? row[0] : 0, most = least;
-    for (int64_t x = 1; x < N; x++) least = MIN(least, row[x]), most = MAX(most, row[x]);
+    float least = N ? row[0] : 0, most = least, leasts[SIDE_BY_SIDE], mosts[SIDE_BY_SIDE];
+    for (int k = 0; k < SIDE_BY_SIDE; k++) leasts[k] = mosts[k] = least;
+    int64_t x = 0;
+    for (; x + SIDE_BY_SIDE <= N; x += SIDE_BY_SIDE)
+      for (int k = 0; k < SIDE_BY_SIDE; k++) leasts[k] = MIN(row[x + k], leasts[k]), mosts[k] = MAX(row[x + k], mosts[k]);
+    for (; x < N; x++) least = MIN(row[x], least), most = MAX(row[x], most);
+    for (int k = 0; k < SIDE_BY_SIDE; k++) least = MIN(leasts[k], least), most = MAX(mosts[k], most);
     low[i] = (double)least * scale_of(i, D), high[i] = (double)most * scale_of(i, D);
   }
   uint64_t weights[MAX_D] = {0}, weight = 1;
