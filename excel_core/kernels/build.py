@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     if platform.machine() in ("x86_64", "AMD64")
     else ((),)
 )
-BY_LEVEL = ("filter.c", "lattice.c", "mean_field.c", "par.c", "resize.c")
+BY_LEVEL = ("filter.c", "groups.c", "lattice.c", "mean_field.c", "par.c", "resize.c")
 SECONDS = 300  # that a compiler may take
 
 
