@@ -24,8 +24,8 @@ __all__ = ["crf_labels"]
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 MAX_SIDE, MIN_SIDE = 1024, 64  # of a tile, without its margin
-MAX_LANES = 4  # labels that are filtered side by side: a lattice has two values of each for every corner
-# Bytes per pixel and per corner of a lattice of five features, when its table of corners grows, and when its pixels are grouped.
+MAX_LANES = 4  # labels that are filtered side by side
+# Bytes per pixel and per corner of a lattice of five features: when its table of corners grows, and when pixels are grouped.
 AT_WORK = ((100, 112), (124, 60))
 
 
