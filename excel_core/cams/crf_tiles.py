@@ -24,9 +24,9 @@ __all__ = ["crf_labels", "crf_labels_with_confidence"]
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 MAX_SIDE, MIN_SIDE = 1024, 64  # of a tile, without its margin
-MAX_LANES = 4  # labels that are filtered side by side: a lattice has two values of each for every corner
-BYTES_PER_CORNER = 112  # of a lattice while it is built, when its table of corners grows
-BYTES_PER_PIXEL = 124  # of a lattice of five features, when its pixels are grouped
+MAX_LANES = 4  # labels that are filtered side by side
+# Bytes per pixel and per corner of a lattice of five features: when its table of corners grows, and when pixels are grouped.
+AT_WORK = ((100, 112), (124, 60))
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class _MeanField:
 
     def _max_corners(self, region_pixels: int, pixels: int) -> int:
         """How many corners a lattice may have beside what its region's pixels and the tile's take."""
-        taken = region_pixels * (BYTES_PER_PIXEL + 8 * self.lanes) + pixels * 4 * (3 * len(self.active) + 4)
-        return (MAX_BYTES_AT_ONCE - taken) // (BYTES_PER_CORNER)
+        taken = region_pixels * 8 * self.lanes + pixels * 4 * (3 * len(self.active) + 4)
+        return min((MAX_BYTES_AT_ONCE - taken - region_pixels * pixel) // corner for pixel, corner in AT_WORK)
 
     def _measure_tile(self, tile: Tile) -> Iterator[Tile]:
         """The tile, or smaller ones in its place."""

@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     if platform.machine() in ("x86_64", "AMD64")
     else ((),)
 )
-BY_LEVEL = ("filter.c", "lattice.c", "mean_field.c", "par.c", "resize.c")
+BY_LEVEL = ("filter.c", "groups.c", "lattice.c", "mean_field.c", "par.c", "resize.c")
 SECONDS = 300  # that a compiler may take
 
 
@@ -66,16 +66,16 @@ def build(library: Path = LIBRARY) -> None:
 
 def _run(*commands: tuple[list[str], Path]) -> None:
     """Run a compiler's commands side by side, each in its folder, where its object files go."""
-    running = []
+    running: list[subprocess.Popen[str]] = []
     try:
         for command, folder in commands:
             running.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True))  # noqa: S603  no shell
-        for process, (command, _) in zip(running, commands, strict=True):
+        for process in running:
             _, problems = process.communicate(timeout=SECONDS)
             if process.returncode != 0:
-                raise OSError(f"{command[0]} cannot compile {SOURCES}:\n{problems.strip()[:2000]}")
+                raise OSError(f"the C compiler cannot compile {SOURCES}:\n{problems.strip()[:2000]}")
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"the compiler took more than {SECONDS} s over {SOURCES}") from error
+        raise OSError(f"the C compiler took more than {SECONDS} s over {SOURCES}") from error
     finally:
         for process in running:
             if process.poll() is None:

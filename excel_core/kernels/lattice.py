@@ -22,12 +22,15 @@ SLABS_AT_WORK = 13  # BUFFERS of loops/filter.c
 
 @dataclass(frozen=True)
 class Lattice:
-    """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/lattice.c).
+    """The lattice of N pixels, whose M corners lie in slabs, and whose pixels in as many groups (loops/groups.c).
 
-    `order` (N,) uint32 of the pixels, group by group from `starts` (n+1,) uint32; in that order their `corners` (N, d+1) int32,
-    in rows from the first of the group's slab, and `weights` (N, d+1), scaled so that the filter is symmetric and of unit mass;
-    `neighbours` (d+1, M, 2) uint32 of each corner along each axis, M where there is none; `slabs` (n+1,) uint32, where the
-    slabs of corners begin; `of_ones` (N,), the filtered picture of ones."""
+    order (N,) uint32: the pixels, group by group from `starts` (n+1,) uint32
+    corners (N, d+1) int32 and weights (N, d+1): in that order; corners are in rows from the first of the group's slab, weights
+        are scaled so that the filter is symmetric and of unit mass
+    neighbours (d+1, M, 2) uint32: of each corner along each axis, M where there is none
+    slabs (n+1,) uint32: where the slabs of corners begin, and the end
+    of_ones (N,): the filtered picture of ones
+    """
 
     starts: Indices
     order: Indices

@@ -1,5 +1,4 @@
-"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011),
-with loops/filter.c and loops/mean_field.c.
+"""Mean-field inference of a dense CRF with Potts compatibilities over lattices of its pixels (Krähenbühl and Koltun, 2011).
 
 A pixel's probabilities sum to 1 and filtering is linear. So the first label is never filtered: it gets what filtering makes of
 ones, less what the other labels get.

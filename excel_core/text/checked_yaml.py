@@ -54,8 +54,7 @@ def compose_json(path: Path, source: str) -> Any:
         raise error_at(path, error.lineno, "file", f"not valid JSON: {error.msg}", "correct it") from error
     except RecursionError:
         raise error_at(path, 1, "file", "lists within lists without end", "correct it") from None
-    # JSON is YAML but for tabs between tokens, and YAML nodes know their line. libyaml reads it in a twentieth of the time; of
-    # a file that is no YAML, PyYAML's own parser has the better words.
+    # JSON is YAML but for tabs between tokens, and YAML nodes know their line. libyaml reads it in a twentieth of the time.
     source = source.replace("\t", " ")
     if not hasattr(yaml, "CSafeLoader"):
         return compose_yaml(path, source)

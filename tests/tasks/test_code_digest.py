@@ -115,7 +115,7 @@ def test_what_changes_no_result_changes_no_digest(changed):
         # Loops in C: a file, what it includes, and how they are compiled.
         ("excel_core/kernels/loops/par.c", "1e-8f", "2e-8f", CAMS),
         ("excel_core/kernels/loops/mean_field.c", "BELOW_LOGITS -1e30f", "BELOW_LOGITS -1e20f", CRF),
-        ("excel_core/kernels/loops/rows.h", "sum += factor", "sum -= factor", CRF),
+        ("excel_core/kernels/loops/rows.h", "CACHE_LINE 64", "CACHE_LINE 32", CRF),
         ("excel_core/kernels/loops/loops.h", "MIN_EXPONENT -46.0f", "MIN_EXPONENT -45.0f", CAMS | {"predict"}),
         ("excel_core/kernels/build.py", "-ffp-contract=fast", "-ffp-contract=off", CAMS | {"predict"}),
         ("tasks/stages/predict.py", "@torch.inference_mode()\n", "", {"predict"}),

@@ -91,8 +91,9 @@ INLINE void filter(int lanes, int D, uint32_t M, float factor, Pixels pixels, co
   memset(zeros, 0, lanes * sizeof *zeros);
   /* The latest slabs: RING that are spread on, 3 blurred up to `leading`, 3 after it, RING blurred along all axes. Where no axis comes
      before `leading`, what is spread is what is blurred next. A slab beyond the ends is empty. */
-#define SLAB(first, size, s) \
-  ((s) < 0 || (s) >= count ? (Slab){zeros, (s) < 0 ? 0 : M, (s) < 0 ? 0 : M} : (Slab){rows[(first) + (s) % (size)], slabs[s], slabs[(s) + 1]})
+#define SLAB(first, size, s)                                                       \
+  ((s) < 0 || (s) >= count ? (Slab){zeros, (s) < 0 ? 0 : M, (s) < 0 ? 0 : M}       \
+                           : (Slab){rows[(first) + (s) % (size)], slabs[s], slabs[(s) + 1]})
 #define SPREAD_ON(s) SLAB(1, RING(D), s)
 #define BEFORE(s) SLAB(leading ? 3 : 1, leading ? 3 : RING(D), s)
 #define AFTER(s) SLAB(6, 3, s)
