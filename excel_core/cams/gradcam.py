@@ -140,8 +140,8 @@ def _summed_over_patches(clip: FrozenClip, last: _Attended, gradients: Tensor) -
     summed_k = d**-0.5 * (toward_class @ q[:, :, 1:])
     summed_v = back[:, :, 1:, :, :d].sum(dim=2)
     summed = torch.cat([merge_heads(part) for part in (summed_q, summed_k, summed_v)], dim=-1)
-    into_heads: Tensor = clip.blocks[-1].attn.in_proj_weight
-    return summed @ into_heads.to(summed)
+    projection: Tensor = clip.blocks[-1].attn.in_proj_weight
+    return summed @ projection.to(summed)
 
 
 def _from_zero_to_one(maps: Tensor) -> Tensor:
