@@ -115,9 +115,9 @@ def _class_gradients(probabilities: Tensor, attended: Tensor) -> Tensor:
 def _summed_over_patches(clip: FrozenClip, last: _Attended, gradients: Tensor) -> Tensor:
     """gradients (B, K, M, D_s) at what the patches attend to → those at a, summed over the patches, (B, K, D_s).
 
-    GradCAM needs no more than this sum, and it is far cheaper than its terms: of the attention's backward pass, one product with
-    N x N weights is left of four, and the projection's is of one vector a class. With A the weights, O = A v, dO the gradients
-    and S the scores, dS_ij = A_ij (dO_i·v_j - dO_i·O_i), so that, i and j over patches and j = 0 the class token,
+    GradCAM needs no more than this sum, and it is far cheaper than its terms: of the attention's backward pass, one product
+    with N x N weights is left of four, and the projection's is of one vector a class. With A the weights, O = A v, dO the
+    gradients and S the scores, dS_ij = A_ij (dO_i·v_j - dO_i·O_i), so that, i and j over patches and j = 0 the class token,
 
         sum_j dv_j = sum_j G_j                          G = A^T dO
         sum_i dq_i ~ sum_j (G_j·v_j - (A^T r)_j) k_j    r_i = dO_i·O_i, j over all tokens
@@ -137,7 +137,8 @@ def _summed_over_patches(clip: FrozenClip, last: _Attended, gradients: Tensor) -
     summed_k = d**-0.5 * (toward_class @ q[:, :, 1:])
     summed_v = back[:, :, 1:, :, :d].sum(dim=2)
     summed = torch.cat([merge_heads(part) for part in (summed_q, summed_k, summed_v)], dim=-1)
-    return summed @ clip.blocks[-1].attn.in_proj_weight.to(summed)
+    projection: Tensor = clip.blocks[-1].attn.in_proj_weight
+    return summed @ projection.to(summed)
 
 
 def _from_zero_to_one(maps: Tensor) -> Tensor:
