@@ -100,7 +100,7 @@ def trained(cam_model: CamModel, samples: Sequence[list[Sample]], spec: TrainSpe
         results = _steps(cam_model, segmenter, samples, spec, run)
         _wait_for(device)
         seconds = (time.perf_counter() - started) / len(samples)
-    losses = torch.stack([result.losses for result in results]).cpu()
+    losses = torch.stack([result.losses[: len(LOSSES)] for result in results]).cpu()
     labels = torch.stack([result.labels for result in results]).cpu()
     return Trained(losses, labels, _segmented(cam_model, segmenter, images), seconds, watch.peak)
 

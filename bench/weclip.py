@@ -28,7 +28,7 @@ from excel_core.training.optimiser import learning_rate
 from excel_core.training.samples import plain_sample
 from excel_core.training.step import Phase, training_step
 
-__all__ = ["random_dino", "weclip_cases"]
+__all__ = ["PublishedStep", "random_dino", "weclip_cases"]
 
 
 def weclip_cases(scene: Scene, rounds: int) -> Iterator[Case]:
@@ -75,7 +75,7 @@ def _training(scene: Scene, run: RunSpec, words: str, iteration: int | None, rou
         segmenter, optimiser = sides["published"]
         for parameters in optimiser.param_groups:
             parameters["lr"] = learning_rate(step, spec)
-        way = _Published(cam_model, segmenter, optimiser, run)
+        way = PublishedStep(cam_model, segmenter, optimiser, run)
         return float(way.step(torch.stack(crops).float(), classes, Phase.at(step, spec)))
 
     return Case(
@@ -88,7 +88,7 @@ def _training(scene: Scene, run: RunSpec, words: str, iteration: int | None, rou
 
 
 @dataclass(frozen=True)
-class _Published:
+class PublishedStep:
     """One training as the published programs compute it."""
 
     cam_model: CamModel

@@ -11,7 +11,7 @@ from excel_core.models.published_checkpoint import is_published, read_published
 from excel_core.prediction.predictors import Predictor, published_run, published_trained_segmenter, training_free_predictor
 from excel_core.prediction.trained_segmenter import TrainedSegmenter, load_portable
 from excel_core.stores import read_knowledge
-from tasks.engine.fingerprint import clip_fingerprint
+from tasks.engine.fingerprint import clip_fingerprint, dino_fingerprint
 from tasks.engine.output import StageOutput, read_marker, read_output
 from tasks.engine.progress import say
 from tasks.engine.stage import RunEnvironment
@@ -63,11 +63,12 @@ def class_names(record: RunRecord) -> tuple[str, ...]:
 
 
 def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
-    """The segmenter that the run trained, on `device`. ModelError where its CLIP's weights are no longer the same."""
+    """The segmenter that the run trained, on `device`. ModelError where the weights of its CLIP, or of its
+    second encoder, are no longer the same."""
     run = record.run
     weights = committed_output(record, "train").folder / "segmenter.safetensors"
     knowledge = read_knowledge(committed_output(record, "knowledge").folder / "knowledge.zarr")
-    _check_clip(record)
+    _check_encoders(record)
     clip = cached_clip(run.clip.model, device)
     names = knowledge.class_names
     dino = second_encoder(run, device)
@@ -76,8 +77,17 @@ def run_segmenter(record: RunRecord, device: str) -> TrainedSegmenter:
     return TrainedSegmenter.of(cam_model, segmenter, names, run)
 
 
-def _check_clip(record: RunRecord) -> None:
+def _check_encoders(record: RunRecord) -> None:
     """A file that has changed since would be another encoder under this run's head."""
+    _check_clip(record)
+    name = record.run.dino.model
+    if name is not None:
+        used = read_marker(record.output("train")).origin.key_parts["inputs"]["dino"]
+        if dino_fingerprint(name) != used:
+            raise ModelError(f"{name}: these weights are no longer those that run {record.id} used; run it again")
+
+
+def _check_clip(record: RunRecord) -> None:
     used = read_marker(record.output("knowledge")).origin.key_parts["outside"]["clip"]
     if clip_fingerprint(record.run.clip.model) != used:
         raise ModelError(f"{record.run.clip.model}: these weights are no longer those that run {record.id} used; run it again")

@@ -12,13 +12,21 @@ import torch.nn.functional as F
 from bench import precision, published
 from bench.peers import published_gradcam, with_logit_scale
 from bench.plain_vit import random_clip
+from bench.weclip import PublishedStep
 from excel_core.cams.affinity import affinity_cams, mean_attention, scale_attention
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.gradcam import gradcam_seeds
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import minmax, patch_text_cams
-from excel_core.config.presets import preset
+from excel_core.config.presets import preset, with_settings
 from excel_core.models.calibration import Relation, calibrated_features, encoder_activations, layer_features
+from excel_core.models.dino_weights import dino_from_state
+from excel_core.models.segmenter import Segmenter
+from excel_core.training.batches import Batch
+from excel_core.training.optimiser import make_optimiser
+from excel_core.training.samples import plain_sample
+from excel_core.training.step import Phase, training_step
+from excel_core.world.train_dino import DinoTrainSpec, fresh_state
 from tests.conftest import ROOT
 
 RUN = preset("voc")
@@ -138,7 +146,38 @@ def test_the_published_gradcam_gives_the_same(clip, with_weights):
     tokens = encoder_activations(clip, _rand(1, 3, 48, 32), None, 0).inputs[-1]
     text = F.normalize(1 + 0.1 * torch.randn(28, 16, generator=torch.Generator().manual_seed(2)), dim=1)
     ours = gradcam_seeds(with_logit_scale(clip), tokens, (6, 4), text, 3, torch.tensor([[2, 0]]))
-    theirs = published_gradcam(clip, tokens, text, (2, 0), with_weights)
+    theirs, _ = published_gradcam(clip, tokens, text, (2, 0), with_weights)
     assert ours.seeds.max() > 0.9  # else nothing is compared
     torch.testing.assert_close(ours.seeds[0].flatten(1), theirs, atol=1e-4, rtol=0)
     assert not any(weight.requires_grad for weight in clip.visual.parameters())
+
+
+@pytest.mark.parametrize("method", ["weclip", "weclip_plus"])
+def test_the_published_training_step_gives_the_same_loss(clip, method):
+    edits = [
+        "refine.affinity.layers=5",
+        "refine.affinity.dynamic_layers=4",
+        "train.segmenter.width=16",
+        "train.segmenter.dropout=0",
+    ]
+    run = with_settings(preset("voc", method), edits)
+    torch.manual_seed(5)
+    dino = dino_from_state(fresh_state(DinoTrainSpec(depth=1, grid=4)), heads=3) if method == "weclip_plus" else None
+    text = F.normalize(torch.randn(45, 16, generator=torch.Generator().manual_seed(6)), dim=1)
+    cam_model = CamModel(with_logit_scale(clip), text, 20, run.cams, dino)
+    coarse = F.interpolate(_rand(2, 3, 6, 6, seed=7), size=(48, 48), mode="bicubic")
+    crops, classes = (coarse * 255).clamp(0, 255).byte(), [(1,), (4, 0)]
+    batch = Batch.of([plain_sample(crop, names) for crop, names in zip(crops, classes, strict=True)])
+    for iteration in (100, 10_000):  # WeCLIP: static, then dynamic labels
+        losses = {}
+        for side in ("ours", "published"):
+            torch.manual_seed(3)
+            segmenter = Segmenter(7, 64, 20, run.train.segmenter, None if dino is None else dino.width).train()
+            optimiser = make_optimiser(segmenter, run.train)
+            if side == "ours":
+                result = training_step(cam_model, segmenter, optimiser, batch, iteration, run.train, run.refine)
+                losses[side] = float(result.losses[0])
+            else:
+                step = PublishedStep(cam_model, segmenter, optimiser, run)
+                losses[side] = float(step.step(crops.float(), classes, Phase.at(iteration, run.train)))
+        assert losses["ours"] == pytest.approx(losses["published"], rel=1e-3)

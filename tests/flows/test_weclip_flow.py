@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from excel_core.errors import ModelError, SettingError
 from flows import stages
 from flows.excel import excel
 from flows.request import RunRequest
+from tasks.history.run_record import find_record
+from tasks.photos.trained import run_segmenter
 from tests.flows.server import task_states
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -20,7 +23,7 @@ SMALL = [
 
 
 @pytest.mark.parametrize("method", ["weclip", "weclip_plus"])
-def test_the_whole_chain_runs(method, tmp_path, prefect_server):
+def test_the_whole_chain_runs(method, tmp_path, prefect_server, monkeypatch):
     store = tmp_path / "store"
     page = excel.with_options(flow_run_name=method)("demo", method=method, settings=SMALL, store=str(store))
     assert f"{method}:reference" in Path(page).read_text(encoding="utf-8")
@@ -31,6 +34,14 @@ def test_the_whole_chain_runs(method, tmp_path, prefect_server):
     # A stage's flow finds what the chain left.
     folder = stages.train("demo", method=method, settings=SMALL, store=str(store))
     assert (Path(folder) / "segmenter.safetensors").is_file()
+    # Its segmenter takes photos of other sizes, as long as its encoders are the same.
+    trained = run_segmenter(find_record(store, "latest"), "cpu")
+    steps = trained.label_steps(np.zeros((40, 90, 3), np.uint8), multi_scale=True)
+    assert steps["segmenter"].shape == (40, 90)
+    if method == "weclip_plus":
+        monkeypatch.setattr("tasks.photos.trained.dino_fingerprint", lambda name: "other")
+        with pytest.raises(ModelError, match="no longer those that run"):
+            run_segmenter(find_record(store, "latest"), "cpu")
 
 
 @pytest.mark.parametrize(
