@@ -128,10 +128,14 @@ def verify(store: Store = None) -> None:
 
 
 def _flow_and_data(record: Any) -> str:
-    """Which flow ran on what, for example `paper voc, table-3`; a run that learnt from true masks says so."""
+    """Which flow ran on what, for example `paper voc, table-3` or `excel demo, clip_es:reference`; a run that learnt from true
+    masks says so."""
     parts = [f"{record.flow} {record.spec.get('preset')}"]
     if record.flow == "paper" and "paper" in record.own:
         parts.append(record.spec["paper"]["table"])
+    method = record.spec.get("method", "")
+    if ":" in method and method != "excel:reference":  # what runs are of unless they say so
+        parts.append(method)
     if record.spec.get("train", {}).get("supervision") == "masks":
         parts.append("fully supervised")
     return ", ".join(parts)
@@ -151,6 +155,8 @@ def _run_row(record: Any) -> dict[str, Any]:
     last_steps = {key.rpartition(".")[0]: miou for key, miou in record.headline.items()}
     segmented = [miou for family, miou in last_steps.items() if family.startswith("segmentation.")]
     seeds = [miou for family, miou in last_steps.items() if family.startswith("seeds.lvc.")]
+    if not record.spec.get("train", {}).get("enabled", True):  # then the static seeds are the pseudo labels
+        seeds = [miou for family, miou in last_steps.items() if family.startswith("seeds.static.")]
     return {
         "run": record.id,
         "flow": _flow_and_data(record),

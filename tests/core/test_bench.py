@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from bench import precision, published
+from bench.peers import published_gradcam, with_logit_scale
 from bench.plain_vit import random_clip
 from excel_core.cams.affinity import affinity_cams, mean_attention, scale_attention
 from excel_core.cams.cam_model import CamModel
+from excel_core.cams.gradcam import gradcam_seeds
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.patch_text import minmax, patch_text_cams
 from excel_core.config.presets import preset
@@ -128,3 +130,15 @@ def test_the_device_script_needs_no_prefect_open_clip_zarr_or_numba(tmp_path):
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, *options], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert '"format": "excel-device/1"' in (tmp_path / "gpu.json").read_text()
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_the_published_gradcam_gives_the_same(clip, with_weights):
+    """Class after class through the whole block, as bench.peers has it; the tower is frozen again after it."""
+    tokens = encoder_activations(clip, _rand(1, 3, 48, 32), None, 0).inputs[-1]
+    text = F.normalize(1 + 0.1 * torch.randn(28, 16, generator=torch.Generator().manual_seed(2)), dim=1)
+    ours = gradcam_seeds(with_logit_scale(clip), tokens, (6, 4), text, 3, torch.tensor([[2, 0]]))
+    theirs = published_gradcam(clip, tokens, text, (2, 0), with_weights)
+    assert ours.seeds.max() > 0.9  # else nothing is compared
+    torch.testing.assert_close(ours.seeds[0].flatten(1), theirs, atol=1e-4, rtol=0)
+    assert not any(weight.requires_grad for weight in clip.visual.parameters())
