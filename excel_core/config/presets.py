@@ -71,7 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "predict": {"image_size": 128},
         "evaluate": {"ablation": True},
-        "benchmark": {"seeds": 2, "iterations": 150},  # for all methods in a quarter of an hour
+        "benchmark": {"seeds": 2, "iterations": 150},  # several trainings within minutes
         "shards": {"images": 32},
     },
 }

@@ -105,7 +105,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/evaluation/ablation.py", "BINS = 100", "BINS = 50", {"sweep", "sweep_lvc", "ablation"}),
         ("excel_core/paper/published.py", "0.112", "0.113", {"paper"}),
         # Defaults of a function, a kernel that is imported inside a function, a decorator.
-        ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1", {"ablation", "evaluate"}),
+        ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1",
+         {"ablation", "benchmark", "evaluate"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
         ("excel_core/kernels/exponential.py", "np.float32(-46)", "np.float32(-45)", CAMS | {"predict"}),
         ("excel_core/kernels/mean_field.py", "    @compiled\n", "", {"refine", "dynamic", "predict", "curve"}),
@@ -123,7 +124,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         # Label maps are written and read in these colours, masks too.
         ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3", ALL - {"describe", "knowledge", "cams", "figures"}),
         # The default of a setting, where runs are made from presets.
-        ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02", {"ablation", "paper"}),
+        ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02",
+         {"ablation", "benchmark", "paper"}),
         # A method of a spec, where something reads an attribute of its name.
         ("excel_core/config/data.py", "(self.train_split, *self.seed_splits)", "(*self.seed_splits, self.train_split)",
          {"refine", "dynamic", "dataset", "paper"} | MASKS),
