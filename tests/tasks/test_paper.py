@@ -181,8 +181,12 @@ def test_seeds_need_no_training_where_nothing_learnt_is_asked_for(voc, voc_run):
 def test_the_limit_is_what_the_run_was_cut_to(voc, voc_run):
     limited = with_edits(voc_run, {"dataset": {"max_images": 2}, "paper": {"table": "table-2", "limit": 2}})
     document, _, _ = _made(limited, voc)
-    assert document["limit"] == 2 and document["rows"][0]["note"] == "a later version of excel"
-    assert [row.get("protocol", {}).get("images") for row in document["rows"]] == [None, 2, 2]
+    assert document["limit"] == 2 and document["rows"][0]["note"] == "published in its README"
+    assert document["rows"][1]["note"] == "not scored: the run has no seeds.static.train.crf"  # switched off here
+    protocols = [row.get("protocol", {}) for row in document["rows"]]
+    assert [protocol.get("images") for protocol in protocols] == [2, None, 2, 2]
+    methods = [protocol.get("method") for protocol in protocols]
+    assert methods == ["clip_es:reference", None, "excel:reference", "excel:reference"]
     by_hand = with_edits(voc_run, {"dataset": {"max_images": 2}, "paper": {"table": "table-2"}})
     assert _made(by_hand, voc)[0]["limit"] == 2  # by dataset.max_images alone
 
