@@ -19,8 +19,7 @@ from artifacts.view import Counts, Curve, Metrics
 __all__ = [
     "ConfusionCell", "ablation_note", "ablation_rows", "common_protocol", "confusion_shares", "confusion_table", "curve_note",
     "curve_rows", "families", "family_rows", "headline_key", "headline_keys", "largest_confusions", "mean_score", "miou_text",
-    "per_class_rows", "print_scores", "print_tables", "protocol_text", "result_words", "results_rows",
-    "shared_protocol",
+    "per_class_rows", "print_scores", "print_tables", "protocol_text", "result_words", "results_rows", "shared_protocol",
 ]  # fmt: skip
 
 # Field -> column; scores come early, for who sees the first columns only: on a phone, or in the Prefect UI.

@@ -1,4 +1,4 @@
-"""What a user can ask for, written once: the command line, Prefect's forms and Python callers share these two models.
+"""What a user can ask for, written once: the command line, Prefect's forms and Python callers share these models.
 
 A field holds its type, bounds and choices, its description in Prefect's form, and its command-line option.
 flows/parameters.py makes the flows' parameters from the fields, flows/cli/options.py those of the commands.
@@ -232,7 +232,10 @@ class BenchmarkRequest(DataRequest):
         """`a,b` is short for two of them. SettingError for an unknown one."""
         from excel_core.config.methods import parse_method
 
-        names = [name.strip() for text in methods for name in str(text).split(",")] if isinstance(methods, list) else methods
+        texts = [methods] if isinstance(methods, str) else methods
+        if not isinstance(texts, list):
+            return methods
+        names = [name.strip() for text in texts for name in str(text).split(",")]
         for name in names:
             parse_method(name)
         return names

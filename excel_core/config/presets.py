@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "predict": {"image_size": 128},
         "evaluate": {"ablation": True},
         "ablation": {"second_encoder": "dino-tiny"},
-        "benchmark": {"seeds": 2, "iterations": 150},  # for all methods in a quarter of an hour
+        "benchmark": {"seeds": 2, "iterations": 150},  # several trainings within minutes
         "quality": {"enabled": True},
         "shards": {"images": 32},
     },

@@ -162,3 +162,6 @@ def test_all_methods_as_published_where_none_is_named(data):
 def test_an_unknown_method_is_refused_to_a_caller_too():
     with pytest.raises(SettingError, match="unknown method 'x'; valid methods: excel"):
         BenchmarkRequest.checked(methods=["x"])
+    with pytest.raises(SettingError, match="--methods 3"):
+        BenchmarkRequest.checked(methods=3)
+    assert BenchmarkRequest.checked(methods="excel, clip_es").methods == ["excel", "clip_es"]

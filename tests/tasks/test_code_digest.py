@@ -110,7 +110,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/evaluation/ablation.py", "BINS = 100", "BINS = 50", {"sweep", "sweep_lvc", "ablation"}),
         ("excel_core/paper/published.py", "0.112", "0.113", {"paper"}),
         # Defaults of a function, a kernel that is imported inside a function, a decorator.
-        ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1", {"ablation", "evaluate"}),
+        ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1",
+         {"ablation", "benchmark", "evaluate"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
         # Loops in C: a file, what it includes, and how they are compiled.
         ("excel_core/kernels/loops/par.c", "1e-8f", "2e-8f", CAMS),
@@ -134,7 +135,8 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/datasets/palette.py", "7 - bit // 3", "6 - bit // 3",
          ALL - {"describe", "knowledge", "cams", "proposals", "figures"}),
         # The default of a setting, where runs are made from presets.
-        ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02", {"ablation", "paper"}),
+        ("excel_core/config/data.py", "max_bad: Unit = Field(0.01", "max_bad: Unit = Field(0.02",
+         {"ablation", "benchmark", "paper"}),
         # A method of a spec, where something reads an attribute of its name.
         ("excel_core/config/data.py", "(self.train_split, *self.seed_splits)", "(*self.seed_splits, self.train_split)",
          {"refine", "dynamic", "quality", "dataset", "paper"} | MASKS),
