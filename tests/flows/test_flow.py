@@ -152,7 +152,7 @@ def test_upgrades_are_a_flow_that_scores_each_alone(store, tmp_path):
     assert states["evaluate (upgrades: pseudo labels: mask votes (+SAM), seed 0)"] == "Completed"
     found = read_json(next(path for path in store.glob("ablation/*/ablation.json") if "+SAM" in path.read_text()))
     labels = {row["name"]: row for row in found["rows"] if row["group"] == "upgrades: pseudo labels"}
-    assert len(labels) == 6 and all(row["low"] <= row["miou"] <= row["high"] for row in labels.values())
+    assert len(labels) == 7 and all(row["low"] <= row["miou"] <= row["high"] for row in labels.values())
     assert set(found["ranking"]["spearman"]) == {"train"}
     with get_client(sync_client=True) as client:
         key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-ablation-upgrades-demo"]))

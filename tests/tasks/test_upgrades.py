@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from artifacts.tables import ablation_note, ablation_rows
 from bench.region_proposals import write_region_proposals
@@ -17,6 +18,7 @@ from excel_core.files import read_json
 from excel_core.safe_csv import read_rows
 from excel_core.stores import CamReader, read_counts
 from tasks.engine.stage import RunEnvironment
+from tasks.pipeline import complete_outputs
 from tasks.stages.proposals import ProposalsResult
 from tasks.stages.quality import QualityResult
 from tests.conftest import SMALL_DEMO
@@ -116,7 +118,7 @@ def test_every_upgrade_is_scored_alone(chain, small_run, proposals):
         by_group.setdefault(row["group"], []).append(row["name"])
     names = [
         "as it is", "k-k with a Gaussian window (NACLIP)", "middle attention (ResCLIP)", "three sides",
-        "windows over twice the side",
+        "windows over twice the side", "a second encoder's cosines (ProxyCLIP)",
     ]  # fmt: skip
     assert by_group == {"upgrades: CAMs": names, "upgrades: pseudo labels": [*names, "mask votes (+SAM)"]}
     for row in table["rows"]:
@@ -133,6 +135,24 @@ def test_every_upgrade_is_scored_alone(chain, small_run, proposals):
     assert -1 <= table["ranking"]["spearman"]["train"] <= 1
     assert "Spearman train" in ablation_note({"ablation": table})
     assert ablation_rows({"ablation": table})[1]["difference"].startswith(("+", "-"))
+
+
+def test_a_second_encoder_makes_cams_and_no_segmenter(chain, small_run, monkeypatch):
+    """ProxyCLIP's attention through the stages: other CAMs, a segmenter of one neck; other weights of DINO, other CAMs."""
+    proxy = ["cams.calibration.attention=proxy", "dino.model=dino-tiny", "evaluate.ablation=false", "quality.enabled=false"]
+    run = with_settings(small_run, proxy)
+    outputs, built = follow_and_note(run, chain[1], "dynamic", parts=False)
+    assert built == ["cams", "refine", "train", "dynamic"]
+    for stage in ("cams", "dynamic"):
+        cams, plain = (CamReader(folder) for folder in (outputs[stage].folder, chain[0][stage].folder))
+        assert max(np.abs(cams.read(image)[1] - plain.read(image)[1]).max() for image in cams.ids) > 0.1
+    shapes = [
+        {name: tensor.shape for name, tensor in load_file(of["train"].folder / "segmenter.safetensors").items()}
+        for of in (outputs, chain[0])
+    ]
+    assert shapes[0] == shapes[1]
+    monkeypatch.setattr("tasks.inputs.models.dino_fingerprint", lambda name: "other weights")
+    assert "cams" not in complete_outputs(run, chain[1], "cams")
 
 
 def test_the_score_ranks_images_by_their_true_iou(tmp_path):
