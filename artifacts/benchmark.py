@@ -58,19 +58,22 @@ def sections(document: Benchmark) -> list[Section]:
 def notes(document: Benchmark) -> list[str]:
     """How to read the numbers, and what was not scored."""
     first = first_method(document)
+    trainings = [(method["name"], method["iterations"]) for method in document["methods"] if method["iterations"] is not None]
     lines = [
         f"preset {document['preset']}, CLIP {document['clip']}; mIoU in per cent over the classes in the truth, the mean over "
-        "splits and seeds",
-        f"± standard deviation over {document['seeds']} seeds of k-means and training; without it the seeds change nothing, or "
-        "there is one",
-        f"[ ] 95 % interval over {document['resamples']} resamples of the images, the same for all methods",
+        "splits and seeds"
     ]
+    if document["seeds"] > 1:
+        lines.append(
+            f"± standard deviation over {document['seeds']} seeds of k-means and training; without it the seeds change nothing"
+        )
+    lines.append(f"[ ] 95 % interval over {document['resamples']} resamples of the images, the same for all methods")
     if len(document["methods"]) > 1:
         lines.append(f"{MARK} differs from {first}: the 95 % interval of the paired difference leaves out 0")
+    if trainings:
+        lines.append(f"iterations of training: {', '.join(f'{name} {iterations:,}' for name, iterations in trainings)}")
     if document["limit"] is not None:
-        lines.append(f"to try it out: {document['limit']} images a split and a shortened training")
-    if document["iterations"] is not None:
-        lines.append(f"trainings were cut to {document['iterations']:,} iterations (benchmark.iterations), their schedules too")
+        lines.append(f"to try it out: {document['limit']} images a split")
     return lines + [f"not scored: {what}: {reason}" for what, reason in document["skipped"].items()]
 
 

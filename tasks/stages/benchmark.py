@@ -1,10 +1,10 @@
 """Stage `benchmark`: methods on the same images, from the runs of each → benchmark.json, benchmark.csv, benchmark.md, pictures,
 and a self-contained page. Under the mask guard: the truths that it shows are copies that evaluation made.
 
-benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `iterations`, `seeds`, `resamples`; `methods`: name and kinds of
-label maps of each; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last step, IoU by
-class and method; `costs`: seconds, peak memory and trained parameters of each method, and of its stages; `gallery`: which
-images are shown, and why; `skipped`: what could not be scored and why.
+benchmark.json (excel-benchmark/1): `preset`, `clip`, `limit`, `seeds`, `resamples`; `methods`: of each its name, kinds of label
+maps, and iterations of training; `numbers` (excel_core.evaluation.benchmark.methods_numbers); `classes`: of each kind's last
+step, IoU by class and method; `costs`: seconds, peak memory and trained parameters of each method, and of its stages;
+`gallery`: which images are shown, and why; `skipped`: what could not be scored and why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,10 +92,9 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
         "preset": job.run.preset,
         "clip": job.run.clip.model,
         "limit": job.run.benchmark.limit,
-        "iterations": job.run.benchmark.iterations,
         "seeds": job.run.benchmark.seeds,
         "resamples": resamples,
-        "methods": [{"name": method, "kinds": list(one.evaluate.kinds)} for method, one in runs.items()],
+        "methods": [_method(method, one) for method, one in runs.items()],
         "numbers": numbers,
         "classes": _by_class(methods, names),
         "costs": [_cost(job, method, one) for method, one in runs.items()],
@@ -108,6 +107,12 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
     for number in numbers:
         miou[number["method"]][number["kind"]] = round(number["miou"], 4)  # a kind's last step comes last
     return BenchmarkResult(miou=miou)
+
+
+def _method(name: str, run: RunSpec) -> dict[str, Any]:
+    """What a method makes, and how long its training is, if it has one."""
+    kinds = list(run.evaluate.kinds)
+    return {"name": name, "kinds": kinds, "iterations": run.train.iterations if set(kinds) - {"static"} else None}
 
 
 def _outputs(job: Job, method: str, stage: str) -> list[StageOutput]:
@@ -226,8 +231,8 @@ def _input(method: str, seed: int, stage: str) -> str:
 
 def settings(run: RunSpec) -> dict[str, Any]:
     """Which methods, how they are compared, what is shown, and of what."""
-    kinds = {method: list(one.evaluate.kinds) for method, one in method_runs(run).items()}
-    return {"benchmark": run.benchmark.model_dump(mode="json"), "kinds": kinds, "names": [run.preset, run.clip.model]}
+    methods = [_method(method, one) for method, one in method_runs(run).items()]
+    return {"benchmark": run.benchmark.model_dump(mode="json"), "methods": methods, "names": [run.preset, run.clip.model]}
 
 
 def outside(run: RunSpec, environment: RunEnvironment) -> list[str]:

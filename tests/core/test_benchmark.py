@@ -243,10 +243,10 @@ def document():
     cost = {"seconds": 65.0, "peak_host_bytes": 2**30, "peak_gpu_bytes": None}
     stages = [{"stage": stage, **cost} for stage in ("cams", "train")]
     return {
-        "format": "excel-benchmark/1", "preset": "voc", "clip": "excel-tiny", "limit": None, "iterations": 150,
-        "seeds": 2, "resamples": 1000,
+        "format": "excel-benchmark/1", "preset": "voc", "clip": "excel-tiny", "limit": None, "seeds": 2, "resamples": 1000,
         "methods": [
-            {"name": "excel", "kinds": ["static", "lvc", "segmentation"]}, {"name": "clip_es", "kinds": ["static"]},
+            {"name": "excel", "kinds": ["static", "lvc", "segmentation"], "iterations": 30_000},
+            {"name": "clip_es", "kinds": ["static"], "iterations": None},
         ],
         "numbers": [
             _number("excel", "static", "raw", 0.5), _number("excel", "static", "par", 0.6, True, 0.02),
@@ -302,10 +302,12 @@ def test_markdown_and_terminal_have_every_table(document):
     assert "| excel | 50.0 | 60.0 ± 2.0 | no such step | 70.0 | 80.0 |" in page and "not trained" in out.getvalue()
 
 
-def test_a_limit_is_told(document):
-    document["limit"] = 12
-    assert "to try it out: 12 images a split and a shortened training" in sections(document)[0].notes
-    assert "trainings were cut to 150 iterations (benchmark.iterations), their schedules too" in sections(document)[0].notes
+def test_limit_seeds_and_iterations_are_told(document):
+    assert "iterations of training: excel 30,000" in sections(document)[0].notes
+    assert any(note.startswith("± standard deviation over 2 seeds") for note in sections(document)[0].notes)
+    document["limit"], document["seeds"] = 12, 1
+    notes = sections(document)[0].notes
+    assert "to try it out: 12 images a split" in notes and not any("±" in note for note in notes)
 
 
 def test_the_csv_has_a_line_a_number_and_no_formula(document):

@@ -116,6 +116,13 @@ def test_the_parameters_counted_are_the_segmenters_own(chain):
     assert trained_parameters(path) == sum(tensor.numel() for tensor in load_file(path).values())
 
 
+def test_methods_are_told_with_their_trainings(compared):
+    assert compared[0]["methods"] == [
+        {"name": "excel", "kinds": ["static", "lvc", "segmentation"], "iterations": 4},
+        {"name": "clip_es", "kinds": ["static"], "iterations": None},
+    ]
+
+
 def test_its_files_are_those_of_the_table(compared):
     _, output, _ = compared
     assert files_made(output) == files_named("benchmark")
