@@ -155,7 +155,7 @@ def test_another_producer_is_no_part_of_a_run(changed):
 
 def test_the_producer_of_a_run_is_part_of_it(changed):
     edit = ("excel_core/cams/gradcam.py", "EPSILON = 1e-7", "EPSILON = 1e-6")
-    assert changed(edit, producer="gradcam") == {"cams"}
+    assert changed(edit, producer="gradcam") == {"cams", "train", "dynamic"}
 
 
 def test_the_reader_of_another_layout_is_no_part_of_a_run(changed):
