@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from excel_core.cams.affinity import kept_layers, mean_attention, scale_attention, without_boxes
+from excel_core.cams.affinity import mean_attention, scale_attention, without_boxes
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.gradcam_model import encoded_gradcam, gradcam_attention, gradcam_pass, learnt_gradcam
 from excel_core.cams.presence import image_embedding
@@ -58,7 +58,7 @@ def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tenso
 
 
 def _gradcam(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
-    layers = 0 if refine is None else kept_layers(refine.affinity)
+    layers = 0 if refine is None else refine.affinity.layers  # nothing is learnt yet
     passed = gradcam_pass(cam_model, network_input, class_of_slot, layers)
     gradcam, attention = passed.gradcam, None
     if refine is not None:
