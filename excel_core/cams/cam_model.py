@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excel_core.cams.affinity import dynamic_attention, mean_attention, scale_attention
-from excel_core.cams.gradcam import GradCam, gradcam_seeds
 from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config import CamSpec, RefineSpec
 from excel_core.disk_maps import is_large
@@ -171,25 +170,6 @@ class CamModel:
         may flow through what is made of them."""
         second = None if encoded.second is None else encoded.second.float().clone()
         return self.layers(encoded), encoded.activations.grid, second
-
-    def gradcam(self, encoded: Encoded, class_of_slot: Tensor) -> GradCam:
-        """GradCAM seeds of the `class_slots` (B, K) of images, through the last block (peers.md 1.3)."""
-        skipped = self.spec.gradcam_skips
-        tokens = encoded.activations.outputs[len(self.clip.blocks) - 2 - skipped]
-        grid = encoded.activations.grid
-        return gradcam_seeds(self.clip, tokens, grid, self.text, self.classes, class_of_slot)
-
-    def gradcam_maps(self, activations: EncoderActivations, cam: GradCam) -> Tensor:
-        """Attention (A, B, N, N) of the last blocks, that of the last one as GradCAM ran it."""
-        ran_last = len(activations.outputs) == len(self.clip.blocks)
-        earlier = activations.attention[:-1] if ran_last else activations.attention
-        return torch.cat([earlier, cam.attention[None].to(earlier.dtype)])
-
-    def gradcam_attention(
-        self, activations: EncoderActivations, cam: GradCam, spec: RefineSpec, relation: Relation | None = None
-    ) -> Tensor:
-        """`attention` over `gradcam_maps`."""
-        return self.attention(replace(activations, attention=self.gradcam_maps(activations, cam)), spec, relation)
 
     def cams(self, encoded: Encoded, relation: Relation | None = None) -> Tensor:
         """CAMs (B, C, h, w) in [0, 1] of all C classes: static, or dynamic (LVC) under a relation. SettingError for ProxyCLIP's

@@ -1,7 +1,8 @@
 """What makes CAMs, by `cams.producer`: patches compared with texts (ExCEL, MaskCLIP), or GradCAM (CLIP-ES).
 
 A producer takes network input and the classes of each image, and gives CAMs of these classes alone, and the attention that
-refines them. Stages and parity call `seed_cams`; whoever adds a producer writes one function of its form and names it here.
+refines them: from photos (`seed_cams`), under a trained segmenter (`learnt_seeds`), and in training (`encoded_seeds`). Whoever
+adds a producer writes one function of each form and names them here; a stage's key holds the code of the run's own alone.
 """
 
 from collections.abc import Callable
@@ -9,17 +10,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from excel_core.cams.affinity import kept_layers, mean_attention, scale_attention, without_boxes
-from excel_core.cams.cam_model import CamModel
-from excel_core.cams.gradcam import GradCam
+from excel_core.cams.affinity import mean_attention, scale_attention, without_boxes
+from excel_core.cams.cam_model import CamModel, Encoded
+from excel_core.cams.gradcam_model import encoded_gradcam, gradcam_attention, gradcam_pass, learnt_gradcam
 from excel_core.cams.presence import image_embedding
 from excel_core.cams.pseudo_labels import cams_of_slots
-from excel_core.cams.seeds import learnt_cams, learnt_gradcam, static_cams
+from excel_core.cams.seeds import learnt_cams, static_cams
 from excel_core.config import RefineSpec, RunSpec
-from excel_core.models.calibration import EncoderActivations
+from excel_core.models.calibration import Relation
 from excel_core.models.segmenter import Segmenter
 
-__all__ = ["EmbeddedSeeds", "GradCamPass", "SeedCams", "gradcam_pass", "learnt_refine_spec", "learnt_seeds", "seed_cams"]
+__all__ = [
+    "EmbeddedSeeds", "Producer", "SeedCams", "SeedsOfRelation", "encoded_seeds", "learnt_refine_spec", "learnt_seeds",
+    "seed_cams",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def seed_cams(
 ) -> EmbeddedSeeds:
     """network input (B, 3, H', W'), `class_slots` (B, K) on its device → EmbeddedSeeds by the spec's producer; with `refine`,
     also the attention that it takes."""
-    return PRODUCERS[cam_model.spec.producer](cam_model, network_input, class_of_slot, refine)
+    return PRODUCERS[cam_model.spec.producer].seeds(cam_model, network_input, class_of_slot, refine)
 
 
 def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
@@ -54,7 +58,7 @@ def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tenso
 
 
 def _gradcam(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
-    layers = 0 if refine is None else kept_layers(refine.affinity)
+    layers = 0 if refine is None else refine.affinity.layers  # nothing is learnt yet
     passed = gradcam_pass(cam_model, network_input, class_of_slot, layers)
     gradcam, attention = passed.gradcam, None
     if refine is not None:
@@ -63,33 +67,26 @@ def _gradcam(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, 
     return EmbeddedSeeds(gradcam.seeds, attention, gradcam.embedding)
 
 
-@dataclass(frozen=True)
-class GradCamPass:
-    """The tower as far as the last block, GradCAM of that one, and attention (A, B, N, N) of the last A blocks, the last one's
-    included: means over heads."""
-
-    activations: EncoderActivations
-    gradcam: GradCam
-    attention: Tensor
-
-
-def gradcam_pass(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, attention_layers: int) -> GradCamPass:
-    """network input (B, 3, H', W'), `class_slots` (B, K) → GradCamPass. The last block runs inside GradCAM alone."""
-    encoded = cam_model.encode(network_input, attention_layers, with_patch_tokens=False, last_block=False)
-    gradcam = cam_model.gradcam(encoded, class_of_slot)
-    return GradCamPass(encoded.activations, gradcam, cam_model.gradcam_maps(encoded.activations, gradcam))
-
-
 def learnt_seeds(
     cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, run: RunSpec
 ) -> SeedCams:
     """As `seed_cams`, with the trained segmenter's relation; to be refined as `learnt_refine_spec` says."""
-    if cam_model.spec.producer == "gradcam":
-        guided = run.train.guided_from is not None
-        seeds = learnt_gradcam(cam_model, segmenter, network_input, class_of_slot, run.refine, guided)
-        return SeedCams(seeds.cams, seeds.attention)
+    return PRODUCERS[cam_model.spec.producer].learnt(cam_model, segmenter, network_input, class_of_slot, run)
+
+
+def _learnt_patch_text(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, run: RunSpec
+) -> SeedCams:
     seeds = learnt_cams(cam_model, segmenter, network_input, run.refine, run.dynamic.mirror)
     return SeedCams(cams_of_slots(seeds.cams, class_of_slot), seeds.attention)
+
+
+def _learnt_gradcam(
+    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, run: RunSpec
+) -> SeedCams:
+    guided = run.train.guided_from is not None
+    seeds = learnt_gradcam(cam_model, segmenter, network_input, class_of_slot, run.refine, guided)
+    return SeedCams(seeds.cams, seeds.attention)
 
 
 def learnt_refine_spec(run: RunSpec) -> RefineSpec:
@@ -98,5 +95,42 @@ def learnt_refine_spec(run: RunSpec) -> RefineSpec:
     return without_boxes(run.refine) if guided else run.refine
 
 
-Producer = Callable[[CamModel, Tensor, Tensor, RefineSpec | None], EmbeddedSeeds]
-PRODUCERS: dict[str, Producer] = {"patch_text": _patch_text, "gradcam": _gradcam}
+SeedsOfRelation = Callable[[Relation | None], tuple[Tensor, Tensor]]
+
+
+def encoded_seeds(cam_model: CamModel, encoded: Encoded, class_of_slot: Tensor, refine: RefineSpec) -> SeedsOfRelation:
+    """Training's seeds of a batch that is encoded already, and its `class_slots` (B, K) → what makes CAMs (B, K, h, w) of the
+    slots and attention (B, M, M) of a relation, or static ones of None; what both share is computed once."""
+    return PRODUCERS[cam_model.spec.producer].encoded(cam_model, encoded, class_of_slot, refine)
+
+
+def _encoded_patch_text(cam_model: CamModel, encoded: Encoded, class_of_slot: Tensor, refine: RefineSpec) -> SeedsOfRelation:
+    def seeds(relation: Relation | None) -> tuple[Tensor, Tensor]:
+        cams = cams_of_slots(cam_model.cams(encoded, relation), class_of_slot)
+        return cams, cam_model.attention(encoded.activations, refine, relation)
+
+    return seeds
+
+
+def _encoded_gradcam(cam_model: CamModel, encoded: Encoded, class_of_slot: Tensor, refine: RefineSpec) -> SeedsOfRelation:
+    cam = encoded_gradcam(cam_model, encoded, class_of_slot)
+
+    def seeds(relation: Relation | None) -> tuple[Tensor, Tensor]:
+        return cam.seeds, gradcam_attention(cam_model, encoded.activations, cam, refine, relation)
+
+    return seeds
+
+
+@dataclass(frozen=True)
+class Producer:
+    """The three ways to a producer's seeds: `seed_cams`, `learnt_seeds` and `encoded_seeds`."""
+
+    seeds: Callable[[CamModel, Tensor, Tensor, RefineSpec | None], EmbeddedSeeds]
+    learnt: Callable[[CamModel, Segmenter, Tensor, Tensor, RunSpec], SeedCams]
+    encoded: Callable[[CamModel, Encoded, Tensor, RefineSpec], SeedsOfRelation]
+
+
+PRODUCERS: dict[str, Producer] = {
+    "patch_text": Producer(_patch_text, _learnt_patch_text, _encoded_patch_text),
+    "gradcam": Producer(_gradcam, _learnt_gradcam, _encoded_gradcam),
+}

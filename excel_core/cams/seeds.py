@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.cams.affinity import guided_cams, kept_layers
+from excel_core.cams.affinity import kept_layers
 from excel_core.cams.cam_model import CamModel, Encoded
-from excel_core.cams.pseudo_labels import cams_of_slots, refine_maps
+from excel_core.cams.pseudo_labels import refine_maps
 from excel_core.cams.windows import cut_windows, seen_in_views, windows_at_once
 from excel_core.config import RefineSpec
 from excel_core.models.calibration import EncoderActivations, relation_of
@@ -21,7 +21,6 @@ __all__ = [
     "LearntActivations",
     "learnt_activations",
     "learnt_cams",
-    "learnt_gradcam",
     "patch_attention",
     "static_cams",
 ]
@@ -110,23 +109,6 @@ def _learnt_view(
     # As published: the affinity looks at the photo alone, so the mean of its relation is over that photo, not over the pair.
     relation = relation_of(features[::views_per_image], calibration, images_per_mean=1)
     attention = cam_model.attention(_every(encoded.activations, views_per_image), refine, relation)
-    return CamBatch(network_input, cams, attention, encoded.activations)
-
-
-def learnt_gradcam(
-    cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec, guided: bool
-) -> CamBatch:
-    """network input (B, 3, H, W), `class_slots` (B, K) → CamBatch of the slots' GradCAM seeds (B, K, h, w) and of the attention
-    that the learnt relation chooses (peers.md 3.3, 3.8). With `guided` (WeCLIP+, 4.3) seeds are `guided_cams`."""
-    encoded = cam_model.encode(network_input, kept_layers(refine.affinity), last_block=segmenter.reads_last_block)
-    output = segmenter(*cam_model.segmenter_input(encoded))
-    cam = cam_model.gradcam(encoded, class_of_slot)
-    relation = relation_of(output.features.float(), cam_model.spec.calibration, images_per_mean=1)
-    attention = cam_model.gradcam_attention(encoded.activations, cam, refine, relation)
-    cams = cam.seeds.float()
-    if guided:
-        probability = torch.softmax(output.logits.float(), dim=1)[:, 1:]
-        cams = guided_cams(cams, cams_of_slots(probability, class_of_slot), refine.affinity)
     return CamBatch(network_input, cams, attention, encoded.activations)
 
 

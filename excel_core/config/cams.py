@@ -73,7 +73,8 @@ class CamSpec(Spec):
     producer: Literal["patch_text", "gradcam"] = Field(
         "patch_text",
         description="what makes CAMs: patches compared with texts; or GradCAM of the last block under a softmax over the "
-        "image's own classes and the background prompts, where `features`, `surgery`, `minmax` and `calibration` are not used",
+        "image's own classes and the background prompts, where `features`, `surgery`, `minmax` and `calibration` are not "
+        "used, and scales and windows are refused",
     )
     input: Literal["square", "native", "longest_side", "whole_patches"] = Field(
         "square",

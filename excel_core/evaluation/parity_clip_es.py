@@ -17,7 +17,7 @@ from excel_core.cams.affinity import (
 )
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf import appearance_colours, dense_crf
-from excel_core.cams.producers import gradcam_pass
+from excel_core.cams.gradcam_model import gradcam_pass
 from excel_core.cams.pseudo_labels import class_slots, crf_scores, crf_steps, label_steps, refine_maps
 from excel_core.config.presets import preset
 from excel_core.evaluation.parity import Arrays, require_shapes

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from excel_core.cams.affinity import guided_cams, without_boxes
 from excel_core.cams.crf import dense_crf
+from excel_core.cams.gradcam_model import encoded_gradcam, gradcam_attention, learnt_gradcam
 from excel_core.cams.pseudo_labels import cams_of_slots, class_slots, label_steps, refine_maps
-from excel_core.cams.seeds import learnt_gradcam
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset
 from excel_core.evaluation.parity import Arrays, load_goldens, require_shapes
@@ -79,7 +79,7 @@ def _weclip_keys(golden: Arrays, head: State, clip: FrozenClip) -> Iterator[tupl
     with torch.no_grad():
         network_input, encoded, output = forward(model, batch)
         relation = relation_of(output.features, model.run.cams.calibration)
-        cam = model.cam_model.gradcam(encoded, batch.slots)
+        cam = encoded_gradcam(model.cam_model, encoded, batch.slots)
     yield "input", network_input
     yield "block_outputs", torch.stack(encoded.activations.outputs)
     yield from (("neck", output.features), ("logits", output.logits), ("relation", relation.probability))
@@ -87,7 +87,7 @@ def _weclip_keys(golden: Arrays, head: State, clip: FrozenClip) -> Iterator[tupl
     for n in range(len(batch.slots)):
         yield from seed_keys(golden, model, cam, n)
         for mode, chosen in modes.items():
-            attention = model.cam_model.gradcam_attention(encoded.activations, cam, run.refine, chosen)[n]
+            attention = gradcam_attention(model.cam_model, encoded.activations, cam, run.refine, chosen)[n]
             cams = own_classes(cam.seeds, golden, n)
             steps = dict(spread_keys(cams, attention, run.refine))
             steps |= dict(enlarged_keys(cams, attention, network_input[n], run.refine))
@@ -115,7 +115,7 @@ def _weclip_plus_keys(golden: Arrays, head: State, dino: State, clip: FrozenClip
     with torch.no_grad():
         network_input, encoded, output = forward(model, batch)
         relation = relation_of(output.features, model.run.cams.calibration)
-        cam = model.cam_model.gradcam(encoded, batch.slots)
+        cam = encoded_gradcam(model.cam_model, encoded, batch.slots)
         probabilities = torch.softmax(output.logits, dim=1)
     yield "input", network_input
     yield from (("block10", encoded.activations.outputs[-2]), ("block11", encoded.activations.outputs[-1]))
@@ -131,7 +131,7 @@ def _weclip_plus_keys(golden: Arrays, head: State, dino: State, clip: FrozenClip
         cams = own_classes(guided, golden, n)
         # VOC spreads from everywhere.
         yield from ((f"guided_cam_{n}", cams), (f"column_mask_{n}", torch.ones_like(cams, dtype=torch.uint8)))
-        attention = model.cam_model.gradcam_attention(encoded.activations, cam, refine, relation)[n]
+        attention = gradcam_attention(model.cam_model, encoded.activations, cam, refine, relation)[n]
         yield from ((f"{key}_{n}", value) for key, value in spread_keys(cams, attention, refine))
         yield from ((f"{key}_{n}", value) for key, value in enlarged_keys(cams, attention, network_input[n], refine))
         yield from chosen_keys(model, encoded.activations, cam, relation, n, "{}_" + str(n))

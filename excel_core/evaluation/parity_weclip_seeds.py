@@ -20,6 +20,7 @@ from excel_core.cams.affinity import (
 )
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.gradcam import GradCam
+from excel_core.cams.gradcam_model import encoded_gradcam, gradcam_attention, gradcam_maps
 from excel_core.cams.par import pixel_adaptive_refinement
 from excel_core.cams.pseudo_labels import class_slots
 from excel_core.config import RefineSpec, RunSpec
@@ -68,7 +69,7 @@ def chosen_keys(
 ) -> Iterator[tuple[str, Tensor]]:
     """By how much R exceeds each block's attention, and which blocks image n keeps; `name` has a place for the key."""
     affinity = model.run.refine.affinity
-    maps = model.cam_model.gradcam_maps(activations, cam)
+    maps = gradcam_maps(model.cam_model, activations, cam)
     scaled = scale_attention(maps, model.cam_model.clip.heads, model.run.cams.calibration, affinity)
     excess = block_excess(scaled[-(affinity.dynamic_layers or affinity.layers) :], relation.probability)
     yield name.format("excess"), excess[:, n]
@@ -84,7 +85,7 @@ def coco_keys(golden: Arrays, model: Model, network_input: Tensor, coco: RunSpec
     cam_model = CamModel(model.cam_model.clip, text, len(text) - background, coco.cams)
     one = slice(COCO_IMAGE, COCO_IMAGE + 1)
     encoded = cam_model.encode(network_input[one], kept_layers(coco.refine.affinity), last_block=False)
-    cam = cam_model.gradcam(encoded, class_slots([classes]))
+    cam = encoded_gradcam(cam_model, encoded, class_slots([classes]))
     golden_relation = torch.from_numpy(golden["relation"])[one]
     relation = Relation(golden_relation, golden_relation)
     yield "coco_probabilities", cam.probabilities[0]
@@ -96,7 +97,7 @@ def coco_keys(golden: Arrays, model: Model, network_input: Tensor, coco: RunSpec
         guidance = torch.from_numpy(golden["coco_probabilities_of_head"])[[c + 1 for c in classes]]
         yield "coco_guided_cam", cams * guidance
         cams, refine = guided_cams(cams, guidance, refine.affinity), without_boxes(refine)
-    attention = cam_model.gradcam_attention(encoded.activations, cam, refine, relation)[0]
+    attention = gradcam_attention(cam_model, encoded.activations, cam, refine, relation)[0]
     for key, value in spread_keys(cams, attention, refine):
         yield f"coco_{key}", value
     coco_model = replace(model, run=coco, cam_model=cam_model)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from excel_core.cams.affinity import guided_cams, without_boxes
 from excel_core.cams.cam_model import CamModel, Encoded
-from excel_core.cams.gradcam import GradCam
+from excel_core.cams.producers import SeedsOfRelation, encoded_seeds
 from excel_core.cams.pseudo_labels import cams_of_slots, refine_slots
 from excel_core.config import RefineSpec, TrainSpec
 from excel_core.models.calibration import Relation
@@ -38,12 +38,7 @@ class Targets:
         """Labels (B, S, S) int64: of static CAMs, or of CAMs and attention under the relation (`dynamic`)."""
         if self.spec.supervision == "masks":
             return self.batch.labels.long()
-        relation = self.relation if dynamic else None
-        if self.cam_model.spec.producer == "gradcam":
-            cams, attention = self._gradcam.seeds, self._gradcam_attention(relation)
-        else:
-            cams = cams_of_slots(self.cam_model.cams(self.encoded, relation), self.batch.slots)
-            attention = self.cam_model.attention(self.encoded.activations, self.refine, relation)
+        cams, attention = self._seeds(self.relation if dynamic else None)
         refine = self.refine
         if self.guidance is not None:
             guidance = cams_of_slots(self.guidance[:, 1:], self.batch.slots)
@@ -53,11 +48,8 @@ class Targets:
         return labels.masked_fill(~self.batch.valid, IGNORE) if self.spec.padding == "ignored" else labels
 
     @cached_property
-    def _gradcam(self) -> GradCam:
-        return self.cam_model.gradcam(self.encoded, self.batch.slots)
-
-    def _gradcam_attention(self, relation: Relation | None) -> Tensor:
-        return self.cam_model.gradcam_attention(self.encoded.activations, self._gradcam, self.refine, relation)
+    def _seeds(self) -> SeedsOfRelation:
+        return encoded_seeds(self.cam_model, self.encoded, self.batch.slots, self.refine)
 
     def _colours(self) -> Tensor:
         """What guides PAR. Published: ExCEL de-normalises the crop, and truncates it to 8 bits; WeCLIP leaves it normalised."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from excel_core.cams.affinity import affinity_cams, box_masks, guided_cams, kept_layers, without_boxes
 from excel_core.cams.cam_model import CamModel
-from excel_core.cams.seeds import learnt_gradcam
+from excel_core.cams.gradcam_model import encoded_gradcam, learnt_gradcam
 from excel_core.config import AffinitySpec, CalibrationSpec, CamSpec, RefineSpec, SegmenterSpec, TrainSpec
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import ModelError, StoreError
@@ -187,12 +187,13 @@ def test_seeds_of_a_photo_do_not_depend_on_the_others(cam_model):
 def test_gradcam_may_skip_a_block(cam_model, batch):
     with torch.no_grad():
         encoded = cam_model.encode(torch.randn(2, 3, 48, 48), kept_layers(REFINE.affinity), last_block=False)
-        seeds = cam_model.gradcam(encoded, batch.slots).seeds
-        skipping = replace(cam_model, spec=SPEC.model_copy(update={"gradcam_skips": 1})).gradcam(encoded, batch.slots)
+        seeds = encoded_gradcam(cam_model, encoded, batch.slots).seeds
+        one_less = replace(cam_model, spec=SPEC.model_copy(update={"gradcam_skips": 1}))
+        skipping = encoded_gradcam(one_less, encoded, batch.slots)
         # As if the block before the last had changed nothing.
         outputs = (*encoded.activations.outputs[:2], encoded.activations.outputs[1])
         same = replace(encoded, activations=replace(encoded.activations, outputs=outputs))
-        assert torch.equal(skipping.seeds, cam_model.gradcam(same, batch.slots).seeds)
+        assert torch.equal(skipping.seeds, encoded_gradcam(cam_model, same, batch.slots).seeds)
     assert not torch.allclose(skipping.seeds, seeds)
 
 
