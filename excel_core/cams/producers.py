@@ -21,7 +21,7 @@ from excel_core.models.calibration import Relation
 from excel_core.models.segmenter import Segmenter
 
 __all__ = [
-    "EmbeddedSeeds", "Producer", "SeedCams", "SeedsOfRelation", "encoded_seeds", "learnt_refine_spec", "learnt_seeds",
+    "EmbeddedSeeds", "SeedCams", "SeedsOfRelation", "encoded_seeds", "learnt_refine_spec", "learnt_seeds",
     "seed_cams",
 ]  # fmt: skip
 
@@ -48,7 +48,7 @@ def seed_cams(
 ) -> EmbeddedSeeds:
     """network input (B, 3, H', W'), `class_slots` (B, K) on its device → EmbeddedSeeds by the spec's producer; with `refine`,
     also the attention that it takes."""
-    return PRODUCERS[cam_model.spec.producer].seeds(cam_model, network_input, class_of_slot, refine)
+    return PRODUCERS[cam_model.spec.producer](cam_model, network_input, class_of_slot, refine)
 
 
 def _patch_text(cam_model: CamModel, network_input: Tensor, class_of_slot: Tensor, refine: RefineSpec | None) -> EmbeddedSeeds:
@@ -71,7 +71,7 @@ def learnt_seeds(
     cam_model: CamModel, segmenter: Segmenter, network_input: Tensor, class_of_slot: Tensor, run: RunSpec
 ) -> SeedCams:
     """As `seed_cams`, with the trained segmenter's relation; to be refined as `learnt_refine_spec` says."""
-    return PRODUCERS[cam_model.spec.producer].learnt(cam_model, segmenter, network_input, class_of_slot, run)
+    return LEARNT[cam_model.spec.producer](cam_model, segmenter, network_input, class_of_slot, run)
 
 
 def _learnt_patch_text(
@@ -101,7 +101,7 @@ SeedsOfRelation = Callable[[Relation | None], tuple[Tensor, Tensor]]
 def encoded_seeds(cam_model: CamModel, encoded: Encoded, class_of_slot: Tensor, refine: RefineSpec) -> SeedsOfRelation:
     """Training's seeds of a batch that is encoded already, and its `class_slots` (B, K) → what makes CAMs (B, K, h, w) of the
     slots and attention (B, M, M) of a relation, or static ones of None; what both share is computed once."""
-    return PRODUCERS[cam_model.spec.producer].encoded(cam_model, encoded, class_of_slot, refine)
+    return ENCODED[cam_model.spec.producer](cam_model, encoded, class_of_slot, refine)
 
 
 def _encoded_patch_text(cam_model: CamModel, encoded: Encoded, class_of_slot: Tensor, refine: RefineSpec) -> SeedsOfRelation:
@@ -121,16 +121,16 @@ def _encoded_gradcam(cam_model: CamModel, encoded: Encoded, class_of_slot: Tenso
     return seeds
 
 
-@dataclass(frozen=True)
-class Producer:
-    """The three ways to a producer's seeds: `seed_cams`, `learnt_seeds` and `encoded_seeds`."""
-
-    seeds: Callable[[CamModel, Tensor, Tensor, RefineSpec | None], EmbeddedSeeds]
-    learnt: Callable[[CamModel, Segmenter, Tensor, Tensor, RunSpec], SeedCams]
-    encoded: Callable[[CamModel, Encoded, Tensor, RefineSpec], SeedsOfRelation]
-
-
-PRODUCERS: dict[str, Producer] = {
-    "patch_text": Producer(_patch_text, _learnt_patch_text, _encoded_patch_text),
-    "gradcam": Producer(_gradcam, _learnt_gradcam, _encoded_gradcam),
+# Three tables, so that what has no segmenter does not depend on its code.
+PRODUCERS: dict[str, Callable[[CamModel, Tensor, Tensor, RefineSpec | None], EmbeddedSeeds]] = {
+    "patch_text": _patch_text,
+    "gradcam": _gradcam,
+}
+LEARNT: dict[str, Callable[[CamModel, Segmenter, Tensor, Tensor, RunSpec], SeedCams]] = {
+    "patch_text": _learnt_patch_text,
+    "gradcam": _learnt_gradcam,
+}
+ENCODED: dict[str, Callable[[CamModel, Encoded, Tensor, RefineSpec], SeedsOfRelation]] = {
+    "patch_text": _encoded_patch_text,
+    "gradcam": _encoded_gradcam,
 }

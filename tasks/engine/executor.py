@@ -50,7 +50,7 @@ __all__ = [
 
 KEY_DIGITS = 32
 LAYOUTS = ("excel_core.datasets.layouts", "LAYOUTS")  # registries that a run's settings choose from
-PRODUCERS = ("excel_core.cams.producers", "PRODUCERS")
+PRODUCERS = tuple(("excel_core.cams.producers", name) for name in ("PRODUCERS", "LEARNT", "ENCODED"))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Step:
     def _code(self, function: Callable[..., Any]) -> str:
         """Digest of the function's code; of the layouts' readers and the CAM producers, it holds those that this run uses."""
         run = self.job.run
-        return code_digest(function, choices=((LAYOUTS, run.dataset.layout), (PRODUCERS, run.cams.producer)))
+        producers = ((table, run.cams.producer) for table in PRODUCERS)
+        return code_digest(function, choices=((LAYOUTS, run.dataset.layout), *producers))
 
     def build(self, folder: Path) -> StageResult:
         """Do the work itself."""

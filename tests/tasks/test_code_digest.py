@@ -26,7 +26,7 @@ MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "evaluate"}  # name
 
 def _digests(root: Path, layout: str, producer: str = "patch_text") -> dict[str, list[str]]:
     """As `Step` makes them for a run with data of this layout, and CAMs of this producer."""
-    choices = ((LAYOUTS, layout), (PRODUCERS, producer))
+    choices = ((LAYOUTS, layout), *((table, producer) for table in PRODUCERS))
     return {name: [code_digest(function, root, choices) for function in functions] for name, functions in WORK.items()}
 
 
