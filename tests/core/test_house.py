@@ -135,3 +135,9 @@ def test_torch_unpickles_no_class_but_its_own():
         "assert not strange, strange"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest takes the second for the first, and runs neither."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
