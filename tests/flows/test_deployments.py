@@ -83,7 +83,7 @@ def test_every_deployment_is_there_with_its_form(up):
     assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
     assert {(flow, name) for flow in ("ablation", "upgrades", "benchmark") for name in ("demo", "voc")} <= set(found)
     tables = [f"table-{number}" for number in range(1, 8)]
-    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 36
+    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 38
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
     for (flow, _), one in found.items():
         form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}
