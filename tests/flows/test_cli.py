@@ -58,7 +58,7 @@ def test_what_there_is_and_what_would_run(demo):
     small = [part for s in SMALL_DEMO for part in ("--set", s)]
     assert "nothing to run: every stage is complete" in _excel("plan", "demo", "--store", store, *small).stdout
     planned = _excel("plan", "demo", "--store", store, *small, "--set", "report.gallery_images=1").stdout
-    assert "1 of 20 stages run" in planned and "report.gallery_images: 2 → 1" in planned
+    assert "1 of 21 stages run" in planned and "report.gallery_images: 2 → 1" in planned
     listed = _excel("runs", "--store", store).stdout
     assert "excel demo" in listed and "complete" in listed and re.search(r"to build +host GiB +GPU GiB", listed)
     assert re.search(r" s +\d+\.\d\d +– +\d", listed)
