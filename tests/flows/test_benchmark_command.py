@@ -154,7 +154,7 @@ def test_an_edit_may_be_of_the_comparison_itself():
 def test_all_methods_as_published_where_none_is_named(data):
     from excel_core.config.methods import METHODS
 
-    runs = _methods(data, "dino.model=dino-tiny")  # published weights are not on every machine
+    runs = _methods(data, "weclip_plus.dino.model=dino-tiny")  # published weights are not on every machine
     assert list(runs) == list(METHODS) and all(one.method.endswith(":reference") for one in runs.values())
     assert all(one.clip.model == "excel-tiny" for one in runs.values())
 
