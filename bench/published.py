@@ -107,15 +107,20 @@ def par(image: Tensor, maps: Tensor, dilations: tuple[int, ...] = (1, 2, 4, 8, 1
 
 def affinity(cam: Tensor, attention: Tensor, threshold: float) -> Tensor:
     """One class: cam (h, w), attention (M, M) → refined, min-max scaled (h, w)."""
+    matrix = affinity_matrix(attention)
+    inside = boxes(cam, threshold).to(matrix)
+    refined = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(cam.shape)
+    return (refined - refined.min()) / (refined.max() - refined.min())
+
+
+def affinity_matrix(attention: Tensor) -> Tensor:
+    """attention (M, M) → the affinity (M, M) along which CAMs spread."""
     matrix = attention
     for _ in range(3):
         matrix = matrix / matrix.sum(dim=0, keepdim=True)
         matrix = matrix / matrix.sum(dim=1, keepdim=True)
     matrix = (matrix + matrix.T) / 2
-    matrix = matrix @ matrix
-    inside = boxes(cam, threshold).to(matrix)
-    refined = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(cam.shape)
-    return (refined - refined.min()) / (refined.max() - refined.min())
+    return matrix @ matrix
 
 
 def boxes(cam: Tensor, threshold: float) -> Tensor:

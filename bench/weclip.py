@@ -189,13 +189,7 @@ def _plain_blocks(clip: FrozenClip, image: Tensor) -> tuple[Tensor, list[Tensor]
 def _spread(cams: Tensor, attention: Tensor, threshold: float | None) -> Tensor:
     """cams (K, h, w), attention (M, M) → refined (K, h, w): the matrix once, its columns outside the boxes zero class by
     class."""
-    matrix = attention
-    for _ in range(3):
-        matrix = matrix / matrix.sum(dim=0, keepdim=True)
-        matrix = matrix / matrix.sum(dim=1, keepdim=True)
-    matrix = (matrix + matrix.T) / 2
-    matrix = matrix @ matrix
-    refined = []
+    matrix, refined = published.affinity_matrix(attention), []
     for cam in cams:
         inside = torch.ones_like(cam) if threshold is None else published.boxes(cam, threshold)
         spread = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(cam.shape)
