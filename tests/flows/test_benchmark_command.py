@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -9,7 +10,6 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from excel_core.errors import SettingError
 from excel_core.evaluation.benchmark import method_runs
-from flows.cli import main
 from flows.request import BenchmarkRequest
 from tasks.history.run_record import read_records
 from tests.conftest import SMALL_DEMO
@@ -22,19 +22,9 @@ SETS = [
 
 
 @pytest.fixture
-def excel(monkeypatch, capsys, tmp_path):
-    """Run `excel benchmark ARGUMENTS` in this process → (exit code, stdout, stderr)."""
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))  # as `excel` would set it, and undone
-    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["excel", "benchmark", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return run
+def excel(command_line):
+    """`excel benchmark ARGUMENTS`."""
+    return partial(command_line, "benchmark")
 
 
 @pytest.mark.usefixtures("prefect_server")

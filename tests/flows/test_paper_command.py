@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from excel_core.errors import SettingError
 from excel_core.models.clip_weights import load_clip
-from flows.cli import main
 from flows.request import PaperRequest
 from tasks.history.run_record import read_records
 from tasks.stages.paper import table_runs
@@ -29,19 +29,9 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def excel(monkeypatch, capsys, tmp_path):
-    """Run `excel paper ARGUMENTS` in this process → (exit code, stdout, stderr)."""
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))  # as `excel` would set it, and undone
-    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["excel", "paper", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return run
+def excel(command_line):
+    """`excel paper ARGUMENTS`."""
+    return partial(command_line, "paper")
 
 
 @pytest.mark.usefixtures("prefect_server")
