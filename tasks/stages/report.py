@@ -85,12 +85,16 @@ def _quality(job: Job) -> dict[str, Any]:
     quality = [
         QualityRow(image, float(score), {k: float(v) for k, v in rest.items()}) for image, score, rest in map(_split, scores)
     ]
+    doubtful = ""
+    if doubts:
+        doubtful = (
+            f", and {len(doubts)} of {result.doubtful_given + result.doubtful_missing:,} doubtful labels: "
+            f"{result.doubtful_given:,} given but hardly seen, {result.doubtful_missing:,} seen but not given"
+        )
     return {
         "quality": tuple(quality),
         "doubts": tuple(DoubtRow(row["image"], row["class"], row["label"], float(row["rank"])) for row in doubts),
-        "quality_note": f"The first {len(quality)} of {result.images:,} images (mean score {result.mean:.3f}), and "
-        f"{len(doubts)} of {result.doubtful_given + result.doubtful_missing:,} doubtful labels: {result.doubtful_given:,} "
-        f"given but hardly seen, {result.doubtful_missing:,} seen but not given.",
+        "quality_note": f"The first {len(quality)} of {result.images:,} images (mean score {result.mean:.3f}){doubtful}.",
     }
 
 
