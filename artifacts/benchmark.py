@@ -28,7 +28,7 @@ MARK = "*"  # of a number that differs from the first method's
 TEXT_COLUMNS = ("method", "step", "protocol", "raw", "+ affinity", "+ PAR", "+ CRF")
 SHARED_COSTS = (
     "Methods that share a stage build it once; its cost counts for each of them. Of several seeds, a stage's least time: the "
-    "first to compute in a process also compiles."
+    "first to compute in a process also loads models and, on a GPU, compiles."
 )
 # Columns of the CSV beside the protocol's, in order.
 NUMBER_FIELDS = ("method", "kind", "step", "last", "miou", "std", "low", "high", "seeds")

@@ -24,9 +24,9 @@ def overview_png(document: Benchmark) -> bytes:
 
 
 def class_chart_png(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], title: str) -> bytes:
-    """rows {class, iou by method} → a line a class, a mark a method in a shape and colour of its own; the classes that the
-    first method finds best on top."""
-    first = methods[0]
+    """rows {class, iou by method} → a line a class, a mark a method; the classes that the first one finds best on top.
+    `methods`: all of the benchmark, so that each has its shape and colour in every chart; some may have no values here."""
+    first = next(method for method in methods if method in rows[0]["iou"])
     ordered = sorted(rows, key=lambda row: -row["iou"].get(first, 0.0))
     figure = empty_figure(8, 1.3 + CLASS_ROW_INCHES * len(ordered))
     axes = figure.subplots()
@@ -42,5 +42,5 @@ def class_chart_png(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], t
     axes.set_xlabel("IoU")
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", parse_math=False)
     tidy(axes, "x")
-    figure.legend(frameon=False, ncols=min(4, len(methods)), loc="outside lower center")
+    figure.legend(frameon=False, ncols=min(4, len(rows[0]["iou"])), loc="outside lower center")
     return png_bytes(figure)

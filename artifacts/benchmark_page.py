@@ -35,8 +35,7 @@ def write_benchmark(folder: Path, document: Benchmark, galleries: Galleries, cla
     if document["numbers"]:
         charts["overview"] = overview_png(document)
     for kind, rows in document["classes"].items():
-        having = [method for method in methods if method in rows[0]["iou"]]
-        charts[f"classes_{kind}"] = class_chart_png(rows, having, f"{KINDS[kind]}, last step, by class")
+        charts[f"classes_{kind}"] = class_chart_png(rows, methods, f"{KINDS[kind]}, last step, by class")
     for name, png in charts.items():
         _write(folder / f"{name}.png", png)
     for name, items in galleries.items():

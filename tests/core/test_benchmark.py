@@ -328,3 +328,11 @@ def test_charts_are_the_same_for_the_same_numbers(document):
         [{**rows[0], "iou": {"excel": 0.2, "clip_es": 0.7}}, rows[1]], ["excel", "clip_es"], "by class"
     )
     assert overview_png(document) == overview_png(document)
+
+
+def test_a_method_has_its_colour_in_every_chart():
+    """Also in those of kinds that the methods before it do not have."""
+    rows = [{"class": "cat", "iou": {"weclip": 0.4}}]
+    as_third = class_chart_png(rows, ["excel", "clip_es", "weclip"], "by class")
+    assert as_third != class_chart_png(rows, ["weclip"], "by class")
+    assert as_third == class_chart_png(rows, ["maskclip", "clip_es", "weclip"], "by class")
