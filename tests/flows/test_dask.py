@@ -92,7 +92,8 @@ def test_shards_are_built_by_two_processes_to_the_same_bytes(in_turn, cluster, a
 
 def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
     """SIGKILL of a worker in the middle of a shard, when others are finished."""
-    settings = [*SMALL_DEMO, "shards.images=2"]
+    # Shards that take long beside the killer's looks at them: else it may never see two at once.
+    settings = [*SMALL_DEMO, "shards.images=2", "refine.crf.iterations=150"]
     whole, hurt = tmp_path / "whole", tmp_path / "hurt"
     stages.refine("demo", settings=settings, store=str(whole))
     stages.cams("demo", settings=settings, store=str(hurt))
@@ -118,7 +119,8 @@ def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
         ended.set()
         killer.join()
     after = committed(hurt)
-    assert finished and {name: after[name] for name in finished} == finished
+    assert finished, "the killer never saw two shards at work"
+    assert {name: after[name] for name in finished} == finished
     assert file_digests(hurt) == file_digests(whole)
     assert sum(_part_pids(hurt, "refine").values()) == len(list(whole.glob("refine-parts/[!.]*"))) >= 6
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -27,7 +28,16 @@ def run(small_run):
 
 
 @pytest.fixture(scope="module")
-def curved(run, chain):
+def environment(chain, tmp_path_factory):
+    """A store of this file alone: what another test scored would be found, and no mask opened for it."""
+    store = tmp_path_factory.mktemp("curved") / "store"
+    scored = shutil.ignore_patterns("predict*", "evaluate*", "ablation*", "report*")
+    shutil.copytree(chain[1].store, store, symlinks=True, ignore=scored)
+    return RunEnvironment(store=store)
+
+
+@pytest.fixture(scope="module")
+def curved(run, environment):
     """(outputs, masks that each stage opened) of a run whose training keeps segmenters."""
     masks = {}
 
@@ -37,7 +47,8 @@ def curved(run, chain):
         masks[job.name] = found
         return output
 
-    return follow(run, chain[1], "report", build), masks
+    follow(run, environment, "dataset")  # what was copied is verified once, its masks too
+    return follow(run, environment, "report", build), masks
 
 
 def test_segmenters_are_kept_when_they_were_asked_for(curved, chain):
@@ -115,8 +126,7 @@ def test_chart_and_table_are_in_the_report(curved):
     ]
 
 
-def test_it_is_asked_for_by_keeping_alone(run, small_run, chain):
-    environment = chain[1]
+def test_it_is_asked_for_by_keeping_alone(run, small_run, environment, curved):
     assert "curve" in pipeline(run, environment).own_ids and "curve" not in pipeline(small_run, environment).own_ids
     edited = with_settings(run, ["curve.threshold=0.5"])
     _, built = follow_and_note(edited, environment, "report", parts=False)
