@@ -1,11 +1,12 @@
 """Train the tiny CLIP of the picture-book world, the one shipped as tiny_clip.safetensors.
 
-    python -m excel_core.world.train_clip [--out FILE] [--checkpoints DIR]
+    python -m excel_core.world.train_clip [--out FILE] [--checkpoints DIR] [--device cuda] [--workers 8]
 
 Each step shows a batch of views (views.py) and a sample of all phrases (captions.py), and asks for every pair whether
 the phrase is true: sigmoid cross-entropy with a learned scale and bias, true and false pairs of a phrase weighing the
 same. A last stage goes on at the resolution that CAMs are made at. The model is an ordinary open_clip CLIP, built
-from tiny_clip.json; only scenes of TRAIN_SEEDS are ever drawn.
+from tiny_clip.json; only scenes of TRAIN_SEEDS are ever drawn. Minutes on a GPU whose views many processes draw,
+hours on a CPU.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_names import BUILT_IN_FOLDER
@@ -54,15 +56,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """How the shipped weights were made; written into the file's metadata."""
+    """How the shipped weights were made; written into the file's metadata.
 
-    scenes: int = 10_000
+    Their schedule went by the clock: the numbers of steps are rounded, and the file is not repeatable to the bit.
+    """
+
+    scenes: int = 30_000
     scene_size: int = 128
     stages: tuple[Stage, ...] = (
-        Stage(steps=1900, batch=96, size=64, keep=0.5, zoom=(0.4, 1.0)),
-        Stage(steps=200, batch=32, size=128, keep=0.75, zoom=(0.75, 1.0)),
+        Stage(steps=1032, batch=256, size=64, keep=0.5, zoom=(0.4, 1.0)),
+        Stage(steps=1300, batch=160, size=128, keep=0.6, zoom=(0.6, 1.0)),
     )
-    phrases: int = 160  # per step, the same for all its images; about 26 of them are true of an image
+    phrases: int = 200  # per step, the same for all its images; about 32 of them are true of an image
     rate: float = 1.0e-3
     weight_decay: float = 0.1
     warmup: int = 100
@@ -138,54 +143,77 @@ def normalise_views(images: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0 - mean) / deviation
 
 
-def train(spec: TrainSpec, out: Path, checkpoints: Path | None = None, every: int = 200) -> None:
-    """Train from scratch and write `out`; with `checkpoints`, also a file there every `every` steps."""
+@dataclass(frozen=True, eq=False)
+class _Steps(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """What each training step is shown, as a data set of torch's loader: a function of seed and step alone, so that any
+    number of worker processes draws the same."""
+
+    spec: TrainSpec
+    bank: SceneBank
+    captions: Captions
+    patch: int
+
+    def __len__(self) -> int:
+        return sum(stage.steps for stage in self.spec.stages)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Views (B, 3, V, V) normalised, the patches shown (B, K), numbers of the phrases (P,), truth (B, P)."""
+        rng = np.random.default_rng([self.spec.seed, step])
+        stage = self._stage(step)
+        views = draw_views(self.bank, rng, stage.batch, stage.size, self.patch, stage.keep, stage.zoom)
+        chosen = rng.permutation(len(self.captions.phrases))[: self.spec.phrases]
+        truth = torch.from_numpy(self.captions.truth(views.shares)[:, chosen])
+        return normalise_views(views.images), torch.from_numpy(views.patches), torch.from_numpy(chosen), truth
+
+    def _stage(self, step: int) -> Stage:
+        for stage in self.spec.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        raise IndexError(step)
+
+
+def train(
+    spec: TrainSpec, out: Path, checkpoints: Path | None = None, every: int = 200, device: str = "cpu", workers: int = 0
+) -> None:
+    """Train from scratch on `device` and write `out`; with `checkpoints`, also a file there every `every` steps.
+
+    workers: processes that draw views; 0 draws them in this one. Their number changes no view.
+    """
     torch.manual_seed(spec.seed)
-    rng = np.random.default_rng(spec.seed)
     captions = Captions(build_phrases())
     tokens = open_clip.get_tokenizer("ViT-B-16")([phrase.text for phrase in captions.phrases])
+    model = build_model().train().to(device)
     bank = fill_bank(TRAIN_SEEDS[: spec.scenes], spec.scene_size, captions)
-    model = build_model().train()
-    scale, bias = torch.nn.Parameter(torch.tensor(2.3)), torch.nn.Parameter(torch.tensor(-2.0))
+    steps = _Steps(spec, bank, captions, model.visual.patch_size[0])
+    scale, bias = (torch.nn.Parameter(torch.tensor(value, device=device)) for value in (2.3, -2.0))
     groups = _parameter_groups(model, (scale, bias), spec.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=spec.rate, betas=(0.9, 0.98))
-    total, step, started = sum(stage.steps for stage in spec.stages), 0, time.monotonic()
-    for stage in spec.stages:
-        for _ in range(stage.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = _rate_at(step, total, spec)
-            loss = _step_loss(model, captions, tokens, bank, stage, spec, rng, scale, bias)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            step += 1
-            if step % 20 == 0 or step == total:
-                minutes = (time.monotonic() - started) / 60.0
-                line = f"step {step}/{total} loss {loss.item():.4f} scale {scale.exp().item():.1f}"
-                print(f"{line} bias {bias.item():.2f} {minutes:.1f} min", flush=True)
-            if checkpoints is not None and step % every == 0:
-                save_model(model, scale, tokens, spec, step, checkpoints / f"step_{step:05d}.safetensors")
-    save_model(model, scale, tokens, spec, step, out)
-
-
-def _step_loss(
-    model: Any, captions: Captions, tokens: Tensor, bank: SceneBank, stage: Stage, spec: TrainSpec,
-    rng: np.random.Generator, scale: Tensor, bias: Tensor,
-) -> Tensor:  # fmt: skip
-    patch = model.visual.patch_size[0]
-    views = draw_views(bank, rng, stage.batch, stage.size, patch, stage.keep, stage.zoom)
-    chosen = rng.permutation(len(tokens))[: spec.phrases]
-    truth = torch.from_numpy(captions.truth(views.shares)[:, chosen])
-    image_embeddings = encode_views(model, normalise_views(views.images), torch.from_numpy(views.patches))
-    text_embeddings = encode_phrases(model, tokens[torch.from_numpy(chosen)])
-    return phrase_loss(scale.exp() * image_embeddings @ text_embeddings.T + bias, truth)
+    total, started = len(steps), time.monotonic()
+    shown = DataLoader(steps, batch_size=None, num_workers=workers, pin_memory=device != "cpu")
+    for step, (images, patches, chosen, truth) in enumerate(shown, start=1):
+        for group in optimiser.param_groups:
+            group["lr"] = _rate_at(step - 1, total, spec)
+        seen = encode_views(model, images.to(device), patches.to(device))
+        said = encode_phrases(model, tokens[chosen].to(device))
+        loss = phrase_loss(scale.exp() * seen @ said.T + bias, truth.to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if step % 20 == 0 or step == total:
+            minutes = (time.monotonic() - started) / 60.0
+            line = f"step {step}/{total} loss {loss.item():.4f} scale {scale.exp().item():.1f}"
+            print(f"{line} bias {bias.item():.2f} {minutes:.1f} min", flush=True)
+        if checkpoints is not None and step % every == 0:
+            save_model(model, scale, tokens, spec, step, checkpoints / f"step_{step:05d}.safetensors")
+    save_model(model, scale, tokens, spec, total, out)
 
 
 def save_model(model: Any, scale: Tensor, tokens: Tensor, spec: TrainSpec, step: int, path: Path) -> None:
     """Write float16 weights under open_clip's names, with the token rows that were trained."""
-    state = {name: value.detach() for name, value in model.state_dict().items() if name != "attn_mask"}
-    state["logit_scale"] = scale.detach()
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items() if name != "attn_mask"}
+    state["logit_scale"] = scale.detach().cpu()
     state = prune_token_rows(state, tokens.unique())
     state = {k: v.contiguous() if v.dtype == torch.int32 else v.half().contiguous() for k, v in state.items()}
     metadata = {"format": FORMAT, "model": "excel-tiny", "steps": str(step), "training": json.dumps(asdict(spec))}
@@ -197,8 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the picture-book world's tiny CLIP.")
     parser.add_argument("--out", type=Path, default=WEIGHTS_PATH, help="file to write (default: the shipped one)")
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every 200 steps")
+    parser.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw views (default: none beside this one)")
     arguments = parser.parse_args()
-    train(TrainSpec(), arguments.out, arguments.checkpoints)
+    train(TrainSpec(), arguments.out, arguments.checkpoints, device=arguments.device, workers=arguments.workers)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_training_writes_a_file_that_loads(tmp_path: Path) -> None:
     spec = TrainSpec(scenes=4, scene_size=32, stages=(Stage(2, 4, 32, 0.5, (0.5, 1.0)),), phrases=8, warmup=1)
     out = tmp_path / "tiny.safetensors"
     train(spec, out)
-    train(spec, tmp_path / "again.safetensors")
+    train(spec, tmp_path / "again.safetensors", workers=2)  # who draws the views changes nothing
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.safetensors", "tiny.safetensors"]
     state, again = load_file(out), load_file(tmp_path / "again.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in state.items())
