@@ -23,6 +23,7 @@ UNUSED: dict[tuple[str, Any], tuple[str, ...]] = {
     ("predict.protocol", "whole_patches"): ("predict.flip", "predict.average_at"),
     ("train.enabled", False): ("train", "dynamic", "predict", "curve"),
     ("describe.provider", "none"): ("describe", "knowledge"),
+    ("dino.model", None): ("dino",),  # a benchmark sets it for the methods that have a second encoder
 }
 
 

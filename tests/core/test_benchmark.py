@@ -189,6 +189,14 @@ def test_a_setting_that_no_method_uses_is_found():
     assert unused_by_all(run) == [] and method_runs(run)["excel"].train.iterations == 7
 
 
+def test_a_second_encoder_is_set_for_the_methods_that_have_one():
+    run = with_settings(_run("excel", "weclip_plus", name="voc"), ["dino.model=dino-tiny"])
+    assert {method: one.dino.model for method, one in method_runs(run).items()} == {"excel": None, "weclip_plus": "dino-tiny"}
+    assert unused_by_all(run) == []
+    run = with_settings(_run("excel", "clip_es"), ["dino.model=dino-tiny"])
+    assert unused_by_all(run) == ["dino.model"]
+
+
 def test_the_limit_shortens_each_methods_own_schedule():
     runs = method_runs(_run("excel", "excel:paper", "clip_es", name="voc", limit=1058))
     plain = {method: preset("voc", method).train for method in runs}
