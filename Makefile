@@ -10,7 +10,7 @@ PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test soak test-fast bench bench-far figures docs check lint install clean
+.PHONY: demo test soak test-fast bench bench-far benchmark figures docs check lint install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
@@ -39,6 +39,11 @@ bench: install
 bench-far: install # ten million photos by simulation: an hour, 12 GB of disk
 	$(BIN)/python -m bench.scale_far --json docs/bench/scale_far.json
 	$(BIN)/python -m bench.scale_page docs/bench > docs/scale.md
+
+benchmark: install # every method on the demo: the table and picture of docs/benchmark.md
+	$(BIN)/excel benchmark demo --store $(STORE)
+	cp "$$(ls -td $(STORE)/benchmark/*/ | head -1)benchmark.md" docs/demo_benchmark.md
+	cp "$$(ls -td $(STORE)/benchmark/*/ | head -1)gallery_segmentation.png" docs/demo_benchmark.png
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)
