@@ -9,7 +9,7 @@ from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
 from flows.cli.prompts import prompts
-from flows.cli.results import evaluate, export, figures, parity, parity_peers
+from flows.cli.results import evaluate, export, figures, parity, parity_peers, push
 from flows.cli.run import ablation, benchmark, demo, paper, run
 from flows.cli.segment import segment
 from tasks.engine.failures import in_one_line
@@ -36,6 +36,7 @@ for command in (
     figures,
     segment,
     export,
+    push,
     doctor,
 ):
     app.command()(command)

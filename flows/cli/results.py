@@ -1,5 +1,4 @@
-"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of
-finished work."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`, `push`: comparing finished work, and taking it away."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from flows.request import RunRequest
 if TYPE_CHECKING:
     from excel_core.evaluation.parity import Comparison
 
-__all__ = ["evaluate", "export", "figures", "parity", "parity_peers"]
+__all__ = ["evaluate", "export", "figures", "parity", "parity_peers", "push"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
@@ -155,3 +154,25 @@ def export(
         )
     files = exported["holds"]
     print(out / files[0] if len(files) == 1 else out)
+
+
+def push(
+    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME on the Hugging Face Hub; made where it is not there")],
+    file_format: Annotated[str, typer.Option("--format", help="safetensors or onnx")] = "safetensors",
+    licence: Annotated[
+        str | None, typer.Option(help="of the weights, for the model card: an SPDX identifier", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="make a new repository public; else it is private")] = False,
+    store: Store = None,
+) -> None:
+    """Commit a run's trained segmenter and its model card to the Hugging Face Hub. The token is that of HF_TOKEN or of the
+    hub's own login."""
+    from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
+    from tasks.history.run_record import find_record
+    from tasks.photos.push import push_run
+
+    folder = store_folder(store)
+    with store_in_use(folder):
+        print(push_run(find_record(folder, run), repository, file_format, not public, licence))

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.model_card import CardFacts, model_card
+from excel_core.config.presets import preset
+from excel_core.config.unused import changed_fields, leaves
 from excel_core.datasets.layouts import decode_options
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
@@ -15,6 +18,7 @@ from excel_core.exports.folder import check_free, whole_folder
 from excel_core.exports.label_maps import LabelMap, write_binary, write_palette
 from excel_core.exports.onnx_graph import TOLERANCE, write_onnx
 from excel_core.exports.voc_submission import write_voc_submission
+from excel_core.files import read_json, written_then_renamed
 from excel_core.prediction.trained_segmenter import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
@@ -22,6 +26,7 @@ from tasks.history.run_record import RunRecord
 from tasks.photos.trained import class_names, committed_output, run_segmenter
 from tasks.stages.predict import PredictResult
 from tasks.stages.refine import PSEUDO_LABELS
+from tasks.stages.train import TrainResult
 
 __all__ = ["FORMATS", "LABEL_FORMATS", "MODEL_FORMATS", "ExportRequest", "export_run"]
 
@@ -41,13 +46,14 @@ MAX_CHECKED_PHOTOS = 4  # of the run's own, beside random images, on which ONNX 
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export: a format and, of label maps, which. None: segmentation where the run has it, its best variant, and the
-    only split. `force` replaces an earlier export in the same folder."""
+    only split. `force` replaces an earlier export in the same folder. `licence` of the weights, for their model card."""
 
     format: str
     what: str | None = None
     variant: str | None = None
     split: str | None = None
     force: bool = False
+    licence: str | None = None
 
 
 def export_run(record: RunRecord, request: ExportRequest, out: Path) -> dict[str, Any]:
@@ -83,12 +89,44 @@ def _export_labels(record: RunRecord, request: ExportRequest, out: Path, descrip
 def _export_model(record: RunRecord, request: ExportRequest, out: Path, description: dict[str, Any]) -> None:
     trained = run_segmenter(record, "cpu")
     with whole_folder(out, request.force, description) as folder:
+        file = folder / f"segmenter.{request.format}"
         if request.format == "safetensors":
-            save_portable(folder / "segmenter.safetensors", trained)
-            return
-        say("export: making the graph and checking it against PyTorch, which takes a minute")
-        check = write_onnx(folder / "segmenter.onnx", trained, _photos(record))
-        description["check"] = {**vars(check), "tolerance": TOLERANCE}
+            save_portable(file, trained)
+        else:
+            say("export: making the graph and checking it against PyTorch, which takes a minute")
+            check = write_onnx(file, trained, _photos(record))
+            description["check"] = {**vars(check), "tolerance": TOLERANCE}
+        with written_then_renamed(folder / "README.md") as temporary:
+            temporary.write_text(_card(record, request, file.name), encoding="utf-8")
+
+
+def _card(record: RunRecord, request: ExportRequest, file: str) -> str:
+    run, trained = record.run, committed_output(record, "train").result_as(TrainResult)
+    metrics = None
+    if "evaluate" in record.own:
+        metrics = read_json(committed_output(record, "evaluate").folder / "metrics.json")
+    values = dict(leaves(run))
+    changed = changed_fields(run, preset(run.preset, run.method))
+    facts = CardFacts(
+        run=record.id,
+        preset=run.preset,
+        method=run.method,
+        clip=_without_folders(run.clip.model),
+        second_encoder=_without_folders(run.dino.model) if run.dino.model else None,
+        class_names=class_names(record),
+        supervision=trained.supervision or "image-level labels",
+        iterations=trained.iterations,
+        settings=[f"{name}={_without_folders(str(values[name]))}" for name in changed],
+        licence=request.licence,
+        files=(file,),
+    )
+    return model_card(facts, metrics)
+
+
+def _without_folders(value: str) -> str:
+    """A card goes to others: it names files, not the folders of the machine they lay in."""
+    head, colon, tail = value.partition(":") if not value.startswith(("/", "~")) else ("", "", value)
+    return f"{head}{colon}{Path(tail).name}" if "/" in tail or "\\" in tail else value
 
 
 def _supervision(record: RunRecord) -> dict[str, str]:
