@@ -1,4 +1,4 @@
-"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`, `push`: comparing finished work, and taking it away."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`, `push`, `log`: comparing finished work, taking it away."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from flows.request import RunRequest
 if TYPE_CHECKING:
     from excel_core.evaluation.parity import Comparison
 
-__all__ = ["evaluate", "export", "figures", "parity", "parity_peers", "push"]
+__all__ = ["evaluate", "export", "figures", "log", "parity", "parity_peers", "push"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
@@ -176,3 +176,21 @@ def push(
     folder = store_folder(store)
     with store_in_use(folder):
         print(push_run(find_record(folder, run), repository, file_format, not public, licence))
+
+
+def log(
+    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    tool: Annotated[str, typer.Option("--to", help="tensorboard, mlflow or wandb (offline)")],
+    out: Annotated[str, typer.Option(help="folder to write to; of mlflow also a tracking server's http://…")],
+    store: Store = None,
+) -> None:
+    """Write a run's settings, losses, learning curve and scores for TensorBoard, MLflow or Weights & Biases."""
+    from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
+    from tasks.history.run_record import find_record
+    from tasks.trackers.tracked_run import tracked_run
+    from tasks.trackers.tracker import track_run
+
+    folder = store_folder(store)
+    with store_in_use(folder):
+        print(track_run(tracked_run(find_record(folder, run)), tool, out))
