@@ -26,13 +26,17 @@ def write_cvat_images(folder: Path, class_names: Sequence[str], maps: Iterable[L
     count = 0
     colours = ["#{:02x}{:02x}{:02x}".format(*VOC_PALETTE[value + 1].tolist()) for value in range(len(class_names))]
     with (folder / "annotations.xml").open("w", encoding="utf-8") as file:
-        file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n{_meta(class_names, colours)}')
+        file.write(
+            f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n{_meta(class_names, colours)}'
+        )
         for number, label_map in enumerate(maps):
             height, width = label_map.read(len(class_names)).shape
             name = quoteattr(label_map.file_name or f"{label_map.id}.png")
             file.write(f'<image id="{number}" name={name} width="{width}" height="{height}">\n')
             for class_name, pixels in label_map.segments(class_names):
-                file.write(f'<mask label={quoteattr(class_name)} source="auto" occluded="0" {_runs(pixels)} z_order="0"></mask>\n')
+                file.write(
+                    f'<mask label={quoteattr(class_name)} source="auto" occluded="0" {_runs(pixels)} z_order="0"></mask>\n'
+                )
                 count += 1
             file.write("</image>\n")
         file.write("</annotations>\n")

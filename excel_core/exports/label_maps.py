@@ -42,7 +42,6 @@ class LabelMap:
             raise DataError(f"{self.path}: holds the label {labels.max()}, but there are {classes} classes")
         return labels
 
-
     def segments(self, class_names: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Each class that the label map holds, in class order, with its pixels (H, W)."""
         labels = self.read(len(class_names))

@@ -50,7 +50,11 @@ def _polygons(pixels: NDArray[np.bool_]) -> Values:
 
 
 def _write(
-    folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap], tool: str, values_of: Callable[[NDArray[np.bool_]], Values]
+    folder: Path,
+    class_names: Sequence[str],
+    maps: Iterable[LabelMap],
+    tool: str,
+    values_of: Callable[[NDArray[np.bool_]], Values],
 ) -> dict[str, Any]:
     """`tool`: the control's name, and with `labels` the type of its results."""
     count = 0

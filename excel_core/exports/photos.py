@@ -20,7 +20,9 @@ def check_photos(maps: Iterable[LabelMap]) -> None:
     """DataError, naming the first, where photos are not there any more."""
     missing = [str(label_map.photo) for label_map in maps if label_map.photo is None or not label_map.photo.is_file()]
     if missing:
-        raise DataError(f"{len(missing):,} photos of the run are not there any more, first {missing[0]}; this format takes them along")
+        raise DataError(
+            f"{len(missing):,} photos of the run are not there any more, first {missing[0]}; this format takes them along"
+        )
 
 
 def with_photos(maps: Iterable[LabelMap], folder: Path, decode: DecodeOptions, classes: int) -> Iterator[LabelMap]:
@@ -40,7 +42,9 @@ def with_photos(maps: Iterable[LabelMap], folder: Path, decode: DecodeOptions, c
         else:
             image = decode.read(photo)
             if image.shape[:2] != (height, width):
-                raise DataError(f"{photo}: has changed since the run: {image.shape[:2]} instead of {(height, width)} (height, width)")
+                raise DataError(
+                    f"{photo}: has changed since the run: {image.shape[:2]} instead of {(height, width)} (height, width)"
+                )
             Image.fromarray(image).save(folder / name)
         yield replace(label_map, file_name=name)
 
