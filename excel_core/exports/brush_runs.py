@@ -1,4 +1,4 @@
-"""Label Studio's run lengths of a brush mask: the pixels as RGBA bytes, row by row, packed bit by bit as thi.ng's rle-pack does.
+"""Label Studio's run lengths of a brush mask: the pixels as RGBA bytes, row by row, packed bit by bit as by thi.ng's rle-pack.
 
 A header of 53 bits: how many values there are (32 bits), bits of a value - 1 (5), and four field widths - 1 (4 each). Then
 records: 1 for a run or 0 for values one by one (1 bit), which width (2), how many - 1 (that width), and the value or values.

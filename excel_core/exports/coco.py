@@ -3,8 +3,8 @@
     annotations.json   {images: [{id, width, height, file_name}], categories: [{id, name}],
                         annotations: [{id, image_id, category_id, segmentation: [[x, y, …]], area, bbox, iscrowd: 0}]}
 
-A segmentation is one polygon along the edges of the pixels; a bridge without width leads to each hole. pycocotools fills it with
-the label map's pixels, and no others. `area` counts pixels; `bbox` is x, y, width, height.
+A segmentation is one polygon along the edges of the pixels; a bridge without width leads to each hole. pycocotools fills it
+with the label map's pixels, and no others. `area` counts pixels; `bbox` is x, y, width, height.
 """
 
 import json

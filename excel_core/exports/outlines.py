@@ -1,7 +1,7 @@
 """Outlines of masks along the edges of their pixels: polygons that hold the mask's pixels, and no others.
 
-A region is a set of pixels that touch by their sides. Its outline is an outer ring, and a ring for each hole. Corners are x, y in
-pixels from the image's upper left corner, so that a pixel at column 3 reaches from x = 3 to x = 4.
+A region is a set of pixels that touch by their sides. Its outline is an outer ring, and a ring for each hole. Corners are x, y
+in pixels from the image's upper left corner, so that a pixel at column 3 reaches from x = 3 to x = 4.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,8 @@ def regions(mask: NDArray[np.bool_]) -> list[Region]:
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
         pixels = numbered[rows, columns] == number
         offset = np.array([columns.start, rows.start])
-        outer, holes = [], []
+        outer: list[Corners] = []
+        holes: list[Corners] = []
         for ring in _rings(pixels):
             (outer if _signed_area(ring) > 0 else holes).append(ring + offset)
         height, width = pixels.shape
@@ -91,7 +92,7 @@ def _edges(pixels: NDArray[np.bool_]) -> dict[Corner, dict[int, Corner]]:
 
 
 def _runs(steps: NDArray[np.int8]) -> Iterator[tuple[int, int, int, bool]]:
-    """steps (lines, cells), 1 where the region begins across the line and -1 where it ends → line, first cell, end, and which."""
+    """steps (lines, cells), 1 where the region begins across the line and -1 where it ends → line, first cell, end, begins."""
     padded = np.pad(steps, ((0, 0), (1, 1)))
     lines, at = np.nonzero(np.diff(padded, axis=1))
     values = padded[lines, at + 1]

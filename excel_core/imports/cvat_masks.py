@@ -35,7 +35,8 @@ def read_cvat_masks(archive: zipfile.ZipFile, path: Path) -> Iterator[Annotated]
             yield Annotated(name, left_out=f"its mask cannot be read ({error})")
         else:
             shapes = (Shape(label, "mask", _drawn(codes, code)) for code, label in labels.items() if label != BACKGROUND)
-            yield Annotated(name, *codes.shape, shapes=tuple(shapes))
+            height, width = codes.shape
+            yield Annotated(name, height, width, shapes=tuple(shapes))
 
 
 def _colours(content: bytes, path: Path) -> dict[int, str]:
@@ -58,7 +59,7 @@ def _codes(archive: zipfile.ZipFile, member: str) -> NDArray[np.int64]:
     with archive.open(member) as file, Image.open(file, formats=["PNG"]) as image:
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
             raise DataError("it has too many pixels")
-        return np.asarray(image.convert("RGB")).astype(np.int64) @ COLOUR_CODE
+        return np.asarray(np.asarray(image.convert("RGB")).astype(np.int64) @ COLOUR_CODE)
 
 
 def _drawn(codes: NDArray[np.int64], code: int) -> Draw:

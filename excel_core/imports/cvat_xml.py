@@ -69,6 +69,6 @@ def _shape(element: Element) -> Shape:
         box = (int(element.attrib[side]) for side in ("left", "top", "width", "height"))
         return Shape(_label(element), "mask", box_runs(counts, *box))
     if element.tag == "ellipse":
-        numbers = [float(element.attrib[name]) for name in ("cx", "cy", "rx", "ry")]
-        return Shape(_label(element), "ellipse", ellipse(*numbers, float(element.get("rotation", "0"))))
+        x, y, radius_x, radius_y = (float(element.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
+        return Shape(_label(element), "ellipse", ellipse(x, y, radius_x, radius_y, float(element.get("rotation", "0"))))
     return Shape(_label(element), element.tag, None)

@@ -5,8 +5,8 @@
     SegmentationClass/ID.png    masks, 0 background, i + 1 class i of classes.yaml
     classes.yaml                the classes in their order, with synonyms and background prompts
 
-An image without any class is left out, since nothing can be learnt from it without masks. So is one whose annotation or photo is
-damaged. An image whose annotation does not tell every pixel has labels and no mask. Each is named with its reason.
+An image without any class is left out, since nothing can be learnt from it without masks. So is one whose annotation or photo
+is damaged. An image whose annotation does not tell every pixel has labels and no mask. Each is named with its reason.
 """
 
 from collections.abc import Sequence
@@ -134,7 +134,8 @@ def _write_photo(photo: Photo, image: Annotated, folder: Path, max_side: int | N
     pixels = pixels if max_side is None else shrink_image(pixels, max_side)
     path = path.with_suffix(".png")
     Image.fromarray(pixels).save(path)
-    return _Written(path, *pixels.shape[:2], pixels.shape != size)
+    height, width = pixels.shape[:2]
+    return _Written(path, height, width, pixels.shape != size)
 
 
 def _decoded(path: Path, image: Annotated) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from excel_core.imports.annotated import Annotated
 from excel_core.imports.cvat import read_cvat

@@ -98,7 +98,7 @@ def _annotated(name: str, results: list[dict[str, Any]]) -> Annotated:
             labels += [as_label(str(choice)) for choice in value["choices"]]
         if kind not in KINDS:
             continue
-        own = [as_label(str(label)) for label in value.get(entry["type"]) or labels_of.get(entry.get("id"), ())]
+        own = [as_label(str(label)) for label in value.get(entry["type"]) or labels_of.get(entry.get("id")) or []]
         if len(own) != 1:
             labels += own
             no_mask = no_mask or f"has a {KINDS[kind]} of {len(own) or 'no'} labels"

@@ -27,12 +27,13 @@ def import_labels(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier import in --out")] = False,
 ) -> None:
-    """Make a data set of labels and masks that were corrected in CVAT or Label Studio: `excel run photos --data OUT` takes it."""
+    """Make a data set of labels and masks that people corrected in CVAT or Label Studio, for `excel run photos --data OUT`."""
     from tasks.photos.import_labels import ImportRequest
     from tasks.photos.import_labels import import_labels as import_file
 
     imported = import_file(ImportRequest(file, file_format, photos, classes, predictions, force), out)
-    print(f"{imported['photos']} photos with labels, {imported['masks']} of them with masks; classes: {_classes(imported)}")
+    classes_found = ", ".join(imported["class_names"])
+    print(f"{imported['photos']} photos with labels, {imported['masks']} of them with masks; classes: {classes_found}")
     if imported["shrunk"]:
         print(f"{imported['shrunk']} photos and their masks were shrunk to the side at which `excel run photos` works")
     for key, title in (("left_out", "left out"), ("without_mask", "no mask")):
@@ -41,7 +42,3 @@ def import_labels(
         if len(imported[key]) > MAX_NAMED:
             print(f"{title}: {len(imported[key]) - MAX_NAMED} more, in import.json")
     print(out)
-
-
-def _classes(imported: dict[str, list[str]]) -> str:
-    return ", ".join(imported["class_names"])

@@ -18,8 +18,8 @@ __all__ = ["evaluate", "export", "figures", "parity", "parity_peers"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = (
-    "palette, binary, coco, coco-results, yolo, label-studio, label-studio-polygons, cvat, cvat-images, fiftyone, voc-submission "
-    "(label maps); safetensors, onnx (the trained segmenter)"
+    "palette, binary, coco, coco-results, yolo, label-studio, label-studio-polygons, cvat, cvat-images, fiftyone, "
+    "voc-submission (label maps); safetensors, onnx (the trained segmenter)"
 )
 
 

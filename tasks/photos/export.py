@@ -110,7 +110,7 @@ def chosen_maps(record: RunRecord, request: ExportRequest) -> tuple[dict[str, An
         stage = "dynamic" if "dynamic" in record.own else "refine"
         folder = committed_output(record, stage).folder / PSEUDO_LABELS
         split = _one_of(record.run.dataset.cam_splits, request.split, "--split")
-        description = {"what": what, "stage": stage, "split": split}
+        description: dict[str, Any] = {"what": what, "stage": stage, "split": split}
     elif what == "segmentation":
         output = committed_output(record, "predict")
         predicted = output.result_as(PredictResult)

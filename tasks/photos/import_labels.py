@@ -23,9 +23,9 @@ PHOTOS = "images"  # beside the file, where an export put them
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import: a tool's file, the folder or zip of its photos (None: in the file, or in images/ beside it), the class set
-    that its labels must be of (None: those it has). `predictions` takes pre-annotations as they are; `force` replaces an earlier
-    import in the same folder."""
+    """What to import: a tool's file, the folder or zip of its photos (None: in the file, or in images/ beside it), the class
+    set that its labels must be of (None: those it has). `predictions` takes pre-annotations as they are; `force` replaces an
+    earlier import in the same folder."""
 
     file: Path
     format: str
