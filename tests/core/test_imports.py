@@ -270,7 +270,7 @@ def test_the_annotation_that_counts(photos, tmp_path):
     with pytest.raises(DataError, match="was skipped in Label Studio"):
         labels(4, old | {"was_cancelled": True})
     with pytest.raises(DataError, match="has no annotation; --predictions takes pre-annotations as they are"):
-        labels(5, predictions=False, **{"predictions": [{"result": [BRUSH]}]} if False else {})
+        labels(5)
     guess = [{"result": [BRUSH]}]
     assert labels(6, new, predictions=True) == ["cat"]
     file = studio(tmp_path / "b.json", annotations=[], predictions=guess)
