@@ -96,7 +96,9 @@ def test_photos_go_along_with_any_format(chain, record, tmp_path):
     outputs, _ = chain
     export_run(record, ExportRequest("cvat", split="held_out_1", photos=True), tmp_path / "out")
     photos = {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()}
-    assert photos == {name: (outputs["world"].folder / "JPEGImages" / name).read_bytes() for name in photos} and len(photos) == 4
+    assert (
+        photos == {name: (outputs["world"].folder / "JPEGImages" / name).read_bytes() for name in photos} and len(photos) == 4
+    )
 
 
 def test_formats_with_photos_need_the_data(record, tmp_path):
@@ -109,7 +111,10 @@ def test_formats_with_photos_need_the_data(record, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (ExportRequest("jpeg"), "valid formats: palette, binary, coco, coco-results, yolo, label-studio, .*, safetensors, onnx"),
+        (
+            ExportRequest("jpeg"),
+            "valid formats: palette, binary, coco, coco-results, yolo, label-studio, .*, safetensors, onnx",
+        ),
         (ExportRequest("palette"), "--split is needed: this run has held_out_1, held_out_2, held_out_3"),
         (ExportRequest("palette", split="train"), "--split 'train': this run has held_out_1"),
         (ExportRequest("palette", split="held_out_1", variant="best"), "--variant 'best': this run has single_scale"),
