@@ -11,9 +11,13 @@ from pycocotools import mask as coder
 
 from excel_core.datasets.images import AS_STORED
 from excel_core.datasets.palette import save_labels_png
+from excel_core.exports.brush_runs import decode_brush
 from excel_core.exports.formats import LABEL_FORMATS
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.photos import with_photos
+from excel_core.imports.annotated import paint
+from excel_core.imports.cvat import read_cvat
+from excel_core.imports.photos import Photos
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the other packages
 CLASSES = ("dog", "potted plant", "a & b")
@@ -133,6 +137,32 @@ def test_label_studio_takes_the_tasks(exported, truth, name):
                 mask = decode_rle(result["value"]["rle"]).reshape(*labels.shape, 4)[..., 3]
                 found[mask > 0] = CLASSES.index(result["value"]["brushlabels"][0]) + 1
             assert np.array_equal(found, labels)
+
+
+def test_brushes_of_label_studios_encoder_are_read(truth):
+    pytest.importorskip("label_studio_sdk", reason=REASON.format("label-studio-sdk"))
+    from label_studio_sdk.converter.brush import mask2rle
+
+    for labels in truth.values():
+        mask = labels == 1
+        assert np.array_equal(decode_brush(mask2rle(mask.astype(np.uint8) * 255), *labels.shape), mask)
+
+
+def test_cvat_files_of_datumaro_are_read(tmp_path):
+    pytest.importorskip("datumaro", reason=REASON.format("datumaro"))
+    from datumaro.components.annotation import Label, Polygon
+    from datumaro.components.dataset import Dataset
+    from datumaro.components.dataset_base import DatasetItem
+    from datumaro.components.media import Image as Media
+
+    shapes = [Polygon([1, 1, 9, 1, 9, 5, 1, 5], label=0, z_order=1), Polygon([4, 2, 12, 2, 12, 8, 4, 8], label=1, z_order=0)]
+    item = DatasetItem("a", media=Media.from_numpy(np.zeros((10, 20, 3), np.uint8)), annotations=[*shapes, Label(2)])
+    Dataset.from_iterable([item], categories=list(CLASSES)).export(str(tmp_path), "cvat", save_media=True)
+    (image,) = read_cvat(next(tmp_path.rglob("*.xml")))
+    assert image.labels == ("a & b",) and (image.height, image.width) == (10, 20)
+    labels = paint(image, CLASSES)
+    assert (labels[1:5, 1:9] == 1).all() and (labels[2:8, 9:12] == 2).all() and (labels > 0).sum() == 32 + 48 - 15
+    assert Photos(tmp_path).find(image.name)
 
 
 def test_fiftyone_reads_photos_and_masks(exported, truth):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from excel_core.datasets.images import AS_STORED
 from excel_core.datasets.palette import load_labels_png, save_labels_png
@@ -17,6 +18,7 @@ from excel_core.exports.formats import LABEL_FORMATS
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.photos import with_photos
 from excel_core.files import read_json
+from flows.cli import app
 from tasks.photos.import_labels import ImportRequest, import_labels
 
 CLASSES = ("dog", "potted plant", "cat")
@@ -337,3 +339,20 @@ def test_wrong_wishes_for_an_import_are_refused(photos, tmp_path, fields, messag
     with pytest.raises((DataError, SettingError), match=message):
         import_labels(ImportRequest(**(wanted | places)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_came_and_what_did_not(photos, tmp_path):
+    (photos / "noise.jpg").unlink()
+    file = cvat_xml(tmp_path / "a.xml", image_xml("frame.jpg", BOX + SQUARE.format(z=0)), image_xml("noise.jpg", TAG))
+    command = ["import", str(file), "--format", "cvat", "--photos", str(photos), "--out", str(tmp_path / "out")]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    said = [line for line in ran.stdout.splitlines() if not line.startswith("import:")]
+    assert said == [
+        "1 photos with labels, 0 of them with masks; classes: cat, dog",
+        "left out: noise.jpg: has no photo of this name",
+        "no mask: frame.jpg: has a box, which outlines no object; draw a polygon or a mask",
+        str(tmp_path / "out"),
+    ]
+    assert isinstance(CliRunner().invoke(app, command).exception, SettingError)  # an earlier import stays without --force
+    assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
