@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from flows.cli.corrections import import_labels
 from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
@@ -43,6 +44,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.command("import")(import_labels)  # a word of Python's own
 app.add_typer(prompts, name="prompts")
 
 

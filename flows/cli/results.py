@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "export", "figures", "log", "parity", "parity_peers", "push"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
-FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
+FORMATS = (
+    "palette, binary, coco, coco-results, yolo, label-studio, label-studio-polygons, cvat, cvat-images, fiftyone, "
+    "voc-submission (label maps); safetensors, onnx (the trained segmenter)"
+)
 
 
 def parity(
@@ -129,6 +132,9 @@ def export(
         typer.Option(help="single_scale, multi_scale or multi_scale_crf; default the last the run has", show_default=False),
     ] = None,
     split: Annotated[str | None, typer.Option(help="needed where the run has several", show_default=False)] = None,
+    photos: Annotated[
+        bool, typer.Option("--photos", help="take the photos along, as the run read them; some formats always do")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier export in --out")] = False,
     store: Store = None,
 ) -> None:
@@ -141,10 +147,14 @@ def export(
     folder = store_folder(store)
     with store_in_use(folder):
         record = find_record(folder, run)
-        exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
+        exported = export_run(record, ExportRequest(file_format, what, variant, split, photos, force), out)
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
         print(f"{exported['images']} label maps ({which}) of run {record.id}")
+    if "left_out" in exported:
+        print(f"left out: {len(exported['left_out'])} images without label map, named in export.json")
+    if "sizes" in exported:
+        print(f"sizes: {exported['sizes']}")
     if "supervision" in exported:
         print(f"learnt from {exported['supervision']}")
     if check := exported.get("check"):

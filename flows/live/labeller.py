@@ -28,7 +28,7 @@ KEPT_PREDICTORS = 8
 
 
 def background_power(threshold: float) -> float:
-    """The exponent p of the background's score (1 − m)^p for which a CAM of m = `threshold` ties with it: `refine.background_power`."""
+    """`refine.background_power`: the p for which a CAM of `threshold` ties with the background's score (1 − CAM)^p."""
     low, high = THRESHOLDS
     if not low <= threshold <= high:
         raise SettingError(f"threshold {threshold}: expected a number from {low} to {high}")

@@ -1,4 +1,4 @@
-"""A page for one photo at a time: what it shows, how sure to be, how far to refine. Needs Gradio; asks nothing of the internet."""
+"""A page for one photo at a time: what it shows, how sure to be, how far to refine. Needs Gradio, and no internet."""
 
 import os
 from collections.abc import Callable

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -20,6 +19,8 @@ from tasks.history.run_record import RunRecord
 from tasks.photos.export import MODEL_FORMATS, ExportRequest, export_run
 
 __all__ = ["push_run"]
+
+HTTP_PACKAGES = ("httpx", "httpx2", "requests")  # whose errors the hub's client, by its version, lets through
 
 
 def push_run(record: RunRecord, repository: str, file_format: str, private: bool, licence: str | None) -> str:
@@ -66,7 +67,8 @@ def _hub_errors(repository: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else "no answer"
         words = (error.server_message or "").strip() or "no reason given"
         raise ServerError(f"{repository}: the hub refused ({status}: {words}); nothing was committed") from None
-    except (httpx.HTTPError, OSError) as error:
-        raise ServerError(
-            f"{repository}: {urlsplit(constants.ENDPOINT).netloc} cannot be reached ({error}); nothing was committed"
-        ) from None
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in HTTP_PACKAGES:
+            raise
+        host = urlsplit(constants.ENDPOINT).netloc
+        raise ServerError(f"{repository}: {host} cannot be reached ({error}); nothing was committed") from None

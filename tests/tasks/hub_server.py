@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'user'}/{asked['name']}"
-            self.hub.private.setdefault(name, asked.get("private", False))
+            self.hub.private.setdefault(name, asked.get("private") or asked.get("visibility") == "private")
             self._answer(200, {"url": f"{self.hub.address}/{name}", "id": name})
         elif "/preupload/" in self.path:
             files = [
