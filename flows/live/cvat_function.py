@@ -43,7 +43,7 @@ class MaskFunction:
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: PIL.Image.Image) -> Sequence[Any]:
         """The photo's masks, or polygons of their outer outlines where CVAT asks for these."""
-        labels = list(self._labeller.steps(np.asarray(image.convert("RGB")), self._names).values())[-1]
+        labels = list(self._labeller.steps(np.array(image.convert("RGB")), self._names).values())[-1]
         shapes = []
         for number, name in enumerate(self._names):
             found = labels == self._known.index(name) + 1

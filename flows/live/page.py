@@ -17,6 +17,7 @@ __all__ = ["make_page", "serve_page"]
 
 Image = NDArray[np.uint8]
 FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from the internet
+BUTTONS = ["download", "fullscreen"]  # Gradio's third shares a picture with the internet
 NO_PHOTO = "Choose a photo first."
 
 
@@ -47,7 +48,7 @@ def make_page(labeller: PhotoLabeller, classes: str = "") -> Any:
                 )  # fmt: skip
                 button = gradio.Button("Segment", variant="primary")
             with gradio.Column():
-                overlay = gradio.Image(label="masks", format="png", interactive=False)
+                overlay = gradio.Image(label="masks", format="png", interactive=False, buttons=BUTTONS)
                 shares = gradio.Dataframe(headers=["class", "pixels"], label="share of the photo", interactive=False)
                 mask = gradio.Image(
                     label="label map: 0 background, 1 the first class", format="png", image_mode="L", interactive=False
