@@ -6,7 +6,7 @@ binary    CLASS/ID.png    greyscale 0 or 255, where the image has any pixel of t
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com",
 
 @dataclass(frozen=True)
 class LabelMap:
-    """An image's label map on disk: the image's id, the palette PNG, and the image file's name where it is known."""
+    """An image's label map on disk: the image's id, the palette PNG, the image file's name where it is known, and the image
+    file where it is taken along."""
 
     id: str
     path: Path
     file_name: str = ""
+    photo: Path | None = None
 
     def read(self, classes: int) -> NDArray[np.uint8]:
         """Labels (H, W) uint8, 0 background, i + 1 class i of `classes`; IGNORE becomes 0. DataError for any other value."""
@@ -39,6 +41,12 @@ class LabelMap:
         if labels.max() > classes:
             raise DataError(f"{self.path}: holds the label {labels.max()}, but there are {classes} classes")
         return labels
+
+    def segments(self, class_names: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Each class that the label map holds, in class order, with its pixels (H, W)."""
+        labels = self.read(len(class_names))
+        for value in np.unique(labels[labels > 0]).tolist():
+            yield class_names[value - 1], labels == value
 
 
 def write_palette(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap]) -> dict[str, Any]:

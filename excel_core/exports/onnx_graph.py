@@ -1,12 +1,13 @@
 """The trained segmenter as one ONNX graph, from pixels to labels, checked against PyTorch in onnxruntime before it is kept.
 
-    image   (B, 3, S, S) float32   RGB in [0, 1], the photo resized to S x S; its normalisation is inside the graph
-    logits  (B, C+1, S/p, S/p) float32   background first, on the grid of patches of p pixels
-    labels  (B, S, S) uint8   the argmax of the logits after bilinear upsampling: ready to use at S x S
+    image   (B, 3, H, W) float32   RGB in [0, 1], the resized photo; its normalisation is inside the graph
+    logits  (B, C+1, H/p, W/p) float32   background first, on the grid of patches of p pixels
+    labels  (B, H, W) uint8   the argmax of the logits after bilinear upsampling: ready to use at H x W
 
-For a photo of H x W pixels resize `logits` bilinearly (half-pixel centres) to H x W and take the argmax: that is what excel
-does at a single scale. Resizing `labels` instead, by nearest value, is simpler and a little coarser at edges. The batch is
-of any size. The model's metadata hold `class_names` (in label order, background first) and `preprocessing` as JSON.
+B is any, H and W are multiples of p. excel resizes a photo to S x S (`preprocessing`), resizes `logits` bilinearly (half-pixel
+centres) to the photo's size and takes the argmax: with H = W = S that is its single scale. Other sizes, such as the photo's own
+shape, are for the user to judge. Resizing `labels` by nearest value is simpler and a little coarser at edges. The model's
+metadata hold `class_names` (in label order, background first), and `preprocessing` and `sizes` as JSON.
 """
 
 import json
@@ -32,7 +33,8 @@ __all__ = ["ONNX_FORMAT", "TOLERANCE", "OnnxCheck", "compare_onnx", "write_onnx"
 
 ONNX_FORMAT = "excel-segmenter-onnx/1"
 TOLERANCE = 1e-3  # greatest absolute difference of a logit; float32 in another order of summation makes about 1e-5
-RANDOM_IMAGES = 3  # in the check, as one batch; each photo it is given is a batch of one, so that two batch sizes run
+RANDOM_IMAGES = 3  # in the check, as one batch, and one of another shape; each photo it is given is a batch of one
+SIDES = (2, 256)  # in patches, of an image's height and width
 Image = NDArray[np.uint8]
 
 
@@ -63,8 +65,9 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
         onnx.helper.set_model_props(model, _metadata(trained))
         onnx.save(model, temporary)
         noise = torch.rand(RANDOM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-        smooth = trained.cam_model.spec.antialias
-        batches = [noise, *(resize_pixels(as_pixels(photo, noise.device), size, smooth) for photo in photos)]
+        smooth, patch = trained.cam_model.spec.antialias, graph.patch
+        wide = torch.rand(1, 3, size, size + 3 * patch, generator=torch.Generator().manual_seed(1))
+        batches = [noise, wide, *(resize_pixels(as_pixels(photo, noise.device), size, smooth) for photo in photos)]
         check = compare_onnx(temporary, graph, batches)
         if not check.difference <= TOLERANCE:  # nor a NaN
             raise ModelError(
@@ -75,7 +78,7 @@ def write_onnx(path: Path, trained: TrainedSegmenter, photos: Sequence[Image] = 
 
 
 def compare_onnx(path: Path, reference: nn.Module, batches: Sequence[Tensor]) -> OnnxCheck:
-    """Run each batch (B, 3, S, S) through the file and `reference`, which returns (logits, labels)."""
+    """Run each batch (B, 3, H, W) through the file and `reference`, which returns (logits, labels)."""
     runtime = _required("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone, no warnings
@@ -92,32 +95,37 @@ def compare_onnx(path: Path, reference: nn.Module, batches: Sequence[Tensor]) ->
 
 
 class _Graph(nn.Module):
-    """`TrainedSegmenter.segment` at one scale, by the same functions: image (B, 3, S, S) in [0, 1] → logits, labels."""
+    """`TrainedSegmenter.segment` at one scale, by the same functions: image (B, 3, H, W) in [0, 1] → logits, labels."""
 
     def __init__(self, trained: TrainedSegmenter) -> None:
         super().__init__()
         self.visual = trained.cam_model.clip.visual  # registered, so that its weights become the graph's
         self.segmenter = trained.segmenter
         self.cam_model = trained.cam_model
-        self.size = trained.cam_model.spec.image_size
+        self.size, self.patch = trained.cam_model.spec.image_size, trained.cam_model.clip.patch
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.cam_model.encode(normalise_pixels(image, self.cam_model.spec.normalisation))
         logits = self.segmenter(self.cam_model.layers(encoded), encoded.activations.grid).logits
-        full = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        full = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
         return logits, full.argmax(dim=1).to(torch.uint8)
 
 
 def _export(graph: _Graph, path: Path) -> None:
     _required("onnxscript")
-    example = torch.rand(2, 3, graph.size, graph.size)  # two images: the exporter takes a batch of one for a constant
+    # Two images, not square: the exporter takes a batch of one for a constant, and equal sides for one size.
+    example = torch.rand(2, 3, graph.size, graph.size + graph.patch)
+    batch, (rows, columns) = (
+        torch.export.Dim("batch"),
+        (torch.export.Dim(n, min=SIDES[0], max=SIDES[1]) for n in ("rows", "columns")),
+    )
     with _no_fused_attention(), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (example,),
             input_names=["image"],
             output_names=["logits", "labels"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={"image": {0: batch, 2: graph.patch * rows, 3: graph.patch * columns}},
             dynamo=True,
             verbose=False,
         )
@@ -143,7 +151,7 @@ def _no_fused_attention() -> Iterator[None]:
 
 
 def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
-    size = trained.cam_model.spec.image_size
+    size, patch = trained.cam_model.spec.image_size, trained.cam_model.clip.patch
     smoothing = "with antialiasing" if trained.cam_model.spec.antialias else "no antialiasing"
     preprocessing = {
         "colours": "RGB",
@@ -157,8 +165,9 @@ def _metadata(trained: TrainedSegmenter) -> dict[str, str]:
         "format": ONNX_FORMAT,
         "class_names": json.dumps(["background", *trained.class_names], ensure_ascii=False),
         "preprocessing": json.dumps(preprocessing),
+        "sizes": json.dumps({"multiple_of": patch, "at_least": SIDES[0] * patch, "at_most": SIDES[1] * patch}),
         "supervision": trained.supervision,
-        "logits": f"on patches of {trained.cam_model.clip.patch} pixels; resize bilinearly to the photo's size, then argmax",
+        "logits": f"on patches of {patch} pixels; resize bilinearly to the photo's size, then argmax",
         "labels": "uint8 at the input's size",
     }
 

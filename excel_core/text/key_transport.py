@@ -9,14 +9,14 @@ from pydantic import SecretStr
 from excel_core.config import DescribeSpec
 from excel_core.errors import SettingError
 
-__all__ = ["is_plain_http", "require_safe_transport"]
+__all__ = ["is_plain_http", "is_this_machine", "require_safe_transport"]
 
 
 def require_safe_transport(spec: DescribeSpec, key: SecretStr | None) -> None:
     """SettingError where `key` would cross a network unencrypted and the spec does not allow it by name."""
     if key is None or not key.get_secret_value() or not is_plain_http(spec) or spec.insecure_http:
         return
-    if not _is_this_machine(urlsplit(spec.base_url or "")):
+    if not is_this_machine(urlsplit(spec.base_url or "")):
         raise SettingError(
             f"describe.base_url={spec.base_url}: the API key would go to another machine over plain http, where anybody on the "
             "way can read it; use https://, or unset the key if that server needs none, or allow it: "
@@ -29,7 +29,7 @@ def is_plain_http(spec: DescribeSpec) -> bool:
     return spec.base_url is not None and urlsplit(spec.base_url).scheme.lower() != "https"
 
 
-def _is_this_machine(url: SplitResult) -> bool:
+def is_this_machine(url: SplitResult) -> bool:
     """Whether every address of a URL's host is a loopback address. A name that cannot be resolved is another machine's."""
     try:
         host, port = url.hostname or "", url.port or 80

@@ -5,13 +5,15 @@ import sys
 import typer
 from rich.console import Console
 
+from flows.cli.corrections import import_labels
 from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
 from flows.cli.prompts import prompts
-from flows.cli.results import evaluate, export, figures, parity, parity_peers
+from flows.cli.results import evaluate, export, figures, log, parity, parity_peers, push
 from flows.cli.run import ablation, benchmark, demo, paper, run
 from flows.cli.segment import segment
+from flows.cli.serve import serve
 from tasks.engine.failures import in_one_line
 
 __all__ = ["app", "main"]
@@ -35,10 +37,14 @@ for command in (
     parity_peers,
     figures,
     segment,
+    serve,
     export,
+    push,
+    log,
     doctor,
 ):
     app.command()(command)
+app.command("import")(import_labels)  # a word of Python's own
 app.add_typer(prompts, name="prompts")
 
 

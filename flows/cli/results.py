@@ -1,5 +1,4 @@
-"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of
-finished work."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`, `push`, `log`: comparing finished work, taking it away."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,13 @@ from flows.request import RunRequest
 if TYPE_CHECKING:
     from excel_core.evaluation.parity import Comparison
 
-__all__ = ["evaluate", "export", "figures", "parity", "parity_peers"]
+__all__ = ["evaluate", "export", "figures", "log", "parity", "parity_peers", "push"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
-FORMATS = "palette, binary, coco, cvat, voc-submission (label maps); safetensors, onnx (the trained segmenter)"
+FORMATS = (
+    "palette, binary, coco, coco-results, yolo, label-studio, label-studio-polygons, cvat, cvat-images, fiftyone, "
+    "voc-submission (label maps); safetensors, onnx (the trained segmenter)"
+)
 
 
 def parity(
@@ -130,6 +132,9 @@ def export(
         typer.Option(help="single_scale, multi_scale or multi_scale_crf; default the last the run has", show_default=False),
     ] = None,
     split: Annotated[str | None, typer.Option(help="needed where the run has several", show_default=False)] = None,
+    photos: Annotated[
+        bool, typer.Option("--photos", help="take the photos along, as the run read them; some formats always do")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier export in --out")] = False,
     store: Store = None,
 ) -> None:
@@ -142,10 +147,14 @@ def export(
     folder = store_folder(store)
     with store_in_use(folder):
         record = find_record(folder, run)
-        exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
+        exported = export_run(record, ExportRequest(file_format, what, variant, split, photos, force), out)
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
         print(f"{exported['images']} label maps ({which}) of run {record.id}")
+    if "left_out" in exported:
+        print(f"left out: {len(exported['left_out'])} images without label map, named in export.json")
+    if "sizes" in exported:
+        print(f"sizes: {exported['sizes']}")
     if "supervision" in exported:
         print(f"learnt from {exported['supervision']}")
     if check := exported.get("check"):
@@ -155,3 +164,43 @@ def export(
         )
     files = exported["holds"]
     print(out / files[0] if len(files) == 1 else out)
+
+
+def push(
+    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME on the Hugging Face Hub; made where it is not there")],
+    file_format: Annotated[str, typer.Option("--format", help="safetensors or onnx")] = "safetensors",
+    licence: Annotated[
+        str | None, typer.Option(help="of the weights, for the model card: an SPDX identifier", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="make a new repository public; else it is private")] = False,
+    store: Store = None,
+) -> None:
+    """Commit a run's trained segmenter and its model card to the Hugging Face Hub. The token is that of HF_TOKEN or of the
+    hub's own login."""
+    from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
+    from tasks.history.run_record import find_record
+    from tasks.photos.push import push_run
+
+    folder = store_folder(store)
+    with store_in_use(folder):
+        print(push_run(find_record(folder, run), repository, file_format, not public, licence))
+
+
+def log(
+    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    tool: Annotated[str, typer.Option("--to", help="tensorboard, mlflow or wandb (offline)")],
+    out: Annotated[str, typer.Option(help="folder to write to; of mlflow also a tracking server's http://…")],
+    store: Store = None,
+) -> None:
+    """Write a run's settings, losses, learning curve and scores for TensorBoard, MLflow or Weights & Biases."""
+    from flows.local.state import store_folder
+    from tasks.engine.lock import store_in_use
+    from tasks.history.run_record import find_record
+    from tasks.trackers.tracked_run import tracked_run
+    from tasks.trackers.tracker import track_run
+
+    folder = store_folder(store)
+    with store_in_use(folder):
+        print(track_run(tracked_run(find_record(folder, run)), tool, out))

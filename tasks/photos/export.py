@@ -1,20 +1,25 @@
 """A run's label maps or its trained segmenter, written in another tool's format into a folder of the user's."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.model_card import CardFacts, model_card
+from excel_core.config.presets import preset
+from excel_core.config.unused import changed_fields, leaves
+from excel_core.datasets.images import AS_STORED
 from excel_core.datasets.layouts import decode_options
 from excel_core.datasets.manifest import usable
 from excel_core.errors import ImageError, SettingError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED, WITH_SAM
-from excel_core.exports.coco_results import coco_numbers, write_coco
-from excel_core.exports.cvat import write_cvat
+from excel_core.exports.coco_numbers import coco_numbers
 from excel_core.exports.folder import check_free, whole_folder
-from excel_core.exports.label_maps import LabelMap, write_binary, write_palette
+from excel_core.exports.formats import LABEL_FORMATS, PHOTOS
+from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.onnx_graph import TOLERANCE, write_onnx
-from excel_core.exports.voc_submission import write_voc_submission
+from excel_core.exports.photos import check_photos, with_photos
+from excel_core.files import read_json, written_then_renamed
 from excel_core.prediction.trained_segmenter import save_portable
 from excel_core.stores import read_manifest
 from tasks.engine.progress import Counter, say, track
@@ -22,17 +27,10 @@ from tasks.history.run_record import RunRecord
 from tasks.photos.trained import class_names, committed_output, run_segmenter
 from tasks.stages.predict import PredictResult
 from tasks.stages.refine import PSEUDO_LABELS
+from tasks.stages.train import TrainResult
 
-__all__ = ["FORMATS", "LABEL_FORMATS", "MODEL_FORMATS", "ExportRequest", "export_run"]
+__all__ = ["FORMATS", "MODEL_FORMATS", "ExportRequest", "export_run"]
 
-Writer = Callable[[Path, Sequence[str], Iterable[LabelMap]], dict[str, Any]]
-LABEL_FORMATS: dict[str, Writer] = {
-    "palette": write_palette,
-    "binary": write_binary,
-    "coco": write_coco,
-    "cvat": write_cvat,
-    "voc-submission": write_voc_submission,
-}
 MODEL_FORMATS = ("safetensors", "onnx")
 FORMATS = (*LABEL_FORMATS, *MODEL_FORMATS)
 MAX_CHECKED_PHOTOS = 4  # of the run's own, beside random images, on which ONNX is compared with PyTorch
@@ -41,13 +39,16 @@ MAX_CHECKED_PHOTOS = 4  # of the run's own, beside random images, on which ONNX 
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export: a format and, of label maps, which. None: segmentation where the run has it, its best variant, and the
-    only split. `force` replaces an earlier export in the same folder."""
+    only split. `photos` takes the photos along, which some formats do anyway. `force` replaces an earlier export in the same
+    folder. `licence` of the weights, for their model card."""
 
     format: str
     what: str | None = None
     variant: str | None = None
     split: str | None = None
+    photos: bool = False
     force: bool = False
+    licence: str | None = None
 
 
 def export_run(record: RunRecord, request: ExportRequest, out: Path) -> dict[str, Any]:
@@ -57,8 +58,10 @@ def export_run(record: RunRecord, request: ExportRequest, out: Path) -> dict[str
     check_free(out, request.force)
     description: dict[str, Any] = {"as": request.format, "run": record.id, "class_names": list(class_names(record))}
     if request.format in MODEL_FORMATS:
-        if request.what or request.variant or request.split:
-            raise SettingError(f"--format {request.format} is the trained segmenter: leave out --what, --variant and --split")
+        if request.what or request.variant or request.split or request.photos:
+            raise SettingError(
+                f"--format {request.format} is the trained segmenter: leave out --what, --variant, --split and --photos"
+            )
         description |= _supervision(record)
         _export_model(record, request, out, description)
     else:
@@ -71,24 +74,64 @@ def _export_labels(record: RunRecord, request: ExportRequest, out: Path, descrip
     description |= chosen | {"images": len(maps)} | ({} if chosen.get("stage") == "refine" else _supervision(record))
     if chosen["what"] == "pseudo" and record.run.refine.votes.enabled:
         description["supervision"] = WITH_SAM
-    names, write = description["class_names"], LABEL_FORMATS[request.format]
+    names, label_format = description["class_names"], LABEL_FORMATS[request.format]
+    photos = label_format.photos or (PHOTOS if request.photos else "")
+    if photos:
+        check_photos(maps)
+    decode = decode_options(record.run.dataset)
+    if not photos and decode != AS_STORED:
+        description["sizes"] = "photos as the run read them, upright and shrunk to dataset.max_side; --photos takes these along"
     with whole_folder(out, request.force, description) as folder, Counter("export", len(maps)):
-        if write is write_coco:
-            numbers = coco_numbers(Path(record.data), record.run.dataset, chosen["split"]) if record.data else None
-            description |= write_coco(folder, names, track(maps), numbers)
-        else:
-            description |= write(folder, names, track(maps))
+        numbers = {}
+        if label_format.numbers:
+            root = Path(record.data) if record.data else None
+            numbers = {"numbers": coco_numbers(root, record.run.dataset, chosen["split"]) if root else None}
+        # One after the other: a photo is there before its label map is written.
+        every = with_photos(track(maps), folder / photos, decode, len(names)) if photos else track(maps)
+        description |= label_format.write(folder, names, every, **numbers)
 
 
 def _export_model(record: RunRecord, request: ExportRequest, out: Path, description: dict[str, Any]) -> None:
     trained = run_segmenter(record, "cpu")
     with whole_folder(out, request.force, description) as folder:
+        file = folder / f"segmenter.{request.format}"
         if request.format == "safetensors":
-            save_portable(folder / "segmenter.safetensors", trained)
-            return
-        say("export: making the graph and checking it against PyTorch, which takes a minute")
-        check = write_onnx(folder / "segmenter.onnx", trained, _photos(record))
-        description["check"] = {**vars(check), "tolerance": TOLERANCE}
+            save_portable(file, trained)
+        else:
+            say("export: making the graph and checking it against PyTorch, which takes a minute")
+            check = write_onnx(file, trained, _photos(record))
+            description["check"] = {**vars(check), "tolerance": TOLERANCE}
+        with written_then_renamed(folder / "README.md") as temporary:
+            temporary.write_text(_card(record, request, file.name), encoding="utf-8")
+
+
+def _card(record: RunRecord, request: ExportRequest, file: str) -> str:
+    run, trained = record.run, committed_output(record, "train").result_as(TrainResult)
+    metrics = None
+    if "evaluate" in record.own:
+        metrics = read_json(committed_output(record, "evaluate").folder / "metrics.json")
+    values = dict(leaves(run))
+    changed = changed_fields(run, preset(run.preset, run.method))
+    facts = CardFacts(
+        run=record.id,
+        preset=run.preset,
+        method=run.method,
+        clip=_without_folders(run.clip.model),
+        second_encoder=_without_folders(run.dino.model) if run.dino.model else None,
+        class_names=class_names(record),
+        supervision=trained.supervision or "image-level labels",
+        iterations=trained.iterations,
+        settings=[f"{name}={_without_folders(str(values[name]))}" for name in changed],
+        licence=request.licence,
+        files=(file,),
+    )
+    return model_card(facts, metrics)
+
+
+def _without_folders(value: str) -> str:
+    """A card goes to others: it names files, not the folders of the machine they lay in."""
+    head, colon, tail = value.partition(":") if not value.startswith(("/", "~")) else ("", "", value)
+    return f"{head}{colon}{Path(tail).name}" if "/" in tail or "\\" in tail else value
 
 
 def _supervision(record: RunRecord) -> dict[str, str]:
@@ -105,7 +148,7 @@ def chosen_maps(record: RunRecord, request: ExportRequest) -> tuple[dict[str, An
         stage = "dynamic" if "dynamic" in record.own else "refine"
         folder = committed_output(record, stage).folder / PSEUDO_LABELS
         split = _one_of(record.run.dataset.cam_splits, request.split, "--split")
-        description = {"what": what, "stage": stage, "split": split}
+        description: dict[str, Any] = {"what": what, "stage": stage, "split": split}
     elif what == "segmentation":
         output = committed_output(record, "predict")
         predicted = output.result_as(PredictResult)
@@ -116,10 +159,15 @@ def chosen_maps(record: RunRecord, request: ExportRequest) -> tuple[dict[str, An
     else:
         raise SettingError(f"--what {what!r}: valid: pseudo, segmentation")
     rows = usable(read_manifest(committed_output(record, "dataset").folder / "manifest.parquet"), split).to_dict("records")
-    files = {row["id"]: Path(row["image"]).name for row in rows}
-    maps = [LabelMap(name, folder / f"{name}.png", file) for name, file in files.items() if (folder / f"{name}.png").exists()]
+    files = {row["id"]: Path(row["image"]) for row in rows}
+    root = _data_folder(record)
+    every = [LabelMap(name, folder / f"{name}.png", file.name, root / file) for name, file in files.items()]
+    maps = [label_map for label_map in every if label_map.path.exists()]
     if not maps:
         raise SettingError(f"run {record.id} has no label maps in {folder}")
+    if len(maps) < len(every):
+        without = [label_map.id for label_map in every if not label_map.path.exists()]
+        description["left_out"] = dict.fromkeys(without, "the run has no label map of it")
     return description, maps
 
 
@@ -133,10 +181,15 @@ def _one_of(valid: Sequence[str], name: str | None, option: str) -> str:
     return name
 
 
+def _data_folder(record: RunRecord) -> Path:
+    """Where the run's images are, or were."""
+    return record.output("world") if "world" in record.own else Path(record.data or "")
+
+
 def _photos(record: RunRecord) -> list[Any]:
     """A few of the run's images, as far as its data are still there: a check on random images alone is a check as well."""
     manifest = read_manifest(committed_output(record, "dataset").folder / "manifest.parquet")
-    data = record.output("world") if "world" in record.own else Path(record.data or "")
+    data = _data_folder(record)
     photos = []
     for image in manifest[manifest["error"] == ""]["image"].head(MAX_CHECKED_PHOTOS):
         try:

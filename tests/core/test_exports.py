@@ -14,9 +14,12 @@ from pycocotools.coco import COCO
 
 from excel_core.datasets.palette import VOC_PALETTE, save_labels_png
 from excel_core.errors import DataError, SettingError, StoreError
-from excel_core.exports.coco_results import CocoNumbers, write_coco
+from excel_core.exports.coco import write_coco
+from excel_core.exports.coco_numbers import CocoNumbers
+from excel_core.exports.coco_results import write_coco_results
 from excel_core.exports.cvat import CVAT_ZIP, write_cvat
 from excel_core.exports.folder import check_free, whole_folder
+from excel_core.exports.formats import LABEL_FORMATS
 from excel_core.exports.label_maps import LabelMap, folder_names, write_binary, write_palette
 from excel_core.exports.voc_submission import VOC_ARCHIVE, VOC_CLASSES, write_voc_submission
 from excel_core.text.prompts import load_prompts
@@ -80,7 +83,7 @@ def test_coco_results_are_read_by_pycocotools(maps, truth, out, official):
     numbers = CocoNumbers(
         {"000000000042": 42, "b": 7, "c": 1, "elsewhere": 2}, {"dog": 18, "potted plant": 64, "a/b": 1, "Dog": 90, "cat": 17}
     )
-    write_coco(out, CLASSES, maps, numbers if official else None)
+    write_coco_results(out, CLASSES, maps, numbers if official else None)
     truths = COCO(str(out / "dataset.json"))
     results = truths.loadRes(str(out / "results.json"))
     categories = {entry["name"]: entry["id"] for entry in truths.loadCats(truths.getCatIds())}
@@ -99,12 +102,13 @@ def test_coco_results_are_read_by_pycocotools(maps, truth, out, official):
         assert np.array_equal(found, counted(labels))
 
 
-def test_coco_numbers_must_know_image_and_class(maps, out):
+@pytest.mark.parametrize("write", [write_coco, write_coco_results])
+def test_coco_numbers_must_know_image_and_class(maps, out, write):
     everything = {found.id: 1 for found in maps}
     with pytest.raises(SettingError, match="the class 'a/b' has no number"):
-        write_coco(out, CLASSES, maps, CocoNumbers(everything, {"dog": 1, "potted plant": 2, "Dog": 3}))
+        write(out, CLASSES, maps, CocoNumbers(everything, {"dog": 1, "potted plant": 2, "Dog": 3}))
     with pytest.raises(SettingError, match="the image '000000000042' has no number"):
-        write_coco(out, CLASSES, maps, CocoNumbers({}, dict.fromkeys(CLASSES, 1)))
+        write(out, CLASSES, maps, CocoNumbers({}, dict.fromkeys(CLASSES, 1)))
 
 
 def test_cvat_reads_classes_by_their_colours(maps, truth, out):
@@ -158,10 +162,10 @@ def test_voc_submission_is_for_vocs_classes_alone(maps, out):
             write_voc_submission(out, names, maps)
 
 
-@pytest.mark.parametrize("write", [write_palette, write_binary, write_coco, write_cvat])
-def test_a_label_without_class_is_refused(maps, out, write):
+@pytest.mark.parametrize("name", sorted(set(LABEL_FORMATS) - {"voc-submission"}))
+def test_a_label_without_class_is_refused(maps, out, name):
     with pytest.raises(DataError, match="holds the label 4, but there are 3 classes"):
-        write(out, CLASSES[:3], maps)
+        LABEL_FORMATS[name].write(out, CLASSES[:3], maps)
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=8))

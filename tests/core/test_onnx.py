@@ -45,7 +45,7 @@ def session(path):
 
 def test_it_is_checked_as_it_is_written(written, photos):
     _, path, check = written
-    assert check.images == onnx_graph.RANDOM_IMAGES + len(photos)
+    assert check.images == onnx_graph.RANDOM_IMAGES + 1 + len(photos)
     assert check.difference < TOLERANCE / 10 and check.equal > 0.999
     onnx.checker.check_model(onnx.load(path), full_check=True)
     assert [file.name for file in path.parent.iterdir()] == ["s.onnx"]
@@ -74,12 +74,24 @@ def test_any_batch(written):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(40, 96), (SIZE, 128), (16, 16)])
+def test_any_size_in_whole_patches(written, shape):
+    trained, path, _ = written
+    image = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(4))
+    logits, labels = session(path).run(None, {"image": image.numpy()})
+    with torch.inference_mode():
+        wanted, wanted_labels = onnx_graph._Graph(trained).eval()(image)
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    assert labels.shape == (2, *shape) and (labels == wanted_labels.numpy()).mean() > 0.999
+
+
 def test_it_says_how_to_feed_it(written):
     trained, path, _ = written
     about = session(path).get_modelmeta().custom_metadata_map
     assert about["format"] == "excel-segmenter-onnx/1" and about["supervision"] == trained.supervision
     assert json.loads(about["class_names"]) == ["background", *CLASSES]
     assert json.loads(about["preprocessing"])["height"] == SIZE
+    assert json.loads(about["sizes"]) == {"multiple_of": 8, "at_least": 16, "at_most": 2048}
     assert str(ROOT).encode() not in path.read_bytes()  # the exporter would note its own source lines
 
 

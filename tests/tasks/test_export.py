@@ -11,7 +11,8 @@ from PIL import Image
 from excel_core.datasets.images import read_image
 from excel_core.datasets.manifest import usable
 from excel_core.datasets.palette import load_labels_png
-from excel_core.errors import ModelError, SettingError, StoreError
+from excel_core.errors import DataError, ModelError, SettingError, StoreError
+from excel_core.exports.formats import LABEL_FORMATS
 from excel_core.prediction.predictors import trained_predictor
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
@@ -83,22 +84,43 @@ def test_pseudo_labels_are_those_with_lvc(chain, record):
     assert about["stage"] == "refine" and len(maps) == 12
 
 
-@pytest.mark.parametrize("name", ["binary", "coco", "cvat"])
+@pytest.mark.parametrize("name", sorted(set(LABEL_FORMATS) - {"voc-submission"}))
 def test_every_format_takes_a_runs_label_maps(record, tmp_path, name):
     about = export_run(record, ExportRequest(name, what="pseudo"), tmp_path / "out")
     assert about["images"] == 12 and all((tmp_path / "out" / name).exists() for name in about["holds"])
+    photos = LABEL_FORMATS[name].photos
+    assert not photos or len(list((tmp_path / "out" / photos).glob("*.jpg"))) == 12
+
+
+def test_photos_go_along_with_any_format(chain, record, tmp_path):
+    outputs, _ = chain
+    export_run(record, ExportRequest("cvat", split="held_out_1", photos=True), tmp_path / "out")
+    photos = {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()}
+    assert (
+        photos == {name: (outputs["world"].folder / "JPEGImages" / name).read_bytes() for name in photos} and len(photos) == 4
+    )
+
+
+def test_formats_with_photos_need_the_data(record, tmp_path):
+    gone = record.model_copy(update={"own": {k: v for k, v in record.own.items() if k != "world"}, "data": str(tmp_path / "x")})
+    with pytest.raises(DataError, match="photos of the run are not there any more, first .*this format takes them along"):
+        export_run(gone, ExportRequest("yolo", what="pseudo"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (ExportRequest("jpeg"), "valid formats: palette, binary, coco, cvat, voc-submission, safetensors, onnx"),
+        (
+            ExportRequest("jpeg"),
+            "valid formats: palette, binary, coco, coco-results, yolo, label-studio, .*, safetensors, onnx",
+        ),
         (ExportRequest("palette"), "--split is needed: this run has held_out_1, held_out_2, held_out_3"),
         (ExportRequest("palette", split="train"), "--split 'train': this run has held_out_1"),
         (ExportRequest("palette", split="held_out_1", variant="best"), "--variant 'best': this run has single_scale"),
         (ExportRequest("palette", what="pseudo", variant="multi_scale"), "pseudo labels have none"),
         (ExportRequest("palette", what="masks"), "valid: pseudo, segmentation"),
-        (ExportRequest("onnx", split="held_out_1"), "leave out --what, --variant and --split"),
+        (ExportRequest("onnx", split="held_out_1"), "leave out --what, --variant, --split and --photos"),
         (ExportRequest("voc-submission", split="held_out_1"), "must be VOC's 20"),
     ],
 )
@@ -125,10 +147,11 @@ def test_onnx_of_a_run(record, tmp_path):
     assert check["images"] > 3 and check["difference"] < 1e-4 and check["equal"] > 0.999
 
 
-def test_coco_data_keep_their_numbers(record, tmp_path):
+@pytest.mark.parametrize(("name", "file"), [("coco", "annotations.json"), ("coco-results", "dataset.json")])
+def test_coco_data_keep_their_numbers(record, tmp_path, name, file):
     """A run on data in COCO layout: images and categories have the numbers of its annotation files."""
     (tmp_path / "annotations").mkdir()
-    _, maps = chosen_maps(record, ExportRequest("coco", what="pseudo"))
+    _, maps = chosen_maps(record, ExportRequest(name, what="pseudo"))
     names = run_segmenter(record, "cpu").class_names
     image = {"height": 128, "width": 128}
     document = {
@@ -139,9 +162,9 @@ def test_coco_data_keep_their_numbers(record, tmp_path):
     (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(document))
     spec = record.spec | {"dataset": record.spec["dataset"] | {"layout": "coco"}}
     about = export_run(
-        record.model_copy(update={"spec": spec, "data": str(tmp_path)}), ExportRequest("coco", what="pseudo"), tmp_path / "out"
+        record.model_copy(update={"spec": spec, "data": str(tmp_path)}), ExportRequest(name, what="pseudo"), tmp_path / "out"
     )
-    dataset = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    dataset = json.loads((tmp_path / "out" / file).read_text())
     assert about["numbers"] == "the data set's own"
     assert {Path(entry["file_name"]).stem: entry["id"] for entry in dataset["images"]} == {
         found.id: 900 + i for i, found in enumerate(maps)

@@ -1,0 +1,45 @@
+"""`excel serve`: a page for single photos in the browser, or a backend for Label Studio."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import takes_request
+from flows.request import RunRequest
+
+__all__ = ["serve"]
+
+
+@takes_request(RunRequest, "clip device settings store")
+def serve(
+    request: RunRequest,
+    classes: Annotated[str, typer.Option(help="class names with commas that the page begins with")] = "",
+    weights: Annotated[
+        str | None, typer.Option(help="a trained segmenter: a run's id, or FILE of `excel export`", show_default=False)
+    ] = None,
+    side: Annotated[int, typer.Option(min=64, help="pixels of the longer side that masks are computed at, at most")] = 640,
+    what: Annotated[str, typer.Option("--for", help="page, or label-studio: its ML backend")] = "page",
+    label_studio: Annotated[
+        str | None, typer.Option(help="with --for label-studio: its address, from which photos are fetched", show_default=False)
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; others than this machine's have no sign-in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve masks of single photos on this machine: a page in the browser, or a backend for Label Studio."""
+    from excel_core.errors import SettingError
+    from flows.live.labeller import PhotoLabeller
+
+    if what not in ("page", "label-studio"):
+        raise SettingError(f"--for {what}: valid: page, label-studio")
+    labeller = PhotoLabeller(request, weights, side)
+    print(f"http://{host}:{port}", flush=True)
+    if what == "page":
+        from flows.live.page import serve_page
+
+        serve_page(labeller, host, port, classes)
+        return
+    import uvicorn
+
+    from flows.live.label_studio import backend
+
+    uvicorn.run(backend(labeller, label_studio), host=host, port=port, log_level="warning")

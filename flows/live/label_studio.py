@@ -1,0 +1,180 @@
+"""An ML backend for Label Studio, by its HTTP interface: GET /health, POST /setup, POST /predict.
+
+    excel serve --for label-studio --label-studio http://127.0.0.1:8080      # its key: LABEL_STUDIO_API_KEY
+
+The labelling interface names the classes: its <BrushLabels>, over an <Image>. Photos are fetched from that Label Studio alone,
+or come as data: addresses: a task cannot make the backend read other places.
+"""
+
+import base64
+import binascii
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import numpy as np
+from defusedxml import ElementTree
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from excel_core.datasets.images import UPRIGHT
+from excel_core.errors import DataError, ExcelError, ImageError, SettingError
+from excel_core.exports.brush_runs import encode_brush
+from flows.live.labeller import PhotoLabeller
+
+__all__ = ["Interface", "backend", "read_interface"]
+
+MODEL = "excel"
+MAX_BODY = 64 * 2**20  # bytes of a request, or of a photo
+SECONDS = 60.0  # to wait for a photo
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a labelling interface asks for: the brush's name, the image it paints on, where a task holds it, and the classes."""
+
+    brush: str
+    image: str
+    field: str
+    classes: tuple[str, ...]
+
+
+def read_interface(config: str) -> Interface:
+    """SettingError where the labelling interface has no <BrushLabels> over an <Image>."""
+    try:
+        tree = ElementTree.fromstring(config)
+    except Exception as error:  # defusedxml's refusals have no common root with the parser's errors
+        raise SettingError(f"the labelling interface is no XML that can be read: {error}") from None
+    images = {element.get("name"): element.get("value", "") for element in tree.iter("Image")}
+    for brush in tree.iter("BrushLabels"):
+        image = brush.get("toName", "")
+        classes = tuple(label.get("value", "") for label in brush.iter("Label"))
+        if image in images and all(classes) and classes:
+            return Interface(brush.get("name", ""), image, images[image].removeprefix("$"), classes)
+    raise SettingError("the labelling interface needs <BrushLabels toName=…> with <Label value=…> over an <Image name=…>")
+
+
+def backend(labeller: PhotoLabeller, label_studio: str | None) -> Starlette:
+    """The backend as an ASGI application. label_studio: address that photos are fetched from; None: data: addresses alone."""
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "UP", "model_class": MODEL})
+
+    async def setup(request: Request) -> JSONResponse:
+        asked = await _json(request)
+        read_interface(str(asked.get("schema", "")))
+        return JSONResponse({"model_version": MODEL})
+
+    async def predict(request: Request) -> JSONResponse:
+        asked = await _json(request)
+        interface = read_interface(str(asked.get("label_config", "")))
+        tasks = asked.get("tasks")
+        if not isinstance(tasks, list):
+            raise SettingError("tasks: expected a list")
+        found = [await run_in_threadpool(_prediction, labeller, interface, task, label_studio) for task in tasks]
+        return JSONResponse({"results": found, "model_version": MODEL})
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, status_code=400)
+
+    routes = [Route("/health", health), Route("/", health), Route("/setup", setup, methods=["POST"])]
+    routes += [Route("/predict", predict, methods=["POST"])]
+    return Starlette(routes=routes, exception_handlers={ExcelError: refused})
+
+
+async def _json(request: Request) -> Mapping[str, Any]:
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY:
+            raise SettingError(f"the request is larger than {MAX_BODY >> 20} MiB")
+    try:
+        asked = json.loads(content)
+    except ValueError as error:
+        raise SettingError(f"the request is no JSON: {error}") from None
+    if not isinstance(asked, dict):
+        raise SettingError("the request is no JSON object")
+    return asked
+
+
+def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_studio: str | None) -> dict[str, Any]:
+    """A task's masks. A photo that cannot be had or read has none, with the reason: it must not cost the others theirs."""
+    empty = {"model_version": MODEL, "score": 0.0, "result": []}
+    try:
+        image = _photo(task, interface, label_studio)
+        labels = list(labeller.steps(image, interface.classes).values())[-1]
+    except DataError as error:
+        return empty | {"error": str(error)}
+    known = labeller.class_names or interface.classes
+    return empty | {"result": _results(labels, known, interface)}
+
+
+def _results(labels: NDArray[np.uint8], known: tuple[str, ...], interface: Interface) -> list[dict[str, Any]]:
+    height, width = labels.shape
+    results = []
+    for name in interface.classes:
+        mask = labels == known.index(name) + 1
+        if not mask.any():
+            continue
+        value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}
+        size = {"original_width": width, "original_height": height, "image_rotation": 0}
+        results.append(
+            {"from_name": interface.brush, "to_name": interface.image, "type": "brushlabels", "value": value, **size}
+        )
+    return results
+
+
+def _photo(task: Any, interface: Interface, label_studio: str | None) -> NDArray[np.uint8]:
+    data = task.get("data") if isinstance(task, dict) else None
+    address = data.get(interface.field) if isinstance(data, dict) else None
+    if not isinstance(address, str):
+        raise DataError(f"the task holds no {interface.field!r}")
+    content = _of_data_address(address) if address.startswith("data:") else _fetched(address, label_studio)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            return UPRIGHT.read(Path(file.name))
+        except ImageError as error:
+            raise DataError(str(error).replace(file.name, "the photo")) from None
+
+
+def _of_data_address(address: str) -> bytes:
+    head, _, content = address.partition(",")
+    if not head.endswith(";base64"):
+        raise DataError("a data: address of a photo must be base64")
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise DataError(f"a data: address is no base64: {error}") from None
+
+
+def _fetched(address: str, label_studio: str | None) -> bytes:
+    if label_studio is None:
+        raise DataError(f"{address}: start with --label-studio http://… to fetch photos from it")
+    full = urljoin(label_studio.rstrip("/") + "/", address)
+    if urlsplit(full)[:2] != urlsplit(label_studio)[:2]:
+        raise DataError(f"{address}: is not of {label_studio}, the only place that photos are fetched from")
+    key = os.environ.get("LABEL_STUDIO_API_KEY", "")
+    headers = {"Authorization": f"Token {key}"} if key else {}
+    try:
+        with httpx.stream("GET", full, headers=headers, timeout=SECONDS, follow_redirects=False) as answer:
+            answer.raise_for_status()
+            content = b""
+            for chunk in answer.iter_bytes():
+                content += chunk
+                if len(content) > MAX_BODY:
+                    raise DataError(f"{address}: is larger than {MAX_BODY >> 20} MiB")
+            return content
+    except httpx.HTTPError as error:
+        raise DataError(f"{address}: cannot be fetched ({error})") from None

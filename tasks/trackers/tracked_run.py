@@ -1,0 +1,74 @@
+"""What a tracker is told of a run: numbers and settings of the store, no paths and no pictures."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from excel_core.config.unused import leaves
+from excel_core.errors import SettingError
+from excel_core.evaluation.protocols import Protocol
+from excel_core.files import read_json
+from tasks.history.run_record import RunRecord
+from tasks.photos.trained import committed_output
+
+__all__ = ["Point", "TrackedRun", "tracked_run"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values at a number of iterations done."""
+
+    iteration: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """settings: dotted name → text. points: in the order of their iterations; scores at the last. protocols: of each score."""
+
+    id: str
+    name: str
+    settings: Mapping[str, str]
+    points: tuple[Point, ...]
+    protocols: Mapping[str, Protocol]
+
+
+def tracked_run(record: RunRecord) -> TrackedRun:
+    """SettingError where the run has neither losses nor scores."""
+    losses = tuple(_losses(record)) if "train" in record.own else ()
+    curve = tuple(_curve(record)) if "curve" in record.own else ()
+    scores, protocols = _scores(record) if "evaluate" in record.own else ({}, {})
+    if not losses and not scores:
+        raise SettingError(f"run {record.id} has neither a training nor scores; its stages: {', '.join(record.own)}")
+    last = max((point.iteration for point in (*losses, *curve)), default=0)
+    points = sorted((*losses, *curve, *([Point(last, scores)] if scores else [])), key=lambda point: point.iteration)
+    settings = {name: _text(value) for name, value in leaves(record.run)}
+    return TrackedRun(record.id, record.flow_run_name or record.id, settings, tuple(points), protocols)
+
+
+def _losses(record: RunRecord) -> Iterator[Point]:
+    table = pd.read_csv(committed_output(record, "train").folder / "losses.csv")
+    for row in table.to_dict("records"):
+        values = {f"train/{name}": float(value) for name, value in row.items() if name != "iteration"}
+        yield Point(int(row["iteration"]) + 1, values)
+
+
+def _curve(record: RunRecord) -> Iterator[Point]:
+    for row in read_json(committed_output(record, "curve").folder / "curve.json")["rows"]:
+        kinds = ("pseudo_labels", "segmentation")
+        yield Point(row["iteration"], {f"curve/{row['split']}/{kind}": row[kind] for kind in kinds if row[kind] is not None})
+
+
+def _scores(record: RunRecord) -> tuple[dict[str, float], dict[str, Protocol]]:
+    results = read_json(committed_output(record, "evaluate").folder / "metrics.json")["results"]
+    found = {f"mIoU/{key.replace('.', '/')}": result for key, result in results.items() if result["miou"] is not None}
+    protocols = {key: {name: str(words) for name, words in result["protocol"].items()} for key, result in found.items()}
+    return {key: result["miou"] for key, result in found.items()}, protocols
+
+
+def _text(value: object) -> str:
+    """A setting as `--set` takes it. A file is named without its folder: what is told leaves this machine."""
+    words = str(value)
+    return Path(words).name if words.startswith(("/", "~")) else words
