@@ -1,5 +1,5 @@
-"""CLIPs by name: where a name's weights are, the model's sizes, and whether a run's settings fit it. Of weights, the first bytes of a
-file are read here, and no more.
+"""CLIPs by name: where a name's weights are, the model's sizes, and whether a run's settings fit it. Of a file of weights, only
+the first bytes are read here.
 
 A name is `excel-tiny` (the picture-book world's, shipped), `MODEL:TAG` (open_clip downloads it) or `MODEL:FILE`
 (OpenAI's .pt, a safetensors file or an open_clip state dict).
@@ -15,8 +15,8 @@ from excel_core.errors import ModelError, SettingError
 from excel_core.models.weight_files import require_weights
 
 __all__ = [
-    "BUILT_IN_FOLDER", "TINY_CLIP", "WANTED_CLIP", "ClipSizes", "ClipSource", "check_settings_fit_clip", "clip_config", "clip_sizes",
-    "parse_clip_name",
+    "BUILT_IN_FOLDER", "TINY_CLIP", "WANTED_CLIP", "ClipSizes", "ClipSource", "check_settings_fit_clip", "clip_config",
+    "clip_sizes", "parse_clip_name",
 ]  # fmt: skip
 
 TINY_CLIP = "excel-tiny"

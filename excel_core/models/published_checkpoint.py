@@ -13,7 +13,6 @@ Files are read by weight_files.py, which takes `module.` from the names.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 

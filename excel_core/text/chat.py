@@ -43,11 +43,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's whole answer, the model's name as the server gives it, and the cost."""
+    """The model's whole answer, the model's name as the server gives it, the cost, and what it thought aloud beside the answer,
+    where the server tells."""
 
     content: str
     model: str
     usage: Usage
+    reasoning: str = ""
 
 
 class Chat:
@@ -124,7 +126,8 @@ class Chat:
             raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(completion))}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
-        if self._guard.holds(f"{content} {refusal} {getattr(completion, 'model', None)}"):
+        said = f"{_text_of(content)} {refusal} {_reasoning(message)} {getattr(completion, 'model', None)}"
+        if self._guard.holds(said):
             raise DescriptionError(f"{model}: {HOLDS_KEY}")
         if refusal or reason == "content_filter":
             raise DescriptionError(
@@ -135,7 +138,7 @@ class Chat:
         counts = getattr(completion, "usage", None)
         usage = Usage(1, _count(counts, "prompt_tokens"), _count(counts, "completion_tokens"))
         named_model = self._hidden(str(getattr(completion, "model", None) or ""))
-        return Reply(content if isinstance(content, str) else "", named_model or model, usage)
+        return Reply(_text_of(content), named_model or model, usage, _reasoning(message))
 
     def _hidden(self, text: str) -> str:
         """A server's words for a message: without the key, on one line, shortened."""
@@ -154,7 +157,11 @@ class Chat:
             )
         if error.status_code in (401, 403):
             return "; check the API key"
-        if error.status_code == 400 and self.spec.structured != "text":
+        if (
+            error.status_code in (400, 415, 422, 500, 501)
+            and self.spec.structured != "text"
+            and (error.status_code == 400 or "response_format" in str(error.body))
+        ):
             return f"; a server that does not know describe.structured={self.spec.structured} takes another one"
         return f", {self._tries()}" if error.status_code == 429 or error.status_code >= 500 else ""
 
@@ -164,8 +171,26 @@ def _count(counts: Any, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
+def _text_of(content: Any) -> str:
+    """A message's text, which some servers send in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _reasoning(message: Any) -> str:
+    """What the model thought, as vLLM, LM Studio (reasoning_content), OpenRouter and Ollama (reasoning) tell it."""
+    told = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in told if isinstance(text, str) and text), "")
+
+
 def _server_words(error: Any) -> str:
-    """A server's own words about an error."""
+    """A server's own words about an error, and those of the provider behind it."""
     body = error.body
-    message = body.get("message") if isinstance(body, dict) else body
-    return str(message or error.message)
+    if not isinstance(body, dict):
+        return str(body or error.message)
+    message, details = body.get("message"), body.get("metadata")
+    raw = details.get("raw") if isinstance(details, dict) else None
+    words = str(message or error.message)
+    return f"{words} ({raw})" if isinstance(raw, str) and raw else words
