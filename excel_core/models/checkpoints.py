@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ def save_checkpoint(path: Path, architecture: Architecture, state: dict[str, Any
     torch.save({"architecture": architecture.to_json(), **state}, buffer)
     if path.exists():
         with suppress(OSError), written_then_renamed(previous_checkpoint(path)) as temporary:
-            os.link(path, temporary)  # a disk without links has no previous one
+            try:
+                os.link(path, temporary)
+            except OSError:  # a disk without links
+                shutil.copyfile(path, temporary)
     write_checked(path, CHECKPOINT_FORMAT, buffer.getbuffer())
 
 
