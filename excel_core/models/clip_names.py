@@ -83,7 +83,7 @@ def clip_sizes(name: str) -> ClipSizes:
 def clip_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model, or excel-tiny's own; ModelError for one that is no plain CLIP."""
     if model == TINY_CLIP:
-        return json.loads((BUILT_IN_FOLDER / "tiny_clip.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((BUILT_IN_FOLDER / "tiny_clip.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     import open_clip
 
     config: dict[str, Any] = open_clip.get_model_config(model)

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError, SettingError
+from excel_core.proxies import require_usable_proxies
 from excel_core.text.key_guard import KeyGuard
 from excel_core.text.key_transport import is_plain_http, require_safe_transport
 
@@ -65,6 +66,8 @@ class Chat:
         if not (value.isascii() and value.isprintable() and " " not in value):
             raise SettingError("the API key must be printable ASCII without spaces; the one found is not")
         require_safe_transport(spec, key)
+        if not is_plain_http(spec):  # over which no proxy is used
+            require_usable_proxies()
         self.spec = spec
         self._guard = KeyGuard(value)
         self._replies = ""  # of this conversation: a key may come in pieces
