@@ -6,7 +6,11 @@ import sys
 
 import excel_core  # noqa: F401  sets OpenMP's wait policy, so before torch
 from excel_core.proxies import keep_loopback_direct, leave_out_socks
+from flows.any_locale import restart_in_utf8
 from flows.installation import foreign_package
+
+if os.path.basename(sys.argv[0]) == "excel":
+    restart_in_utf8()
 
 if problem := foreign_package():  # before any of them runs
     if os.path.basename(sys.argv[0]) == "excel":

@@ -1,12 +1,11 @@
 """The command line `excel`: the same flows, with progress bars and errors a person can act on."""
 
-import codecs
 import sys
-from io import TextIOWrapper
 
 import typer
 from rich.console import Console
 
+from flows.any_locale import write_every_character
 from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
@@ -44,18 +43,9 @@ for command in (
 app.add_typer(prompts, name="prompts")
 
 
-def _write_in_any_locale() -> None:
-    """Let output and errors hold every character. A locale without an encoding of its own (LC_ALL=C) gets UTF-8, as Python
-    itself gives it unless told otherwise; another one a question mark for what it lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            is_ascii = codecs.lookup(stream.encoding).name == "ascii"
-            stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="replace")
-
-
 def main() -> None:
     """Entry point: errors excel raises on purpose, and what disk or memory refuse, are one message and exit status 2."""
-    _write_in_any_locale()
+    write_every_character()
     try:
         app()
     except Exception as error:

@@ -88,7 +88,7 @@ def test_text_is_utf_8_whatever_the_locale():
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         position = {"read_text": 0, "write_text": 1}.get(called)
         if (position is not None and len(node.args) <= position) or given.get("text") == "True":
-            assert given.get("encoding") == "'utf-8'", f"{path}:{node.lineno}: {called}"
+            assert given.get("encoding") in ("'utf-8'", "'utf-8-sig'"), f"{path}:{node.lineno}: {called}"
 
 
 def test_no_csv_holds_a_formula():

@@ -22,7 +22,7 @@ from pathlib import Path
 from tasks.engine.stage import RunEnvironment
 from tests.faults.small_chain import RUN
 from tests.pipeline_runs import follow
-outputs = follow(RUN, RunEnvironment(store=Path(sys.argv[1])), "train")
+outputs = follow(RUN, RunEnvironment(store=Path(sys.argv[1])), "refine")
 print(json.dumps({name: [output.content, str(output.folder)] for name, output in outputs.items()}))
 """
 CREDENTIALS = """
@@ -65,12 +65,12 @@ def test_the_layer_refuses_links(no_links, tmp_path):
 
 
 def test_a_run_without_links_makes_the_same(no_links, tmp_path):
-    """Every stage that joins parts, zarr's stores and training's checkpoints among them."""
+    """Stages that join parts, and zarr's stores."""
     stores = {name: tmp_path / name for name in ("linked", "copied")}
     environments = {"linked": no_links | {"LD_PRELOAD": ""}, "copied": no_links}
     outputs = {name: json.loads(_python(CHAIN, store, environments[name])) for name, store in stores.items()}
     contents = {name: {stage: content for stage, (content, _) in of.items()} for name, of in outputs.items()}
-    assert contents["linked"] == contents["copied"] and {"cams", "refine", "train"} <= contents["copied"].keys()
+    assert contents["linked"] == contents["copied"] and {"knowledge", "cams", "refine"} <= contents["copied"].keys()
     links = {name: {path.stat().st_nlink for path in store.rglob("*") if path.is_file()} for name, store in stores.items()}
     assert max(links["linked"]) > 1 and links["copied"] == {1}
     whole = Path(outputs["copied"]["cams"][1])
