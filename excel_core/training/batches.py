@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,10 +25,6 @@ class Batch:
 
     planes: Tensor
     slots: Tensor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process sends the numbers themselves. Of tensors, PyTorch would send names of shared memory."""
-        return _of_arrays, (self.planes.numpy(), self.slots.numpy())
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Batch":
@@ -60,10 +54,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; nothing waits for the copies."""
         return Batch(self.planes.to(device, non_blocking=True), self.slots.to(device, non_blocking=True))
-
-
-def _of_arrays(planes: NDArray[np.uint8], slots: NDArray[np.int64]) -> Batch:
-    return Batch(torch.from_numpy(planes), torch.from_numpy(slots))
 
 
 class Batches(Dataset[Batch]):

@@ -1,7 +1,6 @@
 """Batches by worker processes: without shared memory for them, and when a worker dies or hangs, a run ends and says so."""
 
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from excel_core.config import TrainSpec
 from excel_core.errors import WorkerError
 from excel_core.training import loading
 from excel_core.training.batches import Batch, Batches
-from excel_core.training.loading import loaded, worker_faults_named
+from excel_core.training.loading import has_shared_memory, loaded, worker_faults_named
 from tests.conftest import ROOT
 
 SPEC = TrainSpec(iterations=4, batch_size=2, crop=320, workers=2)
@@ -55,11 +54,21 @@ def batches(spec: TrainSpec, before: str = "") -> Batches:
     return Batches(photos, spec, slice(0, spec.batch_size))
 
 
-def test_a_batch_is_sent_as_numbers():
-    batch = batches(SPEC)[0]
-    there = pickle.loads(pickle.dumps(batch))
-    assert isinstance(there, Batch) and torch.equal(there.planes, batch.planes) and torch.equal(there.slots, batch.slots)
-    there.planes[0] = 0  # it can be written, as a tensor can
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_batches_are_the_same_whichever_way_they_come(monkeypatch):
+    ways = {}
+    for folder in ("/dev/shm", "/proc"):  # a file system without room
+        monkeypatch.setattr(loading, "SHARED_MEMORY", folder)
+        ways[folder] = [batch for _, batch in loaded(batches(SPEC), 0, torch.device("cpu"))]
+    assert not has_shared_memory(SPEC, 2) and has_shared_memory(SPEC, 0)
+    for one, other in zip(*ways.values(), strict=True):
+        assert isinstance(other, Batch) and torch.equal(one.planes, other.planes) and torch.equal(one.slots, other.slots)
+        other.planes[0] = 0  # it can be written, as the other can
+
+
+def test_a_system_without_dev_shm_shares_memory_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "SHARED_MEMORY", str(tmp_path / "none"))
+    assert has_shared_memory(SPEC, 8)
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare")

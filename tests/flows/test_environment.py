@@ -106,11 +106,12 @@ def test_names_of_any_script_in_a_locale_without_encoding(tmp_path):
     """`excel` itself, whose arguments, files and output have letters that the locale lacks."""
     store = tmp_path / "Spülküche"
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | C_LOCALE
-    command = [Path(sys.executable).with_name("excel"), "plan", "demo", "--store", store, "--json", store / "ça.json"]
+    command = [Path(sys.executable).with_name("excel"), "prompts", "check", store / "classes.yaml"]
     store.mkdir()
+    (store / "classes.yaml").write_text((ROOT / "prompts" / "world.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     ran = subprocess.run(command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8")
     assert ran.returncode == 0 and not ran.stderr, ran.stderr
-    assert [path.name for path in store.glob("*.json")] == ["ça.json"]
+    assert ran.stdout.startswith(f"{store / 'classes.yaml'}: 10 classes")
 
 
 def test_every_character_is_written_in_any_locale():
