@@ -9,7 +9,7 @@ from zarr.storage import LocalStore
 __all__ = ["ZarrFolder"]
 
 
-class ZarrFolder(LocalStore):
+class ZarrFolder(LocalStore):  # type: ignore[misc]  # zarr's types are left out (pyproject.toml)
     """A folder that one process fills, as a stage does under its lock: a file that is not there is made by writing and
     renaming."""
 
