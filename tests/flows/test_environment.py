@@ -116,7 +116,10 @@ def test_names_of_any_script_in_a_locale_without_encoding(tmp_path):
 
 def test_every_character_is_written_in_any_locale():
     for locale in (C_LOCALE, {"LC_ALL": "C", "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}):
-        program = "import sys; from flows.cli import main; import flows.cli; flows.cli.app = lambda: print('A \\u2212 \\xe9 \\xd7'); main()"
+        program = (
+            "import sys; from flows.cli import main; import flows.cli\n"
+            "flows.cli.app = lambda: print('A \\u2212 \\xe9 \\xd7'); main()"
+        )
         ran = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, env=os.environ | locale, capture_output=True
         )
