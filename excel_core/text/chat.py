@@ -21,6 +21,7 @@ __all__ = ["Chat", "Message", "Reply", "Usage"]
 OPENAI_URL = "https://api.openai.com/v1"  # given explicitly: the package would follow the variable OPENAI_BASE_URL
 NO_KEY = "none"  # for local servers, which need no key; the package does
 MAX_SERVER_CHARACTERS = 500  # of a server's own words in a message
+WRONG_ADDRESS = "describe.base_url is where /chat/completions follows; it mostly ends with /v1"
 HOLDS_KEY = "the reply holds the API key and is refused; do not trust this server"
 
 Message = dict[str, str]  # role, content
@@ -126,7 +127,9 @@ class Chat:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
-            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(completion))}")
+            advice = f"; {WRONG_ADDRESS}" if isinstance(completion, str) else ""  # a page
+            words = self._hidden(str(completion))
+            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {words}{advice}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
         said = f"{_text_of(content)} {refusal} {_reasoning(message)} {getattr(completion, 'model', None)}"
@@ -158,6 +161,8 @@ class Chat:
             return (
                 f"; it redirects to {place}, where the key is not sent; if you trust that place, name it in describe.base_url"
             )
+        if error.status_code == 404 and not isinstance(error.body, dict):
+            return f"; {WRONG_ADDRESS}"
         if error.status_code in (401, 403):
             return "; check the API key"
         if (
@@ -193,7 +198,7 @@ def _server_words(error: Any) -> str:
     body = error.body
     if not isinstance(body, dict):
         return str(body or error.message)
-    message, details = body.get("message"), body.get("metadata")
+    message, details = body.get("message") or body.get("detail"), body.get("metadata")
     raw = details.get("raw") if isinstance(details, dict) else None
     words = str(message or error.message)
     return f"{words} ({raw})" if isinstance(raw, str) and raw else words

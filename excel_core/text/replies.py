@@ -97,6 +97,8 @@ def _decoded(value: Any) -> Any:
 def _list_of(value: Any) -> list[Any] | None:
     """The list under FIELD, by itself, or numbered as {"1": text, …}; None for any other value. A list by itself in which
     there is no text, such as a footnote's [1], is none."""
+    if isinstance(value, dict) and len(value) == 1 and isinstance(inner := next(iter(value.values())), dict) and FIELD in inner:
+        value = inner  # under one more name
     texts = value.get(FIELD) if isinstance(value, dict) else value
     if isinstance(value, dict) and isinstance(texts, dict):
         texts = list(texts.values())

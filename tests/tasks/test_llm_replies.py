@@ -34,6 +34,7 @@ WHOLE_REPLIES = {
     "JSON written twice": json.dumps(JSON),
     "a list alone": json.dumps(GOOD, indent=2),
     "objects with a text": json.dumps({"descriptions": [{"text": text} for text in GOOD]}),
+    "an object inside another": json.dumps({"result": {"descriptions": GOOD}}),
     "a numbered object": json.dumps({"descriptions": {str(i): text for i, text in enumerate(GOOD)}}),
     "channels": f"<|channel|>analysis<|message|>We need JSON {DRAFT}<|end|><|channel|>final<|message|>{JSON}",
 }
@@ -175,6 +176,19 @@ def test_an_answer_that_speaks_of_errors_is_an_answer():
     body = completion(JSON) | {"error": None, "object": "chat.completion"}
     with chat_server({"dog": [status(200, body)]}) as server:
         assert _ask(server).texts == tuple(GOOD)
+
+
+def test_what_a_server_finds_wrong_is_shown():
+    """As servers made with FastAPI say it."""
+    detail = [{"loc": ["body", "response_format", "type"], "msg": "Input should be 'text' or 'json_object'"}]
+    message = _error(status(422, {"detail": detail}), requests=1)
+    assert "Input should be 'text' or 'json_object'" in message and "takes another one" in message
+
+
+@pytest.mark.parametrize("code", [200, 404])
+def test_an_address_that_is_a_page_is_said(code):
+    page = status(code, b"<html>Ollama is running</html>", Content_Type="text/html")
+    assert "describe.base_url is where /chat/completions follows; it mostly ends with /v1" in _error(page, requests=1)
 
 
 @pytest.mark.parametrize("code", [400, 422, 500])
