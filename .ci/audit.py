@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     """Run pip-audit over the pinned versions, print what it says in short → the exit status."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS), "--no-deps", "--disable-pip"]
     command += ["--progress-spinner", "off", "--format", "json", "--desc", "off", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  no shell; the caller's own arguments
+    ran = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")  # noqa: S603  no shell; the caller's own arguments
     if ran.returncode == 2:  # wrong arguments
         print(ran.stderr, end="")
         return 2

@@ -23,7 +23,7 @@ def write_figures(folder: Path, view: ReportView) -> list[Path]:
     with written_then_renamed(gallery) as temporary:
         temporary.write_bytes(png)
     with written_then_renamed(results) as temporary:
-        temporary.write_text(_results_markdown(view))
+        temporary.write_text(_results_markdown(view), encoding="utf-8")
     return [gallery, results]
 
 

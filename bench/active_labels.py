@@ -97,7 +97,7 @@ def main() -> None:
     for bound in result["bounds"]:
         print(bound)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

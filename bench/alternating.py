@@ -56,13 +56,13 @@ def grown_by(call: Callable[[int], Any]) -> int:
     """Bytes by which one call raises what this process holds in memory, at its peak (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed goes back, so that this one has to ask for it again
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
     before = _status("VmRSS")
     call(0)
     return max(0, _status("VmHWM") - before)
 
 
 def _status(field: str) -> int:
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert match is not None
     return 1024 * int(match[1])

@@ -153,7 +153,7 @@ def main() -> None:
         "training": training(cam_model, images, batches, run, arguments.steps),
     }
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

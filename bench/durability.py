@@ -93,7 +93,7 @@ def main() -> None:
             f"waiting {row['waiting']:6.2f} s, {row['share']:.1%}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main() -> None:
     device, card = torch.device("cuda"), torch.cuda.get_device_name()
     result: dict[str, Any] = {"format": FORMAT, "device": card, "torch": torch.__version__, "parts": {}}
     if arguments.json.is_file():
-        found = json.loads(arguments.json.read_text())
+        found = json.loads(arguments.json.read_text(encoding="utf-8"))
         if (found.get("format"), found.get("device")) == (FORMAT, card):
             result["parts"] = found["parts"]
     for name in names:
@@ -101,7 +101,7 @@ def main() -> None:
         part["seconds"] = round(time.perf_counter() - started, 1)
         result["parts"][name] = part
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         torch.cuda.empty_cache()
 
 

@@ -49,7 +49,7 @@ def random_weights(file: Path) -> str:
 
 def lay_out(photos: Path, data: Path, images: int, val_images: int) -> None:
     """A data folder in VOC's layout whose train and val splits have so many images, the folder's photos under several names."""
-    lines = (photos / "labels.csv").read_text().splitlines()
+    lines = (photos / "labels.csv").read_text(encoding="utf-8").splitlines()
     header, named = lines[0], [line.partition(",") for line in lines[1:]]
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (data / folder).mkdir(parents=True)
@@ -63,8 +63,10 @@ def lay_out(photos: Path, data: Path, images: int, val_images: int) -> None:
                 shutil.copyfile(photos / folder / f"{name}{suffix}", data / folder / f"{image}{suffix}")
             rows.append(f"{image},{labels}")
             ids.append(image)
-        (data / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{image}\n" for image in ids))
-    (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+        (data / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(
+            "".join(f"{image}\n" for image in ids), encoding="utf-8"
+        )
+    (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
 
 
 def chain_rows(data: Path, store: Path, device: str, clip: str, last: str, settings: Sequence[str]) -> list[dict[str, Any]]:
@@ -139,7 +141,7 @@ def main() -> None:
     )
     print("\n".join(map(json.dumps, rows)))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -196,7 +196,9 @@ def main() -> None:
         for labels in (4, 21):
             print(profile(images, labels), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"format": "excel-gpu-crf/1", "figures": figures}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"format": "excel-gpu-crf/1", "figures": figures}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def table(runs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Print it."""
-    print("\n".join(table(json.loads(Path(sys.argv[1]).read_text())["runs"])))
+    print("\n".join(table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["runs"])))
 
 
 if __name__ == "__main__":

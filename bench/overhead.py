@@ -61,7 +61,7 @@ def _parts(count: int, job: Job) -> list[Part]:
 
 
 def _build_part(job: Job, part: Part, folder: Path) -> StageResult:
-    (folder / "part.txt").write_text(part.name)
+    (folder / "part.txt").write_text(part.name, encoding="utf-8")
     return StageResult()
 
 
@@ -164,7 +164,7 @@ def main() -> None:
     result = report(measure(arguments.parts, arguments.rounds), arguments.parts)
     show(result)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def main() -> None:
     result = measured(device, arguments.steps, arguments.batch, arguments.side, arguments.tiny)
     print("\n".join(lines(result)))
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

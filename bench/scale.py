@@ -37,7 +37,7 @@ FULL_SIZE_IMAGES, FULL_SIZE_SIDE = 40, 160
 
 def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
     """A data folder in VOC layout with that many images, its photos linked under several names."""
-    header, *lines = (photos / "labels.csv").read_text().splitlines()
+    header, *lines = (photos / "labels.csv").read_text(encoding="utf-8").splitlines()
     names = [line.partition(",") for line in lines]
     shrunk, data = folder / "shrunk", folder / "data"
     for new_folder in (shrunk, data / "JPEGImages", data / "ImageSets" / "Segmentation"):
@@ -50,8 +50,10 @@ def lay_out(photos: Path, folder: Path, images: int, shrink: int) -> None:
         name, _, labels = names[i % len(names)]
         (data / "JPEGImages" / f"{i:06}.jpg").hardlink_to(shrunk / f"{name}.jpg")
         rows.append(f"{i:06},{labels}")
-    (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
-    (data / "ImageSets" / "Segmentation" / "train.txt").write_text("".join(f"{row.partition(',')[0]}\n" for row in rows))
+    (data / "labels.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    (data / "ImageSets" / "Segmentation" / "train.txt").write_text(
+        "".join(f"{row.partition(',')[0]}\n" for row in rows), encoding="utf-8"
+    )
 
 
 def run_chain(folder: Path, side: int) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def measured(photos: Path, images: int, side: int = SIDE, shrink: int = SHRINK) 
     try:
         lay_out(photos, folder, images, shrink)
         command = [sys.executable, "-m", "bench.scale", "--chain", str(folder), "--side", str(side)]
-        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  this very module
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")  # noqa: S603  this very module
         return {"images": images, **json.loads(ran.stdout.splitlines()[-1])}
     finally:
         shutil.rmtree(folder)
@@ -114,7 +116,7 @@ def main() -> None:
     result = {"format": "excel-scale/1", "runs": results, "disk_bytes_per_image": disk}
     print(disk)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

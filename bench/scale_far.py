@@ -254,7 +254,8 @@ def peak_bytes() -> int:
 def in_process(*arguments: str) -> dict[str, Any]:
     """What this module prints last with these arguments, in a process of its own."""
     command = [sys.executable, "-m", "bench.scale_far", *arguments]
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"EXCEL_FSYNC": "0"})  # noqa: S603
+    env = os.environ | {"EXCEL_FSYNC": "0"}
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8", env=env)  # noqa: S603  this very module
     result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return result
 
@@ -303,7 +304,7 @@ def measure_all(sizes: list[int], file: Path | None) -> None:
 
     def save() -> None:
         if file is not None:
-            file.write_text(json.dumps(result, indent=1) + "\n")
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     for size in sizes:
         if size <= MAX_FILES:

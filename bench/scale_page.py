@@ -26,7 +26,7 @@ MEASURES = {
 
 def page(folder: Path, prices: dict[str, float]) -> str:
     """The page's text."""
-    far = json.loads((folder / "scale_far.json").read_text())
+    far = json.loads((folder / "scale_far.json").read_text(encoding="utf-8"))
     rates = {"CPU, 2 cores": cpu_rates(folder), "one card": gpu_rates(folder)}
     return "\n".join([*_intro(), *_planning(far), *_costs(folder, rates, prices), *_breaks(far)]) + "\n"
 
@@ -55,7 +55,7 @@ def _rows(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _intro() -> list[str]:

@@ -263,7 +263,9 @@ def main() -> None:
         print(speed_row(results[-1]), flush=True)
     if arguments.json:
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "photos": len(scene.paths)}
-        arguments.json.write_text(json.dumps({"format": "excel-speed/1", **machine, "cases": results}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"format": "excel-speed/1", **machine, "cases": results}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

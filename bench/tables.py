@@ -231,12 +231,14 @@ def _overhead(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     folder = Path(sys.argv[1])
     names = ("speed", "scale", "active_labels", "device", "overhead")
-    speed, scale, active_labels, device, overhead = (json.loads((folder / f"{name}.json").read_text()) for name in names)
+    speed, scale, active_labels, device, overhead = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names
+    )
     lines = ["# Speed", "", "Written by `make bench` from `docs/bench/*.json`.", ""]
     lines += _speed(speed) + _scale(scale) + _coco(speed, scale)
     lines += _active_labels(active_labels) + _device(device) + _overhead(overhead)
     gpu = folder / "gpu.json"
-    lines += _gpu(json.loads(gpu.read_text())) if gpu.exists() else ["## On a GPU", "", "Not measured."]
+    lines += _gpu(json.loads(gpu.read_text(encoding="utf-8"))) if gpu.exists() else ["## On a GPU", "", "Not measured."]
     print("\n".join(lines).rstrip())
 
 

@@ -105,7 +105,7 @@ def _apart(places: Sequence[float], least: float = 15) -> list[float]:
 def write_curve(folder: Path = FAULTS) -> Path:
     """Write soak.svg beside soak.json → its path."""
     picture = folder / "soak.svg"
-    picture.write_text(soak_svg(json.loads((folder / "soak.json").read_text())))
+    picture.write_text(soak_svg(json.loads((folder / "soak.json").read_text(encoding="utf-8"))), encoding="utf-8")
     return picture
 
 

@@ -1,12 +1,13 @@
 """Read and write single files safely: atomic replacement, JSON, and torch files of which only tensors are unpickled."""
 
+import io
 import json
 import os
 import re
 import secrets
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ from excel_core.sync import make_folder, sync_file, sync_folder
 __all__ = ["first_sentence", "is_dense_tensor", "load_tensors", "read_json", "write_json", "written_then_renamed"]
 
 
-def load_tensors(path: Path) -> Any:
-    """Load a torch file of tensors, lists, dicts and numbers onto the CPU, whatever its suffix. Raises whatever torch, zip and
-    pickle raise for a file that is damaged or holds anything else."""
+def load_tensors(source: Path | io.BytesIO) -> Any:
+    """Load a torch file of tensors, lists, dicts and numbers onto the CPU, whatever its suffix. ValueError for one that holds
+    anything else, and whatever torch, zip and pickle raise for a damaged one."""
     import torch  # here, since most readers of files need none, and it takes seconds
 
-    with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch would look at the suffix
-        warnings.simplefilter("ignore")
-        return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        # of a path, torch would look at the suffix
+        with warnings.catch_warnings(), nullcontext(source) if isinstance(source, io.BytesIO) else source.open("rb") as file:
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if not re.search("weights.only", str(error), re.IGNORECASE):
+            raise
+        # torch's own words advise to unpickle the rest, which runs it
+        raise ValueError("it holds more than tensors, which is never run, or is damaged") from None
 
 
 def is_dense_tensor(value: Any) -> bool:

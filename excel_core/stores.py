@@ -103,7 +103,9 @@ def write_knowledge(path: Path, base: KnowledgeBase) -> None:
     """Write `knowledge.zarr`; `path` must not exist yet (stages fill an empty folder)."""
     import zarr
 
-    group = zarr.open_group(path, mode="w-", zarr_format=3)
+    from excel_core.zarr_folder import ZarrFolder
+
+    group = zarr.open_group(ZarrFolder(path), mode="w-", zarr_format=3)
     group.attrs.update(
         format=KNOWLEDGE_FORMAT,
         class_names=list(base.class_names),
@@ -160,13 +162,15 @@ class CamWriter:
     ) -> None:
         import zarr
 
+        from excel_core.zarr_folder import ZarrFolder
+
         self._folder, self._ids, self._submit = folder, ids, submit
         # Images have different numbers of classes: each gets as many slots as the largest needs; empty ones compress well.
         self._slots = max((len(indices) for indices in classes), default=1)
         table = np.full((len(ids), self._slots), -1, dtype=np.int16)
         for row, indices in zip(table, classes, strict=True):
             row[: len(indices)] = indices
-        self._group = zarr.open_group(folder / "cams.zarr", mode="w-", zarr_format=3)
+        self._group = zarr.open_group(ZarrFolder(folder / "cams.zarr"), mode="w-", zarr_format=3)
         self._group.attrs.update(format=CAMS_FORMAT)
         self._group.create_array("classes", data=table, dimension_names=("image", "slot"))
         self._arrays: dict[str, _GrowingArray] = {}
@@ -245,7 +249,9 @@ def join_cams(folder: Path, shards: dict[str, Path]) -> int:
     """Make one store of `folder`/cams.zarr, where the arrays of each shard lie already under its name → number of images."""
     import zarr
 
-    zarr.open_group(folder / "cams.zarr", mode="a", zarr_format=3).attrs.update(format=CAMS_FORMAT)
+    from excel_core.zarr_folder import ZarrFolder
+
+    zarr.open_group(ZarrFolder(folder / "cams.zarr"), mode="a", zarr_format=3).attrs.update(format=CAMS_FORMAT)
     tables = [pd.read_parquet(path / "cams.parquet").assign(shard=name) for name, path in shards.items()]
     index = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": [], "shard": []}, dtype=str)
     index["row"] = index.groupby("shard").cumcount()

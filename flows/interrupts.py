@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 from prefect.settings import get_current_settings
 
 from flows.local.temporary import end_temporary_server, start_temporary_server
+from flows.named_server import require_named_server
 
 __all__ = ["STOPPED", "leave", "out_of_reach", "stoppable"]
 
@@ -26,8 +27,10 @@ STOPPED = "stopped. Finished stages and shards are kept, and training its last c
 @contextmanager
 def stoppable(home: Path) -> Iterator[None]:
     """Around a flow that a command runs: Ctrl-C ends it with a message and exit status 130. Where no Prefect server is named,
-    one is started that ends with this process; `home` is the folder of its database."""
+    one is started that ends with this process; `home` is the folder of its database. ServerError where one is named that does
+    not answer."""
     try:
+        require_named_server()
         if not get_current_settings().api.url:
             out_of_reach(lambda: start_temporary_server(home))
         yield

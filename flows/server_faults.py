@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from excel_core.errors import ExcelError
 from excel_core.files import first_sentence
 from flows.interrupts import leave
+from flows.named_server import named_server
 
 __all__ = ["server_faults_named"]
 
@@ -29,7 +30,7 @@ def server_faults_named() -> Iterator[None]:
             raise
         why = f"{type(error).__name__}: {first_sentence(error)}"
         print(
-            f"error: Prefect's server at {os.environ.get('PREFECT_API_URL', 'this store')} no longer answers as it should "
+            f"error: Prefect's server at {named_server() or 'this store'} no longer answers as it should "
             f"({why}); what is finished is kept: when it runs again, give the same command again",
             file=sys.stderr, flush=True,
         )  # fmt: skip

@@ -19,7 +19,6 @@ from excel_core.text.attributes_file import load_attributes
 from excel_core.text.class_sets import (
     DATA_CLASSES,
     class_set,
-    descriptions_file,
     prompts_file,
     user_descriptions,
     written_descriptions,
@@ -132,7 +131,7 @@ def _check_descriptions(run: RunSpec) -> None:
         if prompts != DATA_CLASSES:
             written_descriptions(run, None)
     elif prompts != DATA_CLASSES:
-        descriptions_file(prompts)
+        written_descriptions(run, None)
 
 
 def _check_attributes(run: RunSpec) -> None:

@@ -69,7 +69,7 @@ def _run(*commands: tuple[list[str], Path]) -> None:
     running: list[subprocess.Popen[str]] = []
     try:
         for command, folder in commands:
-            running.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True))  # noqa: S603  no shell
+            running.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, encoding="utf-8"))  # noqa: S603  no shell
         for process in running:
             _, problems = process.communicate(timeout=SECONDS)
             if process.returncode != 0:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import SegmenterSpec
 from excel_core.errors import MACHINE_ERRORS, StoreError
-from excel_core.files import first_sentence, written_then_renamed
+from excel_core.files import first_sentence, load_tensors, written_then_renamed
 from excel_core.models.clip import FrozenClip
 from excel_core.models.dino import FrozenDino
 from excel_core.models.segmenter import Segmenter
@@ -83,7 +84,10 @@ def save_checkpoint(path: Path, architecture: Architecture, state: dict[str, Any
     torch.save({"architecture": architecture.to_json(), **state}, buffer)
     if path.exists():
         with suppress(OSError), written_then_renamed(previous_checkpoint(path)) as temporary:
-            os.link(path, temporary)  # a disk without links has no previous one
+            try:
+                os.link(path, temporary)
+            except OSError:  # a disk without links
+                shutil.copyfile(path, temporary)
     write_checked(path, CHECKPOINT_FORMAT, buffer.getbuffer())
 
 
@@ -96,7 +100,7 @@ def load_checkpoint(path: Path, architecture: Architecture) -> dict[str, Any]:
     """Read a checkpoint (weights only, nothing is unpickled); StoreError if damaged or of another architecture."""
 
     def read() -> Any:
-        return torch.load(io.BytesIO(read_checked(path, CHECKPOINT_FORMAT)), map_location="cpu", weights_only=True)
+        return load_tensors(io.BytesIO(read_checked(path, CHECKPOINT_FORMAT)))
 
     state = _guarded(read, path)
     if not isinstance(state, dict) or not isinstance(state.get("architecture"), dict):

@@ -1,4 +1,5 @@
-"""CLIPs by name: where a name's weights are, the model's sizes, and whether a run's settings fit it. No weights are read here.
+"""CLIPs by name: where a name's weights are, the model's sizes, and whether a run's settings fit it. Of a file of weights, only
+the first bytes are read here.
 
 A name is `excel-tiny` (the picture-book world's, shipped), `MODEL:TAG` (open_clip downloads it) or `MODEL:FILE`
 (OpenAI's .pt, a safetensors file or an open_clip state dict).
@@ -11,14 +12,16 @@ from typing import Any
 
 from excel_core.config import RunSpec
 from excel_core.errors import ModelError, SettingError
+from excel_core.models.weight_files import require_weights
 
 __all__ = [
-    "BUILT_IN_FOLDER", "TINY_CLIP", "ClipSizes", "ClipSource", "check_settings_fit_clip", "clip_config", "clip_sizes",
-    "parse_clip_name",
+    "BUILT_IN_FOLDER", "TINY_CLIP", "WANTED_CLIP", "ClipSizes", "ClipSource", "check_settings_fit_clip", "clip_config",
+    "clip_sizes", "parse_clip_name",
 ]  # fmt: skip
 
 TINY_CLIP = "excel-tiny"
 BUILT_IN_FOLDER = Path(__file__).parent  # where the weights of excel-tiny are
+WANTED_CLIP = "give an open_clip or OpenAI checkpoint (.pt or .safetensors)"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def parse_clip_name(name: str) -> ClipSource:
     """`name` → ClipSource; ModelError for an unknown model or tag, with the valid ones."""
     model, separator, weights = name.partition(":")
     if model == TINY_CLIP:
-        return ClipSource(model, file=Path(weights) if weights else BUILT_IN_FOLDER / "tiny_clip.safetensors")
+        return ClipSource(model, file=_weights_file(weights) if weights else BUILT_IN_FOLDER / "tiny_clip.safetensors")
     import open_clip  # which takes seconds, and excel-tiny needs none of it
 
     if model not in open_clip.list_models():
@@ -43,13 +46,19 @@ def parse_clip_name(name: str) -> ClipSource:
     if not separator or not weights:
         raise ModelError(f"{name!r} names no weights; write {model}:TAG or {model}:FILE, e.g. {model}:openai")
     if Path(weights).suffix or "/" in weights or Path(weights).exists():
-        if not Path(weights).is_file():
-            raise ModelError(f"CLIP weights {weights!r} do not exist; give the path of a .pt or .safetensors file")
-        return ClipSource(model, file=Path(weights))
+        return ClipSource(model, file=_weights_file(weights))
     tags = open_clip.list_pretrained_tags_by_model(model)
     if weights.lower() not in tags:
         raise ModelError(f"{model} has no weights {weights!r}; valid: {', '.join(tags) or 'none, give a FILE'}")
     return ClipSource(model, tag=weights.lower())
+
+
+def _weights_file(given: str) -> Path:
+    """The path of a file that can be one of weights, as far as its first bytes tell; ModelError."""
+    if not Path(given).is_file():
+        raise ModelError(f"CLIP weights {given!r} do not exist; {WANTED_CLIP}")
+    require_weights(Path(given), WANTED_CLIP)
+    return Path(given)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ def clip_sizes(name: str) -> ClipSizes:
 def clip_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model, or excel-tiny's own; ModelError for one that is no plain CLIP."""
     if model == TINY_CLIP:
-        return json.loads((BUILT_IN_FOLDER / "tiny_clip.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((BUILT_IN_FOLDER / "tiny_clip.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     import open_clip
 
     config: dict[str, Any] = open_clip.get_model_config(model)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from excel_core.errors import ModelError
-from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip, VisionOnly, check_plain_vit
-from excel_core.models.clip_names import ClipSource, clip_config, parse_clip_name
-from excel_core.models.torchscript_archive import is_torchscript, read_torchscript
+from excel_core.models.clip_names import WANTED_CLIP, ClipSource, clip_config, parse_clip_name
+from excel_core.models.torchscript_archive import is_torchscript
+from excel_core.models.weight_files import load_state
 
 __all__ = ["clip_from_openai_state", "expand_token_rows", "load_clip", "prune_token_rows", "vision_clip"]
 
@@ -141,27 +141,10 @@ def _fill(model: Any, state: State, name: str) -> None:
 
 def _read_state(file: Path) -> tuple[State, bool]:
     """A local file's state dict, and whether it is one of OpenAI's TorchScript archives (which need QuickGELU)."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file), False
-        if is_torchscript(file):
-            state = read_torchscript(file)
-            return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
-        loaded = load_tensors(file)
-    except FileNotFoundError:
-        raise ModelError(f"CLIP weights {str(file)!r} do not exist") from None
-    except ModelError:
-        raise
-    except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
-        raise ModelError(
-            f"{file}: not readable as weights ({first_sentence(error)}); give a .pt or .safetensors file"
-        ) from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not all(is_dense_tensor(value) for value in state.values()):
-        raise ModelError(f"{file}: holds no state dict of tensors; give an open_clip or OpenAI checkpoint")
-    return {key.removeprefix("module."): value for key, value in state.items()}, False
+    state = load_state(file, WANTED_CLIP)
+    if not is_torchscript(file):
+        return state, False
+    return {key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")}, True
 
 
 def _download(source: ClipSource, tagged: dict[str, Any]) -> State:

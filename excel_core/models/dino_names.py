@@ -1,7 +1,7 @@
 """DINOv2 encoders by name: their sizes and where their files are. Nothing is downloaded, and no weights are read here.
 
 A name is `dino-tiny` (the picture-book world's, shipped), a published one such as `dinov2_vits14`, whose file lies where
-torch.hub or timm keeps it, or NAME:FILE with a file of one's own (.pth, .pt or .safetensors).
+torch.hub or timm keeps it, or NAME:FILE with a file of one's own, of torch or safetensors.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from pathlib import Path
 from excel_core.config import RunSpec
 from excel_core.errors import ModelError, SettingError
 from excel_core.models.clip_names import BUILT_IN_FOLDER
+from excel_core.models.weight_files import require_weights
 
-__all__ = ["DINO_SIZES", "TINY_DINO", "TINY_DINO_FILE", "DinoSizes", "check_dino_settings", "dino_file", "dino_sizes"]
+__all__ = [
+    "DINO_SIZES", "TINY_DINO", "TINY_DINO_FILE", "WANTED_DINO", "DinoSizes", "check_dino_settings", "dino_file", "dino_sizes",
+]  # fmt: skip
 
 TINY_DINO = "dino-tiny"
 TINY_DINO_FILE = BUILT_IN_FOLDER / "tiny_dino.safetensors"
-SUFFIXES = (".pth", ".pt", ".safetensors")
+WANTED_DINO = "give the published file of a DINOv2 (.pth or .safetensors)"
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def dino_file(name: str) -> Path:
     sizes = dino_sizes(name)
     if separator:
         file = Path(given)
-        if not file.is_file() or file.suffix not in SUFFIXES:
-            raise ModelError(f"DINO weights {given!r} do not exist; give a file that ends with {', '.join(SUFFIXES)}")
+        if not file.is_file():
+            raise ModelError(f"DINO weights {given!r} do not exist; {WANTED_DINO}")
         return file
     if model == TINY_DINO:
         return TINY_DINO_FILE
@@ -104,13 +107,13 @@ def check_dino_settings(run: RunSpec) -> None:
                 "dino.model: the second encoder is WeCLIP+'s, or that of cams.calibration.attention=proxy; choose --method "
                 "weclip_plus, set that attention, or leave it out"
             )
-        dino_file(run.dino.model)
+        require_weights(dino_file(run.dino.model), WANTED_DINO)
     elif is_proxy:
         raise SettingError(
             f"cams.calibration.attention=proxy: needs a second encoder; set dino.model to one of {', '.join(DINO_SIZES)}"
         )
     if run.ablation.second_encoder is not None:
-        dino_file(run.ablation.second_encoder)
+        require_weights(dino_file(run.ablation.second_encoder), WANTED_DINO)
     if run.train.mutual_weight and (run.dino.model is None or not by_gradcam):
         raise SettingError(
             "train.mutual_weight: the mutual losses need a second encoder; set dino.model, or choose --method weclip_plus"

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from excel_core.errors import ModelError
-from excel_core.files import first_sentence, is_dense_tensor, load_tensors
 from excel_core.models.dino import FrozenDino
-from excel_core.models.dino_names import dino_file, dino_sizes
+from excel_core.models.dino_names import WANTED_DINO, dino_file, dino_sizes
+from excel_core.models.weight_files import load_state
 
 __all__ = ["dino_from_state", "load_dino"]
 
@@ -23,8 +22,7 @@ State = dict[str, Tensor]
 
 def load_dino(name: str, device: str = "cpu") -> FrozenDino:
     """The encoder `name` in float32 on `device`; ModelError, with what to do, where it cannot be loaded."""
-    file = dino_file(name)
-    dino = dino_from_state(_read_state(file), dino_sizes(name).heads, name)
+    dino = dino_from_state(load_state(dino_file(name), WANTED_DINO), dino_sizes(name).heads, name)
     expected = dino_sizes(name)
     if (dino.width, dino.patch, dino.has_registers) != (expected.width, expected.patch, expected.registers):
         raise ModelError(
@@ -90,19 +88,3 @@ def _require_fitting(state: State, expected: dict[str, tuple[int, ...]], name: s
             for key in different[:MAX_NAMED_DIFFERENCES]
         )
         raise ModelError(f"{name}: the weights are of another architecture ({len(different)} differences: {named})")
-
-
-def _read_state(file: Path) -> State:
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        state = load_tensors(file)
-    except Exception as error:  # torch, zip and safetensors raise many kinds; all mean an unreadable file
-        raise ModelError(
-            f"{file}: not readable as weights ({first_sentence(error)}); give a .pth or .safetensors file"
-        ) from None
-    if not isinstance(state, dict) or not all(is_dense_tensor(value) for value in state.values()):
-        raise ModelError(f"{file}: holds no state dict of tensors; give the published file of a DINOv2")
-    return state

@@ -7,20 +7,17 @@
     [module.]decoder_fts_fuse.*   the neck
     [module.]decoder.*            the head and its classifier
 
-Files are torch's (.pth, .pt) or safetensors, told apart by their content, perhaps with the state dict under `state_dict`
-or `model`. Nothing is unpickled but tensors.
+Files are read by weight_files.py, which takes `module.` from the names.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from excel_core.config import CamSpec, SegmenterSpec
 from excel_core.errors import ModelError
-from excel_core.files import is_dense_tensor, load_tensors
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_names import (
     CALIBRATED,
@@ -38,11 +35,12 @@ from excel_core.models.published_names import (
     segmenter_sizes,
 )
 from excel_core.models.segmenter import Segmenter
+from excel_core.models.weight_files import file_kind, load_state
 
 __all__ = ["PublishedCheckpoint", "is_published", "read_published"]
 
 ENCODER = "encoder."
-WRAPPERS = ("state_dict", "model")
+WANTED = "give a checkpoint of the published code (.pth, .pt or .safetensors)"
 
 # Weights that were stored in half precision and read again differ by half a unit in the last of its 11 bits, 2^-11 of
 # their size, and by 2^-25 where they are subnormal. Twice that passes. Another CLIP, or one that was trained on, differs by
@@ -97,7 +95,7 @@ def is_published(path: Path) -> bool:
     .pth or .pt is one, so that reading it reports what is wrong with it."""
     from safetensors import safe_open
 
-    kind = _kind(path) if path.is_file() else ""
+    kind = file_kind(path) if path.is_file() else ""
     if kind != "safetensors":
         return kind == "torch" or path.suffix in (".pth", ".pt")
     try:
@@ -109,10 +107,7 @@ def is_published(path: Path) -> bool:
 
 def read_published(path: Path) -> PublishedCheckpoint:
     """Read a checkpoint onto the CPU; ModelError, with what is missing, for any other file."""
-    tensors = _tensors(path)
-    state = {key.removeprefix("module."): value for key, value in tensors.items()}
-    if len(state) < len(tensors):
-        raise ModelError(f"{path}: has some weights twice, with and without `module.` before their names; save one of them")
+    state = load_state(path, WANTED)
     segmenter = {key: value for key, value in state.items() if key.startswith((NECK, HEAD))}
     if not any(key.startswith(NECK) for key in segmenter):
         raise ModelError(f"{path}: no segmenter of the published code: it has no {NECK}* but {list_names(state)}")
@@ -159,45 +154,3 @@ def _difference(theirs: Tensor, ours: Tensor) -> str:
 
 def _has_texts(state: State) -> bool:
     return any(not key.startswith("visual.") for key in state)
-
-
-def _kind(path: Path) -> str:
-    """`torch`, `safetensors` or "", by a file's first bytes."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head.startswith((b"PK\x03\x04", b"\x80")):  # a zip, or torch's older format: a pickle
-        return "torch"
-    return "safetensors" if head[8:] == b"{" else ""
-
-
-def _tensors(path: Path) -> State:
-    """The state dict of a file, by the names in it; ModelError where the file has none."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "there is no such file"
-        raise ModelError(f"{path}: {problem}; give a checkpoint of the published code (.pth, .pt or .safetensors)")
-    kind = _kind(path)
-    if not kind:
-        raise ModelError(f"{path}: neither a file of torch nor safetensors; give a checkpoint of the published code")
-    try:
-        if kind == "safetensors":
-            loaded: Any = load_file(path)
-        else:
-            loaded = load_tensors(path)
-    except Exception as error:  # torch, zip and safetensors raise many types, with messages of many lines
-        raise ModelError(
-            f"{path}: cannot be read as weights alone ({type(error).__name__}): damaged, or it holds more than tensors, "
-            "which is never run; save its state_dict"
-        ) from None
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded:
-        raise ModelError(f"{path}: holds no state dict; give a checkpoint of the published code")
-    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not is_dense_tensor(value)]
-    if odd:
-        raise ModelError(
-            f"{path}: holds no state dict of dense tensors alone: {list_names(odd)}; give a checkpoint of the published code"
-        )
-    return loaded

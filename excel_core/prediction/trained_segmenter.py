@@ -37,6 +37,7 @@ from excel_core.files import written_then_renamed
 from excel_core.models.clip_weights import vision_clip
 from excel_core.models.dino_weights import dino_from_state
 from excel_core.models.segmenter import Segmenter
+from excel_core.models.weight_files import require_weights
 from excel_core.prediction.inference import segment_multi_scale, segment_single_scale
 from excel_core.prediction.large_photos import enlarged_planes, highest_plane, logit_planes, maps_of, probabilities
 from excel_core.prediction.longest_side import photo_logits, segment_longest_side
@@ -233,6 +234,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; write it with `excel export RUN --format safetensors`")
+    require_weights(path, "write one with `excel export RUN --format safetensors`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

@@ -9,7 +9,6 @@ Attributes may be rows or columns: the axis of length D, the CLIP's joint width,
 this length, columns are attributes, as in the authors' files.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ import torch
 from torch import Tensor
 
 from excel_core.config import KnowledgeSpec
-from excel_core.errors import SettingError
+from excel_core.errors import ModelError, SettingError
 from excel_core.files import first_sentence, is_dense_tensor, load_tensors
+from excel_core.models.weight_files import file_kind, require_weights
 
 __all__ = ["load_attributes", "ready_attributes", "used_attributes_file"]
 
 FIELD = "knowledge.attributes_file"
+SUFFIXES = (".pth", ".pt", ".npy", ".safetensors")
+NUMPY = b"\x93NUMPY"  # its first bytes
 
 
 def used_attributes_file(spec: KnowledgeSpec) -> Path | None:
@@ -42,13 +44,15 @@ def load_attributes(path: Path, width: int) -> Tensor:
     """The file's attributes (A, D) float32 with D = `width`, not normalised. SettingError in one line for a file that is
     missing, not readable, of another width, not finite in float32, or with an attribute of length 0."""
     kind = path.suffix.lower()
-    if kind not in READERS:
-        raise SettingError(f"{FIELD}: {str(path)!r}: unknown kind of file; valid: {', '.join(READERS)}")
+    if kind not in SUFFIXES:
+        raise SettingError(f"{FIELD}: {str(path)!r}: unknown kind of file; valid: {', '.join(SUFFIXES)}")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise SettingError(f"{FIELD}: {str(path)!r} {what}; give the path of a {', '.join(READERS)} file")
+        raise SettingError(f"{FIELD}: {str(path)!r} {what}; give the path of a {', '.join(SUFFIXES)} file")
     try:
-        content = READERS[kind](path)
+        content = _content(path)
+    except ModelError as error:
+        raise SettingError(f"{FIELD}: {error}") from None
     except Exception as error:  # torch, NumPy and safetensors raise many kinds; all mean an unreadable file
         why = first_sentence(error)
         raise SettingError(f"{FIELD}: {path}: not readable as a {kind} file ({why}); give another file") from None
@@ -67,23 +71,19 @@ def load_attributes(path: Path, width: int) -> Tensor:
     return rows
 
 
-def _torch(path: Path) -> Any:
+def _content(path: Path) -> Any:
+    """The matrix in a file of NumPy, torch or safetensors, which its content tells; else whatever is in it."""
+    with path.open("rb") as file:
+        if file.read(len(NUMPY)) == NUMPY:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+    require_weights(path, "give another file")
+    if file_kind(path) == "safetensors":
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+        return next(iter(tensors.values())) if len(tensors) == 1 else tensors
     saved = load_tensors(path)
     return saved[0] if isinstance(saved, list | tuple) and saved and isinstance(saved[0], Tensor) else saved
-
-
-def _numpy(path: Path) -> Any:
-    return torch.from_numpy(np.load(path, allow_pickle=False))
-
-
-def _safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
-    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
-
-
-READERS: dict[str, Callable[[Path], Any]] = {".pth": _torch, ".pt": _torch, ".npy": _numpy, ".safetensors": _safetensors}
 
 
 def _kind(content: Any) -> str:

@@ -3,6 +3,7 @@
 * A reply that is not whole after `seconds` is cut off, however steadily it drips. The package's own limit is for silence.
 * A reply of more than MAX_REPLY_BYTES, or a compressed one, is not read: a few kilobytes may unpack to gigabytes.
 * Redirects are not followed: the address that a key may go to is the one in the settings.
+* A 200 whose body tells of an error counts as that error (error_bodies.py).
 * Over plain HTTP no proxy of the environment is used: it would see the key.
 """
 
@@ -12,6 +13,8 @@ from threading import Timer
 from typing import Any
 
 from openai import DefaultHttpxClient, OpenAIError
+
+from excel_core.text.error_bodies import with_its_status
 
 __all__ = ["MAX_REPLY_BYTES", "BoundedClient", "UnreadReplyError"]
 
@@ -77,7 +80,8 @@ class BoundedClient(DefaultHttpxClient):
         headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in REWRITTEN]
         # Without a character set: Python has some that unpack.
         headers.append(("content-type", response.headers.get("content-type", "").partition(";")[0]))
-        return type(response)(response.status_code, headers=headers, content=bytes(body), request=response.request)
+        status, content = with_its_status(response.status_code, bytes(body))
+        return type(response)(status, headers=headers, content=content, request=response.request)
 
 
 def _shut(connection: socket.socket) -> None:

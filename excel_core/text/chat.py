@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from excel_core.config import DescribeSpec
 from excel_core.errors import DescriptionError, SettingError
+from excel_core.proxies import require_usable_proxies
 from excel_core.text.key_guard import KeyGuard
 from excel_core.text.key_transport import is_plain_http, require_safe_transport
 
@@ -20,6 +21,7 @@ __all__ = ["Chat", "Message", "Reply", "Usage"]
 OPENAI_URL = "https://api.openai.com/v1"  # given explicitly: the package would follow the variable OPENAI_BASE_URL
 NO_KEY = "none"  # for local servers, which need no key; the package does
 MAX_SERVER_CHARACTERS = 500  # of a server's own words in a message
+WRONG_ADDRESS = "describe.base_url is where /chat/completions follows; it mostly ends with /v1"
 HOLDS_KEY = "the reply holds the API key and is refused; do not trust this server"
 
 Message = dict[str, str]  # role, content
@@ -43,11 +45,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's whole answer, the model's name as the server gives it, and the cost."""
+    """The model's whole answer, the model's name as the server gives it, the cost, and what it thought aloud beside the answer,
+    where the server tells."""
 
     content: str
     model: str
     usage: Usage
+    reasoning: str = ""
 
 
 class Chat:
@@ -63,6 +67,8 @@ class Chat:
         if not (value.isascii() and value.isprintable() and " " not in value):
             raise SettingError("the API key must be printable ASCII without spaces; the one found is not")
         require_safe_transport(spec, key)
+        if not is_plain_http(spec):  # over which no proxy is used
+            require_usable_proxies()
         self.spec = spec
         self._guard = KeyGuard(value)
         self._replies = ""  # of this conversation: a key may come in pieces
@@ -121,10 +127,13 @@ class Chat:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
-            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {self._hidden(str(completion))}")
+            advice = f"; {WRONG_ADDRESS}" if isinstance(completion, str) else ""  # a page
+            words = self._hidden(str(completion))
+            raise DescriptionError(f"{model}: the answer is not that of a chat completion: {words}{advice}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
-        if self._guard.holds(f"{content} {refusal} {getattr(completion, 'model', None)}"):
+        said = f"{_text_of(content)} {refusal} {_reasoning(message)} {getattr(completion, 'model', None)}"
+        if self._guard.holds(said):
             raise DescriptionError(f"{model}: {HOLDS_KEY}")
         if refusal or reason == "content_filter":
             raise DescriptionError(
@@ -135,7 +144,7 @@ class Chat:
         counts = getattr(completion, "usage", None)
         usage = Usage(1, _count(counts, "prompt_tokens"), _count(counts, "completion_tokens"))
         named_model = self._hidden(str(getattr(completion, "model", None) or ""))
-        return Reply(content if isinstance(content, str) else "", named_model or model, usage)
+        return Reply(_text_of(content), named_model or model, usage, _reasoning(message))
 
     def _hidden(self, text: str) -> str:
         """A server's words for a message: without the key, on one line, shortened."""
@@ -152,9 +161,15 @@ class Chat:
             return (
                 f"; it redirects to {place}, where the key is not sent; if you trust that place, name it in describe.base_url"
             )
+        if error.status_code == 404 and not isinstance(error.body, dict):
+            return f"; {WRONG_ADDRESS}"
         if error.status_code in (401, 403):
             return "; check the API key"
-        if error.status_code == 400 and self.spec.structured != "text":
+        if (
+            error.status_code in (400, 415, 422, 500, 501)
+            and self.spec.structured != "text"
+            and (error.status_code == 400 or "response_format" in str(error.body))
+        ):
             return f"; a server that does not know describe.structured={self.spec.structured} takes another one"
         return f", {self._tries()}" if error.status_code == 429 or error.status_code >= 500 else ""
 
@@ -164,8 +179,26 @@ def _count(counts: Any, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
+def _text_of(content: Any) -> str:
+    """A message's text, which some servers send in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _reasoning(message: Any) -> str:
+    """What the model thought, as vLLM, LM Studio (reasoning_content), OpenRouter and Ollama (reasoning) tell it."""
+    told = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in told if isinstance(text, str) and text), "")
+
+
 def _server_words(error: Any) -> str:
-    """A server's own words about an error."""
+    """A server's own words about an error, and those of the provider behind it."""
     body = error.body
-    message = body.get("message") if isinstance(body, dict) else body
-    return str(message or error.message)
+    if not isinstance(body, dict):
+        return str(body or error.message)
+    message, details = body.get("message") or body.get("detail"), body.get("metadata")
+    raw = details.get("raw") if isinstance(details, dict) else None
+    words = str(message or error.message)
+    return f"{words} ({raw})" if isinstance(raw, str) and raw else words

@@ -131,9 +131,16 @@ def prompts_file(name: str) -> Path:
 
 
 def descriptions_file(name: str) -> Path:
-    """`voc` → prompts/descriptions/voc.json; for a path to a class file, the .json beside it."""
+    """`voc` → prompts/descriptions/voc.json; for a path to a class file, the .json beside it. PromptError where that is
+    missing, SettingError for an unknown name."""
     if name.endswith(".yaml"):
-        return Path(name).with_suffix(".json")
+        beside = Path(name).with_suffix(".json")
+        if not beside.is_file():
+            raise PromptError(
+                f"describe.provider=bundled: {beside}, which holds the descriptions of the classes in {name}, does not exist; "
+                "write it, or choose another source: --set describe.provider=file, openai or none"
+            )
+        return beside
     return _find(name, PROMPTS_FOLDER / "descriptions", ".json", "describe.provider=bundled")
 
 

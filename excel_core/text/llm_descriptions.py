@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from excel_core.errors import DescriptionError
-from excel_core.text.chat import Chat, Message, Usage
+from excel_core.text.chat import Chat, Message, Reply, Usage
 from excel_core.text.checked_yaml import error_at, read_text
 from excel_core.text.descriptions import description_problem
 from excel_core.text.prompts import ClassPrompt, PromptSet
+from excel_core.text.replies import FIELD, normal_text, reply_problem, reply_texts
 
 __all__ = ["Instruction", "LlmDescriptions", "load_instruction", "request_descriptions"]
 
 REQUIRED_PLACEHOLDERS = ("class", "n", "beginning")
 PLACEHOLDERS = (*REQUIRED_PLACEHOLDERS, "about", "others")
 MAX_PROBLEMS = 5  # named in an error; the model is told all of them
-FIELD = "descriptions"
+NO_TEXT = "(no text)"  # a reply without one, as the repair quotes it: servers refuse messages that are empty
 LAYOUT = f'Answer with one JSON object {{"{FIELD}": ["…", …]}} and nothing else. Its list holds the descriptions asked for.'
 SCHEMA = {
     "type": "object",
@@ -103,14 +104,14 @@ def request_descriptions(chat: Chat, request: str, prefix: str, n: int) -> LlmDe
     response_format = _response_format(chat.spec.structured)
     messages: list[Message] = [{"role": "system", "content": LAYOUT}, {"role": "user", "content": request}]
     reply = chat.ask(messages, response_format)
-    usable, problems = _usable_texts(reply.content, prefix, [])
+    usable, problems = _usable_texts(reply, prefix, [])
     usage = reply.usage
     if len(usable) < n:
         repair = _repair_request(usable, problems, prefix, n)
-        messages += [{"role": "assistant", "content": reply.content}, {"role": "user", "content": repair}]
+        messages += [{"role": "assistant", "content": reply.content or NO_TEXT}, {"role": "user", "content": repair}]
         reply = chat.ask(messages, response_format)
         usage += reply.usage
-        usable, problems = _usable_texts(reply.content, prefix, usable)
+        usable, problems = _usable_texts(reply, prefix, usable)
     if len(usable) < n:
         reasons = "; ".join(problems[:MAX_PROBLEMS]) or "too few came back"
         raise DescriptionError(
@@ -120,14 +121,15 @@ def request_descriptions(chat: Chat, request: str, prefix: str, n: int) -> LlmDe
     return LlmDescriptions(tuple(usable[:n]), reply.model, usage)
 
 
-def _usable_texts(content: str, prefix: str, before: list[str]) -> tuple[list[str], list[str]]:
+def _usable_texts(reply: Reply, prefix: str, before: list[str]) -> tuple[list[str], list[str]]:
     """The usable texts: those of `before`, then the reply's; and what is wrong with the others, or with the whole reply."""
-    texts = _parsed(content)
-    if isinstance(texts, str):
-        return before, [texts]
+    texts = reply_texts(reply.content)
+    if texts is None:
+        return before, [reply_problem(reply.content, reply.reasoning)]
     usable, problems = list(before), []
     taken = {text.casefold() for text in usable}
     for text in texts:
+        text = normal_text(text, prefix) if isinstance(text, str) else text
         if not isinstance(text, str):
             problems.append(f"must be text, got {json.dumps(text)[:100]}")
         elif text.casefold() in taken:
@@ -138,20 +140,6 @@ def _usable_texts(content: str, prefix: str, before: list[str]) -> tuple[list[st
             usable.append(text)
             taken.add(text.casefold())
     return usable, problems
-
-
-def _parsed(content: str) -> list[Any] | str:
-    """The reply's list, or what is wrong. A code fence around it, and a list without its object, are accepted: servers without
-    a JSON mode send many of both."""
-    bare = content.strip()
-    if bare.startswith("```") and bare.endswith("```"):
-        bare = bare.removesuffix("```").partition("\n")[2]
-    try:
-        value = json.loads(bare)
-    except (ValueError, RecursionError) as error:
-        return f"the reply is not JSON ({error})"
-    texts = value.get(FIELD) if isinstance(value, dict) else value
-    return texts if isinstance(texts, list) else f'the reply is JSON, but not {{"{FIELD}": [texts]}}'
 
 
 def _repair_request(usable: list[str], problems: list[str], prefix: str, n: int) -> str:

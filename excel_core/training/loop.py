@@ -24,7 +24,7 @@ from excel_core.models.checkpoints import Architecture, is_finite, load_checkpoi
 from excel_core.models.segmenter import Segmenter
 from excel_core.training.batches import Batches
 from excel_core.training.captured import CapturedSteps
-from excel_core.training.loading import loaded
+from excel_core.training.loading import loaded, worker_faults_named
 from excel_core.training.optimiser import learning_rate, load_optimiser, make_optimiser, stored_optimiser
 from excel_core.training.samples import TrainingExample
 from excel_core.training.step import training_step
@@ -58,6 +58,7 @@ class LossRow:
         return [name for name in names if name not in absent]
 
 
+@worker_faults_named()
 def train(
     cam_model: CamModel,
     images: Sequence[TrainingExample],
@@ -81,7 +82,8 @@ def train(
         on_snapshot: called on rank 0 with the segmenter every `spec.keep_every` iterations.
 
     StoreError without images, and for a checkpoint that is damaged or of another architecture; SettingError for a batch that
-    the ranks cannot share; TrainingError at a loss or weight that is not finite: nothing is saved from there on.
+    the ranks cannot share; WorkerError for workers that die; TrainingError at a loss or weight that is not finite: nothing is
+    saved from there on.
     """
     if not images:
         raise StoreError("no usable training image; see the manifest's errors, then rerun dataset")

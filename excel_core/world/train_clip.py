@@ -76,7 +76,7 @@ class TrainSpec:
 
 def build_model() -> Any:
     """An open_clip CLIP as tiny_clip.json says, with fresh weights."""
-    config = json.loads(CONFIG_PATH.read_text())
+    config = json.loads(CONFIG_PATH.read_text(encoding="utf-8"))
     return open_clip.CLIP(**config)
 
 

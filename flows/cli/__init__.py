@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from flows.any_locale import write_every_character
 from flows.cli.corrections import import_labels
 from flows.cli.doctor import doctor
 from flows.cli.history import compare, gc, plan, runs, verify
@@ -50,6 +51,7 @@ app.add_typer(prompts, name="prompts")
 
 def main() -> None:
     """Entry point: errors excel raises on purpose, and what disk or memory refuse, are one message and exit status 2."""
+    write_every_character()
     try:
         app()
     except Exception as error:

@@ -93,7 +93,7 @@ def evaluate(
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
     if split is not None and not split.is_file():
         raise SettingError(f"--split {split}: there is no such file")
-    ids = None if split is None else split.read_text().split()
+    ids = None if split is None else split.read_text(encoding="utf-8").split()
     scores = evaluate_folders(pred, truth, names, ids=ids)
     print_scores(scores.to_json(), console())
     if json_file is not None:

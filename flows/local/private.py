@@ -46,9 +46,21 @@ def write_private(path: Path, text: str, replace: bool = True) -> None:
             partial.replace(path)
         else:
             with suppress(FileExistsError):
-                os.link(partial, path)
+                _create(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _create(written: Path, path: Path) -> None:
+    """Give `written` the name `path` too, which has all its bytes from the first moment; on a disk without links, `path` gets a
+    copy. FileExistsError where there is such a file."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(written.read_bytes())
 
 
 def _check_owner(path: Path) -> None:
@@ -65,5 +77,6 @@ def _shut(path: Path) -> bool:
     """Take group's and others' rights from a path of this user → whether they had any."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & OTHERS:
-        path.chmod(mode & ~OTHERS)
+        with suppress(PermissionError):  # a disk that keeps no modes may refuse, or do nothing
+            path.chmod(mode & ~OTHERS)
     return bool(mode & OTHERS)

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from excel_core.errors import ServerError
+from excel_core.errors import ServerError, SettingError
 from flows.local.access import credential_of, make_credential, server_settings, write_profile
 from flows.local.private import private_folder, write_private
 from flows.local.processes import Process, is_running
@@ -62,16 +62,25 @@ class Installation:
 
 
 def store_folder(store: str | Path | None) -> Path:
-    """The store's folder, absolute: `store`, else $EXCEL_STORE, else runs/; of an address s3://…, this machine's copy."""
+    """The store's folder, absolute: `store`, else $EXCEL_STORE, else runs/; of an address s3://…, this machine's copy.
+    SettingError where that, or what it would be in, is a file."""
     name = str(store or os.environ.get("EXCEL_STORE") or "runs")
-    return cache_folder(name) if is_address(name) else Path(name).resolve()
+    return cache_folder(name) if is_address(name) else _folder(name, "--store" if store else "EXCEL_STORE")
+
+
+def _folder(name: str, setting: str) -> Path:
+    folder = Path(name).resolve()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise SettingError(f"{setting} {name}: {nearest} is a file; name a folder, which is made where it is missing")
+    return folder
 
 
 def read_state(store: Path) -> Installation | None:
     """What up.json says, without the processes that are gone. None where it is missing or damaged."""
     try:
         home = store / "prefect"
-        record = json.loads((home / FILE).read_text())
+        record = json.loads((home / FILE).read_text(encoding="utf-8"))
         processes = {name: Process(**record[name]) if record[name] else None for name in ("server", "worker")}
         running = {name: process if process and is_running(process) else None for name, process in processes.items()}
         credential = credential_of(home) if record["format"] == FORMAT else ""

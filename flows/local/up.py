@@ -251,7 +251,7 @@ def _set_up(request: UpRequest, installation: Installation, notify: Notify) -> I
     found = call_api(installation, f"work_pools/{POOL}")
     if found:  # with Prefect's own template a run may bring a command of its own
         pool = ["work-pool", "update", POOL, "--base-job-template", POOL_TEMPLATE]
-    has_pool = found and found["base_job_template"] == json.loads((ROOT / POOL_TEMPLATE).read_text())
+    has_pool = found and found["base_job_template"] == json.loads((ROOT / POOL_TEMPLATE).read_text(encoding="utf-8"))
     has_limit = request.gpus is None and call_api(installation, "concurrency_limits/tag/gpu")
     has_deployments = not changed and _declared_deployments() <= _existing_deployments(installation)
     steps = {
@@ -271,7 +271,7 @@ def _set_up(request: UpRequest, installation: Installation, notify: Notify) -> I
 
 def _declared_deployments() -> set[tuple[str, str]]:
     """(entrypoint, name) of every deployment in prefect.yaml."""
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
 
 
@@ -289,8 +289,9 @@ def _sources_digest() -> str:
 
 def _run_prefect(command: list[str], env: dict[str, str]) -> None:
     ended = subprocess.run(  # noqa: S603  this Python with Prefect's modules; no shell
-        _prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+        _prefect(*command), env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        encoding="utf-8",
+    )  # fmt: skip
     if ended.returncode:
         raise ServerError(f"`prefect {' '.join(command)}` failed: {(ended.stderr or ended.stdout).strip()[-2000:]}")
 

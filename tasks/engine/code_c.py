@@ -18,7 +18,7 @@ TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
 def c_sources(root: Path) -> dict[str, str]:
     """The text of every file below `root`, by its path, as they are at the first call."""
     paths = sorted(path for path in (root / FOLDER).glob("*.[ch]"))
-    return {path.relative_to(root).as_posix(): path.read_text(errors="replace") for path in paths}
+    return {path.relative_to(root).as_posix(): path.read_text(errors="replace", encoding="utf-8") for path in paths}
 
 
 def is_c(module: str) -> bool:

@@ -67,7 +67,10 @@ def sources_below(root: Path) -> dict[str, tuple[str, bool]]:
     for path in (path for package in PACKAGES for path in (root / package).rglob("*.py")):
         names = path.relative_to(root).with_suffix("").parts
         is_package = names[-1] == "__init__"
-        sources[".".join(names[:-1] if is_package else names)] = (path.read_text(errors="replace"), is_package)
+        sources[".".join(names[:-1] if is_package else names)] = (
+            path.read_text(errors="replace", encoding="utf-8"),
+            is_package,
+        )
     return sources
 
 

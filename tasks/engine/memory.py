@@ -119,12 +119,12 @@ os.register_at_fork(after_in_child=_after_fork)
 # psutil knows no peak of resident memory on Linux. `ru_maxrss` is the peak of a process' whole life, so that a stage would have
 # that of an earlier one. The kernel's own peak is read instead, and reset on request; other systems have no figure.
 def _host_peak() -> int:
-    [kilobytes] = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    [kilobytes] = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
     return 1024 * int(kilobytes)
 
 
 def _reset_host() -> int:
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return 0
 
 

@@ -55,14 +55,14 @@ def cache_folder(address: str) -> Path:
     folder = top / address.removeprefix("s3://").replace("/", "+")
     if remote_url(folder) != address:
         make_folder(folder)
-        (folder / REMOTE).write_text(address)
+        (folder / REMOTE).write_text(address, encoding="utf-8")
     return folder
 
 
 def remote_url(store: Path) -> str | None:
     """The address at which the outputs of a store are shared; None of a store that is a folder alone."""
     try:
-        return (store / REMOTE).read_text()
+        return (store / REMOTE).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
 

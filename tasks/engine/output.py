@@ -223,4 +223,4 @@ def link_file(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        target.write_bytes(source.read_bytes())
+        shutil.copyfile(source, target)

@@ -14,7 +14,7 @@ __all__ = ["machine", "start_ticks"]
 def machine() -> str:
     """This boot of this machine and, in a container, its own numbering of processes; "" where the system does not tell."""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     return ""
 

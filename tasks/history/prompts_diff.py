@@ -7,7 +7,7 @@ from excel_core.config import RunSpec
 from excel_core.errors import SettingError
 from excel_core.files import read_json
 from excel_core.stores import read_knowledge
-from excel_core.text.class_sets import PROMPTS_FOLDER, prompts_file
+from excel_core.text.class_sets import PROMPTS_FOLDER, descriptions_file, prompts_file
 from excel_core.text.descriptions import FormCheck, load_descriptions
 from excel_core.text.knowledge_diff import ClassChange, WeightedKnowledge, compare_knowledge
 from excel_core.text.prompts import PromptSet, load_prompts
@@ -53,9 +53,12 @@ def diff_prompts(a: str, b: str, run: RunSpec, environment: RunEnvironment, clas
 
 
 def check_prompts(path: Path, classes: str | None, problem: FormCheck) -> str:
-    """Read a class file (.yaml) or a description file (.json) strictly → what it holds; PromptError for what is wrong."""
+    """Read a class file (.yaml) or a description file (.json) strictly → what it holds; PromptError for what is wrong, which
+    includes a class file without the descriptions that a run would look for."""
     if path.suffix == ".yaml":
         prompts = load_prompts(path, lambda filled: problem(filled, filled[:1]))
+        if path.name != "classes.yaml":  # a data folder's, whose classes may be described by name
+            descriptions_file(path.stem if path.resolve().parent == PROMPTS_FOLDER.resolve() else str(path))
         return f"{len(prompts.classes)} classes, {len(prompts.background)} background prompts"
     described = load_descriptions(path, _classes_of(path, classes), None, problem)
     counts = sorted({len(texts) for texts in described.texts.values()})

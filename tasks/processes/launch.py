@@ -78,7 +78,7 @@ def _torchrun(processes: int, file: Path) -> Iterator[subprocess.Popen[str]]:
     environment.pop(VARIABLE, None)  # they ask no language model
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # No shell; `file` is a path in the store.
-    with subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes) as process:  # noqa: S603
+    with subprocess.Popen(command, env=environment, encoding="utf-8", errors="replace", **pipes) as process:  # noqa: S603
         try:
             yield process
         finally:

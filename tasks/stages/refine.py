@@ -128,7 +128,7 @@ def join_label_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> 
     for split, ids in _lists(job).items():
         path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{image}\n" for image in ids))
+        path.write_text("".join(f"{image}\n" for image in ids), encoding="utf-8")
     results = [part.result_as(LabelsResult) for part in parts.values()]
     images = sum(result.images for result in results)
     return LabelsResult(images=images, steps=results[0].steps if results else [])

@@ -85,6 +85,16 @@ def test_nothing_unsafe_is_called():
         assert called != "zarr.open_group" or keywords.get("zarr_format") == "3", path
 
 
+def test_text_is_utf_8_whatever_the_locale():
+    """Files are read and written, and other programs understood, under LC_ALL=C as elsewhere."""
+    for path, node in _nodes(ast.Call):
+        called = ast.unparse(node.func).rpartition(".")[2]
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        position = {"read_text": 0, "write_text": 1}.get(called)
+        if (position is not None and len(node.args) <= position) or given.get("text") == "True":
+            assert given.get("encoding") in ("'utf-8'", "'utf-8-sig'"), f"{path}:{node.lineno}: {called}"
+
+
 def test_no_csv_holds_a_formula():
     """A cell that begins with = + - @ is a formula to a spreadsheet. Names of images and classes go to Parquet, JSON and label
     files, or through safe_csv.py, as those of benchmark.csv do; losses.csv is LossRow, whose fields are all numbers."""

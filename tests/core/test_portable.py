@@ -147,7 +147,7 @@ def _renamed_class(path):
         (_flipped, "damaged: its bytes are not those that were written"),
         (_renamed_class, "damaged"),
         (_foreign, "format must be excel-segmenter/1, got none"),
-        (lambda path: path.write_text("a picture"), "not readable as safetensors"),
+        (lambda path: path.write_text("a picture"), "neither a file of torch nor safetensors"),
         (lambda path: path.unlink(), "there is no such file; write it with `excel export"),
     ],
 )

@@ -74,13 +74,13 @@ def pets_document() -> dict[str, Any]:
 
 
 def write_json(path: Path, document: object) -> Path:
-    path.write_text(json.dumps(document, indent=1))
+    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     return path
 
 
 def line_of(path: Path, needle: str) -> int:
     """The 1-based line of the only line that contains `needle`."""
-    (line,) = [i for i, text in enumerate(path.read_text().splitlines(), start=1) if needle in text]
+    (line,) = [i for i, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if needle in text]
     return line
 
 

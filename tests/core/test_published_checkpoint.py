@@ -195,7 +195,7 @@ class Code:
 
 def test_a_pickle_with_code_is_refused_unexecuted(state, tmp_path):
     torch.save(state | {"code": Code(tmp_path / "ran")}, tmp_path / "c.pth")
-    with pytest.raises(ModelError, match="cannot be read as weights alone") as refused:
+    with pytest.raises(ModelError, match="holds more than tensors, which is never run") as refused:
         read_published(tmp_path / "c.pth")
     assert not (tmp_path / "ran").exists() and "\n" not in str(refused.value)
     torch.load(tmp_path / "c.pth", weights_only=False)  # it would have run
@@ -206,9 +206,9 @@ def test_a_pickle_with_code_is_refused_unexecuted(state, tmp_path):
     ("write", "message"),
     [
         (lambda path: None, "there is no such file; give a checkpoint of the published code"),
-        (lambda path: path.write_text("a picture"), "neither a file of torch nor safetensors"),
-        (lambda path: path.write_bytes(b""), "neither a file of torch nor safetensors"),
-        (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "cannot be read as weights alone"),
+        (lambda path: path.write_text("a picture"), "neither a file of torch nor safetensors, and begins with 'a picture'"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "not readable as weights"),
         (lambda path: torch.save([1, 2], path), "holds no state dict"),
         (lambda path: torch.save({"lr": 0.1}, path), "no state dict of dense tensors alone: lr"),
         (lambda path: torch.save({"a": torch.zeros(2, device="meta")}, path), "no state dict of dense tensors alone: a"),
@@ -251,7 +251,7 @@ def test_files_of_other_kinds_are_not_taken_for_one(tmp_path):
 def test_what_is_called_a_checkpoint_is_read_as_one_and_says_why_not(tmp_path):
     (tmp_path / "text.pth").write_text("<!DOCTYPE html>")
     (tmp_path / "folder.pth").mkdir()
-    for name, why in (("text.pth", "neither a file of torch"), ("folder.pth", "is not a file"), ("gone.pt", "no such file")):
+    for name, why in (("text.pth", "it is a web page"), ("folder.pth", "is not a file"), ("gone.pt", "no such file")):
         assert is_published(tmp_path / name)
         with pytest.raises(ModelError, match=why):
             read_published(tmp_path / name)

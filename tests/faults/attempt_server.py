@@ -99,7 +99,9 @@ def _serve(first: Attempt, output: Path) -> None:
         if child == 0:
             os._exit(_be_child(attempt, output))
         _, status = os.waitpid(child, 0)
-        ended = Ended(os.waitstatus_to_exitcode(status), time.perf_counter() - started, output.read_text()[-4000:])
+        ended = Ended(
+            os.waitstatus_to_exitcode(status), time.perf_counter() - started, output.read_text(encoding="utf-8")[-4000:]
+        )
         print(json.dumps(asdict(ended)), file=answers, flush=True)
 
 

@@ -52,7 +52,7 @@ class Change:
 def read_log(log: Path) -> list[Change]:
     """Every line, in order."""
     changes, place = [], ""
-    for line in log.read_text().splitlines() if log.exists() else ():
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
         word, number, kind, inode, path, second = line.split("\t")
         place = path if word == "note" else place
         changes.append(Change(word, int(number), kind, int(inode), path, second, place))

@@ -38,7 +38,7 @@ def _plant(path: Path, proof: Path) -> None:
     pickled = f"cposix\nmkdir\n(V{proof}\ntR."  # protocol 0: os.mkdir(proof)
     metadata = {"storage_key": str(path), "expiration": None, "serializer": {"type": "pickle"}, "prefect_version": "3.8.8"}
     blob = base64.b64encode(pickled.encode()).decode()
-    path.write_text(json.dumps({"metadata": metadata, "result": blob}))
+    path.write_text(json.dumps({"metadata": metadata, "result": blob}), encoding="utf-8")
 
 
 def main(store: Path) -> None:

@@ -35,13 +35,13 @@ def test_two_methods_on_a_tiny_demo(excel, tmp_path):
     assert code == 0, err
     files = {line.rpartition("/")[2]: line for line in out.splitlines() if line.startswith(f"{store}/benchmark/")}
     assert set(files) == {"index.html", "benchmark.json", "benchmark.csv", "benchmark.md"}
-    with open(files["benchmark.json"]) as file:
+    with open(files["benchmark.json"], encoding="utf-8") as file:
         document = json.load(file)
     assert [method["name"] for method in document["methods"]] == ["maskclip", "clip_es"]
     assert (document["preset"], document["clip"], document["seeds"]) == ("demo", "excel-tiny", 1)
     assert {number["kind"] for number in document["numbers"]} == {"static"}  # neither trains a segmenter
     assert all(0 <= number["miou"] <= 1 and number["protocol"]["images"] == 12 for number in document["numbers"])
-    with open(files["benchmark.csv"], newline="") as file:
+    with open(files["benchmark.csv"], encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(document["numbers"])
     assert "Benchmark of demo" in out and "not trained" in out and "− maskclip" in out
     (record,) = read_records(store)

@@ -38,7 +38,7 @@ def test_demo_ends_with_its_metrics(demo):
     store, ran = demo
     lines = ran.stdout.strip().splitlines()
     assert lines[-1].startswith("metrics: ")
-    metrics = json.loads(Path(lines[-1].removeprefix("metrics: ")).read_text())
+    metrics = json.loads(Path(lines[-1].removeprefix("metrics: ")).read_text(encoding="utf-8"))
     assert metrics["format"] == "excel-metrics/1" and metrics["clip"] == "excel-tiny"
     assert "SVC + TSE + LVC" in ran.stdout and "server start" in ran.stdout
     page = next(line for line in lines if line.startswith("report: ")).removeprefix("report: ")

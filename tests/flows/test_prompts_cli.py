@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from excel_core.config.presets import preset, with_settings
-from excel_core.errors import SettingError
+from excel_core.errors import PromptError, SettingError
 from flows.cli import app
+from flows.request import RunRequest
 from tasks.engine.executor import build_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import start_record
@@ -57,6 +58,34 @@ def test_two_runs(edited, tmp_path):
     assert ran.exit_code == 0 and "+ a clean origami boat. it has a rudder of dark wood." in ran.stdout
     mixed = _excel("prompts", "diff", names[0], WORLD, "--store", tmp_path)
     assert isinstance(mixed.exception, SettingError) and "one is a file, the other a run" in str(mixed.exception)
+
+
+def test_classes_without_their_descriptions_are_refused_by_all(tmp_path):
+    """`plan`, a run, Prefect's parameters and `prompts check`; a source that reads no such file needs none."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((ROOT / "prompts" / "world.yaml").read_text())
+    line = (
+        f"describe.provider=bundled: {tmp_path / 'mine.json'}, which holds the descriptions of the classes in {mine}, does not"
+    )
+    setting, others = f"dataset.prompts={mine}", ["--store", tmp_path / "store"]
+    for command in ("plan", "run", "ablation"):
+        ran = _excel(command, "demo", "--set", setting, *others)
+        assert isinstance(ran.exception, PromptError) and str(ran.exception).startswith(line), command
+    with pytest.raises(PromptError, match="does not exist; write it, or choose another source"):
+        RunRequest(preset="demo", settings=[setting]).resolve()
+    ran = _excel("prompts", "check", mine, ROOT / "prompts" / "voc.yaml")
+    assert ran.exit_code == 1 and line in ran.stdout and "20 classes" in ran.stdout
+    assert not (tmp_path / "store").exists()
+    RunRequest(preset="demo", settings=[setting, "describe.provider=none", "knowledge.mode=none"]).resolve()
+    mine.rename(tmp_path / "classes.yaml")
+    assert _excel("prompts", "check", tmp_path / "classes.yaml").exit_code == 0  # its classes may be known by name
+
+
+def test_descriptions_of_other_classes_are_refused_before_work(edited, tmp_path):
+    mine = edited.with_suffix(".yaml")
+    mine.write_text((ROOT / "prompts" / "world.yaml").read_text().replace("{name: boat,", "{name: ship,"))
+    ran = _excel("plan", "demo", "--set", f"dataset.prompts={mine}", "--store", tmp_path / "store")
+    assert isinstance(ran.exception, PromptError) and "mine.json:" in str(ran.exception)
 
 
 def test_files_are_checked(edited, tmp_path):

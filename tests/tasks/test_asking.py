@@ -157,7 +157,7 @@ def test_what_no_repair_would_help(deed, says_so):
     [
         ("Here they are: 1. a clean origami dog", "the reply is not JSON"),
         ('{"descriptions": ["a', "the reply is not JSON"),
-        (None, "the reply is not JSON"),
+        (None, "the reply is empty"),
         ('{"texts": ["a"]}', 'the reply is JSON, but not {"descriptions": [texts]}'),
         ('{"descriptions": "a"}', 'the reply is JSON, but not {"descriptions": [texts]}'),
         ("7", 'the reply is JSON, but not {"descriptions": [texts]}'),
@@ -171,10 +171,9 @@ def test_a_reply_of_another_shape_is_repaired(reply, says_so):
     ("wrong", "says_so"),
     [
         (GOOD[0], f"is there twice: '{GOOD[0]}'"),
-        ("A clean origami dog. it has FUR.", f"must be '{PREFIX}…' in lower case, got 'A clean origami dog. it has FUR.'"),
         ("a clean origami cat. it has fur.", f"must be '{PREFIX}…' in lower case, got 'a clean origami cat. it has fur.'"),
         ("it has fur.", f"must be '{PREFIX}…' in lower case, got 'it has fur.'"),
-        (f"{PREFIX}has\nfur.", "must be one line of printable text"),
+        (f"{PREFIX}has\x07fur.", "must be one line of printable text"),
         (f"{PREFIX}has {'very ' * 80}long fur.", "of CLIP's tokens long, at most 77 fit"),
         (7, "must be text, got 7"),
         (["x"], 'must be text, got ["x"]'),

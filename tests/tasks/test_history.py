@@ -109,7 +109,7 @@ def test_nothing_goes_while_a_run_is_at_work(environment, small_run):
 def test_a_killed_process_is_told_from_a_living_one(environment, small_run):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     record = start_record("excel", small_run, environment)
-    started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    started = int(Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     record.process = Process(host=record.process.host, pid=process.pid, started=started)
     record.save()
     assert not read_records(environment.store)[0].dead

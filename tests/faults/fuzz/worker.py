@@ -115,7 +115,7 @@ def _check(reader: Reader, inputs: int, seed: int) -> dict[str, Any]:
 
 def _limit_memory() -> None:
     """A reader that asks for more gets MemoryError."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
 
 

@@ -1,0 +1,119 @@
+"""From a language model's reply to its texts, as servers really send them.
+
+* Thinking aloud before the answer is cut off: `<think>…</think>`, whose beginning some servers leave out.
+* The answer may stand in a code fence, between sentences, or end its lists with a comma. The last answer counts.
+* A text loses its numbering, bullet or quote, and blanks at its ends. Blanks inside, such as those that break no line, become
+  spaces. Texts are lower-cased, as CLIP reads them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from excel_core.errors import shown
+
+__all__ = ["FIELD", "normal_text", "reply_problem", "reply_texts"]
+
+FIELD = "descriptions"
+THINKING = re.compile(r".*</(think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)  # up to its last end
+COMMA_AT_END = re.compile(r",(?=\s*[\]}])")
+UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))  # joiners and soft hyphens
+OPENING = re.compile(r"[{\[]")
+MAX_OPENINGS = 2000  # where a JSON value is looked for in prose
+SHOWN_CHARACTERS = 120  # of a reply in a message
+
+
+def reply_texts(content: str) -> list[Any] | None:
+    """The reply's list, or None where it holds none. Its members may be anything; a member that is an object with one text is
+    that text."""
+    answer = THINKING.sub("", content).lstrip("\ufeff")
+    texts = None
+    for value in _values(answer):
+        found = _list_of(value)
+        texts = found if found is not None else texts
+    return texts if texts is None else [_only_text(text) for text in texts]
+
+
+def reply_problem(content: str, reasoning: str = "") -> str:
+    """Why a reply has no list, with its beginning; of an empty one, how much the model thought beside it."""
+    if not content.strip():
+        if reasoning.strip():
+            return (
+                f"the reply has no text, only {len(reasoning)} characters of reasoning, which begin with "
+                f"{_beginning(reasoning)}; the server must give the answer as content: turn the model's thinking off there"
+            )
+        return "the reply is empty"
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"the reply is not JSON ({error}); it begins with {_beginning(content)}"
+    return f'the reply is JSON, but not {{"{FIELD}": [texts]}}; it begins with {_beginning(content)}'
+
+
+def normal_text(text: str, prefix: str) -> str:
+    """`text` in lower case, with single spaces, without what stands before `prefix` and has no letter: `1. `, `- `, a quote."""
+    plain = " ".join(text.translate(UNSEEN).split()).lower()
+    before, found, after = plain.partition(prefix.lower())
+    if not found or not before or any(sign.isalpha() for sign in before):
+        return plain
+    if before[-1] in "\"'“‘":
+        after = after.rstrip("\"'”’")
+    return found + after
+
+
+def _values(answer: str) -> Iterator[Any]:
+    """The JSON values in an answer, in order: the whole of it, or those that stand between words."""
+    for candidate in (answer, COMMA_AT_END.sub("", answer)):
+        try:
+            value = json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        yield _decoded(value)
+        return
+    answer, decoder, end = COMMA_AT_END.sub("", answer), json.JSONDecoder(), 0
+    for tries, opening in enumerate(OPENING.finditer(answer)):
+        if tries > MAX_OPENINGS:
+            return
+        if opening.start() < end:
+            continue  # inside the last value
+        try:
+            value, end = decoder.raw_decode(answer, opening.start())
+        except (ValueError, RecursionError):
+            continue
+        yield value
+
+
+def _decoded(value: Any) -> Any:
+    """A value that was written as JSON twice, read twice."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _list_of(value: Any) -> list[Any] | None:
+    """The list under FIELD, by itself, or numbered as {"1": text, …}; None for any other value. A list by itself in which
+    there is no text, such as a footnote's [1], is none."""
+    if isinstance(value, dict) and len(value) == 1 and isinstance(inner := next(iter(value.values())), dict) and FIELD in inner:
+        value = inner  # under one more name
+    texts = value.get(FIELD) if isinstance(value, dict) else value
+    if isinstance(value, dict) and isinstance(texts, dict):
+        texts = list(texts.values())
+    if not isinstance(texts, list):
+        return None
+    return texts if isinstance(value, dict) or any(isinstance(_only_text(text), str) for text in texts) else None
+
+
+def _only_text(value: Any) -> Any:
+    """`{"text": "…"}` → its text; anything else as it is."""
+    values = list(value.values()) if isinstance(value, dict) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else value
+
+
+def _beginning(text: str) -> str:
+    """The first words of a reply, quoted, on one line."""
+    line = " ".join(text.split())
+    return shown(line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}…")
