@@ -51,6 +51,6 @@ def _text(path: Path) -> str:
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
-    if "\0" in text:  # UTF-16 without its mark
-        raise DataError(f"{path}: not a text file in UTF-8: it holds zero bytes; save it as UTF-8")
+    if text.count("\0") * 3 > len(text) > 0:  # every other byte is zero: UTF-16 without its mark
+        raise DataError(f"{path}: not a text file in UTF-8: it looks like UTF-16 without a byte order mark; save it as UTF-8")
     return text
