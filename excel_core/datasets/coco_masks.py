@@ -101,8 +101,7 @@ class CocoMaskReader:
         list or of another size, for a category that is no class, and as `read_entries`; MaskLeakError inside
         `forbid_mask_access`.
         """
-        check_mask_access(self.path, "CocoMaskReader.read")
-        masks = _parsed_once(self.path, self.version(image_id), self.class_names)
+        masks = self._masks("read")
         if image_id not in masks.photos:
             raise DataError(f"{self.path}: 'images' does not list {image_id}")
         photo = masks.photos[image_id]
@@ -114,6 +113,15 @@ class CocoMaskReader:
         if image_id in masks.unknown:
             return np.full((height, width), IGNORE, dtype=np.uint8)
         return paint(masks.regions.get(image_id, ()), height, width)
+
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """Those of the images that have an annotation without a segmentation. Errors as of `read`."""
+        unknown = self._masks("unsegmented").unknown
+        return [image_id for image_id in image_ids if image_id in unknown]
+
+    def _masks(self, caller: str) -> CocoMasks:
+        check_mask_access(self.path, f"CocoMaskReader.{caller}")
+        return _parsed_once(self.path, self.version(""), self.class_names)
 
 
 def coco_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> CocoMaskReader:

@@ -15,7 +15,16 @@ from excel_core.datasets.palette import IGNORE, load_labels_png
 from excel_core.datasets.published_voc import AUGMENTED
 from excel_core.errors import DataError
 
-__all__ = ["NO_CLASS", "MaskReader", "TrueMask", "VocMaskReader", "holds_no_class", "require_masks", "voc_mask_reader"]
+__all__ = [
+    "NO_CLASS",
+    "MaskReader",
+    "TrueMask",
+    "VocMaskReader",
+    "holds_no_class",
+    "require_masks",
+    "require_segmentations",
+    "voc_mask_reader",
+]
 
 # Of a mask of which `holds_no_class` is true: what it holds.
 NO_CLASS = "the values 0 and 255 alone: 255 is ignored, so no object is scored; write the class's number in place of 255"
@@ -41,6 +50,10 @@ class MaskReader(Protocol):
 
     def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
         """The image's mask (height, width) uint8: 0 background, i + 1 for class i, 255 ignore."""
+        ...
+
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """Those of the images of which it is known that objects have no mask; their masks are 255 throughout. May open them."""
         ...
 
 
@@ -84,6 +97,10 @@ class VocMaskReader:
             )
         return mask
 
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """None: a mask of VOC does not tell."""
+        return []
+
     def _path(self, image_id: str) -> Path:
         first = label_file(self.root / self.folder, check_image_id(image_id, "truth"))
         return label_file(self.root / self.fallback, image_id) if self.fallback and not first.is_file() else first
@@ -122,4 +139,14 @@ def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
         raise DataError(
             f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {reader.where}, "
             f"{missing[0]} first; add them, or train on a split that has masks: --set dataset.train_split=NAME"
+        )
+
+
+def require_segmentations(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
+    """DataError where objects of some image of `ids` have no mask: nothing could be learnt from it. May open the masks."""
+    missing = reader.unsegmented(ids)
+    if missing:
+        raise DataError(
+            f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have objects without a "
+            f"segmentation in {reader.where}, {missing[0]} first; add the segmentations, or leave train.supervision=masks out"
         )

@@ -43,7 +43,8 @@ __all__ = [
 
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
-SUFFIXES = (".jpg", ".jpeg", ".png")  # in lower or upper case: cameras write .JPG
+# Cameras write .JPG as well as .jpg.
+SUFFIXES = (".jpg", ".JPG", ".Jpg", ".jpeg", ".JPEG", ".Jpeg", ".png", ".PNG", ".Png")
 MAX_ENTRIES = 8  # of a wrong folder, that an error names
 MAX_MISSING = 3  # images that an error names
 
@@ -133,8 +134,7 @@ def _from_table(labels: dict[str, list[str]]) -> LabelReader:
 
 def image_file(root: Path, image_id: str) -> str | None:
     """An image's path relative to the root, None where it is not there."""
-    suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper(), suffix.capitalize()))
-    names = (f"{IMAGES}/{image_id}{suffix}" for suffix in suffixes)
+    names = (f"{IMAGES}/{image_id}{suffix}" for suffix in SUFFIXES)
     return next((name for name in names if (root / name).is_file()), None)
 
 

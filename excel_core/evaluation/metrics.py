@@ -26,6 +26,7 @@ __all__ = [
     "pixel_counts",
     "present_class_iou",
     "scores",
+    "truth_warnings",
 ]
 
 PIXELS_AT_ONCE = 2**20
@@ -187,10 +188,11 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
             total += confusion_matrix(truth, prediction, len(names))
         except DataError as error:
             raise DataError(f"{image_id}.png: {error}") from error
-    return replace(scores(total, names), warnings=_doubts(without_class, len(scored)))
+    return replace(scores(total, names), warnings=truth_warnings(without_class, len(scored)))
 
 
-def _doubts(without_class: Sequence[str], scored: int) -> tuple[str, ...]:
+def truth_warnings(without_class: Sequence[str], scored: int) -> tuple[str, ...]:
+    """What `Scores.warnings` says of `scored` true masks, of which those named hold 0 and 255 alone."""
     if not without_class:
         return ()
     examples = and_more(without_class, MAX_MISSING)

@@ -79,7 +79,9 @@ def evaluate(
     truth: Annotated[Path, typer.Option(help="folder of true palette PNGs")],
     classes: Annotated[str, typer.Option(help="voc, coco, world or a class FILE (.yaml)")],
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores here")] = None,
-    split: Annotated[Path | None, typer.Option(help="score only the ids listed in this file, one a line")] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="score only the images listed in this file: an id a line, or SBD's form")
+    ] = None,
 ) -> None:
     """Score predicted label maps against true ones, file by file of the same name."""
     from artifacts.tables import print_scores

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import excel_core as excel
 from excel_core.datasets.masks import VocMaskReader, holds_no_class, voc_mask_reader
 from excel_core.datasets.palette import VOC_PALETTE, _chunk, load_labels_png, read_label_map, save_labels_png
 from excel_core.errors import DataError
@@ -152,6 +153,16 @@ def test_a_truth_of_0_and_255_alone_is_named(tmp_path):
     ]
     result = evaluate_folders(tmp_path / "pred", tmp_path / "truth", NAMES, ids=["b"])
     assert result.warnings == () and "warnings" not in result.to_json()
+
+
+def test_the_python_interface_reads_and_warns_alike(tmp_path):
+    labels = np.where(LABELS == 255, 0, LABELS)
+    path = indexed(tmp_path / "a.png", LABELS, by_frequency(LABELS))
+    assert excel.evaluate([labels], [path], NAMES[1:]).miou == 1.0
+    binary = np.where(labels == 0, 0, 255).astype(np.uint8)
+    save_labels_png(tmp_path / "b.png", binary)
+    result = excel.evaluate([labels, labels, labels], [path, binary, tmp_path / "b.png"], NAMES[1:])
+    assert result.warnings[0].startswith("2 of 3 true masks (number 2, b.png) hold the values 0 and 255 alone")
 
 
 def test_which_masks_hold_no_class():
