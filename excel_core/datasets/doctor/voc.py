@@ -65,6 +65,7 @@ ADVICE = {
     "masks are palette PNGs": "excel reads VOC's colours too; other tools do not. Save them as palette PNGs in VOC's order",
     "EXIF orientation": TURNED,
 }
+INDEXED = ("P", "L", "1")  # Pillow's modes of a file whose values are labels
 HARMLESS = ("masks", "masks hold classes", "masks are palette PNGs", "EXIF orientation")  # a run starts all the same
 
 
@@ -180,15 +181,16 @@ def _look_at_mask(
     if path is None:
         return [("masks", f"{folders[-1]}/{image}.png")] if needed else []
     name = path.relative_to(root).as_posix()
+    failures: list[tuple[str, str]] = []
     try:
         mask = read_header(path)
-        failures = _misfits(name, (mask.height, mask.width), look) if look else []
-        file = None if quick else read_label_map(path, classes)
+        if look is not None:
+            failures += _misfits(name, (mask.height, mask.width), look)
+        if mask.mode not in INDEXED:
+            failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
+        return failures if quick else failures + _odd_values(name, mask.mode, read_label_map(path, classes), classes)
     except (DataError, OSError) as error:
-        return [("damaged files", f"{name}: {error}")]
-    if mask.mode not in ("P", "L", "1"):
-        failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
-    return failures if file is None else failures + _odd_values(name, mask.mode, file, classes)
+        return [*failures, ("damaged files", f"{name}: {error}")]
 
 
 def _misfits(name: str, size: tuple[int, int], image: ImageLook) -> list[tuple[str, str]]:
@@ -206,7 +208,7 @@ def _misfits(name: str, size: tuple[int, int], image: ImageLook) -> list[tuple[s
 def _odd_values(name: str, mode: str, file: LabelMapFile, classes: int) -> list[tuple[str, str]]:
     """As `_look`, of a decoded mask."""
     failures: list[tuple[str, str]] = []
-    if file.by_colour and mode in ("P", "L", "1"):
+    if file.by_colour and mode in INDEXED:
         failures.append(("masks are palette PNGs", f"{name} (VOC's colours under other numbers)"))
     if holds_no_class(file.labels):
         failures.append(("masks hold classes", name))
