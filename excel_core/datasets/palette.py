@@ -131,7 +131,12 @@ def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: 
         return LabelMapFile(values, by_colour=False)
     label_of_value = _voc_index(palette)
     used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-    if (label_of_value < 0).any() or used[-1] >= len(palette):  # another palette: its numbers are the labels
+    # Unused entries count too: else one mask of another data set could be read by colour, and the next one by number. Only
+    # what fills up a palette does not count: white, and Pillow's grey of the entry's own number.
+    number = np.arange(len(palette))
+    fills_up = (palette == 255).all(axis=1) | (palette == number[:, None]).all(axis=1)
+    other = (label_of_value < 0) & ~(fills_up & ~np.isin(number, used))
+    if other.any() or used[-1] >= len(palette):  # another palette: its numbers are the labels
         return LabelMapFile(values, by_colour=False)
     return _relabelled(values, used, label_of_value, classes)
 

@@ -51,6 +51,20 @@ def test_all_256_colours_in_another_order(tmp_path):
     np.testing.assert_array_equal(load_labels_png(indexed(tmp_path / "x.png", labels, order)), labels)
 
 
+@pytest.mark.parametrize("filling", ["black", "white", "grey"])
+def test_what_fills_a_palette_up_does_not_count(tmp_path, filling):
+    order = by_frequency(LABELS)
+    number = np.zeros(256, np.uint8)
+    number[order] = np.arange(len(order))
+    rest = {"black": np.zeros(256), "white": np.full(256, 255), "grey": np.arange(256)}[filling][len(order) :].astype(np.uint8)
+    image = Image.frombytes("P", LABELS.shape[::-1], number[LABELS].tobytes())
+    image.putpalette(VOC_PALETTE[order].tobytes() + rest.repeat(3).tobytes())
+    image.save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as stored:
+        assert len(stored.getpalette("RGB")) == 768
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png", CLASSES), LABELS)
+
+
 def test_pillows_own_quantising_of_a_colour_mask(tmp_path):
     Image.fromarray(VOC_PALETTE[LABELS]).quantize(16).save(tmp_path / "x.png")
     np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png", CLASSES), LABELS)
