@@ -195,6 +195,7 @@ def gallery_markdown(view: ReportView, report: Path, max_bytes: int) -> str:
     parts = [f"# {markdown_text(view.title)}\n", f"The full report: `{str(report).replace('`', '')}`\n"]
     parts += [f"* **{miou}** mIoU: {markdown_text(note)}" for miou, note in _headlines(view)]
     parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
+    parts += [f"* warning: {markdown_text(f'{k} {v}')}" for k, v in view.metrics.get("warnings", {}).items()]
     if view.given_segmenter:
         parts.append(f"* nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}")
     names = ", ".join(f"{value} {name}" for value, name in enumerate(view.class_names, start=1))

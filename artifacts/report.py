@@ -111,6 +111,7 @@ def _context(view: ReportView) -> dict[str, object]:
         "ablation_note": ablation_note(metrics),
         "ablation_chart": ablation_picture(metrics),
         "skipped": metrics.get("skipped", {}),
+        "warnings": metrics.get("warnings", {}),
         "gallery": _gallery(view),
         "segmented": _segmented(view),
         "legend": class_colours(view.class_names),

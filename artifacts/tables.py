@@ -166,7 +166,8 @@ def headline_key(metrics: Metrics) -> str | None:
 
 
 def print_tables(metrics: Metrics, console: Console) -> None:
-    """Print results, the headline's classes, the ablation, and what was skipped; 100 columns are enough."""
+    """Print results, the headline's classes, the ablation, what was skipped, and which masks may be wrong; 100 columns are
+    enough."""
     # With their intervals the rows would not fit; these follow as a note.
     rows, footnotes = _footnoted([{**row, "mIoU": row["mIoU"].split(" ")[0]} for row in results_rows(metrics)])
     notes = [*footnotes, "means over the classes in the truth", _intervals(metrics)]
@@ -179,6 +180,8 @@ def print_tables(metrics: Metrics, console: Console) -> None:
     _print_ablation(metrics, console)
     for scored, reason in metrics.get("skipped", {}).items():
         console.print(Text(f"not scored: {scored}: {reason}"))
+    for masks, reason in metrics.get("warnings", {}).items():
+        console.print(Text(f"warning: {masks} {reason}"))
 
 
 def _intervals(metrics: Metrics) -> str:

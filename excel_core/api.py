@@ -18,6 +18,7 @@ those of excel_core/errors.py. A photo is a file, a PIL image, or an array (H, W
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,9 +30,10 @@ from pydantic import SecretStr
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits, with_iterations, with_settings
 from excel_core.datasets.images import UPRIGHT, ImageSource, load_image
+from excel_core.datasets.masks import holds_no_class
 from excel_core.datasets.palette import load_labels_png, save_labels_png
 from excel_core.errors import DataError, ExcelError, SettingError
-from excel_core.evaluation.metrics import Scores, confusion_matrix, scores
+from excel_core.evaluation.metrics import Scores, confusion_matrix, scores, truth_warnings
 from excel_core.models.checkpoints import Architecture
 from excel_core.models.clip import FrozenClip
 from excel_core.models.clip_weights import load_clip
@@ -188,19 +190,23 @@ def evaluate(
     predictions, truths: as many (H, W) uint8 arrays or palette PNG files, image by image; 255 in a truth is ignored
     class_names: the C classes in label order, without background
 
-    DataError where the two do not fit each other.
+    The result's `warnings` name truths that hold 0 and 255 alone. DataError where the two do not fit each other.
     """
     if len(predictions) != len(truths):
         raise DataError(f"evaluate: expected a truth for each prediction, got {len(predictions)} and {len(truths)}")
     names = ("background", *class_names)
     total = np.zeros((len(names), len(names)), dtype=np.int64)
-    for prediction, truth in zip(predictions, truths, strict=True):
-        total += confusion_matrix(_label_map(truth), _label_map(prediction), len(names))
-    return scores(total, names)
+    without_class = []
+    for number, (prediction, truth) in enumerate(zip(predictions, truths, strict=True), start=1):
+        true_labels = _label_map(truth, len(class_names))
+        total += confusion_matrix(true_labels, _label_map(prediction, len(class_names)), len(names))
+        if holds_no_class(true_labels):
+            without_class.append(Path(truth).name if isinstance(truth, str | Path) else f"number {number}")
+    return replace(scores(total, names), warnings=truth_warnings(without_class, len(truths)))
 
 
-def _label_map(labels: Labels | str | Path) -> Labels:
-    return load_labels_png(Path(labels)) if isinstance(labels, str | Path) else labels
+def _label_map(labels: Labels | str | Path, classes: int) -> Labels:
+    return load_labels_png(Path(labels), classes) if isinstance(labels, str | Path) else labels
 
 
 def save(segmenter: TrainedSegmenter, path: str | Path) -> None:

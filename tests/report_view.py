@@ -86,6 +86,7 @@ def metrics() -> dict[str, Any]:
             "presence_map": {"mean": 0.95, "by_split": {"val": 0.95}},
         },
         "skipped": {HOSTILE: "no masks in SegmentationClass"},
+        "warnings": {f"val: 1 of 7 images ({HOSTILE})": "have an EXIF orientation"},
     }
 
 

@@ -1,7 +1,8 @@
 """COCO's masks, for evaluation only: the segmentations of an annotation file, painted into one semantic mask per image.
 
 A pixel of several regions is the smallest's, and crowds lie below all others (docs/method.md, section 6). An annotation file
-is parsed once; what is broken in a segmentation is left out of the masks and logged.
+is parsed once; what is broken in a segmentation is left out of the masks and logged. Where an object has no segmentation at
+all, as in exports of boxes alone, nobody knows its pixels: the whole image is 255, which no score counts.
 """
 
 import logging
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from excel_core.datasets.coco import annotation_file
 from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, as_it_is, read_entries
 from excel_core.datasets.mask_guard import check_mask_access
+from excel_core.datasets.palette import IGNORE
 from excel_core.datasets.run_lengths import Runs, counts_of, inside, read_runs, runs_problem
 from excel_core.errors import DataError
 
 __all__ = [
+    "MISSING",
     "CocoMaskReader",
     "CocoMasks",
     "Region",
@@ -48,6 +51,9 @@ class PackedSegmentation:
     problem: str = ""
 
 
+MISSING = PackedSegmentation(problem="no segmentation")
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """An annotation of an image: its number, the label of its pixels, whether it is a crowd, and its segmentation."""
@@ -60,12 +66,13 @@ class Region:
 
 @dataclass(frozen=True)
 class CocoMasks:
-    """A parsed annotation file: each image's entry and regions by its id, and by annotation number what is wrong with its
-    segmentation."""
+    """A parsed annotation file: each image's entry and regions by its id, by annotation number what is wrong with its
+    segmentation, and the images of which some object has none."""
 
     photos: dict[str, Photo]
     regions: dict[str, tuple[Region, ...]]
     problems: dict[int, str]
+    unknown: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,14 @@ class CocoMaskReader:
         return [status.st_size, status.st_mtime_ns]
 
     def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
-        """Mask of image_id → (height, width) uint8: 0 where no annotation is, i + 1 for class i.
+        """Mask of image_id → (height, width) uint8: 0 where no annotation is, i + 1 for class i; 255 throughout where an
+        annotation has no segmentation.
 
         height and width are the size of what is scored against it. Raises DataError for an image that the file does not
         list or of another size, for a category that is no class, and as `read_entries`; MaskLeakError inside
         `forbid_mask_access`.
         """
-        check_mask_access(self.path, "CocoMaskReader.read")
-        masks = _parsed_once(self.path, self.version(image_id), self.class_names)
+        masks = self._masks("read")
         if image_id not in masks.photos:
             raise DataError(f"{self.path}: 'images' does not list {image_id}")
         photo = masks.photos[image_id]
@@ -103,7 +110,18 @@ class CocoMaskReader:
                 f"{self.path}: the masks of {image_id} are {photo.height} high and {photo.width} wide, "
                 f"expected {height} high and {width} wide as what is scored against them"
             )
+        if image_id in masks.unknown:
+            return np.full((height, width), IGNORE, dtype=np.uint8)
         return paint(masks.regions.get(image_id, ()), height, width)
+
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """Those of the images that have an annotation without a segmentation. Errors as of `read`."""
+        unknown = self._masks("unsegmented").unknown
+        return [image_id for image_id in image_ids if image_id in unknown]
+
+    def _masks(self, caller: str) -> CocoMasks:
+        check_mask_access(self.path, f"CocoMaskReader.{caller}")
+        return _parsed_once(self.path, self.version(""), self.class_names)
 
 
 def coco_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> CocoMaskReader:
@@ -124,18 +142,21 @@ def read_masks(path: Path, class_names: tuple[str, ...]) -> CocoMasks:
     label_of = {name: index + 1 for index, name in enumerate(class_names)}
     regions: dict[int, list[Region]] = {}
     problems: dict[int, str] = {}
+    unknown: set[int] = set()
     for entry in entries.annotations:
         number, image, name = entry["id"], entry["image_id"], entries.categories[entry["category_id"]]
         if name not in label_of:
             raise DataError(f"{path}: annotation {number} is of the category {name!r}; valid: {', '.join(class_names)}")
-        region = Region(number, label_of[name], bool(entry.get("iscrowd")), entry.get("segmentation", PackedSegmentation()))
+        region = Region(number, label_of[name], bool(entry.get("iscrowd")), entry.get("segmentation", MISSING))
         regions.setdefault(image, []).append(region)
         problem = problem_of(region.packed, entries.photos[image].height, entries.photos[image].width)
         if problem:
             problems[number] = problem
+        if region.packed == MISSING:
+            unknown.add(image)
     photos = {photo.id: photo for photo in entries.photos.values()}
     regions_by_id = {entries.photos[image].id: tuple(of_image) for image, of_image in regions.items()}
-    return CocoMasks(photos, regions_by_id, problems)
+    return CocoMasks(photos, regions_by_id, problems, frozenset(entries.photos[image].id for image in unknown))
 
 
 _parsing = Lock()
@@ -161,11 +182,11 @@ def _parsed(path: Path, version: tuple[int, ...], class_names: tuple[str, ...]) 
 
 def pack(segmentation: Any) -> PackedSegmentation:
     """A parsed segmentation (list of polygons, or RLE) → what is sound of it. Raises nothing."""
+    if not segmentation:
+        return MISSING
     if isinstance(segmentation, dict):
         runs = read_runs(segmentation)
         return PackedSegmentation(problem=runs) if isinstance(runs, str) else PackedSegmentation(runs)
-    if not segmentation:
-        return PackedSegmentation(problem="no segmentation")
     if not isinstance(segmentation, list):
         return PackedSegmentation(problem="a segmentation that is neither polygons nor RLE")
     sound, problems = [], []

@@ -16,8 +16,8 @@ from excel_core.disk_maps import is_large
 from excel_core.errors import DataError, ImageError
 
 __all__ = [
-    "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "read_header", "read_image",
-    "shrink_image",
+    "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "orientation_of", "read_header",
+    "read_image", "shrink_image", "size_tells_turn",
 ]  # fmt: skip
 
 NO_FILE = Path("image")  # in messages about an image that comes from no file
@@ -50,7 +50,7 @@ class DecodeOptions:
         """`read_image`, then turned, then shrunk → (H, W, 3) uint8 RGB."""
         image = read_image(path, by_torchvision)
         if self.upright:
-            image = _turn_upright(image, _orientation(path))
+            image = _turn_upright(image, orientation_of(path))
         return image if self.max_side is None else shrink_image(image, self.max_side)
 
 
@@ -94,13 +94,19 @@ def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
     return np.array(ImageOps.exif_transpose(picture))
 
 
-def _orientation(path: Path) -> int:
-    """The file's EXIF orientation, 1 (upright) where it has none."""
+def orientation_of(path: Path) -> int:
+    """The file's EXIF orientation, 1 (upright) where it has none: how a viewer turns the stored pixels."""
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF may raise almost anything; the pixels were read
         return 1
+
+
+def size_tells_turn(orientation: int, height: int, width: int) -> bool:
+    """Whether a photo as stored (height, width) and as its EXIF orientation turns it differ in size. Only then the size of a
+    mask tells for which of the two it was drawn."""
+    return orientation > 4 and height != width
 
 
 def read_image(path: Path, by_torchvision: bool = False) -> NDArray[np.uint8]:

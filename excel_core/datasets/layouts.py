@@ -6,7 +6,7 @@ To add the layout `mine`:
    `build_manifest` (manifest.py). folder.py is the shortest model. It must open no mask.
 2. The entry in LAYOUTS, here. `sources` names what the reader looks at. Where masks lie beside photos, it names files, not
    their folder: else an edited mask reruns `dataset`.
-3. Masks that are palette PNGs in SegmentationClass/ are read by `voc_mask_reader`. For others, write a `MaskReader` (masks.py)
+3. Masks that are label PNGs in SegmentationClass/ are read by `voc_mask_reader`. For others, write a `MaskReader` (masks.py)
    whose `read` begins with `check_mask_access`. It gets the class names in the run's order: label i + 1 is class i of these.
    Map the data set's own numbers by name.
 4. mask_guard.py, where the masks do not lie in VOC's folders: in PLACES, the folders or patterns of files below the data folder

@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from excel_core.datasets.images import AS_STORED, DecodeOptions
+from excel_core.datasets.images import AS_STORED, DecodeOptions, orientation_of
 from excel_core.errors import DataError, ImageError, SettingError, shown
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "build_manifest",
     "check_bad_share",
     "check_image_id",
+    "check_inside",
     "check_manifest",
     "check_split_names",
     "image_digest",
@@ -69,7 +70,8 @@ def build_manifest(
     with `decode`.
 
     An image keeps its row, with the reason in `error`, where it is missing, damaged or too small, or where a symbolic link
-    leads out of the data folder. Raises DataError where more than max_bad of the images are bad (a share in [0, 1]; one bad
+    leads out of the data folder. `attrs["turned"]`: the EXIF orientation of the images that have one and are decoded as they
+    are stored, by id. Raises DataError where more than max_bad of the images are bad (a share in [0, 1]; one bad
     image is always tolerated), and for ids that differ only by case.
     """
     _check_case(listed)
@@ -89,6 +91,7 @@ def build_manifest(
         }
     )
     check_bad_share(manifest, max_bad)
+    manifest.attrs["turned"] = {row.id: decoded[row.image].orientation for row in listed if decoded[row.image].orientation > 1}
     return check_manifest(manifest)
 
 
@@ -177,29 +180,38 @@ def image_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What decoding one image file told: its size in pixels, its digest, or why it cannot be used."""
+    """What decoding one image file told: its size in pixels, its digest, or why it cannot be used; and how a viewer turns it,
+    which `decode` did not."""
 
     height: int = 0
     width: int = 0
     problem: str = ""
     digest: str = ""
+    orientation: int = 1
 
 
 def _decode(root: Path, image: str, decode: DecodeOptions) -> _Decoded:
     path = root / image
-    if not _is_inside(root, path):
-        return _Decoded(problem=f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there")
+    try:
+        check_inside(root, path)
+    except ImageError as error:
+        return _Decoded(problem=str(error))
     try:
         height, width, _ = decode.read(path).shape
     except ImageError as error:
         return _Decoded(problem=str(error), digest=image_digest(path))
-    return _Decoded(height, width, digest=image_digest(path))
+    return _Decoded(height, width, digest=image_digest(path), orientation=1 if decode.upright else orientation_of(path))
 
 
-def _is_inside(root: Path, path: Path) -> bool:
-    """Whether a file is really where it is listed. The folder that holds images may itself be a link to a larger disk."""
+def check_inside(root: Path, path: Path) -> None:
+    """ImageError where a symbolic link leads from an image's place to a file outside the data folder: a downloaded data set
+    must not show files of its user's. The folder that holds the images may itself be a link to a larger disk."""
     real = path.resolve()
-    return real.is_relative_to(root.resolve()) or real.is_relative_to(path.parent.resolve())
+    if not real.is_relative_to(root.resolve()) and not real.is_relative_to(path.parent.resolve()):
+        raise ImageError(
+            f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there, or make the folder "
+            "of the images the link"
+        )
 
 
 def _check_case(listed: Sequence[ListedImage]) -> None:

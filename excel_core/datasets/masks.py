@@ -8,13 +8,28 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from excel_core.datasets.label_files import label_file
 from excel_core.datasets.manifest import check_image_id
 from excel_core.datasets.mask_guard import check_mask_access
-from excel_core.datasets.palette import load_labels_png
+from excel_core.datasets.palette import IGNORE, load_labels_png
 from excel_core.datasets.published_voc import AUGMENTED
 from excel_core.errors import DataError
 
-__all__ = ["MaskReader", "TrueMask", "VocMaskReader", "require_masks", "voc_mask_reader"]
+__all__ = [
+    "NO_CLASS",
+    "MaskReader",
+    "TrueMask",
+    "VocMaskReader",
+    "holds_no_class",
+    "require_masks",
+    "require_segmentations",
+    "voc_mask_reader",
+]
+
+# Of a mask of which `holds_no_class` is true: what it holds.
+NO_CLASS = "the values 0 and 255 alone: 255 is ignored, so no object is scored; write the class's number in place of 255"
+# Of a mask that lies on its side: what to do.
+TURNED = "one of the two is turned by 90°: where the photo has an EXIF orientation, turn its pixels and remove the mark"
 
 
 class MaskReader(Protocol):
@@ -37,14 +52,20 @@ class MaskReader(Protocol):
         """The image's mask (height, width) uint8: 0 background, i + 1 for class i, 255 ignore."""
         ...
 
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """Those of the images of which it is known that objects have no mask; their masks are 255 throughout. May open them."""
+        ...
+
 
 @dataclass(frozen=True)
 class VocMaskReader:
-    """The masks of a data set in VOC layout, for evaluation only: those in `folder`, else those in `fallback`."""
+    """The masks of a data set in VOC layout, for evaluation only: those in `folder`, else those in `fallback`. `classes` as in
+    `read_label_map`."""
 
     root: Path
     folder: str = "SegmentationClass"
     fallback: str = ""
+    classes: int | None = None
 
     @property
     def where(self) -> str:
@@ -60,32 +81,35 @@ class VocMaskReader:
     def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
         """Mask of image_id → (height, width) uint8: 0 background, i + 1 for class i, 255 ignore.
 
-        height and width are the size of what is scored against it. A PNG saved as RGB is decoded
-        through the VOC palette. Raises DataError for a missing or damaged mask or another size, and
-        MaskLeakError inside `forbid_mask_access`.
+        height and width are the size of what is scored against it. The PNG is read as `read_label_map` does. Raises DataError
+        for a missing or damaged mask or another size, and MaskLeakError inside `forbid_mask_access`.
         """
         path = self._path(image_id)
         check_mask_access(path, "VocMaskReader.read")
         if not path.is_file():
             raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
-        mask = load_labels_png(path)
+        mask = load_labels_png(path, self.classes)
         if mask.shape != (height, width):
             raise DataError(
                 f"{path}: the mask is {mask.shape[0]} high and {mask.shape[1]} wide, "
                 f"expected {height} high and {width} wide as what is scored against it"
+                + (f"; {TURNED}" if mask.shape == (width, height) else "")
             )
         return mask
 
+    def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
+        """None: a mask of VOC does not tell."""
+        return []
+
     def _path(self, image_id: str) -> Path:
-        name = f"{check_image_id(image_id, 'truth')}.png"
-        first = self.root / self.folder / name
-        return self.root / self.fallback / name if self.fallback and not first.is_file() else first
+        first = label_file(self.root / self.folder, check_image_id(image_id, "truth"))
+        return label_file(self.root / self.fallback, image_id) if self.fallback and not first.is_file() else first
 
 
 def voc_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> VocMaskReader:
     """The masks of a split in VOC layout. The augmented training set has SBD's masks (SegmentationClassAug) where VOC has
     none; other splits are scored against VOC's own masks alone."""
-    return VocMaskReader(root, fallback="SegmentationClassAug" if split in AUGMENTED else "")
+    return VocMaskReader(root, fallback="SegmentationClassAug" if split in AUGMENTED else "", classes=len(class_names))
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,12 @@ class TrueMask:
         return self.reader.read(self.image_id, self.height, self.width)
 
 
+def holds_no_class(mask: NDArray[np.uint8]) -> bool:
+    """Whether a mask holds 255 and no class: probably one of two values, whose objects are 255."""
+    values = np.bincount(mask.ravel(), minlength=256)
+    return bool(values[IGNORE]) and not values[1:IGNORE].any()
+
+
 def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
     """DataError unless every image of `ids` has a mask; none is opened."""
     missing = [image for image in ids if not reader.has(image)]
@@ -109,4 +139,14 @@ def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
         raise DataError(
             f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have no mask in {reader.where}, "
             f"{missing[0]} first; add them, or train on a split that has masks: --set dataset.train_split=NAME"
+        )
+
+
+def require_segmentations(reader: MaskReader, split: str, ids: Sequence[str]) -> None:
+    """DataError where objects of some image of `ids` have no mask: nothing could be learnt from it. May open the masks."""
+    missing = reader.unsegmented(ids)
+    if missing:
+        raise DataError(
+            f"train.supervision=masks: {len(missing):,} of {len(ids):,} images of {split!r} have objects without a "
+            f"segmentation in {reader.where}, {missing[0]} first; add the segmentations, or leave train.supervision=masks out"
         )

@@ -3,6 +3,7 @@
 import math
 import struct
 import zlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from excel_core.errors import DataError
 from excel_core.files import written_then_renamed
 
-__all__ = ["IGNORE", "VOC_PALETTE", "load_labels_png", "save_labels_png"]
+__all__ = ["IGNORE", "VOC_PALETTE", "LabelMapFile", "load_labels_png", "read_label_map", "save_labels_png"]
 
 IGNORE = 255  # the label of a pixel that no score counts
 STRIP_ROWS = 1024  # of a label map, that are compressed at once
@@ -75,10 +76,28 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def load_labels_png(path: Path) -> NDArray[np.uint8]:
-    """Read a label map → (H, W) uint8, the index of each pixel.
+@dataclass(frozen=True)
+class LabelMapFile:
+    """A label map as it was read: labels (H, W) uint8, and whether they were told by colour, since the file's own values are
+    others or it has none."""
 
-    A palette or greyscale PNG is read by value; one saved as RGB is decoded through VOC_PALETTE.
+    labels: NDArray[np.uint8]
+    by_colour: bool
+
+
+def load_labels_png(path: Path, classes: int | None = None) -> NDArray[np.uint8]:
+    """`read_label_map` → its labels (H, W) uint8 alone."""
+    return read_label_map(path, classes).labels
+
+
+def read_label_map(path: Path, classes: int | None = None) -> LabelMapFile:
+    """Read a label map, true or predicted → labels (H, W) uint8: the index of each pixel.
+
+    A palette or greyscale PNG is read by value, one saved as RGB through VOC_PALETTE. So is a palette of VOC's colours in
+    another order, and VOC's colours that became greyscale: a lossless optimiser renumbers a palette by what the image uses.
+    `classes`, where it is known, is how many classes there are: labels are then 0 … classes and 255, which tells more files
+    with VOC's colours from those with others. Black and white alone (1 bit) are 0 and 255.
+
     Raises DataError where the file is missing, damaged, or holds a colour that is not in the palette.
     """
     try:
@@ -86,18 +105,69 @@ def load_labels_png(path: Path) -> NDArray[np.uint8]:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # up to twice that, Pillow only warns
                 raise DataError(f"{path}: {image.width}×{image.height} pixels are over the limit of {Image.MAX_IMAGE_PIXELS}")
             image.load()
-            if image.mode in ("P", "L"):
-                return np.array(image, dtype=np.uint8)
-            if image.mode in ("RGB", "RGBA"):
-                return _decode_colours(np.asarray(image)[..., :3], path)
-            mode = image.mode
+            return _labels_of(image, classes, path)
     except DataError:  # a MaskLeakError is one
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such label file") from error
     except Exception as error:  # a damaged file may raise almost anything inside its decoder
         raise DataError(f"{path}: not a readable label PNG ({error})") from error
-    raise DataError(f"{path}: a label PNG is 8-bit palette, greyscale or RGB, got mode {mode}")
+
+
+def _labels_of(image: Image.Image, classes: int | None, path: Path) -> LabelMapFile:
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return _renumbered(np.array(image, dtype=np.uint8), palette, classes)
+    if image.mode in ("1", "L"):
+        return _from_grey(np.array(image.convert("L"), dtype=np.uint8), classes)
+    if image.mode in ("RGB", "RGBA"):
+        return LabelMapFile(_decode_colours(np.asarray(image)[..., :3], path), by_colour=True)
+    raise DataError(f"{path}: a label PNG is 8-bit palette, greyscale or RGB, got mode {image.mode}")
+
+
+def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: int | None) -> LabelMapFile:
+    """values (H, W) with their palette (N, 3): by colour where all colours are VOC's and those of the image stand elsewhere."""
+    if np.array_equal(palette, VOC_PALETTE[: len(palette)]):  # as it is saved here and by VOC
+        return LabelMapFile(values, by_colour=False)
+    label_of_value = _voc_index(palette)
+    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    # Unused entries count too: else one mask of another data set could be read by colour, and the next one by number. Only
+    # what fills up a palette does not count: white, and Pillow's grey of the entry's own number.
+    number = np.arange(len(palette))
+    fills_up = (palette == 255).all(axis=1) | (palette == number[:, None]).all(axis=1)
+    other = (label_of_value < 0) & ~(fills_up & ~np.isin(number, used))
+    if other.any() or used[-1] >= len(palette):  # another palette: its numbers are the labels
+        return LabelMapFile(values, by_colour=False)
+    return _relabelled(values, used, label_of_value, classes)
+
+
+def _from_grey(values: NDArray[np.uint8], classes: int | None) -> LabelMapFile:
+    """values (H, W) greyscale: by colour where they are too large for labels, and all of them greys of VOC's palette."""
+    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    if classes is None or not ((used > classes) & (used < IGNORE)).any():
+        return LabelMapFile(values, by_colour=False)
+    label_of_value = _voc_index(np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1))
+    return _relabelled(values, used, label_of_value, classes)
+
+
+def _relabelled(
+    values: NDArray[np.uint8], used: NDArray[np.intp], label_of_value: NDArray[np.int16], classes: int | None
+) -> LabelMapFile:
+    """values (H, W), of which those `used` occur, as `label_of_value` (N,) says, where all of these are labels."""
+    labels = label_of_value[used]
+    valid = (labels >= 0) & ((labels <= (IGNORE if classes is None else classes)) | (labels == IGNORE))
+    if not valid.all() or np.array_equal(labels, used):
+        return LabelMapFile(values, by_colour=False)
+    table = np.zeros(256, dtype=np.uint8)
+    table[used] = labels
+    return LabelMapFile(table[values], by_colour=True)
+
+
+def _voc_index(colours: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Colours (N, 3) → the index of each in VOC_PALETTE (N,), -1 for others."""
+    index_of = {code: index for index, code in enumerate((VOC_PALETTE.astype(np.int64) @ COLOUR_CODE).tolist())}
+    codes = (colours.astype(np.int64) @ COLOUR_CODE).tolist()
+    return np.array([index_of.get(code, -1) for code in codes], dtype=np.int16)
 
 
 def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:

@@ -1,26 +1,26 @@
 """A folder in VOC layout → the manifest: which images, of which split, with which image-level labels.
 
-JPEGImages/ID.jpg                      (or .jpeg, .png)
-ImageSets/Segmentation/SPLIT.txt       one id a line, or SBD's form: /JPEGImages/ID.jpg /SegmentationClassAug/ID.png
+JPEGImages/ID.jpg                      (or .jpeg, .png, in any case)
+ImageSets/Segmentation/SPLIT.txt       one id a line, or SBD's form (lists.py)
 labels.csv                             image,labels; takes precedence over the published labels of VOC 2012's images, and over
 Annotations/ID.xml                     VOC's own boxes, of which only the names are used
 
 `train_aug`, or `trainaug`, comes with excel where the folder has neither list and the classes are VOC's twenty.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from excel_core.config import DatasetSpec
+from excel_core.datasets.label_files import is_hidden
 from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
+from excel_core.datasets.lists import read_list
 from excel_core.datasets.manifest import (
     NO_LABELS,
     ListedImage,
     Manifest,
     build_manifest,
-    check_image_id,
     check_split_names,
     max_bad_images,
 )
@@ -43,9 +43,8 @@ __all__ = [
 
 IMAGES = "JPEGImages"
 SPLITS = "ImageSets/Segmentation"
-SUFFIXES = (".jpg", ".jpeg", ".png")
-# A line of the lists that come with SBD's augmented masks.
-SBD_LINE = re.compile(r"/?JPEGImages/([^/\s]+)\.(?:jpg|jpeg|png)\s+/?SegmentationClass(?:Aug)?/\1\.png")
+# Cameras write .JPG as well as .jpg.
+SUFFIXES = (".jpg", ".JPG", ".Jpg", ".jpeg", ".JPEG", ".Jpeg", ".png", ".PNG", ".Png")
 MAX_ENTRIES = 8  # of a wrong folder, that an error names
 MAX_MISSING = 3  # images that an error names
 
@@ -141,44 +140,27 @@ def image_file(root: Path, image_id: str) -> str | None:
 
 def list_file(root: Path, split: str) -> Path | None:
     """The list of a split, train_aug's under either of its names; None where the folder has none."""
-    lists = {path.stem: path for path in (root / SPLITS).glob("*.txt")}
+    lists = {path.stem: path for path in _list_files(root)}
     names = (split, *AUGMENTED) if split in AUGMENTED else (split,)
     return next((lists[name] for name in names if name in lists), None)
+
+
+def _list_files(root: Path) -> list[Path]:
+    return [path for path in (root / SPLITS).glob("*.txt") if not is_hidden(path.name)]
 
 
 def read_split(root: Path, split: str, class_names: Sequence[str]) -> list[str]:
     """Ids of one split, in the list's order. DataError for a split without a list, and for a line that is no id, naming it."""
     path = list_file(root, split)
     if path is not None:
-        return _read_ids(path)
+        return read_list(path)
     if has_voc_classes(class_names) and split in AUGMENTED:
         return list(published_list(split))
     raise DataError(f"unknown split {split!r}; {root / SPLITS} has: {_valid_splits(root, class_names)}")
 
 
-def _read_ids(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
-    line_of: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        pair = SBD_LINE.fullmatch(line.strip())
-        if not pair and len(line.split()) > 1:
-            raise DataError(f"{path} line {number}: an image id is one file name without white space, got {line!r}")
-        image_id = check_image_id(pair[1] if pair else line.strip(), f"{path} line {number}")
-        if image_id in line_of:
-            raise DataError(f"{path} line {number}: {image_id} is on line {line_of[image_id]} already")
-        line_of[image_id] = number
-    if not line_of:
-        raise DataError(f"{path}: lists no image; write one id a line")
-    return list(line_of)
-
-
 def _valid_splits(root: Path, class_names: Sequence[str]) -> str:
-    lists = sorted(path.stem for path in (root / SPLITS).glob("*.txt"))
+    lists = sorted(path.stem for path in _list_files(root))
     shipped = has_voc_classes(class_names) and list_file(root, AUGMENTED[0]) is None
     return ", ".join(lists) + (f"; excel has: {AUGMENTED[0]}" if shipped else "")
 
@@ -188,7 +170,7 @@ def check_voc_layout(root: Path, labels_needed: bool = True) -> None:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; pass the folder that holds {IMAGES}/ and {SPLITS}/")
     missing = [] if (root / IMAGES).is_dir() else [f"{IMAGES}/"]
-    if not any((root / SPLITS).glob("*.txt")):
+    if not _list_files(root):
         missing.append(f"{SPLITS}/*.txt")
     if labels_needed and not (root / "labels.csv").is_file() and not (root / "Annotations").is_dir():
         missing.append("labels.csv or Annotations/")

@@ -1,7 +1,7 @@
 """Scores of segmentations from one confusion matrix, and average precision of presence scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from excel_core.datasets.masks import VocMaskReader
+from excel_core.datasets.label_files import label_file, label_files
+from excel_core.datasets.masks import NO_CLASS, VocMaskReader, holds_no_class
 from excel_core.datasets.palette import IGNORE, load_labels_png
 from excel_core.errors import DataError, SettingError, and_more
 
@@ -25,6 +26,7 @@ __all__ = [
     "pixel_counts",
     "present_class_iou",
     "scores",
+    "truth_warnings",
 ]
 
 PIXELS_AT_ONCE = 2**20
@@ -48,10 +50,12 @@ class Scores:
     recall: dict[str, float | None]  # TP / (TP + FN)
     confusion_ratio: dict[str, float | None]  # FP / TP, from 0 to unbounded
     pixels: int  # how many were counted: the truth without its ignored pixels
+    warnings: tuple[str, ...] = ()  # what makes one doubt the truth, in plain sentences
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data under the stable keys miou, iou, precision, recall, confusion_ratio, pixels."""
-        return {
+        """Plain data under the stable keys miou, iou, precision, recall, confusion_ratio, pixels; and warnings, where there are
+        some."""
+        content = {
             "miou": self.miou,
             "iou": dict(self.iou),
             "precision": dict(self.precision),
@@ -59,6 +63,7 @@ class Scores:
             "confusion_ratio": dict(self.confusion_ratio),
             "pixels": self.pixels,
         }
+        return content | ({"warnings": list(self.warnings)} if self.warnings else {})
 
 
 def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
@@ -159,27 +164,39 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
     names are all C class names in index order, background first. ids are the images to score; by
     default every mask of truth_dir. Predictions without a mask are not counted. Raises DataError for
     an empty truth folder, missing predictions, and a prediction of another size than its mask.
+    The result's `warnings` name masks that hold 0 and 255 alone.
     """
     for folder in (pred_dir, truth_dir):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-    scored = sorted(path.stem for path in truth_dir.glob("*.png")) if ids is None else list(ids)
+    scored = list(label_files(truth_dir)) if ids is None else list(ids)
     if not scored:
         raise DataError(f"{truth_dir}: holds no *.png to score against")
-    missing = [name for name in scored if not (pred_dir / f"{name}.png").is_file()]
+    predictions = {image_id: label_file(pred_dir, image_id) for image_id in scored}
+    missing = [image_id for image_id, path in predictions.items() if not path.is_file()]
     if missing:
         names_of_missing = and_more(missing, MAX_MISSING)
         raise DataError(f"{pred_dir}: {len(missing)} of {len(scored)} predictions are missing: {names_of_missing}")
-    reader = VocMaskReader(truth_dir.parent, truth_dir.name)
+    reader = VocMaskReader(truth_dir.parent, truth_dir.name, classes=len(names) - 1)
     total = np.zeros((len(names), len(names)), dtype=np.int64)
-    for name in scored:
-        prediction = load_labels_png(pred_dir / f"{name}.png")
-        truth = reader.read(name, *prediction.shape)
+    without_class = []
+    for image_id, path in predictions.items():
+        prediction = load_labels_png(path, reader.classes)
+        truth = reader.read(image_id, *prediction.shape)
+        without_class += [image_id] * holds_no_class(truth)
         try:
             total += confusion_matrix(truth, prediction, len(names))
         except DataError as error:
-            raise DataError(f"{name}.png: {error}") from error
-    return scores(total, names)
+            raise DataError(f"{image_id}.png: {error}") from error
+    return replace(scores(total, names), warnings=truth_warnings(without_class, len(scored)))
+
+
+def truth_warnings(without_class: Sequence[str], scored: int) -> tuple[str, ...]:
+    """What `Scores.warnings` says of `scored` true masks, of which those named hold 0 and 255 alone."""
+    if not without_class:
+        return ()
+    examples = and_more(without_class, MAX_MISSING)
+    return (f"{len(without_class)} of {scored} true masks ({examples}) hold {NO_CLASS}",)
 
 
 def average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -81,21 +81,23 @@ def evaluate(
     truth: Annotated[Path, typer.Option(help="folder of true palette PNGs")],
     classes: Annotated[str, typer.Option(help="voc, coco, world or a class FILE (.yaml)")],
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores here")] = None,
-    split: Annotated[Path | None, typer.Option(help="score only the ids listed in this file, one a line")] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="score only the images listed in this file: an id a line, or SBD's form")
+    ] = None,
 ) -> None:
     """Score predicted label maps against true ones, file by file of the same name."""
     from artifacts.tables import print_scores
+    from excel_core.datasets.lists import read_list
     from excel_core.evaluation.metrics import evaluate_folders
     from excel_core.files import write_json
     from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
 
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
-    if split is not None and not split.is_file():
-        raise SettingError(f"--split {split}: there is no such file")
-    ids = None if split is None else split.read_text(encoding="utf-8").split()
-    scores = evaluate_folders(pred, truth, names, ids=ids)
+    scores = evaluate_folders(pred, truth, names, ids=None if split is None else read_list(split))
     print_scores(scores.to_json(), console())
+    for warning in scores.warnings:
+        print(f"warning: {warning}")
     if json_file is not None:
         write_json(json_file, scores.to_json())
 

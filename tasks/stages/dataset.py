@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from excel_core.config import DatasetSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS, read_data_set
 from excel_core.datasets.published_voc import has_voc_classes, published_digest
@@ -18,12 +20,14 @@ __all__ = ["DatasetResult", "check_layout", "data_files", "read_dataset", "setti
 
 class DatasetResult(StageResult):
     """By split: images, images left out for want of any object, and, with dataset.partial, images that are not in the folder.
-    `bad`: why an image cannot be used, by id."""
+    `bad`: why an image cannot be used, by id. `turned`: the EXIF orientation of images that are decoded as they are
+    stored all the same, by id."""
 
     images: dict[str, int]
     left_out: dict[str, int]
     absent: dict[str, int]
     bad: dict[str, str]
+    turned: dict[str, int] = Field(default_factory=dict)
 
 
 def read_dataset(job: Job, folder: Path) -> DatasetResult:
@@ -33,6 +37,7 @@ def read_dataset(job: Job, folder: Path) -> DatasetResult:
     class_names = class_set(job.run, job.environment.data).class_names
     manifest = read_data_set(job.data, spec, class_names)
     left_out, absent = manifest.attrs.pop("left_out", {}), manifest.attrs.pop("absent", {})
+    turned = manifest.attrs.pop("turned", {})
     write_manifest(folder / "manifest.parquet", manifest)
     bad = manifest[manifest["error"] != ""]
     return DatasetResult(
@@ -40,6 +45,7 @@ def read_dataset(job: Job, folder: Path) -> DatasetResult:
         left_out=left_out,
         absent=absent,
         bad={row.id: row.error for row in bad.itertuples()},
+        turned={image: turned[image] for image in sorted(turned.keys() & set(manifest["id"]))},
     )
 
 

@@ -2,7 +2,8 @@
 metrics.json.
 
 metrics.json (excel-metrics/1): `results` maps a key to its `protocol` and scores; `ablation` holds the rows of the
-ablation and the zero-shot presence mAP; `skipped` says what could not be scored and why. Keys:
+ablation and the zero-shot presence mAP; `skipped` says what could not be scored and why, `warnings` which masks may be wrong
+and why. Keys:
 
     seeds.<static|lvc>.<split>.<raw|affinity|par|crf>      label maps of image-level classes against the truth
     segmentation.<split>.<single_scale|multi_scale|multi_scale_crf>
@@ -28,6 +29,8 @@ from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job
 from tasks.inputs.masks import mask_reader_of, masked_images, missing_masks
 from tasks.inputs.models import classes_of
+from tasks.inputs.truth_doubts import TruthDoubts, read_doubts, unscored_masks, warnings
+from tasks.stages.dataset import DatasetResult
 from tasks.stages.score import label_map_kinds, scored_images, scored_splits
 
 __all__ = ["EvaluateResult", "input_key", "join_scores", "settings"]
@@ -44,28 +47,35 @@ def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> Evalua
     tables = [read_counts(part.folder / "confusion.parquet") for part in parts.values()]
     counts = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
     names = ("background", *classes_of(job))
-    results, examples, skipped = {}, {}, dict[str, str]()
+    results, examples, skipped, doubted = {}, {}, dict[str, str](), dict[str, str]()
+    doubts = read_doubts(parts.values())
     for key, kind, split, protocol in _protocols(job):
-        images = [image.id for image in scored_images(job, kind, split)]
+        masked = [image.id for image in scored_images(job, kind, split)]
         skipped |= missing_masks(job, split)
-        if not images:
+        if not masked:
             skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {mask_reader_of(job, split).where}"
+            continue
+        seen = doubts.get(split, TruthDoubts(split))
+        skipped |= unscored_masks(job, seen, masked)
+        doubted |= warnings(job, seen, job.result("dataset", DatasetResult).turned)
+        images = [image for image in masked if image not in seen.ignored]
+        if not images:
             continue
         by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
         results[key] = {"protocol": protocol | {"images": len(images)}} | scores_with_interval(by_image, names)
         if key.startswith("seeds.") or key.endswith(".single_scale"):
             examples[split] = pick_examples(images, per_image_miou(by_image, len(names)))
-    if not results:
+    if not results and not parts:
         where = mask_reader_of(job, job.run.dataset.labelled_splits[-1]).where
         skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
     write_counts(folder / "confusion.parquet", counts)
     write_json(folder / "examples.json", examples)
     _copy_truths(job, folder / "truth", {split: [entry["id"] for entry in rows] for split, rows in examples.items()})
-    write_json(folder / "metrics.json", _metrics(job, results, skipped))
+    write_json(folder / "metrics.json", _metrics(job, results, skipped, doubted))
     return EvaluateResult(miou={key: round(result["miou"], 4) for key, result in results.items()})
 
 
-def _metrics(job: Job, results: dict[str, Any], skipped: dict[str, str]) -> dict[str, Any]:
+def _metrics(job: Job, results: dict[str, Any], skipped: dict[str, str], doubted: dict[str, str]) -> dict[str, Any]:
     ablation = read_json(job.folder("ablation") / "ablation.json") if "ablation" in job.inputs else {}
     if ablation and not ablation["rows"]:
         skipped, ablation = skipped | {"ablation": "no split has masks"}, {}
@@ -78,6 +88,7 @@ def _metrics(job: Job, results: dict[str, Any], skipped: dict[str, str]) -> dict
         "results": results,
         "ablation": {key: ablation[key] for key in ("protocol", "rows", "presence_map")} if ablation else {},
         "skipped": skipped,
+        "warnings": doubted,
     }
 
 
@@ -102,9 +113,9 @@ def _protocols(job: Job) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 
 def input_key(job: Job) -> dict[str, Any]:
-    """Beside the parts: names, and the ablation."""
+    """Beside the parts: names, the ablation, and which photos viewers turn."""
     ablation = job.inputs["ablation"].content if "ablation" in job.inputs else None
-    return {"classes": classes_of(job), "ablation": ablation}
+    return {"classes": classes_of(job), "ablation": ablation, "turned": job.result("dataset", DatasetResult).turned}
 
 
 def settings(run: RunSpec) -> dict[str, Any]:

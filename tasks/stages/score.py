@@ -18,6 +18,7 @@ from tasks.engine.stage import Job, Part
 from tasks.inputs.images import ImageRecord, cam_images, image_shards, in_shard
 from tasks.inputs.masks import mask_reader_of, masked_images, masks_key
 from tasks.inputs.models import classes_of
+from tasks.inputs.truth_doubts import TruthDoubts
 from tasks.stages.cams import ShardResult
 from tasks.stages.predict import PredictResult, predicted_images
 from tasks.stages.refine import LabelsResult, step_folder
@@ -97,16 +98,18 @@ def _images_in_shards_of(job: Job, kind: str, split: str, shard_split: str) -> l
 
 
 def score_shard(job: Job, part: Part, folder: Path) -> ShardResult:
-    """Compare each label map with its mask → confusion.parquet."""
+    """Compare each label map with its mask → confusion.parquet, truth.json."""
     kind, split = part.kind, part.images.scored_as
     masks, classes = mask_reader_of(job, split), len(classes_of(job)) + 1
     images = in_shard(part.images, _images_in_shards_of(job, kind, split, part.images.split))
     family = f"{kind}.{split}" if kind == "segmentation" else f"seeds.{kind}.{split}"
-    tables = []
+    tables, doubts = [], TruthDoubts(split)
     for image in track(images):
         mask = masks.read(image.id, image.height, image.width)
+        doubts.see(image.id, mask)
         for name, path in _label_maps(job, kind, split, image.id).items():
             counts = pixel_counts(confusion_matrix(mask, load_labels_png(path), classes))
             tables.append(counts.assign(image=image.id, result=f"{family}.{name}"))
     write_counts(folder / "confusion.parquet", pd.concat(tables, ignore_index=True))
+    doubts.write(folder)
     return ShardResult(images=len(images))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import RunSpec
-from excel_core.datasets.masks import TrueMask, require_masks
+from excel_core.datasets.masks import TrueMask, require_masks, require_segmentations
 from excel_core.distributed import process_group, wait_for_all
 from excel_core.errors import StoreError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED
@@ -142,6 +142,7 @@ def _training_images(job: Job) -> list[TrainingImage]:
     label_map_of: Callable[[ImageRecord], LabelMap | None] = lambda image: None  # noqa: E731
     if job.run.train.supervision == "masks":
         masks = mask_reader_of(job, split)
+        require_segmentations(masks, split, [image.id for image in images])
         label_map_of = lambda image: TrueMask(masks, image.id, image.height, image.width)  # noqa: E731
     elif reads_pseudo_labels(job.run):
         labels = labels_before_crf(job.inputs["refine"])

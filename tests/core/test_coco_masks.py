@@ -14,7 +14,7 @@ from pycocotools import mask as pycoco
 from excel_core.datasets.coco_json import read_entries
 from excel_core.datasets.coco_masks import Region, coco_mask_reader, pack, paint, problem_of, read_masks
 from excel_core.datasets.mask_guard import LABELS_IN_MASK_FILES, forbid_mask_access
-from excel_core.datasets.masks import voc_mask_reader
+from excel_core.datasets.masks import require_segmentations, voc_mask_reader
 from excel_core.datasets.palette import save_labels_png
 from excel_core.errors import DataError, MaskLeakError
 from excel_core.text.prompts import load_prompts
@@ -121,6 +121,25 @@ def test_a_split_reads_its_images_and_logs_what_is_broken_once(root, caplog):
     assert mask.dtype == np.uint8 and not reader.read("a3", *SIZE).any()
     assert len(caplog.records) == 1 and "annotation 99: a polygon with a coordinate" in caplog.text
     assert reader.has("a0") and not coco_mask_reader(root, "val", CLASSES).has("a0")
+
+
+@pytest.mark.parametrize("empty", ["missing", None, [], {}, ""])
+def test_an_image_with_an_object_without_segmentation_is_ignored_throughout(tmp_path, empty):
+    content = document()
+    del content["annotations"][1]["segmentation"]  # a person of a0, whose dog has one
+    if empty != "missing":
+        content["annotations"][1]["segmentation"] = empty
+    write(tmp_path, "train2014", content)
+    reader = coco_mask_reader(tmp_path, "train", CLASSES)
+    assert (reader.read("a0", *SIZE) == 255).all() and set(np.unique(reader.read("a1", *SIZE))) == {0, 2}
+    assert reader.unsegmented(["a0", "a1", "a3"]) == ["a0"]
+    require_segmentations(reader, "train", ["a1", "a3"])
+    with pytest.raises(
+        DataError, match="1 of 2 images of 'train' have objects without a segmentation in annotations/instances_train"
+    ):
+        require_segmentations(reader, "train", ["a0", "a1"])
+    with forbid_mask_access(stage="train"), pytest.raises(MaskLeakError, match="train: CocoMaskReader.unsegmented"):
+        reader.unsegmented(["a0"])
 
 
 def test_a_changed_file_is_read_again(root):

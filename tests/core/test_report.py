@@ -95,6 +95,7 @@ def test_hostile_names_stay_text(tmp_path: Path, view: ReportView) -> None:
         f"Run of {HOSTILE}",
         f"car|van, {HOSTILE}",
         f"Not scored: {HOSTILE}",
+        f"Warning: val: 1 of 7 images ({HOSTILE}) have an EXIF orientation",
         f"worst of {HOSTILE}",
         f"{HOSTILE} 0.125",
     ):

@@ -5,13 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from excel_core.datasets.images import read_header, read_image
+from excel_core.datasets.images import orientation_of, read_header, read_image
 
-__all__ = ["Check", "Progress", "State", "can_run", "check_count", "check_failures", "size_of_image"]
+__all__ = [
+    "LINKS",
+    "TURNED",
+    "Check",
+    "ImageLook",
+    "Progress",
+    "State",
+    "can_run",
+    "check_count",
+    "check_failures",
+    "look_at_image",
+]
 
 State = Literal["ok", "note", "warning", "problem"]  # a run can start with all but problems
 Progress = Callable[[int], None]  # called with the number of images looked at so far
 MAX_EXAMPLES = 5  # of a check
+LINKS = "a run refuses them: put the files themselves there, or make the whole folder of the images a link"
+TURNED = (
+    "viewers turn these photos, excel reads the pixels as stored, and the size of a mask cannot tell for which it was drawn: "
+    "look at one; of upright masks, turn the photo's pixels too and remove its EXIF orientation"
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +63,21 @@ def can_run(checks: Sequence[Check]) -> bool:
     return all(check.state != "problem" for check in checks)
 
 
-def size_of_image(path: Path, quick: bool) -> tuple[int, int]:
-    """(height, width) of an image, by the file's header alone where `quick`. ImageError or OSError for a damaged one."""
+@dataclass(frozen=True)
+class ImageLook:
+    """An image's height and width in pixels as stored, and its EXIF orientation (1: upright)."""
+
+    height: int
+    width: int
+    orientation: int
+
+
+def look_at_image(root: Path, image: str, quick: bool) -> ImageLook:
+    """Decode the image below root, or read its header alone where `quick`. ImageError or OSError for a damaged one."""
+    path = root / image
+    orientation = orientation_of(path)
     if not quick:
         height, width, _ = read_image(path).shape
-        return height, width
+        return ImageLook(height, width, orientation)
     header = read_header(path)
-    return header.height, header.width
+    return ImageLook(header.height, header.width, orientation)

@@ -7,14 +7,20 @@ from pathlib import Path
 
 from excel_core.datasets.coco import check_coco_layout, image_folder
 from excel_core.datasets.coco_json import Photo
-from excel_core.datasets.coco_masks import CocoMasks, read_masks
-from excel_core.datasets.doctor.checks import Check, Progress, check_count, check_failures, size_of_image
+from excel_core.datasets.coco_masks import MISSING, CocoMasks, read_masks
+from excel_core.datasets.doctor.checks import LINKS, TURNED, Check, Progress, check_count, check_failures, look_at_image
+from excel_core.datasets.images import size_tells_turn
+from excel_core.datasets.manifest import check_inside
 from excel_core.errors import DataError, ImageError
 
 __all__ = ["examine_coco"]
 
 COUNTS = {"train2014": (82_783, 82_081), "val2014": (40_504, 40_137)}  # images, those with an annotation
 FILES = "get annotations_trainval2014.zip from cocodataset.org and unpack it here"
+BOXES = (
+    "an export of boxes alone, which a run trains on; such images are left out of scores. Export polygons or RLE to score them"
+)
+EXIF = "EXIF orientation"
 IMAGES = "get {0}.zip from cocodataset.org and unpack it here, as {0}/ or images/{0}/"
 
 
@@ -57,42 +63,51 @@ def _annotations(split: str, masks: CocoMasks) -> list[Check]:
         ]
     else:
         counts = [Check(f"{split}: images", "ok", f"{images:,}"), Check(f"{split}: annotated", "ok", f"{annotated:,}")]
-    broken = [f"annotation {number}: {problem}" for number, problem in masks.problems.items()]
+    broken = [f"annotation {number}: {problem}" for number, problem in masks.problems.items() if problem != MISSING.problem]
     advice = "left out of the masks, their labels count; COCO's own files have none"
-    return [*counts, check_failures(f"{split}: masks", broken, regions, advice, "warning")]
+    return [
+        *counts,
+        check_failures(f"{split}: masks", broken, regions, advice, "warning"),
+        check_failures(f"{split}: images with segmentations", sorted(masks.unknown), annotated, BOXES, "warning"),
+    ]
 
 
 def _images(root: Path, split: str, photos: Sequence[Photo], quick: bool, threads: int, progress: Progress) -> list[Check]:
     advice = IMAGES.format(split)
     try:
-        folder = root / image_folder(root, split, [photo.file_name for photo in photos])
+        folder = image_folder(root, split, [photo.file_name for photo in photos])
     except DataError as error:
         return [Check(f"{split}: files", "problem", str(error), (), advice)]
-    missing, damaged, misfits = [], [], []
+    failures: dict[str, list[str]] = {name: [] for name in ("files", "links", "damaged files", "masks fit their images", EXIF)}
     with ThreadPoolExecutor(threads) as pool:
-        sizes = pool.map(lambda photo: _size(folder / photo.file_name, quick), photos)
-        for done, (photo, size) in enumerate(zip(photos, sizes, strict=True), start=1):
-            if size is None:
-                missing.append(photo.file_name)
-            elif isinstance(size, str):
-                damaged.append(size)
-            elif size != (photo.height, photo.width):
-                misfits.append(f"{photo.file_name}: {size} for masks of {(photo.height, photo.width)}, height by width")
+        looks = pool.map(lambda photo: _look(root, f"{folder}/{photo.file_name}", photo, quick), photos)
+        for done, failure in enumerate(looks, start=1):
+            if failure is not None:
+                failures[failure[0]].append(failure[1])
             progress(done)
+    advices = (advice, LINKS, "download them again", "take images and annotations from the same download", TURNED)
     return [
-        check_failures(f"{split}: files", missing, len(photos), advice),
-        check_failures(f"{split}: damaged files", damaged, len(photos), "download them again"),
-        check_failures(
-            f"{split}: masks fit their images", misfits, len(photos), "take images and annotations from the same download"
-        ),
+        check_failures(f"{split}: {name}", failures[name], len(photos), advice, "warning" if name == EXIF else "problem")
+        for name, advice in zip(failures, advices, strict=True)
     ]
 
 
-def _size(path: Path, quick: bool) -> tuple[int, int] | str | None:
-    """(height, width) of an image, what is wrong with it, or None where it is not there."""
-    if not path.is_file():
-        return None
+def _look(root: Path, image: str, photo: Photo, quick: bool) -> tuple[str, str] | None:
+    """(name of the check, what is wrong) of an image whose masks are drawn for `photo`; None for nothing."""
+    if not (root / image).is_file():
+        return "files", photo.file_name
     try:
-        return size_of_image(path, quick)
+        check_inside(root, root / image)
+    except ImageError as error:
+        return "links", str(error)
+    try:
+        look = look_at_image(root, image, quick)
     except (ImageError, OSError) as error:
-        return str(error)
+        return "damaged files", str(error)
+    size = look.height, look.width
+    if size != (photo.height, photo.width):
+        expected = photo.height, photo.width
+        return "masks fit their images", f"{photo.file_name}: {size} for masks of {expected}, height by width"
+    if look.orientation > 1 and not size_tells_turn(look.orientation, *size):
+        return EXIF, f"{photo.file_name}: orientation {look.orientation}"
+    return None

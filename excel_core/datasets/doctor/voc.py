@@ -8,9 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from excel_core.config import DatasetSpec
-from excel_core.datasets.doctor.checks import Check, Progress, State, check_count, check_failures, size_of_image
-from excel_core.datasets.images import read_header
-from excel_core.datasets.palette import load_labels_png
+from excel_core.datasets.doctor.checks import (
+    LINKS,
+    TURNED,
+    Check,
+    ImageLook,
+    Progress,
+    State,
+    check_count,
+    check_failures,
+    look_at_image,
+)
+from excel_core.datasets.images import read_header, size_tells_turn
+from excel_core.datasets.label_files import label_file
+from excel_core.datasets.manifest import check_inside
+from excel_core.datasets.masks import NO_CLASS, holds_no_class
+from excel_core.datasets.palette import IGNORE, LabelMapFile, read_label_map
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
 from excel_core.datasets.voc import (
     IMAGES,
@@ -44,12 +57,16 @@ ADVICE = {
     "images": TRAINVAL,
     "labels": f"needed in the training split: {TRAINVAL}, or write labels.csv (image,labels)",
     "masks": f"needed for scores alone: {TRAINVAL}; those of train_aug are SBD's {EXTRA_MASKS}/",
+    "links": LINKS,
     "damaged files": "download them again",
     "masks fit their images": "masks of another size cannot be scored: take both from the same download",
     "mask values": "labels are 0 to the number of classes, and 255: take the masks as downloaded",
-    "masks are palette PNGs": "excel reads VOC's colours too; other tools do not. Save them as palette PNGs",
+    "masks hold classes": NO_CLASS,
+    "masks are palette PNGs": "excel reads VOC's colours too; other tools do not. Save them as palette PNGs in VOC's order",
+    "EXIF orientation": TURNED,
 }
-HARMLESS = ("masks", "masks are palette PNGs")  # a run starts all the same
+INDEXED = ("P", "L", "1")  # Pillow's modes of a file whose values are labels
+HARMLESS = ("masks", "masks hold classes", "masks are palette PNGs", "EXIF orientation")  # a run starts all the same
 
 
 def examine_voc(
@@ -131,14 +148,17 @@ def _look(
     failures: list[tuple[str, str]] = []
     splits_of_image = [split for split, ids in splits.items() if image in ids]
     file = image_file(root, image)
-    size = None
+    look = None
     if file is None:
         failures.append(("images", f"{IMAGES}/{image}.jpg"))
     else:
+        name = "links"
         try:
-            size = size_of_image(root / file, quick)
+            check_inside(root, root / file)
+            name = "damaged files"
+            look = look_at_image(root, file, quick)
         except (ImageError, OSError) as error:
-            failures.append(("damaged files", str(error)))
+            failures.append((name, str(error)))
     if splits_of_image == ["test"]:  # VOC's server has its labels and masks
         return failures
     try:
@@ -147,31 +167,52 @@ def _look(
         failures.append(("labels", f"{image}: {error}"))
     # An image in no list of the folder is one of the train_aug that comes with excel: no mask is needed, SBD's may be there.
     augmented = not splits_of_image or "train_aug" in splits_of_image
-    return failures + _look_at_mask(root, image, augmented, bool(splits_of_image), size, classes, quick)
+    return failures + _look_at_mask(root, image, augmented, bool(splits_of_image), look, classes, quick)
 
 
 def _look_at_mask(
-    root: Path, image: str, augmented: bool, needed: bool, size: tuple[int, int] | None, classes: int, quick: bool
+    root: Path, image: str, augmented: bool, needed: bool, look: ImageLook | None, classes: int, quick: bool
 ) -> list[tuple[str, str]]:
-    """As `_look`, of the mask. `augmented`: it may be SBD's; `needed`: without it the image cannot be scored; `size`: (height,
-    width) of the image, None where that is not known."""
+    """As `_look`, of the mask. `augmented`: it may be SBD's; `needed`: without it the image cannot be scored; `look`: the
+    image's size and orientation, None where they are not known."""
     folders = (MASKS, EXTRA_MASKS) if augmented else (MASKS,)
-    candidates = [root / folder / f"{image}.png" for folder in folders]
+    candidates = [label_file(root / folder, image) for folder in folders]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return [("masks", f"{folders[-1]}/{image}.png")] if needed else []
-    failures, name = [], path.relative_to(root).as_posix()
+    name = path.relative_to(root).as_posix()
+    failures: list[tuple[str, str]] = []
     try:
         mask = read_header(path)
-        if mask.mode not in ("P", "L"):
+        if look is not None:
+            failures += _misfits(name, (mask.height, mask.width), look)
+        if mask.mode not in INDEXED:
             failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
-        if size is not None and (mask.height, mask.width) != size:
-            found, expected = (mask.width, mask.height), (size[1], size[0])
-            failures.append(("masks fit their images", f"{name}: {found} for an image of {expected}, width by height"))
-        values = np.zeros(0) if quick else np.unique(load_labels_png(path))
+        return failures if quick else failures + _odd_values(name, mask.mode, read_label_map(path, classes), classes)
     except (DataError, OSError) as error:
         return [*failures, ("damaged files", f"{name}: {error}")]
-    odd = [int(value) for value in values if classes < value < 255]
+
+
+def _misfits(name: str, size: tuple[int, int], image: ImageLook) -> list[tuple[str, str]]:
+    """As `_look`, of a mask of this size, (height, width), and its image."""
+    if size != (image.height, image.width):
+        found, expected = (size[1], size[0]), (image.width, image.height)
+        upright = f"; EXIF orientation {image.orientation}: drawn for the turned photo" if found == expected[::-1] else ""
+        turned = upright if size_tells_turn(image.orientation, image.height, image.width) else ""
+        return [("masks fit their images", f"{name}: {found} for an image of {expected}, width by height{turned}")]
+    if image.orientation > 1 and not size_tells_turn(image.orientation, image.height, image.width):
+        return [("EXIF orientation", f"{name}: orientation {image.orientation}")]
+    return []
+
+
+def _odd_values(name: str, mode: str, file: LabelMapFile, classes: int) -> list[tuple[str, str]]:
+    """As `_look`, of a decoded mask."""
+    failures: list[tuple[str, str]] = []
+    if file.by_colour and mode in INDEXED:
+        failures.append(("masks are palette PNGs", f"{name} (VOC's colours under other numbers)"))
+    if holds_no_class(file.labels):
+        failures.append(("masks hold classes", name))
+    odd = [value for value in np.unique(file.labels).tolist() if classes < value < IGNORE]
     return [*failures, ("mask values", f"{name}: {odd[0]}")] if odd else failures
 
 

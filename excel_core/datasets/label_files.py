@@ -1,0 +1,32 @@
+"""Where the label map of an image is: ID.png in a folder, whatever the case of its suffix."""
+
+from pathlib import Path
+
+from excel_core.errors import DataError
+
+__all__ = ["is_hidden", "label_file", "label_files"]
+
+SUFFIXES = (".png", ".PNG", ".Png")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file's name begins with a dot: macOS leaves ._FILE beside FILE on other file systems, and it is no image."""
+    return name.startswith(".")
+
+
+def label_file(folder: Path, image_id: str) -> Path:
+    """The file of an image's label map; folder/ID.png where there is none."""
+    candidates = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in candidates if path.is_file()), folder / f"{image_id}{SUFFIXES[0]}")
+
+
+def label_files(folder: Path) -> dict[str, Path]:
+    """Every label map of a folder by its image's id, in the order of ids. DataError for two files of one id."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".png" or is_hidden(path.name):
+            continue
+        other = files.setdefault(path.stem, path)
+        if other != path:
+            raise DataError(f"{folder}: {other.name} and {path.name} are label maps of one image; remove one")
+    return dict(sorted(files.items()))
