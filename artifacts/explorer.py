@@ -32,7 +32,7 @@ __all__ = ["MAX_INLINE_IMAGES", "Explorer", "kind_title", "raw_threshold", "writ
 MAX_INLINE_IMAGES = 300  # a page of more would be tens of MB
 INLINE_SIDE, BESIDE_SIDE = 320, 500  # pixels of the longer side: in the page, and beside it
 PHOTO_QUALITY = 72
-FAMILY_NAMES = {"static": "Pseudo labels", "lvc": "Pseudo labels with LVC", "segmentation": "Segmentation"}
+FAMILY_NAMES = {"static": "CAM seed", "lvc": "CAM seed with LVC", "segmentation": "segmentation"}
 VARIANT_NAMES = {"single_scale": "single scale", "multi_scale": "multi-scale", "multi_scale_crf": "multi-scale + CRF"}
 
 
@@ -74,7 +74,7 @@ def write_explorer(folder: Path, view: ReportView) -> Explorer | None:
 
 
 def kind_title(kind: str) -> str:
-    """`lvc.crf` → `Pseudo labels with LVC: + CRF`."""
+    """`lvc.crf` → `CAM seed with LVC: + CRF`."""
     family, _, step = kind.partition(".")
     return f"{FAMILY_NAMES.get(family, family)}: {STEP_NAMES.get(step) or VARIANT_NAMES.get(step) or step.replace('_', ' ')}"
 

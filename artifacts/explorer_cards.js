@@ -1,10 +1,10 @@
 // The cards: which images are shown, in which order, with which number, and their small pictures.
 
 const CARDS_AT_ONCE = 24;
-const CARD_PIXELS = 300; // width of a small picture's canvas
+const CARD_SIZE = { canvas: 340, shown: 170, letters: 12 }; // of a small picture: least width, width on the page, letters
 const MAX_CARD_CAMS = 3;
 
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.095 ? 1 : 0)} %`;
+const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share > 0 && share < 0.095 ? 1 : 0)} %`);
 const decimals = (iou) => (iou === null ? "–" : iou.toFixed(3));
 
 // What the controls ask for.
@@ -72,7 +72,7 @@ function ordered(rows, order) {
 
 // The card of a row; its pictures are drawn once it is near the window.
 function makeCard(run, other, row, asked, open) {
-  const card = document.getElementById("card").content.cloneNode(true).firstElementChild;
+  const card = fromTemplate("card");
   const { image, kind } = row;
   card.querySelector(".id").textContent = image.id;
   card.querySelector(".split").textContent = image.split;
@@ -81,6 +81,7 @@ function makeCard(run, other, row, asked, open) {
   const button = card.querySelector(".open");
   button.setAttribute("aria-label", `Open ${image.id}`);
   button.addEventListener("click", () => open(row));
+  card.querySelector(".panels").addEventListener("click", () => open(row)); // for a mouse; keys have the button
   card.draw = () => drawCard(card.querySelector(".panels"), run, other, row, asked);
   return card;
 }
@@ -100,6 +101,11 @@ function fillBadges(place, run, row, value) {
   place.replaceChildren(...badges.map(([kind, text]) => element("span", `badge ${kind}`, text)));
 }
 
+// A copy of a template's element, imported: in the template's own document a canvas has no fonts.
+function fromTemplate(id) {
+  return document.importNode(document.getElementById(id).content, true).firstElementChild;
+}
+
 function element(tag, className, text) {
   const result = document.createElement(tag);
   result.className = className;
@@ -107,7 +113,7 @@ function element(tag, className, text) {
   return result;
 }
 
-// Activation maps, the label map, the other run's, and the truth.
+// The label map, the other run's, the truth, and activation maps.
 async function drawCard(place, run, other, row, asked) {
   const { image, kind } = row;
   let picture;
@@ -118,22 +124,23 @@ async function drawCard(place, run, other, row, asked) {
     place.replaceChildren(drawnPicture(run, image, kind));
     return;
   }
-  const cams = picture.cams.map((cam, number) => ({ ...cam, number }));
-  const first = cams.filter((cam) => cam.value === asked.class);
-  const panels = [...first, ...cams.filter((cam) => cam.value !== asked.class)].slice(0, MAX_CARD_CAMS).map((cam) => {
-    const made = makePanel(`CAM: ${run.name(cam.value)}`, "", `activation map of ${run.name(cam.value)} on image ${image.id}`);
-    drawCam(made.canvas, picture, cam.number, run, null, CARD_PIXELS);
-    return made.figure;
-  });
-  panels.push(labelPanel(run.kinds.get(kind), image, picture, picture.maps.get(kind), run, asked.style, CARD_PIXELS));
-  if (row.beside) panels.push(await otherPanel(other, row.beside, asked.style, CARD_PIXELS));
-  if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, asked.style, CARD_PIXELS));
+  const panels = [labelPanel(run.kinds.get(kind), image, picture, picture.maps.get(kind), run, asked.style, CARD_SIZE)];
+  if (row.beside) panels.push(await otherPanel(other, row.beside, asked.style, CARD_SIZE));
+  if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, asked.style, CARD_SIZE));
+  const cams = picture.cams.map((cam, number) => ({ value: cam.value, number }));
+  cams.sort((a, b) => (b.value === asked.class) - (a.value === asked.class)); // the class asked for comes first
+  for (const { value, number } of cams.slice(0, MAX_CARD_CAMS)) {
+    const name = run.name(value);
+    const { figure, canvas } = makePanel(`CAM: ${name}`, "", `activation map of ${name} on image ${image.id}`);
+    drawCam(canvas, picture, number, run, null, CARD_SIZE);
+    panels.push(figure);
+  }
   place.replaceChildren(...panels);
 }
 
 // A figure with a title, a canvas and words below it. The words stand in for the picture.
 function makePanel(title, words, says) {
-  const figure = document.getElementById("panel").content.cloneNode(true).firstElementChild;
+  const figure = fromTemplate("panel");
   const canvas = figure.querySelector("canvas");
   figure.querySelector(".title").textContent = title;
   figure.querySelector(".words").textContent = words;
@@ -141,19 +148,19 @@ function makePanel(title, words, says) {
   return { figure, canvas };
 }
 
-function labelPanel(title, image, picture, labels, run, style, target) {
+function labelPanel(title, image, picture, labels, run, style, size) {
   const words = sharesInWords(labels, run);
   const { figure, canvas } = makePanel(title, words, `${title} of image ${image.id}: ${words}`);
-  drawLabels(canvas, picture, labels, run, style, target);
+  drawLabels(canvas, picture, labels, run, style, size);
   return figure;
 }
 
 // The other run's label map over its own photo; without its files, words.
-async function otherPanel(other, beside, style, target) {
+async function otherPanel(other, beside, style, size) {
   const title = `other run: ${other.kinds.get(beside.kind)}`;
   try {
     const picture = await other.picture(beside.image);
-    return labelPanel(title, beside.image, picture, picture.maps.get(beside.kind), other, style, target);
+    return labelPanel(title, beside.image, picture, picture.maps.get(beside.kind), other, style, size);
   } catch (error) {
     const { figure, canvas } = makePanel(title, String(error.message), "");
     canvas.remove();

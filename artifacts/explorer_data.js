@@ -85,6 +85,7 @@ function ownRun() {
   const pictures = document.getElementsByClassName("picture-data");
   const run = new Run(document.getElementById("explorer-data").textContent, async (number) => {
     if (!run.beside) return pictures[number].textContent;
+    if (location.protocol === "file:") throw new Error("a browser reads no file beside a page that lies on the disk");
     const answer = await fetch(`images/${number}.json`);
     if (!answer.ok) throw new Error(`images/${number}.json: ${answer.status}`);
     return answer.text();

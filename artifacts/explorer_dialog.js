@@ -1,6 +1,6 @@
 // One image large: every step, mistakes, activation maps with a threshold, zoom, the other run and the truth side by side.
 
-const LARGE_PIXELS = 900; // width of a large picture's canvas
+const LARGE_SIZE = { canvas: 900, shown: 560, letters: 16 }; // as CARD_SIZE
 
 class LargeView {
   // style: what the cards' controls say when an image is opened.
@@ -111,17 +111,17 @@ class LargeView {
     this.find("live").textContent = "";
     if (look === "photo") {
       const { figure, canvas } = makePanel("photo", "", `image ${image.id}`);
-      drawPhoto(canvas, picture, LARGE_PIXELS);
+      drawPhoto(canvas, picture, LARGE_SIZE);
       panels.push(figure);
     } else if (look === "cam") panels.push(...this.camPanels());
     else if (look === "errors") panels.push(this.errorPanel(title, labels));
-    else panels.push(labelPanel(title, image, picture, labels, run, style, LARGE_PIXELS));
+    else panels.push(labelPanel(title, image, picture, labels, run, style, LARGE_SIZE));
     if (this.otherPicture) {
       const other = `other run: ${this.other.kinds.get(beside.kind)}`;
       const theirs = this.otherPicture.maps.get(beside.kind);
-      panels.push(labelPanel(other, beside.image, this.otherPicture, theirs, this.other, style, LARGE_PIXELS));
+      panels.push(labelPanel(other, beside.image, this.otherPicture, theirs, this.other, style, LARGE_SIZE));
     }
-    if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, style, LARGE_PIXELS));
+    if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, style, LARGE_SIZE));
     return panels;
   }
 
@@ -137,8 +137,8 @@ class LargeView {
     this.find("threshold-value").textContent = threshold.toFixed(2);
     this.find("live").textContent = said;
     const cam = makePanel(`CAM: ${name}`, `outline: at least ${threshold.toFixed(2)}`, `activation map of ${name}; ${said}`);
-    drawCam(cam.canvas, picture, place, run, threshold, LARGE_PIXELS);
-    return [cam.figure, labelPanel("all CAMs at the threshold", image, picture, labels, run, this.style, LARGE_PIXELS)];
+    drawCam(cam.canvas, picture, place, run, threshold, LARGE_SIZE);
+    return [cam.figure, labelPanel("all CAMs at the threshold", image, picture, labels, run, this.style, LARGE_SIZE)];
   }
 
   atThreshold(place, threshold, labels) {
@@ -158,7 +158,7 @@ class LargeView {
     const parts = Object.entries(ERRORS).map(([kind, look]) => `${look.words} ${percent(counts[kind] / total)}`);
     const words = `right ${percent(counts.right / total)}, ${parts.join(", ")}; the truth is outlined`;
     const { figure, canvas } = makePanel(`errors of ${title}`, words, `errors of ${title} on image ${this.row.image.id}: ${words}`);
-    drawErrors(canvas, this.picture, labels, Math.max(0.35, this.style.opacity), LARGE_PIXELS);
+    drawErrors(canvas, this.picture, labels, Math.max(0.35, this.style.opacity), LARGE_SIZE);
     figure.querySelector(".words").append(errorLegend());
     return figure;
   }

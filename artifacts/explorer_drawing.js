@@ -14,43 +14,44 @@ const ERRORS = {
 
 const isClass = (value) => value !== 0 && value !== IGNORE;
 
-// The canvas in `target` pixels of width or a little more, with the photo on it → its context and scale.
-function startPicture(canvas, picture, target) {
-  const scale = Math.max(1, Math.ceil(target / picture.width));
+// The photo on a canvas. size: its least width, `canvas`, the width at which it is `shown`, and the height of `letters` there
+// → its context, the canvas's pixels per pixel of the picture (`scale`) and per pixel of the page (`unit`).
+function startPicture(canvas, picture, size) {
+  const scale = Math.max(1, Math.ceil(size.canvas / picture.width));
   canvas.width = picture.width * scale;
   canvas.height = picture.height * scale;
   const context = canvas.getContext("2d");
   context.drawImage(picture.photo, 0, 0, canvas.width, canvas.height);
-  return { context, scale };
+  return { context, scale, unit: canvas.width / size.shown };
 }
 
-function drawPhoto(canvas, picture, target) {
-  startPicture(canvas, picture, target);
+function drawPhoto(canvas, picture, size) {
+  startPicture(canvas, picture, size);
 }
 
 // A label map; style: {opacity in [0, 1], safe: whether colours are the colour-blind safe ones}.
-function drawLabels(canvas, picture, labels, run, style, target) {
-  const { context, scale } = startPicture(canvas, picture, target);
+function drawLabels(canvas, picture, labels, run, style, size) {
+  const { context, scale, unit } = startPicture(canvas, picture, size);
   const values = [...new Set(labels)].filter(isClass);
   const looks = new Map(values.map((value) => [value, lookOf(value, run, style.safe)]));
-  paintRegions(context, picture, labels, looks, style.opacity);
-  strokeEdges(context, edges(labels, picture.width, picture.height, scale), canvas.width);
-  writeNames(context, labels, picture.width, picture.height, scale, (value) => run.name(value));
+  paintRegions(context, picture, labels, looks, style.opacity, unit);
+  strokeEdges(context, edges(labels, picture.width, picture.height, scale), unit);
+  writeNames(context, labels, picture.width, picture.height, scale, unit * size.letters, (value) => run.name(value));
 }
 
 // The mistakes of a label map.
-function drawErrors(canvas, picture, labels, opacity, target) {
-  const { context, scale } = startPicture(canvas, picture, target);
+function drawErrors(canvas, picture, labels, opacity, size) {
+  const { context, scale, unit } = startPicture(canvas, picture, size);
   const names = Object.keys(ERRORS);
   const kinds = Uint8Array.from(labels, (label, pixel) => names.indexOf(mistake(label, picture.truth[pixel])) + 1);
   const looks = new Map(names.map((name, place) => [place + 1, ERRORS[name]]));
-  paintRegions(context, picture, kinds, looks, opacity);
-  strokeEdges(context, edges(picture.truth, picture.width, picture.height, scale), canvas.width);
+  paintRegions(context, picture, kinds, looks, opacity, unit);
+  strokeEdges(context, edges(picture.truth, picture.width, picture.height, scale), unit);
 }
 
 // The activation map at `place`, over the grey photo; with a threshold, the outline of what lies above it.
-function drawCam(canvas, picture, place, run, threshold, target) {
-  const { context, scale } = startPicture(canvas, picture, target);
+function drawCam(canvas, picture, place, run, threshold, size) {
+  const { context, scale, unit } = startPicture(canvas, picture, size);
   context.globalCompositeOperation = "saturation"; // greys the photo without reading its pixels
   context.fillStyle = "hsl(0 0% 50%)";
   context.fillRect(0, 0, canvas.width, canvas.height);
@@ -62,7 +63,7 @@ function drawCam(canvas, picture, place, run, threshold, target) {
   };
   context.drawImage(layer(picture, colours), 0, 0, canvas.width, canvas.height);
   if (threshold !== null) {
-    strokeEdges(context, edges(maskAt(picture, place, threshold), picture.width, picture.height, scale), canvas.width);
+    strokeEdges(context, edges(maskAt(picture, place, threshold), picture.width, picture.height, scale), unit);
   }
 }
 
@@ -88,7 +89,7 @@ function layer(picture, colours) {
 }
 
 // Each region in the colour and pattern of its value; what is ignored pale.
-function paintRegions(context, picture, labels, looks, opacity) {
+function paintRegions(context, picture, labels, looks, opacity, unit) {
   const { width, height } = context.canvas;
   context.imageSmoothingEnabled = false;
   const colours = (pixel) => {
@@ -105,7 +106,7 @@ function paintRegions(context, picture, labels, looks, opacity) {
     own.imageSmoothingEnabled = false;
     own.drawImage(layer(picture, (pixel) => (labels[pixel] === value ? [0, 0, 0, 255] : null)), 0, 0, width, height);
     own.globalCompositeOperation = "source-in";
-    own.fillStyle = own.createPattern(tile(look.pattern, Math.max(8, Math.round(width / 50))), "repeat");
+    own.fillStyle = own.createPattern(tile(look.pattern, Math.round(9 * unit)), "repeat");
     own.fillRect(0, 0, width, height);
     context.drawImage(hatched, 0, 0);
   }
@@ -170,18 +171,17 @@ function runs(count, holds, each) {
 }
 
 // A thin white line in a thin dark one: to be seen on any colour.
-function strokeEdges(context, path, width) {
+function strokeEdges(context, path, unit) {
   context.lineCap = "square";
-  for (const [colour, thickness] of [["rgb(0 0 0 / 80%)", width / 170], ["#fff", width / 400]]) {
+  for (const [colour, thickness] of [["rgb(0 0 0 / 80%)", 2.4], ["#fff", 1]]) {
     context.strokeStyle = colour;
-    context.lineWidth = Math.max(thickness, colour === "#fff" ? 1 : 2.5);
+    context.lineWidth = thickness * unit;
     context.stroke(path);
   }
 }
 
 // Each class's name where its region is deepest, unless it would not fit or cover another: the words below name every class.
-function writeNames(context, labels, width, height, scale, name) {
-  const size = Math.max(11, context.canvas.width / 20);
+function writeNames(context, labels, width, height, scale, size, name) {
   context.font = `600 ${size}px system-ui, "DejaVu Sans", sans-serif`;
   [context.textAlign, context.textBaseline, context.lineJoin] = ["center", "middle", "round"];
   const taken = [];

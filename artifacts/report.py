@@ -106,9 +106,10 @@ def _context(view: ReportView) -> dict[str, object]:
     """What the template shows beside the view itself."""
     metrics = view.metrics
     first = headline_key(metrics)
-    keys = sorted(headline_keys(metrics), key=lambda key: key != first)  # the first one to the front, the rest as they are
+    # The last step first: segmentation, and of it the headline, then seeds.
+    keys = sorted(headline_keys(metrics), key=lambda key: (key != first, not key.startswith("segmentation.")))
     return {
-        "tiles": _tiles(metrics),
+        "tiles": _tiles(metrics, keys),
         "results": results_rows(metrics),
         "by_class": [_class_table(metrics, key) for key in keys],
         "confusions": [_confusion(view, key) for key in keys if key in view.confusion],
@@ -134,9 +135,9 @@ def _context(view: ReportView) -> dict[str, object]:
     }
 
 
-def _tiles(metrics: Metrics) -> list[_Tile]:
+def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[_Tile]:
     tiles = []
-    for key in headline_keys(metrics):
+    for key in keys:
         result = metrics["results"][key]
         low, high = result.get("miou_interval") or (None, None)
         within = f"95 % interval {number(low)} to {number(high)}" if low is not None else ""

@@ -1,6 +1,5 @@
 """What is made of a trained segmenter: label maps, scores, ablation, figures, report."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -147,7 +146,3 @@ class ReportSpec(Spec):
     images: Annotated[int, Field(ge=0, le=20_000)] = Field(
         300, description="images in its explorer at most, evenly over each split's ranking; more than 300 lie beside the page"
     )
-
-    def images_per_split(self, splits: Sequence[str]) -> int:
-        """How many images of each of `splits` the explorer shows at most."""
-        return min(self.images, max(1, self.images // max(1, len(splits))))

@@ -1,7 +1,7 @@
 """Which images a report shows: best, median and worst by their own foreground IoU, so that neither luck nor choice picks them;
 what one image scores; and, of two results, the images that changed most."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from excel_core.evaluation.metrics import class_iou
 
-__all__ = ["ImageScore", "image_scores", "most_changed_images", "per_image_miou", "pick_examples", "spread_images"]
+__all__ = ["ImageScore", "image_scores", "most_changed_images", "per_image_miou", "pick_examples", "shares", "spread_images"]
 
 EXAMPLES_PER_GROUP = 8  # best, median and worst, of each split
 IMAGES_PER_CHUNK = 256  # whose dense confusions fit in memory at once, 81 classes too
@@ -90,6 +90,16 @@ def spread_images(images: Sequence[str], iou: Sequence[float | None], count: int
     if len(order) > count:
         order = [order[position] for position in np.linspace(0, len(order) - 1, count).round().astype(int)]
     return [images[row] for row in order]
+
+
+def shares(sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """How many images of each split, of `sizes` by name, make up `total`: as many of each, and what small splits leave goes to
+    the larger ones."""
+    result, left = dict[str, int](), total
+    for place, (split, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
+        result[split] = min(size, left // (len(sizes) - place))
+        left -= result[split]
+    return result
 
 
 def _ranked(iou: Sequence[float | None]) -> list[int]:

@@ -20,17 +20,18 @@ import pandas as pd
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.evaluation.bootstrap import confusions_by_image, scores_with_interval
-from excel_core.evaluation.examples import image_scores, pick_examples, spread_images
+from excel_core.evaluation.examples import image_scores, pick_examples, shares, spread_images
 from excel_core.evaluation.protocols import seed_protocol, segmentation_protocol
 from excel_core.files import read_json, write_json
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job
+from tasks.inputs.images import images_of
 from tasks.inputs.masks import mask_reader_of, masked_images, missing_masks
 from tasks.inputs.models import classes_of
 from tasks.stages.score import label_map_kinds, scored_images, scored_splits
 
-__all__ = ["EvaluateResult", "explored_splits", "input_key", "join_scores", "settings"]
+__all__ = ["EvaluateResult", "explored_shares", "explored_splits", "input_key", "join_scores", "settings"]
 
 
 class EvaluateResult(StageResult):
@@ -56,7 +57,7 @@ def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> Evalua
         if key.startswith("seeds.") or key.endswith(".single_scale"):
             iou = [score.iou for score in image_scores(by_image, len(names))]
             examples[split] = pick_examples(images, iou)
-            explored[split] = spread_images(images, iou, job.run.report.images_per_split(explored_splits(job.run)))
+            explored[split] = spread_images(images, iou, explored_shares(job)[split])
     if not results:
         where = mask_reader_of(job, job.run.dataset.labelled_splits[-1]).where
         skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
@@ -111,10 +112,15 @@ def explored_splits(run: RunSpec) -> Sequence[str]:
     return tuple(dict.fromkeys((*seeds, *(run.dataset.val_splits if run.train.enabled else ()))))
 
 
+def explored_shares(job: Job) -> dict[str, int]:
+    """How many images of each of them the explorer shows at most."""
+    return shares({split: len(images_of(job, split)) for split in explored_splits(job.run)}, job.run.report.images)
+
+
 def input_key(job: Job) -> dict[str, Any]:
-    """Beside the parts: names, and the ablation."""
+    """Beside the parts: names, the ablation, and how many truths are copied."""
     ablation = job.inputs["ablation"].content if "ablation" in job.inputs else None
-    return {"classes": classes_of(job), "ablation": ablation}
+    return {"classes": classes_of(job), "ablation": ablation, "explored": explored_shares(job)}
 
 
 def settings(run: RunSpec) -> dict[str, Any]:
@@ -126,6 +132,5 @@ def settings(run: RunSpec) -> dict[str, Any]:
         "predict": run.predict.model_dump(mode="json"),
         "refine": run.refine.model_dump(mode="json"),
         "mirror": run.dynamic.mirror,
-        "explored": run.report.images_per_split(explored_splits(run)),
         "names": [run.preset, run.method, run.clip.model, run.train.supervision, run.train.from_checkpoint is not None],
     }

@@ -17,7 +17,7 @@ from excel_core.stores import CamReader, read_counts
 from tasks.engine.stage import Job
 from tasks.inputs.images import ImageRecord, images_of
 from tasks.inputs.models import classes_of
-from tasks.stages.evaluate import explored_splits
+from tasks.stages.evaluate import explored_shares, explored_splits
 from tasks.stages.predict import PredictResult
 from tasks.stages.refine import LabelsResult, step_folder
 
@@ -67,7 +67,7 @@ def explored_note(job: Job) -> str:
 
 def _chosen(job: Job, split: str) -> Sequence[ImageRecord]:
     """In the manifest's order: scored images that evaluation chose, then, where there is room, others."""
-    count = job.run.report.images_per_split(explored_splits(job.run))
+    count = explored_shares(job)[split]
     scored = set(read_json(job.folder("evaluate") / "explored.json").get(split, ()))
     records = images_of(job, split)
     others = [record.id for record in records if record.id not in scored][: count - len(scored)]
