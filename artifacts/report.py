@@ -1,4 +1,4 @@
-"""The report of a run: index.html, which needs no network and, but for a run of many images, no other file; from a ReportView."""
+"""The report of a run from a ReportView: index.html, which needs no network and, unless it has many images, no other file."""
 
 import json
 from collections.abc import Sequence

@@ -73,13 +73,12 @@ def example_view() -> ReportView:
 
 
 def explored_image(name: str, shift: int, split: str = "train", scored: bool = True) -> ExploredImage:
-    """A gallery item whose label maps are the truth moved by `shift` pixels, `crf` by one more; CAMs of two classes: a bright
-    left half, and a slope from the top to the bottom."""
+    """A gallery item whose label maps are the truth moved by `shift` pixels, `crf` by one more; CAMs of two classes."""
     item = gallery_item(name)
     truth = labels()
     maps = {kind: np.where((moved := np.roll(truth, by, axis=1)) == 255, 0, moved) for kind, by in _shifts(shift).items()}
     maps = {kind: values.astype(np.uint8) for kind, values in maps.items()}
-    cams = {0: np.repeat([[1.0, 1.0, 0.0, 0.0]], 4, axis=0), 1: np.repeat(np.linspace(0, 1, 4)[:, None], 4, axis=1)}
+    cams = dict(enumerate(np.random.default_rng(7).random((2, 4, 4))))
     scores_by_kind = {kind: _score(truth, values) if scored else None for kind, values in maps.items()}
     arrays = ExploredArrays(item.image, maps, truth if scored else None, cams)
     return ExploredImage(name, split, (0, 1), scores_by_kind, lambda: arrays)

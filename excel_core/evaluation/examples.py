@@ -83,8 +83,8 @@ def pick_examples(images: Sequence[str], iou: Sequence[float | None]) -> list[di
 
 
 def spread_images(images: Sequence[str], iou: Sequence[float | None], count: int) -> list[str]:
-    """At most `count` of the images, evenly over the ranking by foreground IoU, the best and the worst among them; those without
-    an IoU come last."""
+    """At most `count` of the images, evenly over the ranking by foreground IoU, the best and the worst among them; the last are
+    those without an IoU."""
     ranked = _ranked(iou)
     order = [*ranked, *sorted(set(range(len(images))) - set(ranked))]
     if len(order) > count:

@@ -1,4 +1,4 @@
-"""The data of the report's explorer: exact arrays, the same bytes each time, in the page or beside it, and no markup from names."""
+"""The data of the report's explorer: exact arrays, the same bytes each time, in the page or beside it; no markup from names."""
 
 import base64
 import html
