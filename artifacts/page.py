@@ -1,4 +1,4 @@
-"""A self-contained page from a template beside this file: style and script inside, no network, every value escaped."""
+"""A page from a template beside this file: style and script inside, no network, every value escaped."""
 
 import base64
 import hashlib
@@ -13,8 +13,15 @@ from excel_core.files import written_then_renamed
 __all__ = ["ClassColour", "Filters", "class_colours", "template_files", "write_page"]
 
 Filters = Mapping[str, Callable[..., Any]]  # of a template, by name
+ALONE, BESIDE = "img-src data:", "img-src data: 'self'; connect-src 'self'"  # of a page's content security policy
 TEMPLATES = Path(__file__).parent
 SHARED = ("macros.html.j2", "report.css")  # of every page
+PARTS = {  # of one page alone: its templates beside the first, and its script's files, as they follow each other
+    "report": (
+        "explorer.html.j2", "explorer_data.js", "explorer_scores.js", "explorer_drawing.js", "explorer_cards.js",
+        "explorer_dialog.js", "explorer.js",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ def class_colours(class_names: Sequence[str]) -> list[ClassColour]:
 
 
 def template_files(name: str) -> list[Path]:
-    """The files that a page is made from; it has a script of its own where there is one."""
-    return sorted(path for file in (f"{name}.html.j2", f"{name}.js", *SHARED) if (path := TEMPLATES / file).is_file())
+    """The files that a page is made from."""
+    return [TEMPLATES / file for file in (f"{name}.html.j2", *SHARED, *PARTS.get(name, ()))]
 
 
-def write_page(path: Path, name: str, context: Mapping[str, object], filters: Filters | None = None) -> None:
-    """Render NAME.html.j2 with `context` and write it to `path`."""
+def write_page(
+    path: Path, name: str, context: Mapping[str, object], filters: Filters | None = None, beside: bool = False
+) -> None:
+    """Render NAME.html.j2 with `context` and write it to `path`. `beside`: the page may read files from its own place."""
     # Autoescape for every name, whatever its ending: ids and class names come from a person's files.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: `excel plan` writes no page
 
@@ -50,10 +59,12 @@ def write_page(path: Path, name: str, context: Mapping[str, object], filters: Fi
         lstrip_blocks=True,
     )
     environment.filters |= filters or {}
-    file = TEMPLATES / f"{name}.js"
-    script = file.read_text(encoding="utf-8") if file.is_file() else ""
+    scripts = [path for path in template_files(name) if path.suffix == ".js"]
+    script = "".join(path.read_text(encoding="utf-8") for path in scripts)
     # The page's own script may run and nothing else, whatever a name in it looks like.
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(f"{name}.html.j2").render(script=script, script_hash=script_hash, **context)
+    page = environment.get_template(f"{name}.html.j2").render(
+        script=script, script_hash=script_hash, may_read=BESIDE if beside else ALONE, **context
+    )
     with written_then_renamed(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,10 +1,11 @@
-"""The report of a run: one self-contained index.html that needs no network, from a ReportView."""
+"""The report of a run from a ReportView: index.html, which needs no network and, unless it has many images, no other file."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.explorer import write_explorer
 from artifacts.gallery import (
     Picture,
     PictureGroup,
@@ -41,13 +42,14 @@ from artifacts.view import GalleryItem, Metrics, ReportView, SegmentedItem
 __all__ = ["write_report"]
 
 MAX_TABLE_CLASSES = 25  # a matrix of more classes is a picture and a list: nobody reads 6,561 numbers
-MAX_LARGE_ITEMS, SMALL = 12, PictureSize(side=192, quality=72)  # of more images, small pictures are shown
+PICTURES = PictureSize(side=192, quality=72, webp=True)  # of the few images that a page without scripts shows
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """A headline mIoU with its interval, mean precision and recall, and its protocol."""
+    """What was scored, its mIoU with the interval, mean precision and recall, and the rest of the protocol."""
 
+    title: str
     miou: str
     interval: str
     means: str
@@ -90,10 +92,13 @@ class _SegmentedEntry:
 
 
 def write_report(folder: Path, view: ReportView) -> Path:
-    """Write `folder`/index.html → its path. About 2 MB for 8 gallery images."""
+    """Write `folder`/index.html → its path. About 30 kB an image of the explorer; of more than MAX_INLINE_IMAGES,
+    `folder`/images holds the pictures."""
     path = folder / "index.html"
+    explorer = write_explorer(folder, view)
     filters: Filters = {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
-    write_page(path, "report", {"view": view, **_context(view)}, filters)
+    context = {"view": view, "explorer": explorer, **_context(view)}
+    write_page(path, "report", context, filters, beside=explorer is not None and explorer.beside)
     return path
 
 
@@ -101,9 +106,10 @@ def _context(view: ReportView) -> dict[str, object]:
     """What the template shows beside the view itself."""
     metrics = view.metrics
     first = headline_key(metrics)
-    keys = sorted(headline_keys(metrics), key=lambda key: key != first)  # the first one to the front, the rest as they are
+    # The last step first: segmentation, and of it the headline, then seeds.
+    keys = sorted(headline_keys(metrics), key=lambda key: (key != first, not key.startswith("segmentation.")))
     return {
-        "tiles": _tiles(metrics),
+        "tiles": _tiles(metrics, keys),
         "results": results_rows(metrics),
         "by_class": [_class_table(metrics, key) for key in keys],
         "confusions": [_confusion(view, key) for key in keys if key in view.confusion],
@@ -130,14 +136,17 @@ def _context(view: ReportView) -> dict[str, object]:
     }
 
 
-def _tiles(metrics: Metrics) -> list[_Tile]:
+def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[_Tile]:
     tiles = []
-    for key in headline_keys(metrics):
+    for key in keys:
         result = metrics["results"][key]
         low, high = result.get("miou_interval") or (None, None)
         within = f"95 % interval {number(low)} to {number(high)}" if low is not None else ""
         means = ", ".join(f"{name} {number(mean_score(result, name))}" for name in ("precision", "recall"))
-        tiles.append(_Tile(number(result.get("miou")), within, means, protocol_text(result.get("protocol", {}))))
+        protocol = result.get("protocol", {})
+        title = f"{protocol.get('what', key)}, {protocol['split']}" if "split" in protocol else str(protocol.get("what", key))
+        rest = protocol_text({name: value for name, value in protocol.items() if name not in ("what", "split")})
+        tiles.append(_Tile(title, number(result.get("miou")), within, means, rest))
     return tiles
 
 
@@ -154,10 +163,9 @@ def _confusion(view: ReportView, key: str) -> _Confusion:
 
 
 def _gallery(view: ReportView) -> list[_GalleryEntry]:
-    picture_size = _picture_size(len(view.gallery))
     entries = []
     for item in view.gallery:
-        image, *groups = gallery_groups(item, view.class_names, picture_size)
+        image, *groups = gallery_groups(item, view.class_names, PICTURES)
         steps = [group for group in groups if group.steps]
         others = [group for group in groups if not group.steps]
         entries.append(_GalleryEntry(item, [image, *steps], others))
@@ -165,9 +173,4 @@ def _gallery(view: ReportView) -> list[_GalleryEntry]:
 
 
 def _segmented(view: ReportView) -> list[_SegmentedEntry]:
-    picture_size = _picture_size(len(view.segmented))
-    return [_SegmentedEntry(item, segmented_pictures(item, view.class_names, picture_size)) for item in view.segmented]
-
-
-def _picture_size(items: int) -> PictureSize:
-    return PictureSize() if items <= MAX_LARGE_ITEMS else SMALL
+    return [_SegmentedEntry(item, segmented_pictures(item, view.class_names, PICTURES)) for item in view.segmented]

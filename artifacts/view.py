@@ -3,7 +3,7 @@
 Label maps are (H, W) uint8 of the image's size: 0 background, c+1 class c of `class_names`, 255 ignore.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from excel_core.evaluation.examples import ImageScore
+
 __all__ = [
-    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "DoubtRow", "GalleryItem", "KnowledgeMap", "Labels",
-    "Metrics", "Pixels", "QualityRow", "ReportView", "SegmentedItem", "StageRow",
+    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "DoubtRow", "ExploredArrays", "ExploredImage",
+    "GalleryItem", "KnowledgeMap", "Labels", "Metrics", "Pixels", "QualityRow", "ReportView", "SegmentedItem", "StageRow",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
@@ -48,6 +50,29 @@ class SegmentedItem:
     prediction: Labels
     truth: Labels | None = None
     rank: str = ""  # as in GalleryItem
+
+
+@dataclass(frozen=True, eq=False)
+class ExploredArrays:
+    """What the explorer draws of one image: the photo, its label maps by kind, the truth's copy, and static CAMs by 0-based
+    class."""
+
+    image: Pixels
+    maps: dict[str, Labels]
+    truth: Labels | None
+    cams: dict[int, Cam]
+
+
+@dataclass(frozen=True, eq=False)
+class ExploredImage:
+    """One image of the explorer. `scores`: by kind of label map (`static.crf`, `segmentation.multi_scale`), in the order in
+    which they are made; None where nothing was scored. `load` reads the arrays, so that one image's are in memory at a time."""
+
+    id: str
+    split: str
+    classes: tuple[int, ...]  # image-level, 0-based
+    scores: dict[str, ImageScore | None]
+    load: Callable[[], ExploredArrays]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,4 +171,7 @@ class ReportView:
     quality: tuple[QualityRow, ...] = ()  # of the pseudo labels, the least trusted first
     doubts: tuple[DoubtRow, ...] = ()
     quality_note: str = ""  # how many images and labels the two are taken from; "" where nothing was ranked
+    explored: tuple[ExploredImage, ...] = ()
+    explored_note: str = ""  # how many of each split's images are shown
+    background_power: float = 1.0  # of the step `raw`: background is (1 - max CAM)^power
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.sparse import csr_matrix
 
-from artifacts.view import AttributeRow, GalleryItem, KnowledgeMap, ReportView, SegmentedItem, StageRow
-from excel_core.evaluation.metrics import scores
+from artifacts.view import (
+    AttributeRow,
+    ExploredArrays,
+    ExploredImage,
+    GalleryItem,
+    KnowledgeMap,
+    ReportView,
+    SegmentedItem,
+    StageRow,
+)
+from excel_core.evaluation.examples import ImageScore, image_scores
+from excel_core.evaluation.metrics import confusion_matrix, scores
 
 __all__ = [
     "CONFUSION",
@@ -20,6 +31,7 @@ __all__ = [
     "NAMES",
     "decoded",
     "example_view",
+    "explored_image",
     "gallery_item",
     "labels",
     "losses",
@@ -55,7 +67,30 @@ def example_view() -> ReportView:
         class_names=NAMES,
         confusion={"segmentation.val.multi_scale_crf": CONFUSION, "seeds.static.train.raw": CONFUSION},
         knowledge_map=_knowledge_map(),
+        explored=tuple(explored_image(name, shift) for name, shift in (("one", 2), ("two", 20), (HOSTILE, 0))),
+        explored_note="train: all 3 images",
     )
+
+
+def explored_image(name: str, shift: int, split: str = "train", scored: bool = True) -> ExploredImage:
+    """A gallery item whose label maps are the truth moved by `shift` pixels, `crf` by one more; CAMs of two classes."""
+    item = gallery_item(name)
+    truth = labels()
+    maps = {kind: np.where((moved := np.roll(truth, by, axis=1)) == 255, 0, moved) for kind, by in _shifts(shift).items()}
+    maps = {kind: values.astype(np.uint8) for kind, values in maps.items()}
+    cams = dict(enumerate(np.random.default_rng(7).random((2, 4, 4))))
+    scores_by_kind = {kind: _score(truth, values) if scored else None for kind, values in maps.items()}
+    arrays = ExploredArrays(item.image, maps, truth if scored else None, cams)
+    return ExploredImage(name, split, (0, 1), scores_by_kind, lambda: arrays)
+
+
+def _shifts(shift: int) -> dict[str, int]:
+    return {"static.raw": shift, "static.crf": shift + 1}
+
+
+def _score(truth: np.ndarray, prediction: np.ndarray) -> ImageScore:
+    confusion = confusion_matrix(truth, prediction, len(NAMES) + 1)
+    return next(image_scores(csr_matrix(confusion.reshape(1, -1)), len(NAMES) + 1))
 
 
 def metrics() -> dict[str, Any]:

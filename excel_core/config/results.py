@@ -143,3 +143,6 @@ class ReportSpec(Spec):
     """What the report shows."""
 
     gallery_images: Annotated[int, Field(ge=0, le=24)] = Field(9, description="images: best, median and worst, a third each")
+    images: Annotated[int, Field(ge=0, le=20_000)] = Field(
+        300, description="images in its explorer at most, evenly over each split's ranking; more than 300 lie beside the page"
+    )

@@ -8,11 +8,11 @@ and why. Keys:
     seeds.<static|lvc>.<split>.<raw|affinity|par|crf>      label maps of image-level classes against the truth
     segmentation.<split>.<single_scale|multi_scale|multi_scale_crf>
 
-Beside it: confusion.parquet (pixels by image), examples.json (which images the report shows) and truth/ (copies of those
-images' masks, so that the report opens none).
+Beside it: confusion.parquet (pixels by image), examples.json (the best, median and worst images) with truth/, and explored.json
+(the images of the report's explorer) with explored/: copies of those images' masks, so that the report opens none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,20 @@ import pandas as pd
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import save_labels_png
 from excel_core.evaluation.bootstrap import confusions_by_image, scores_with_interval
-from excel_core.evaluation.examples import per_image_miou, pick_examples
+from excel_core.evaluation.examples import image_scores, pick_examples, shares, spread_images
 from excel_core.evaluation.protocols import seed_protocol, segmentation_protocol
 from excel_core.files import read_json, write_json
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job
+from tasks.inputs.images import images_of
 from tasks.inputs.masks import mask_reader_of, masked_images, missing_masks
 from tasks.inputs.models import classes_of
 from tasks.inputs.truth_doubts import TruthDoubts, read_doubts, unscored_masks, warnings
 from tasks.stages.dataset import DatasetResult
 from tasks.stages.score import label_map_kinds, scored_images, scored_splits
 
-__all__ = ["EvaluateResult", "input_key", "join_scores", "settings"]
+__all__ = ["EvaluateResult", "explored_shares", "explored_splits", "input_key", "join_scores", "settings"]
 
 
 class EvaluateResult(StageResult):
@@ -47,7 +48,7 @@ def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> Evalua
     tables = [read_counts(part.folder / "confusion.parquet") for part in parts.values()]
     counts = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
     names = ("background", *classes_of(job))
-    results, examples, skipped, doubted = {}, {}, dict[str, str](), dict[str, str]()
+    results, examples, explored, skipped, doubted = {}, {}, {}, dict[str, str](), dict[str, str]()
     doubts = read_doubts(parts.values())
     for key, kind, split, protocol in _protocols(job):
         masked = [image.id for image in scored_images(job, kind, split)]
@@ -64,12 +65,16 @@ def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> Evalua
         by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
         results[key] = {"protocol": protocol | {"images": len(images)}} | scores_with_interval(by_image, names)
         if key.startswith("seeds.") or key.endswith(".single_scale"):
-            examples[split] = pick_examples(images, per_image_miou(by_image, len(names)))
+            iou = [score.iou for score in image_scores(by_image, len(names))]
+            examples[split] = pick_examples(images, iou)
+            explored[split] = spread_images(images, iou, explored_shares(job)[split])
     if not results and not parts:
         where = mask_reader_of(job, job.run.dataset.labelled_splits[-1]).where
         skipped = {"scores": f"no image has a mask in {where}; label maps need none"}
     write_counts(folder / "confusion.parquet", counts)
     write_json(folder / "examples.json", examples)
+    write_json(folder / "explored.json", explored)
+    _copy_truths(job, folder / "explored", explored)
     _copy_truths(job, folder / "truth", {split: [entry["id"] for entry in rows] for split, rows in examples.items()})
     write_json(folder / "metrics.json", _metrics(job, results, skipped, doubted))
     return EvaluateResult(miou={key: round(result["miou"], 4) for key, result in results.items()})
@@ -112,10 +117,25 @@ def _protocols(job: Job) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             yield f"segmentation.{split}.{variant}", "segmentation", split, protocol
 
 
+def explored_splits(run: RunSpec) -> Sequence[str]:
+    """Splits whose images the report's explorer shows: those of seeds, and those of segmentation where it is trained."""
+    seeds = run.dataset.seed_splits or (run.dataset.train_split,)
+    return tuple(dict.fromkeys((*seeds, *(run.dataset.val_splits if run.train.enabled else ()))))
+
+
+def explored_shares(job: Job) -> dict[str, int]:
+    """How many images of each of them the explorer shows at most."""
+    return shares({split: len(images_of(job, split)) for split in explored_splits(job.run)}, job.run.report.images)
+
+
 def input_key(job: Job) -> dict[str, Any]:
-    """Beside the parts: names, the ablation, and which photos viewers turn."""
-    ablation = job.inputs["ablation"].content if "ablation" in job.inputs else None
-    return {"classes": classes_of(job), "ablation": ablation, "turned": job.result("dataset", DatasetResult).turned}
+    """Beside the parts: names, the ablation, which photos viewers turn, and how many truths are copied."""
+    return {
+        "classes": classes_of(job),
+        "ablation": job.inputs["ablation"].content if "ablation" in job.inputs else None,
+        "turned": job.result("dataset", DatasetResult).turned,
+        "explored": explored_shares(job),
+    }
 
 
 def settings(run: RunSpec) -> dict[str, Any]:

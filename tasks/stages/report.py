@@ -25,6 +25,7 @@ from tasks.engine.output import StageOutput, StageResult, read_marker
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.inputs.images import ImageRecord, images_of
 from tasks.inputs.models import load_knowledge
+from tasks.stages.explored_images import explored_images, explored_note
 from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult
 from tasks.stages.refine import LabelsResult, step_folder
 from tasks.stages.train import TrainResult
@@ -39,7 +40,7 @@ class ReportResult(StageResult):
 
 
 def make_report(job: Job, folder: Path) -> ReportResult:
-    """Write index.html, and the loss curve as a picture of its own."""
+    """Write index.html, the loss curve as a picture of its own, and images/ where the page cannot hold all images."""
     view = make_view(job)
     write_report(folder, view)
     if view.losses is not None and len(view.losses):
@@ -74,6 +75,9 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         knowledge_map=knowledge_map(store),
         attributes_are=attributes_are(run.knowledge),
         curve=read_json(job.folder("curve") / "curve.json") if "curve" in job.inputs else {},
+        explored=tuple(explored_images(job)),
+        explored_note=explored_note(job),
+        background_power=run.refine.background_power,
         **(_quality(job) if "quality" in job.inputs else {}),
     )
 
@@ -145,7 +149,7 @@ def _chosen(job: Job, split: str, examples: dict[str, Any], count: int) -> list[
         return [(row, "") for row in rows[:count]]
     by_id = {row.id: row for row in rows}
     chosen = sorted(examples[split][:count], key=lambda entry: entry["rank"])
-    return [(by_id[e["id"]], f"{e['group']}: rank {e['rank']} of {len(rows)}, mIoU {e['miou']:.2f}") for e in chosen]
+    return [(by_id[e["id"]], f"{e['group']}: rank {e['rank']} of {e['of']}, foreground IoU {e['iou']:.2f}") for e in chosen]
 
 
 def _steps(output: StageOutput, image: str) -> dict[str, Any]:

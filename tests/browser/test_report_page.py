@@ -1,4 +1,4 @@
-"""The report in a real browser: pictures, slider, phone width, and that it asks nothing of anybody."""
+"""The report in a real browser: pictures, phone width, dark pages, and that it asks nothing of anybody."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,6 @@ from tests.browser.conftest import console_errors, requested_addresses, set_widt
 from tests.report_view import example_view
 
 PICTURES = "return [...document.images].map(image => [image.complete && image.naturalWidth, image.alt.trim()])"
-SHOWN = """return [...document.querySelector('[data-steps]').querySelectorAll('figure')]
-    .filter(figure => figure.offsetWidth).map(figure => figure.innerText.trim())"""
 
 
 @pytest.fixture(scope="module")
@@ -23,36 +21,38 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_pictures_show_and_nothing_is_asked_of_the_network(chromium: Any, address: str) -> None:
     chromium.get(address)
     pictures = chromium.execute_script(PICTURES)
-    assert len(pictures) > 20 and all(width > 0 and alt for width, alt in pictures)
+    assert len(pictures) == 3 and all(width > 0 and alt for width, alt in pictures)  # charts; photos are on canvases
     assert console_errors(chromium) == []
     asked = requested_addresses(chromium)
     assert address in asked and all(each.startswith(("file://", "data:")) for each in asked)
 
 
-def test_the_slider_goes_through_the_steps(chromium: Any, address: str) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-
-    chromium.get(address)
-    slider = chromium.find_element(By.CSS_SELECTOR, "[data-steps] input")
-    assert "Refinement of image one" in slider.get_attribute("aria-label")
-    assert chromium.execute_script(SHOWN) == ["raw"]
-    slider.send_keys(Keys.ARROW_RIGHT)
-    assert chromium.execute_script(SHOWN) == ["+ affinity"] and slider.get_attribute("aria-valuetext") == "+ affinity"
-    slider.send_keys(Keys.END)
-    assert chromium.execute_script(SHOWN) == ["+ CRF"]
-    chromium.execute_script("arguments[0].value = 2; arguments[0].dispatchEvent(new Event('input'))", slider)
-    assert chromium.execute_script(SHOWN) == ["+ PAR"]
-    chromium.find_element(By.CSS_SELECTOR, "[data-steps] .names span").click()
-    assert chromium.execute_script(SHOWN) == ["raw"] and slider.get_attribute("value") == "0"
-
-
 def test_without_scripts_every_step_shows(chromium: Any, address: str) -> None:
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     chromium.get(address)
-    assert chromium.execute_script(SHOWN) == ["raw", "+ affinity", "+ PAR", "+ CRF"]
-    sliders = "return [...document.querySelectorAll('input')].map(input => input.offsetWidth)"
-    assert set(chromium.execute_script(sliders)) == {0}
+    captions = "return [...document.querySelectorAll('#gallery figcaption')].map(each => each.offsetWidth && each.innerText)"
+    shown = chromium.execute_script(captions)
+    assert {"raw", "+ affinity", "+ PAR", "+ CRF", "truth", "CAM: car|van"} <= set(shown) and 0 not in shown
+    controls = "return [...document.querySelectorAll('input, select, button')].map(input => input.offsetWidth)"
+    assert set(chromium.execute_script(controls)) == {0}
+
+
+def test_charts_are_dark_on_a_dark_page(chromium: Any, address: str) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    brightness = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        chromium.get(address)
+        chart = chromium.find_element("css selector", "#training img.chart")
+        picture = Image.open(BytesIO(chart.screenshot_as_png)).convert("L")
+        levels = sorted(picture.resize((60, 40)).tobytes())
+        brightness[scheme] = levels[len(levels) // 2]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert brightness["light"] > 230 and brightness["dark"] < 50
 
 
 @pytest.mark.parametrize("width", [390, 1200])

@@ -183,6 +183,7 @@ def test_background_prompt(edited, full):
         ("train.learning_rate=0.01", TRAINED),
         ("predict.scales=[0.5, 1.0]", ("predict", "evaluate", "report")),
         ("report.gallery_images=1", ("report",)),
+        ("report.images=2", ("evaluate", "report")),  # evaluation copies the truths that the explorer shows
         ("train.workers=1", ("report",)),  # how fast, not what; the report shows the whole spec
     ],
 )

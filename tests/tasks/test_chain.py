@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from artifacts.report import write_report
 from excel_core.config.presets import with_settings
 from excel_core.datasets.masks import VocMaskReader
 from excel_core.datasets.palette import VOC_PALETTE, load_labels_png
@@ -17,7 +18,8 @@ from excel_core.stores import CamReader, read_knowledge, read_manifest
 from tasks.engine.executor import build_stage
 from tasks.engine.output import StageResult
 from tasks.engine.stage import Job, KeyParts, MaskAccess, RunEnvironment, Stage, Whole
-from tasks.pipeline import STAGES
+from tasks.pipeline import STAGES, report_job
+from tasks.stages.report import make_view
 from tests.pipeline_runs import follow, follow_and_note
 
 
@@ -123,6 +125,29 @@ def test_metrics_are_what_the_files_say(chain):
     rows = [row["name"] for row in metrics["ablation"]["rows"]]
     assert rows[:4] == ["q-k baseline", "SVC", "SVC + TSE", "SVC + TSE + LVC"] and rows[-1] == "SVC, TSE"
     assert metrics["skipped"] == {}
+
+
+def test_the_explorer_s_scores_and_truths_are_those_of_the_masks(chain, small_run):
+    """Of every image: the report opens no mask, so both come through what evaluation left."""
+    outputs, environment = chain
+    masks = VocMaskReader(outputs["world"].folder)
+    images = make_view(report_job(small_run, environment, outputs)).explored
+    assert [image.split for image in images] == ["train"] * 12 + [f"held_out_{n}" for n in (1, 2, 3) for _ in range(4)]
+    for image in images:
+        arrays, truth = image.load(), masks.read(image.id, 128, 128)
+        assert (arrays.truth == truth).all() and list(arrays.maps) == list(image.scores)
+        assert bool(arrays.cams) == (image.split == "train")
+        for kind, labels in arrays.maps.items():
+            either = (truth != 255) & ((truth > 0) | (labels > 0))
+            assert image.scores[kind].iou == pytest.approx((truth == labels)[either].mean())
+            assert set(image.scores[kind].missed) == set(truth[(truth > 0) & (truth != 255)]) - set(truth[truth == labels])
+            assert set(image.scores[kind].false) == set(labels[either]) - set(np.unique(truth)) - {0}
+
+
+def test_a_report_made_twice_is_the_same_bytes(chain, small_run, tmp_path):
+    outputs, environment = chain
+    page = write_report(tmp_path, make_view(report_job(small_run, environment, outputs)))
+    assert page.read_bytes() == (outputs["report"].folder / "index.html").read_bytes()
 
 
 def test_training_left_its_curve(chain):
