@@ -10,12 +10,16 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-ablation-<preset>           the ablation's rows
     excel-ablation-chart-<preset>     the same with intervals, drawn
     excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
+    excel-<stage>-<preset>            pictures of a stage that ran alone (cams, refine, dynamic, predict); the images of dataset
+    excel-texts-<preset>              every class's descriptions
+    excel-texts-diff-<preset>         what changed in the knowledge base since an earlier run
     excel-attributes-<preset>         attributes: their nearest descriptions and the classes that use them
     excel-losses-<preset>             the loss curve of training
     excel-curve-<preset>              scores of the segmenters kept during training, with the published log's
     excel-curve-chart-<preset>        the same, drawn
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
     excel-stages-<preset>             which stages this run built, which runs built the others, and where outputs lie
+    excel-stages-<stage>-<preset>     the same up to a stage that ran alone
     excel-figure-<number>-<preset>    the paper's figures 4 to 6 of the run's own images
     excel-unchanged-<preset>          links to earlier artifacts, for what is as before
 
@@ -38,7 +42,8 @@ from artifacts.gallery import (
 )
 from artifacts.paper_table import paper_markdown
 from artifacts.published import KEEP_PICTURES, MarkdownBody, TableBody, publish_bodies
-from artifacts.rows import Row, markdown_text
+from artifacts.rows import ABSENT, Row, markdown_text, place
+from artifacts.stage_pages import StagePage
 from artifacts.stages import stages_markdown
 from artifacts.tables import (
     ablation_note,
@@ -57,15 +62,27 @@ from excel_core.files import read_json
 
 __all__ = [
     "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "benchmark_bodies", "bodies", "figure_bodies",
-    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper",
+    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper", "publish_stage", "stage_bodies",
 ]  # fmt: skip
 
+# Columns of results: what a phone has room for, then what a laptop has, long protocols last. The UI cuts a row at its width.
+RESULT_ORDER = (
+    "mIoU", "what", "split", "refinement", "precision", "recall", "images", "95 % interval", "scales", "labels used",
+)  # fmt: skip
 MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
-def publish(view: ReportView, report: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
-    """Create the artifacts of a run and link them to the flow or task run that calls this → their keys."""
-    return publish_bodies(bodies(view, report), _slug(view.preset), keep_pictures)
+def publish(view: ReportView, report: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """Create the artifacts of a run and link them to the flow or task run that calls this → their keys. `link`: the address of
+    the report, where a server has it."""
+    return publish_bodies(bodies(view, report, link), _slug(view.preset), keep_pictures)
+
+
+def publish_stage(
+    stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path, keep_pictures: int = KEEP_PICTURES
+) -> list[str]:
+    """The same of a stage that ran alone: `view` holds what it made and nothing else; `pages` come before it."""
+    return publish_bodies(stage_bodies(stage, view, pages, folder), _slug(stage, view.preset), keep_pictures)
 
 
 def publish_ablation(metrics: Metrics, preset: str, keep_pictures: int = KEEP_PICTURES) -> list[str]:
@@ -80,9 +97,9 @@ def publish_paper(table: str, path: Path) -> list[str]:
     return publish_bodies([MarkdownBody(_key("paper", table), description, paper_markdown(document))], _slug(table))
 
 
-def publish_benchmark(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
+def publish_benchmark(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the benchmark; `folder` is the output of the stage `benchmark`."""
-    bodies = benchmark_bodies(folder)
+    bodies = benchmark_bodies(folder, link)
     return publish_bodies(bodies, _slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
 
 
@@ -91,27 +108,54 @@ def publish_figures(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[st
     return publish_bodies(figure_bodies(folder), "figures", keep_pictures)
 
 
-def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
+def bodies(view: ReportView, report: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish` creates, in order; `report` is the page's path."""
-    run = f"preset {view.preset}, {view.method} method with {view.clip}"
-    results = TableBody(_key("results", view.preset), f"Results of {run}", results_rows(view.metrics))
-    gallery = gallery_markdown(view, report, MAX_MARKDOWN_BYTES)
+    gallery = gallery_markdown(view, place("The full report", report, link), MAX_MARKDOWN_BYTES)
+    page = MarkdownBody(_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
+    return [*_tables(view), page, *_charts(view), *_stages(view, "stages")]
+
+
+def stage_bodies(stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish_stage` creates, in order; `folder` is the stage's output."""
+    made: list[TableBody | MarkdownBody] = [
+        MarkdownBody(_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
+    ]
+    if view.gallery or view.segmented:
+        pictures = gallery_markdown(view, place("All of them", folder), MAX_MARKDOWN_BYTES)
+        made.append(MarkdownBody(_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
+    return [*made, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
+
+
+def _run_words(view: ReportView) -> str:
+    return f"preset {view.preset}, {view.method} method with {view.clip}"
+
+
+def _tables(view: ReportView) -> list[TableBody | MarkdownBody]:
+    """Tables of what the view has: results, classes, curve, ablation, attributes."""
+    results = TableBody(_key("results", view.preset), f"Results of {_run_words(view)}", _results(view.metrics))
     attributes = TableBody(
         _key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
-    pages = [
-        MarkdownBody(_key("gallery", view.preset), f"Gallery of {run}", gallery),
+    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
+    tables = _non_empty([results, *_class_tables(view), curve])
+    return [*tables, *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes])]
+
+
+def _charts(view: ReportView) -> list[TableBody | MarkdownBody]:
+    """Charts of what the view has, a page each."""
+    return [
         *_chart("losses", view.preset, "Training", loss_picture(view)),
         *_chart("curve-chart", view.preset, "Scores on the way", curve_picture(view.curve)),
         *_chart("knowledge", view.preset, "Knowledge base", knowledge_picture(view)),
     ]
-    if view.stages:
-        pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {run}", stages_markdown(view.stages)))
-    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = [results, *_class_tables(view), curve]
-    return [*_non_empty(tables), *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes]), *pages]
+
+
+def _stages(view: ReportView, name: str) -> list[TableBody | MarkdownBody]:
+    if not view.stages:
+        return []
+    return [MarkdownBody(_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
 
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownBody]:
@@ -133,12 +177,12 @@ def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
     return pages
 
 
-def benchmark_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+def benchmark_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish_benchmark` creates: the tables with the page's path, and a page per picture."""
     document = read_json(folder / "benchmark.json")
     methods = ", ".join(method["name"] for method in document["methods"])
     words = f"{methods} on preset {document['preset']} with {document['clip']}"
-    text = f"The page with all pictures: `{str(folder / 'index.html').replace('`', '')}`\n\n{benchmark_markdown(document)}"
+    text = f"{place('The page with all pictures', folder / 'index.html', link)}\n\n{benchmark_markdown(document)}"
     pages: list[TableBody | MarkdownBody] = [MarkdownBody(_key("benchmark", document["preset"]), f"Benchmark: {words}", text)]
     for path in sorted(folder.glob("*.png")):
         name = path.stem.replace("_", " ")
@@ -155,6 +199,16 @@ def _class_tables(view: ReportView) -> list[TableBody]:
         description = f"{family}: {protocol}; precision and recall of {result_words(keys[-1])}"
         tables.append(TableBody(_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
     return tables
+
+
+def _results(metrics: Metrics) -> list[Row]:
+    """The rows of results with intervals apart, in RESULT_ORDER."""
+    rows = []
+    for row in results_rows(metrics):
+        miou, _, interval = row["mIoU"].partition(" ")
+        row = row | {"mIoU": miou, "95 % interval": interval.strip("[]") or ABSENT}
+        rows.append({column: row[column] for column in RESULT_ORDER})
+    return rows
 
 
 def _attribute_row(row: AttributeRow) -> Row:

@@ -23,10 +23,10 @@ COSTS_NOTE = (
 MAX_SUMMARY_PAIRS = 6
 # Fields of stages' results that are counts, in words; those of several splits are added up.
 COUNTS = {
-    "scenes": "scenes", "images": "images", "bad": "skipped", "left_out": "without an object", "absent": "not in the data folder", "classes": "classes",
-    "descriptions": "descriptions", "texts": "texts", "attributes": "attributes", "masks": "masks", "iterations": "iterations",
-    "doubtful_given": "doubtful labels", "doubtful_missing": "labels that seem to be missing", "figures": "figures",
-    "rows": "rows",
+    "scenes": "scenes", "images": "images", "bad": "skipped", "left_out": "without an object",
+    "absent": "not in the data folder", "classes": "classes", "descriptions": "descriptions", "texts": "texts",
+    "attributes": "attributes", "masks": "masks", "iterations": "iterations", "doubtful_given": "doubtful labels",
+    "doubtful_missing": "labels that seem to be missing", "figures": "figures", "rows": "rows",
 }  # fmt: skip
 FLOW_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # anything else would make a link that leads nowhere
 

@@ -103,7 +103,7 @@ def _form_parameter(parameter: Parameter, model: type[Request]) -> Parameter:
 
 
 def _setting_pattern(model: type[Request]) -> str:
-    """What `stage.field=` must look like: fields that there are, and what may stand before them. Their values the run checks."""
+    """What `stage.field=` must look like: fields that there are, and what may stand before them. The run checks values."""
     prefixes = PREFIXES.get(model, ())
     prefix = rf"(({'|'.join(prefixes)})\.)?" if prefixes else ""
     own = ("benchmark",) if model is BenchmarkRequest else ()

@@ -134,7 +134,8 @@ class DataRequest(Request):
         description="Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.",
     )
     data: Annotated[Text | None, _path("data folder in the preset's layout")] = Field(
-        None, description="Data folder in the preset's layout, absolute or relative to the worker's; demo has its own and reads none."
+        None,
+        description="Data folder in the preset's layout, absolute or relative to the worker's; demo has its own.",
     )
     edits: dict[str, Any] | None = Field(
         None, description="Edits as a form, a group a stage; whatever is empty keeps the preset's value."

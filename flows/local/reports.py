@@ -86,13 +86,14 @@ def report_app(store: Path, credential: str) -> "App":
 
 def _file(store: Path, credential: str, path: str) -> Path | None:
     """The file that a path names, CAPABILITY/STAGE/KEY/NAME…, if it may be served."""
-    capability, stage, key, *names = [*path.split("/"), "", "", ""][: max(3, path.count("/") + 1)]
-    expected = _capability(credential, stage, key)
-    if not hmac.compare_digest(capability.encode(errors="replace"), expected.encode()):
+    address = re.fullmatch(r"([0-9a-f]{40})/([a-z]+)/([0-9a-f]{32})/(.+)", path)
+    if address is None or address[2] not in STAGES:
         return None
-    if stage not in STAGES or not re.fullmatch(r"[0-9a-f]{32}", key) or not names or names == [MARKER]:
+    capability, stage, key, name = address.groups()
+    if not hmac.compare_digest(capability, _capability(credential, stage, key)):
         return None
-    if any(name.startswith(".") or re.search(r"[\\\0]", name) or not name for name in names):
+    names = name.split("/")
+    if names == [MARKER] or any(not name or name.startswith(".") or re.search(r"[\\\0]", name) for name in names):
         return None
     folder = (store / stage / key).resolve()
     file = folder.joinpath(*names)
@@ -104,4 +105,4 @@ def _file(store: Path, credential: str, path: str) -> Path | None:
 
 
 def _capability(credential: str, stage: str, key: str) -> str:
-    return hmac.new(credential.encode(), f"excel report\n{stage}\n{key}".encode(errors="replace"), hashlib.sha256).hexdigest()[:40]
+    return hmac.new(credential.encode(), f"excel report\n{stage}\n{key}".encode(), hashlib.sha256).hexdigest()[:40]

@@ -1,7 +1,7 @@
 """Progress of long loops: a bar on a terminal, lines elsewhere (a log, a pipe, a worker), and whoever listens.
 
-    cams: 480/1,464, 33 %, 1 min 05 s, 7.4/s, 2 min 13 s to go
-    train: 2,000/30,000, 7 %, 12 min 40 s, 2.6/s, 2 h 57 min to go, loss 0.4321
+cams: 480/1,464, 33 %, 1 min 05 s, 7.4/s, 2 min 13 s to go
+train: 2,000/30,000, 7 %, 12 min 40 s, 2.6/s, 2 h 57 min to go, loss 0.4321
 """
 
 import sys
