@@ -24,6 +24,7 @@ from excel_core.files import read_json
 from flows import stages
 from flows.ablation import ablation, upgrades
 from flows.excel import excel
+from tasks.engine import progress
 from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
@@ -149,9 +150,14 @@ def test_other_texts_are_shown_beside_the_earlier_ones(store):
     assert "cosine of T_c" in page and "excel-knowledge-demo" in made
 
 
-def test_every_stage_says_what_it_came_to(store, tmp_path, capsys):
-    _run("lines", tmp_path / "s", ["evaluate.ablation=false"])
+def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "MIN_SECONDS", 0.0)
+    _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
     lines = [line for line in capsys.readouterr().err.splitlines() if re.match(r"\w+: ", line)]
+    rate = r"([\d.]+/s|[\d.]+ s each)"
+    assert any(re.fullmatch(rf"cams: 6/12, 50 %, [\d.]+ s, {rate}, [\d.]+ s to go", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 2/4, 50 %, [\d.]+ s, {rate}, [\d.]+ s to go, loss [\d.]+", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 4/4, 100 %, [\d.]+ s, {rate}, loss [\d.]+", line) for line in lines)
     results = {line.partition(": ")[0]: line for line in lines if "/" not in line}
     seconds = r"(, [\d.]+ s|, \d+ min \d\d s)$"
     for stage, words in {
