@@ -96,8 +96,8 @@ def _form_parameter(parameter: Parameter, model: type[Request]) -> Parameter:
     if parameter.name == "data" and model is not PaperRequest:  # whose data set may be COCO alone
         return parameter.replace(annotation=Text, default=Parameter.empty)
     if parameter.name == "settings":
-        setting = Annotated[str, Field(pattern=_setting_pattern(model), max_length=MAX_SETTING)]
-        several = Annotated[list[setting], Field(max_length=MAX_SETTINGS)]  # type: ignore[valid-type]
+        setting: Any = Annotated[str, Field(pattern=_setting_pattern(model), max_length=MAX_SETTING)]
+        several = Annotated[list[setting], Field(max_length=MAX_SETTINGS)]
         return parameter.replace(annotation=several | setting)
     return parameter
 

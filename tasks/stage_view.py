@@ -17,7 +17,6 @@ from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import ExcelError
 from excel_core.files import read_json
 from excel_core.stores import CamReader, read_knowledge, read_manifest
-from excel_core.text.descriptions import Descriptions
 from excel_core.text.knowledge_diff import WeightedKnowledge, compare_knowledge
 from excel_core.text.user_descriptions import load_user_descriptions
 from tasks.engine.stage import Job
@@ -169,10 +168,11 @@ def _images_page(job: Job) -> Iterator[StagePage]:
 
 
 def _texts_page(job: Job) -> Iterator[StagePage]:
-    described = Descriptions({}, {"provider": "none"})
-    if job.run.describe.provider != "none":
+    if job.run.describe.provider == "none":
+        yield texts_page({}, {"provider": "none"})
+    else:
         described = load_user_descriptions(job.folder("describe") / "descriptions.json")
-    yield texts_page(described.texts, described.provenance)
+        yield texts_page(described.texts, described.provenance)
 
 
 def _changes_page(job: Job) -> Iterator[StagePage]:
