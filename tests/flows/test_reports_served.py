@@ -1,18 +1,14 @@
 """Reports over HTTP, as the server of `excel up` gives them: to who has the link, and nothing else of the store."""
 
 import http.client
-import threading
-import time
 from urllib.parse import quote
 
 import pytest
-import uvicorn
 from prefect import settings
 
 from flows.local.access import make_credential
-from flows.local.guard import guarded
-from flows.local.reports import PREFIX, report_app, report_link
-from flows.local.serve import listening_socket
+from flows.local.reports import PREFIX, report_link
+from tests.served import served_reports
 
 KEY, OTHER = "ab" * 16, "cd" * 16
 PAGE = b"<!doctype html><title>report</title>"
@@ -51,29 +47,17 @@ def credential(store):
 def ask(store, credential):
     """(method, path, headers) → (status, headers, body), of a server with the guard before it."""
 
-    async def prefect(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"prefect"})
+    with served_reports(store, credential) as port:
 
-    listening = listening_socket(0)
-    app = guarded(prefect, report_app(store, credential))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
+        def ask(path, method="GET", **headers):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            connection.close()
+            return answer.status, dict(answer.getheaders()), body
 
-    def ask(path, method="GET", **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", listening.getsockname()[1], timeout=30)
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        return answer.status, dict(answer.getheaders()), body
-
-    yield ask
-    server.should_exit = True
-    thread.join()
+        yield ask
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +100,7 @@ def test_nothing_can_be_written(ask, link, method):
     assert ask(link("index.html"), method)[0] == 405
 
 
-def test_without_the_capability_there_is_nothing(ask, link, store):
+def test_without_the_capability_there_is_nothing(ask, link):
     capability = link("index.html").split("/")[2]
     wrong = [
         f"{PREFIX}report/{KEY}/index.html",
@@ -130,8 +114,15 @@ def test_without_the_capability_there_is_nothing(ask, link, store):
         f"{PREFIX}{capability}/report/{KEY}",
     ]
     assert [ask(path)[::2] for path in wrong] == [(404, b"No such report, or the link is of an earlier key")] * len(wrong)
-    exchanged = report_app(store, "excel:another-key-of-another-day")
-    assert exchanged is not None and ask(link("index.html", key=OTHER))[0] == 200
+    assert ask(link("index.html", key=OTHER))[0] == 200
+
+
+def test_links_end_with_the_key(store, link):
+    with served_reports(store, "excel:another-key-of-another-day") as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", link("index.html"))
+        assert connection.getresponse().status == 404
+        connection.close()
 
 
 @pytest.mark.parametrize(
