@@ -53,6 +53,7 @@ from artifacts.tables import (
     curve_rows,
     families,
     family_rows,
+    footnoted,
     protocol_text,
     result_words,
     results_rows,
@@ -65,10 +66,12 @@ __all__ = [
     "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper", "publish_stage", "stage_bodies",
 ]  # fmt: skip
 
-# Columns of results: what a phone has room for, then what a laptop has, long protocols last. The UI cuts a row at its width.
+# Columns of results. The UI shows a row in one line and cuts it off: a phone has room for the first two or three, a window of
+# 1,400 pixels for all up to `images`.
 RESULT_ORDER = (
-    "mIoU", "what", "split", "refinement", "precision", "recall", "images", "95 % interval", "scales", "labels used",
+    "mIoU", "what", "split", "refinement", "scales", "labels used", "images", "precision", "recall", "interval",
 )  # fmt: skip
+MARK = " *"
 MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
@@ -132,14 +135,13 @@ def _run_words(view: ReportView) -> str:
 
 def _tables(view: ReportView) -> list[TableBody | MarkdownBody]:
     """Tables of what the view has: results, classes, curve, ablation, attributes."""
-    results = TableBody(_key("results", view.preset), f"Results of {_run_words(view)}", _results(view.metrics))
     attributes = TableBody(
         _key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
     curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = _non_empty([results, *_class_tables(view), curve])
+    tables = _non_empty([_results(view), *_class_tables(view), curve])
     return [*tables, *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes])]
 
 
@@ -160,7 +162,8 @@ def _stages(view: ReportView, name: str) -> list[TableBody | MarkdownBody]:
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownBody]:
     """What `publish_ablation` creates: the table and the chart, or nothing."""
-    table = TableBody(_key("ablation", preset), ablation_note(metrics), ablation_rows(metrics))
+    rows = [_score_first(row, "mean mIoU") for row in ablation_rows(metrics)]
+    table = TableBody(_key("ablation", preset), ablation_note(metrics), rows)
     return [*_non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
@@ -201,14 +204,27 @@ def _class_tables(view: ReportView) -> list[TableBody]:
     return tables
 
 
-def _results(metrics: Metrics) -> list[Row]:
-    """The rows of results with intervals apart, in RESULT_ORDER."""
-    rows = []
-    for row in results_rows(metrics):
-        miou, _, interval = row["mIoU"].partition(" ")
-        row = row | {"mIoU": miou, "95 % interval": interval.strip("[]") or ABSENT}
-        rows.append({column: row[column] for column in RESULT_ORDER})
-    return rows
+def _results(view: ReportView) -> TableBody:
+    """The results with intervals apart, in RESULT_ORDER. Long parts of protocols are explained in the description, which the UI
+    shows whole."""
+    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(view.metrics)])
+    if any(row["what"].endswith(MARK) for row in rows):
+        notes.append(f"{MARK.strip()} the pseudo labels")
+    ordered = [{column: row.get(column, ABSENT) for column in RESULT_ORDER} for row in rows]
+    description = "; ".join([f"Results of {_run_words(view)}", *notes])
+    return TableBody(_key("results", view.preset), description, ordered)
+
+
+def _with_mark(row: Row) -> Row:
+    """`CAM seed, the pseudo labels` → `CAM seed *`."""
+    return row | {"what": row["what"].replace(", the pseudo labels", MARK)}
+
+
+def _score_first(row: Row, column: str) -> Row:
+    """The score in `column` before all else, as a number alone, and its interval behind all else."""
+    score, _, interval = row[column].partition(" ")
+    rest = {name: cell for name, cell in row.items() if name != column}
+    return {column: score} | rest | {"interval": interval or ABSENT}
 
 
 def _attribute_row(row: AttributeRow) -> Row:

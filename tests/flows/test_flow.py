@@ -155,9 +155,10 @@ def test_other_texts_are_shown_beside_the_earlier_ones(store):
     assert "cosine of T_c" in page and "excel-knowledge-demo" in made
 
 
-def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, monkeypatch):
+def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, caplog, monkeypatch):
     monkeypatch.setattr(progress, "MIN_SECONDS", 0.0)
-    _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
+    with caplog.at_level("INFO", logger="prefect.flow_runs"):
+        _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
     lines = [line for line in capsys.readouterr().err.splitlines() if re.match(r"\w+: ", line)]
     rate = r"([\d.]+/s|[\d.]+ s each)"
     assert any(re.fullmatch(rf"cams: \d+/12, \d\d %, [\d.]+ s, {rate}, [\d.]+ s to go", line) for line in lines)
