@@ -155,32 +155,6 @@ def test_other_texts_are_shown_beside_the_earlier_ones(store):
     assert "cosine of T_c" in page and "excel-knowledge-demo" in made
 
 
-def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, caplog, monkeypatch):
-    monkeypatch.setattr(progress, "MIN_SECONDS", 0.0)
-    with caplog.at_level("INFO", logger="prefect.flow_runs"):
-        _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
-    lines = [line for line in capsys.readouterr().err.splitlines() if re.match(r"\w+: ", line)]
-    rate = r"([\d.]+/s|[\d.]+ s each)"
-    assert any(re.fullmatch(rf"cams: \d+/12, \d\d %, [\d.]+ s, {rate}, [\d.]+ s to go", line) for line in lines)
-    assert any(re.fullmatch(rf"train: 2/4, 50 %, [\d.]+ s, {rate}, [\d.]+ s to go, loss [\d.]+", line) for line in lines)
-    assert any(re.fullmatch(rf"train: 4/4, 100 %, [\d.]+ s, {rate}, loss [\d.]+", line) for line in lines)
-    results = {line.partition(": ")[0]: line for line in lines if "/" not in line}
-    seconds = r"(, [\d.]+ s|, \d+ min \d\d s)$"
-    for stage, words in {
-        "dataset": "24 images",
-        "describe": "10 classes, .* descriptions",
-        "refine": "12 images",
-        "train": "4 iterations, loss [0-9.]+",
-        "evaluate": r"mIoU 0\.\d+ seeds\.static\.train\.crf, .*",
-    }.items():
-        assert re.match(f"{stage}: {words}{seconds}", results[stage]), results[stage]
-    with get_client(sync_client=True) as client:
-        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["lines"])))
-        APILogWorker.drain_all(timeout=30)
-        logs = client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
-    assert set(results.values()) <= {log.message for log in logs}
-
-
 def test_training_reads_its_images_in_forked_workers(store):
     """Prefect's services, which are at work in this process by now, end with it alone."""
     _run("with workers", store, ["train.workers=2", "train.iterations=5"], flow=stages.train)
@@ -252,3 +226,29 @@ def test_upgrades_are_a_flow_that_scores_each_alone(store, tmp_path):
         key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-ablation-upgrades-demo"]))
         newest, *_ = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)
     assert "mask votes (+SAM)" in newest.data and "difference" in newest.data
+
+
+def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "MIN_SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="prefect.flow_runs"):
+        _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if re.match(r"\w+: ", line)]
+    rate = r"([\d.]+/s|[\d.]+ s each)"
+    assert any(re.fullmatch(rf"cams: \d+/12, \d\d %, [\d.]+ s, {rate}, [\d.]+ s to go", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 2/4, 50 %, [\d.]+ s, {rate}, [\d.]+ s to go, loss [\d.]+", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 4/4, 100 %, [\d.]+ s, {rate}, loss [\d.]+", line) for line in lines)
+    results = {line.partition(": ")[0]: line for line in lines if "/" not in line}
+    seconds = r"(, [\d.]+ s|, \d+ min \d\d s)$"
+    for stage, words in {
+        "dataset": "24 images",
+        "describe": "10 classes, .* descriptions",
+        "refine": "12 images",
+        "train": "4 iterations, loss [0-9.]+",
+        "evaluate": r"mIoU 0\.\d+ seeds\.static\.train\.crf, .*",
+    }.items():
+        assert re.match(f"{stage}: {words}{seconds}", results[stage]), results[stage]
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["lines"])))
+        APILogWorker.drain_all(timeout=30)
+        logs = client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
+    assert set(results.values()) <= {log.message for log in logs}
