@@ -72,6 +72,7 @@ RESULT_ORDER = (
     "mIoU", "what", "split", "refinement", "scales", "labels used", "images", "precision", "recall", "interval",
 )  # fmt: skip
 MARK = " *"
+RESERVED_BYTES = 10_000  # of a picture's page, for what is around it: a path may be long
 MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
@@ -106,9 +107,9 @@ def publish_benchmark(folder: Path, link: str = "", keep_pictures: int = KEEP_PI
     return publish_bodies(bodies, _slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
 
 
-def publish_figures(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
-    """The same for the paper's figures; `folder` is the output of the stage `figures`."""
-    return publish_bodies(figure_bodies(folder), "figures", keep_pictures)
+def publish_figures(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """The same for the paper's figures; `folder` is the output of the stage `figures`, `link` its address."""
+    return publish_bodies(figure_bodies(folder, link), "figures", keep_pictures)
 
 
 def bodies(view: ReportView, report: Path, link: str = "") -> list[TableBody | MarkdownBody]:
@@ -167,13 +168,15 @@ def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownB
     return [*_non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
-def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+def figure_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish_figures` creates: a page per figure."""
     document = read_json(folder / "figures.json")
     content = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
     pages: list[TableBody | MarkdownBody] = []
     for number, title in document["figures"].items():
-        page = _picture_page(f"figure {number}, {title}: {content}", (folder / f"figure_{number}.png").read_bytes())
+        file = folder / f"figure_{number}.png"
+        picture = _picture_page(f"figure {number}, {title}: {content}", file.read_bytes())
+        page = f"{place('The figure alone', file, f'{link}/{file.name}' if link else '')}\n\n{picture}"
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
         key = _key("figure", number, document["preset"])
         pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", page))
@@ -241,9 +244,9 @@ def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[
 
 
 def _picture_page(alt: str, png: bytes) -> str:
-    """A picture alone, of at most MAX_MARKDOWN_BYTES."""
+    """A picture alone; with a line above it, of at most MAX_MARKDOWN_BYTES."""
     text = markdown_text(alt)
-    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - 10  # 10: the signs around text and picture
+    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - RESERVED_BYTES
     return f"![{text}]({bounded_data_uri(png, max_length)})\n"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "report_app", "report_link"]
 
 PREFIX = "/reports/"
-STAGES = ("report", "benchmark", "figures", "curve")  # whose outputs are made to be looked at
+STAGES = ("report", "benchmark", "figures")  # whose outputs are made to be looked at
 MARKER = "stage.json"
 TYPES = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json",
@@ -52,8 +52,8 @@ HEADERS = {
 
 
 def report_link(store: Path, file: Path) -> str:
-    """The address of a file of an output, without the server's, for artifacts in the UI that `excel up` shows for this store;
-    "" where Prefect's home or server is another one."""
+    """The address of a file or the folder of an output, without the server's: for artifacts in the UI that `excel up` shows for
+    this store. "" where Prefect's home or server is another one."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
