@@ -152,8 +152,8 @@ def _images_page(job: Job) -> Iterator[StagePage]:
         {
             "split": split,
             "images": f"{count:,}",
-            "without an object, left out": f"{result.left_out.get(split, 0):,}",
-            "not in the data folder": f"{result.absent.get(split, 0):,}",
+            "no object": f"{result.left_out.get(split, 0):,}",
+            "absent": f"{result.absent.get(split, 0):,}",
         }
         for split, count in result.images.items()
     ]

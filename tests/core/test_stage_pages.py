@@ -42,4 +42,5 @@ def test_a_stages_pages_say_what_they_leave_out() -> None:
     ]
     page = changes_page("bold-otter", changes)
     assert "1 of 2 classes are as in run bold-otter" in page.markdown and "## cat" in page.markdown
+    assert "* attributes in: cat: a new" in page.markdown and "attributes" not in page.markdown.partition("## cat")[0]
     assert r"* + a new \*text\*" in page.markdown and "* − an old one" in page.markdown and "## dog" not in page.markdown
