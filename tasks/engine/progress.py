@@ -23,7 +23,7 @@ Listener = Callable[[str, int, int], None]  # name of the work, done, total
 _counter: ContextVar["Counter | None"] = ContextVar("counter", default=None)
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
-# Where there is no terminal: a line at every tenth, and after so long without one.
+# Where there is no terminal: a line at every tenth, unless the last one is so new, and whenever it is so old.
 MIN_SECONDS, MAX_SECONDS = 1.0, 30.0
 
 
@@ -37,12 +37,13 @@ class Counter:
         terminal = sys.stderr.isatty()
         self._bar = Progress(*columns, *more, console=Console(stderr=True)) if terminal else None
         self._task = self._bar.add_task(stage, total=total, rate="", remark="") if self._bar else None
-        self._started = self._printed = time.monotonic()
+        self._started = time.monotonic()
+        self._printed: float | None = None
         self._first: int | None = None  # done when it was first told, which may be much: a resumed training
 
     def __enter__(self) -> "Counter":
         self._token = _counter.set(self)
-        self._started = self._printed = time.monotonic()
+        self._started = time.monotonic()
         if self._bar:
             self._bar.start()
         return self
@@ -75,9 +76,10 @@ class Counter:
     def _is_due(self, done: int) -> bool:
         if done == self.done:
             return False
-        waited = time.monotonic() - self._printed
+        waited = time.monotonic() - (self._started if self._printed is None else self._printed)
         is_tenth = done * 10 // max(1, self.total) > self.done * 10 // max(1, self.total)
-        return done >= self.total or waited >= MAX_SECONDS or (is_tenth and waited >= MIN_SECONDS)
+        is_soon = self._printed is not None and waited < MIN_SECONDS
+        return done >= self.total or waited >= MAX_SECONDS or (is_tenth and not is_soon)
 
     def _rate_and_rest(self, done: int) -> tuple[str, str]:
         """Steps a second since the start, and the time that the others will take at that rate; "" where nobody knows."""
