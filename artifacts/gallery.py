@@ -5,7 +5,6 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -189,10 +188,10 @@ PICTURES_PER_ROW = 4  # of the Markdown tables; more are cut off in the UI
 RESERVED_BYTES = 500  # of a page, for the line that counts the images left out
 
 
-def gallery_markdown(view: ReportView, report: Path, max_bytes: int) -> str:
-    """A page for the Prefect UI in at most `max_bytes`: headline numbers and small pictures in tables, of PAGE_IMAGES images
-    of each kind. What is left out is counted at the end."""
-    parts = [f"# {markdown_text(view.title)}\n", f"The full report: `{str(report).replace('`', '')}`\n"]
+def gallery_markdown(view: ReportView, where: str, max_bytes: int) -> str:
+    """A page for the Prefect UI in at most `max_bytes`: `where` more is to be found, in Markdown, headline numbers and small
+    pictures in tables, of PAGE_IMAGES images of each kind. What is left out is counted at the end."""
+    parts = [f"# {markdown_text(view.title)}\n", f"{where}\n"]
     parts += [f"* **{miou}** mIoU: {markdown_text(note)}" for miou, note in _headlines(view)]
     parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
     parts += [f"* warning: {markdown_text(f'{k} {v}')}" for k, v in view.metrics.get("warnings", {}).items()]

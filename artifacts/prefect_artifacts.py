@@ -10,12 +10,16 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-ablation-<preset>           the ablation's rows
     excel-ablation-chart-<preset>     the same with intervals, drawn
     excel-gallery-<preset>            pictures, headline numbers, what was skipped, and where the report is
+    excel-<stage>-<preset>            pictures of a stage that ran alone (cams, refine, dynamic, predict); the images of dataset
+    excel-texts-<preset>              every class's descriptions
+    excel-texts-diff-<preset>         what changed in the knowledge base since an earlier run
     excel-attributes-<preset>         attributes: their nearest descriptions and the classes that use them
     excel-losses-<preset>             the loss curve of training
     excel-curve-<preset>              scores of the segmenters kept during training, with the published log's
     excel-curve-chart-<preset>        the same, drawn
     excel-knowledge-<preset>          the map of descriptions, attributes and classes
     excel-stages-<preset>             which stages this run built, which runs built the others, and where outputs lie
+    excel-stages-<stage>-<preset>     the same up to a stage that ran alone
     excel-figure-<number>-<preset>    the paper's figures 4 to 6 of the run's own images
     excel-unchanged-<preset>          links to earlier artifacts, for what is as before
 
@@ -38,7 +42,8 @@ from artifacts.gallery import (
 )
 from artifacts.paper_table import paper_markdown
 from artifacts.published import KEEP_PICTURES, MarkdownBody, TableBody, publish_bodies
-from artifacts.rows import Row, markdown_text
+from artifacts.rows import ABSENT, Row, markdown_text, place
+from artifacts.stage_pages import StagePage
 from artifacts.stages import stages_markdown
 from artifacts.tables import (
     ablation_note,
@@ -48,6 +53,7 @@ from artifacts.tables import (
     curve_rows,
     families,
     family_rows,
+    footnoted,
     protocol_text,
     result_words,
     results_rows,
@@ -57,15 +63,30 @@ from excel_core.files import read_json
 
 __all__ = [
     "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "benchmark_bodies", "bodies", "figure_bodies",
-    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper",
+    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper", "publish_stage", "stage_bodies",
 ]  # fmt: skip
 
+# Columns of results. The UI shows a row in one line and cuts it off: a phone has room for the first two or three, a window of
+# 1,400 pixels for all up to `images`.
+RESULT_ORDER = (
+    "mIoU", "what", "split", "refinement", "scales", "labels used", "images", "precision", "recall", "interval",
+)  # fmt: skip
+MARK = " *"
+RESERVED_BYTES = 10_000  # of a picture's page, for what is around it: a path may be long
 MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
-def publish(view: ReportView, report: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
-    """Create the artifacts of a run and link them to the flow or task run that calls this → their keys."""
-    return publish_bodies(bodies(view, report), _slug(view.preset), keep_pictures)
+def publish(view: ReportView, report: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """Create the artifacts of a run and link them to the flow or task run that calls this → their keys. `link`: the address of
+    the report, where a server has it."""
+    return publish_bodies(bodies(view, report, link), _slug(view.preset), keep_pictures)
+
+
+def publish_stage(
+    stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path, keep_pictures: int = KEEP_PICTURES
+) -> list[str]:
+    """The same of a stage that ran alone: `view` holds what it made and nothing else; `pages` come before it."""
+    return publish_bodies(stage_bodies(stage, view, pages, folder), _slug(stage, view.preset), keep_pictures)
 
 
 def publish_ablation(metrics: Metrics, preset: str, keep_pictures: int = KEEP_PICTURES) -> list[str]:
@@ -80,65 +101,94 @@ def publish_paper(table: str, path: Path) -> list[str]:
     return publish_bodies([MarkdownBody(_key("paper", table), description, paper_markdown(document))], _slug(table))
 
 
-def publish_benchmark(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
+def publish_benchmark(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the benchmark; `folder` is the output of the stage `benchmark`."""
-    bodies = benchmark_bodies(folder)
+    bodies = benchmark_bodies(folder, link)
     return publish_bodies(bodies, _slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
 
 
-def publish_figures(folder: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
-    """The same for the paper's figures; `folder` is the output of the stage `figures`."""
-    return publish_bodies(figure_bodies(folder), "figures", keep_pictures)
+def publish_figures(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """The same for the paper's figures; `folder` is the output of the stage `figures`, `link` its address."""
+    return publish_bodies(figure_bodies(folder, link), "figures", keep_pictures)
 
 
-def bodies(view: ReportView, report: Path) -> list[TableBody | MarkdownBody]:
+def bodies(view: ReportView, report: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish` creates, in order; `report` is the page's path."""
-    run = f"preset {view.preset}, {view.method} method with {view.clip}"
-    results = TableBody(_key("results", view.preset), f"Results of {run}", results_rows(view.metrics))
-    gallery = gallery_markdown(view, report, MAX_MARKDOWN_BYTES)
+    gallery = gallery_markdown(view, place("The full report", report, link), MAX_MARKDOWN_BYTES)
+    page = MarkdownBody(_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
+    return [*_tables(view), page, *_charts(view), *_stages(view, "stages")]
+
+
+def stage_bodies(stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish_stage` creates, in order; `folder` is the stage's output."""
+    made: list[TableBody | MarkdownBody] = [
+        MarkdownBody(_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
+    ]
+    if view.gallery or view.segmented:
+        pictures = gallery_markdown(view, place("All of them", folder), MAX_MARKDOWN_BYTES)
+        made.append(MarkdownBody(_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
+    return [*made, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
+
+
+def _run_words(view: ReportView) -> str:
+    return f"preset {view.preset}, {view.method} method with {view.clip}"
+
+
+def _tables(view: ReportView) -> list[TableBody | MarkdownBody]:
+    """Tables of what the view has: results, classes, curve, ablation, attributes."""
     attributes = TableBody(
         _key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
-    pages = [
-        MarkdownBody(_key("gallery", view.preset), f"Gallery of {run}", gallery),
+    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
+    tables = _non_empty([_results(view), *_class_tables(view), curve])
+    return [*tables, *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes])]
+
+
+def _charts(view: ReportView) -> list[TableBody | MarkdownBody]:
+    """Charts of what the view has, a page each."""
+    return [
         *_chart("losses", view.preset, "Training", loss_picture(view)),
         *_chart("curve-chart", view.preset, "Scores on the way", curve_picture(view.curve)),
         *_chart("knowledge", view.preset, "Knowledge base", knowledge_picture(view)),
     ]
-    if view.stages:
-        pages.append(MarkdownBody(_key("stages", view.preset), f"Stages of {run}", stages_markdown(view.stages)))
-    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = [results, *_class_tables(view), curve]
-    return [*_non_empty(tables), *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes]), *pages]
+
+
+def _stages(view: ReportView, name: str) -> list[TableBody | MarkdownBody]:
+    if not view.stages:
+        return []
+    return [MarkdownBody(_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
 
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownBody]:
     """What `publish_ablation` creates: the table and the chart, or nothing."""
-    table = TableBody(_key("ablation", preset), ablation_note(metrics), ablation_rows(metrics))
+    rows = [_score_first(row, "mean mIoU") for row in ablation_rows(metrics)]
+    table = TableBody(_key("ablation", preset), ablation_note(metrics), rows)
     return [*_non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
-def figure_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+def figure_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish_figures` creates: a page per figure."""
     document = read_json(folder / "figures.json")
     content = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
     pages: list[TableBody | MarkdownBody] = []
     for number, title in document["figures"].items():
-        page = _picture_page(f"figure {number}, {title}: {content}", (folder / f"figure_{number}.png").read_bytes())
+        file = folder / f"figure_{number}.png"
+        picture = _picture_page(f"figure {number}, {title}: {content}", file.read_bytes())
+        page = f"{place('The figure alone', file, f'{link}/{file.name}' if link else '')}\n\n{picture}"
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
         key = _key("figure", number, document["preset"])
         pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", page))
     return pages
 
 
-def benchmark_bodies(folder: Path) -> list[TableBody | MarkdownBody]:
+def benchmark_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish_benchmark` creates: the tables with the page's path, and a page per picture."""
     document = read_json(folder / "benchmark.json")
     methods = ", ".join(method["name"] for method in document["methods"])
     words = f"{methods} on preset {document['preset']} with {document['clip']}"
-    text = f"The page with all pictures: `{str(folder / 'index.html').replace('`', '')}`\n\n{benchmark_markdown(document)}"
+    text = f"{place('The page with all pictures', folder / 'index.html', link)}\n\n{benchmark_markdown(document)}"
     pages: list[TableBody | MarkdownBody] = [MarkdownBody(_key("benchmark", document["preset"]), f"Benchmark: {words}", text)]
     for path in sorted(folder.glob("*.png")):
         name = path.stem.replace("_", " ")
@@ -157,6 +207,29 @@ def _class_tables(view: ReportView) -> list[TableBody]:
     return tables
 
 
+def _results(view: ReportView) -> TableBody:
+    """The results with intervals apart, in RESULT_ORDER. Long parts of protocols are explained in the description, which the UI
+    shows whole."""
+    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(view.metrics)])
+    if any(row["what"].endswith(MARK) for row in rows):
+        notes.append(f"{MARK.strip()} the pseudo labels")
+    ordered = [{column: row.get(column, ABSENT) for column in RESULT_ORDER} for row in rows]
+    description = "; ".join([f"Results of {_run_words(view)}", *notes])
+    return TableBody(_key("results", view.preset), description, ordered)
+
+
+def _with_mark(row: Row) -> Row:
+    """`CAM seed, the pseudo labels` → `CAM seed *`."""
+    return row | {"what": row["what"].replace(", the pseudo labels", MARK)}
+
+
+def _score_first(row: Row, column: str) -> Row:
+    """The score in `column` before all else, as a number alone, and its interval behind all else."""
+    score, _, interval = row[column].partition(" ")
+    rest = {name: cell for name, cell in row.items() if name != column}
+    return {column: score} | rest | {"interval": interval or ABSENT}
+
+
 def _attribute_row(row: AttributeRow) -> Row:
     classes = ", ".join(f"{name} {weight:.3f}" for name, weight in row.classes)
     # Descriptions last: they are long, and the UI cuts a row at its width.
@@ -171,9 +244,9 @@ def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[
 
 
 def _picture_page(alt: str, png: bytes) -> str:
-    """A picture alone, of at most MAX_MARKDOWN_BYTES."""
+    """A picture alone; with a line above it, of at most MAX_MARKDOWN_BYTES."""
     text = markdown_text(alt)
-    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - 10  # 10: the signs around text and picture
+    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - RESERVED_BYTES
     return f"![{text}]({bounded_data_uri(png, max_length)})\n"
 
 

@@ -4,6 +4,7 @@ import html
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.text import Text
 
 __all__ = [
     "ABSENT", "Row", "columns", "defined", "duration", "interval", "markdown_table", "markdown_text", "number", "per_cent",
-    "per_cent_interval", "print_rows", "size",
+    "per_cent_interval", "place", "print_rows", "size",
 ]  # fmt: skip
 
 Row = dict[str, str]  # column -> cell
@@ -94,6 +95,12 @@ def markdown_text(text: str) -> str:
     special = r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))"
     escaped = re.sub(special, r"\\\1", " ".join(text.split()))
     return html.escape(escaped, quote=False)
+
+
+def place(name: str, path: Path, link: str = "") -> str:
+    """Where something lies, in Markdown: its name, as a link where there is one, and its path."""
+    named = f"[{markdown_text(name)}]({link})" if link else markdown_text(name)
+    return f"{named}: `{str(path).replace('`', '')}`"
 
 
 def print_rows(

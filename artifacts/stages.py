@@ -1,18 +1,18 @@
 """Stages as tables: what building each took (the paper's Table 7), and where its output comes from."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from artifacts.rows import ABSENT, Row, markdown_text, size
+from artifacts.rows import ABSENT, Row, duration, markdown_text, number, size
 
 if TYPE_CHECKING:  # at run time it would load pandas, for which `excel runs` need not wait
     from artifacts.view import StageRow
 
 __all__ = [
-    "COSTS_NOTE", "Cost", "OriginFact", "cost_rows", "gibibytes", "largest_known", "origin_facts", "stages_markdown",
-    "summary_text",
+    "COSTS_NOTE", "Cost", "OriginFact", "cost_rows", "gibibytes", "largest_known", "origin_facts", "result_line",
+    "stages_markdown", "summary_text",
 ]  # fmt: skip
 
 COSTS_NOTE = (
@@ -21,6 +21,13 @@ COSTS_NOTE = (
     "largest of the stages."
 )
 MAX_SUMMARY_PAIRS = 6
+# Fields of stages' results that are counts, in words; those of several splits are added up.
+COUNTS = {
+    "scenes": "scenes", "images": "images", "bad": "skipped", "left_out": "without an object",
+    "absent": "not in the data folder", "classes": "classes", "descriptions": "descriptions", "texts": "texts",
+    "attributes": "attributes", "masks": "masks", "iterations": "iterations", "doubtful_given": "doubtful labels",
+    "doubtful_missing": "labels that seem to be missing", "figures": "figures", "rows": "rows",
+}  # fmt: skip
 FLOW_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # anything else would make a link that leads nowhere
 
 
@@ -104,6 +111,39 @@ def stages_markdown(stages: "Sequence[StageRow]") -> str:
     width = max((len(row.stage) for row in stages), default=0)
     folders = [_code_line(f"{row.stage:{width}}  {row.folder}") for row in stages if row.folder]
     return "\n".join([*lines, *(["", "```text", *folders, "```"] if folders else [])]) + "\n"
+
+
+def result_line(name: str, result: Mapping[str, Any], seconds: float, cached: bool) -> str:
+    """What a stage came to, in one line: `refine: 1,464 images, 3 min 12 s`. `result` is its summary, as its marker has it."""
+    words = [f"{count:,} {COUNTS[field]}" for field in COUNTS if (count := _count(result.get(field)))]
+    if (loss := result.get("final_loss")) is not None:
+        words.append(f"loss {number(loss)}")
+    if (checkpoint := result.get("checkpoint")) is not None:
+        words.append(f"taken from {checkpoint}")
+    if "miou" in result:
+        words.append(f"mIoU {_scores_text(result['miou'])}")
+    words.append(f"complete before (took {duration(seconds)})" if cached else duration(seconds))
+    return f"{name}: {', '.join(words)}"
+
+
+def _count(value: Any) -> int:
+    """A number; the sum of those of several splits; how many entries there are."""
+    if isinstance(value, Mapping):
+        return sum(part if isinstance(part, int) else 1 for part in value.values())
+    return value if isinstance(value, int) else 0
+
+
+def _scores_text(miou: Mapping[str, Any]) -> str:
+    """The last score of each family of results (`seeds.lvc.train` has its `.raw` … `.crf`); of rows without families, and of
+    methods with several scores each, the best."""
+    scores = {key: value for key, value in miou.items() if isinstance(value, int | float)}
+    scores |= {f"{key} {inner}": v for key, value in miou.items() if isinstance(value, Mapping) for inner, v in value.items()}
+    if not scores:
+        return f"{ABSENT} (no masks)"
+    has_families = all(key.startswith(("seeds.", "segmentation.")) for key in scores)
+    last = {key.rpartition(".")[0]: key for key in scores}  # of each family
+    keys = list(last.values()) if has_families else [max(scores, key=lambda key: scores[key])]
+    return ", ".join(f"{number(scores[key])} {key}" for key in keys)
 
 
 def summary_text(row: "StageRow") -> str:

@@ -17,9 +17,10 @@ from artifacts.rows import ABSENT, Row, defined, interval, number, print_rows
 from artifacts.view import Counts, Curve, Metrics
 
 __all__ = [
-    "ConfusionCell", "ablation_note", "ablation_rows", "common_protocol", "confusion_shares", "confusion_table", "curve_note",
-    "curve_rows", "families", "family_rows", "headline_key", "headline_keys", "largest_confusions", "mean_score", "miou_text",
-    "per_class_rows", "print_scores", "print_tables", "protocol_text", "result_words", "results_rows", "shared_protocol",
+    "ConfusionCell", "ablation_note", "ablation_rows", "common_protocol", "confusion_shares", "confusion_table",
+    "curve_note", "curve_rows", "families", "family_rows", "footnoted", "headline_key", "headline_keys",
+    "largest_confusions", "mean_score", "miou_text", "per_class_rows", "print_scores", "print_tables", "protocol_text",
+    "result_words", "results_rows", "shared_protocol",
 ]  # fmt: skip
 
 # Field -> column; scores come early, for who sees the first columns only: on a phone, or in the Prefect UI.
@@ -169,7 +170,7 @@ def print_tables(metrics: Metrics, console: Console) -> None:
     """Print results, the headline's classes, the ablation, what was skipped, and which masks may be wrong; 100 columns are
     enough."""
     # With their intervals the rows would not fit; these follow as a note.
-    rows, footnotes = _footnoted([{**row, "mIoU": row["mIoU"].split(" ")[0]} for row in results_rows(metrics)])
+    rows, footnotes = footnoted([{**row, "mIoU": row["mIoU"].split(" ")[0]} for row in results_rows(metrics)])
     notes = [*footnotes, "means over the classes in the truth", _intervals(metrics)]
     print_rows(console, "Results", rows, notes, PROTOCOL_COLUMNS)
     key = headline_key(metrics)
@@ -209,8 +210,8 @@ def print_scores(scores: Mapping[str, Any], console: Console) -> None:
     print_rows(console, "By class", rows, [f"mIoU {number(scores['miou'])} over the classes in the truth"])
 
 
-def _footnoted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """Rows with letters in place of long protocol cells, and a note per letter: a terminal is narrow."""
+def footnoted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """Rows with letters in place of long protocol cells, and a note per letter: a terminal is narrow, and so is a phone."""
     cells = {row.get(column, "") for row in rows for column in PROTOCOL_COLUMNS if column != "what"}
     long_cells = sorted(cell for cell in cells if len(cell) > MAX_CELL_LENGTH)
     letters = {cell: f"({chr(ord('a') + i)})" for i, cell in enumerate(long_cells)}

@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from artifacts.prefect_artifacts import publish_benchmark
 from flows.chain_run import chain_run
+from flows.local.reports import report_link
 from flows.parameters import benchmark_flow
 from flows.request import BenchmarkRequest
 from flows.retention import kept_pictures
@@ -21,10 +22,10 @@ def benchmark(request: BenchmarkRequest) -> str:
     pictures = kept_pictures()
     with chain_run(run, environment, "benchmark", request.runner) as chain:
         folder = chain.until_last().folder
-    _publish(str(folder), pictures)
+    _publish(str(folder), report_link(environment.store, folder / "index.html"), pictures)
     return str(folder / "benchmark.json")
 
 
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish(folder: str, keep_pictures: int) -> list[str]:
-    return publish_benchmark(Path(folder), keep_pictures)
+def _publish(folder: str, link: str, keep_pictures: int) -> list[str]:
+    return publish_benchmark(Path(folder), link, keep_pictures)

@@ -6,8 +6,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from artifacts.stages import result_line
 from excel_core.config import RunSpec
 from excel_core.errors import StoreError
 from excel_core.files import read_json
@@ -19,7 +21,7 @@ from tasks.engine.failures import plain_failures
 from tasks.engine.lock import store_in_use
 from tasks.engine.output import StageOutput
 from tasks.engine.prefect_task import run_step
-from tasks.engine.progress import listening
+from tasks.engine.progress import listening, say
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
@@ -72,10 +74,17 @@ class ChainRun:
                 self._record.begin(f"{step.kind}/{step.key}" for step in (whole, *part_steps(job)))
             output = build_stage(job, run_step, self._build_parts)
             self._record.use(output, cached=was_complete)
+            _tell(result_line(job.name, output.result, output.seconds, was_complete))
             if was_complete and node.run == self.run:
                 self.cached.add(node.stage.name)
             self._built[id] = output
         return self._built[id]
+
+
+def _tell(line: str) -> None:
+    """To the flow run's log, which the UI shows, and to whoever watches the terminal."""
+    get_run_logger().info(line)
+    say(line)
 
 
 @contextmanager

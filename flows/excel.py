@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from artifacts.prefect_artifacts import publish
 from flows.chain_run import chain_run
+from flows.local.reports import report_link
 from flows.parameters import chain_flow
 from flows.request import RunRequest
 from flows.retention import kept_pictures
@@ -46,4 +47,5 @@ def excel(request: RunRequest) -> str:
 # Never cached, so that every run shows its tables and pictures, or where the same ones are.
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
 def _publish(job: Job, cached: frozenset[str], page: str, keep_pictures: int) -> list[str]:
-    return publish(make_view(job, cached), Path(page), keep_pictures)
+    link = report_link(job.environment.store, Path(page))
+    return publish(make_view(job, cached), Path(page), link, keep_pictures)

@@ -12,6 +12,7 @@ from excel_core.checked_files import write_checked_json
 from excel_core.config import RunSpec
 from excel_core.files import read_json
 from flows.chain_run import chain_run
+from flows.local.reports import report_link
 from flows.parameters import paper_flow
 from flows.request import PaperRequest
 from flows.retention import kept_pictures
@@ -29,7 +30,7 @@ def paper(request: PaperRequest) -> str:
     folders = [_folder(run, environment, stage, request.runner) for run, environment in runs]
     if stage == "figures":
         [folder] = folders
-        _publish_figures(str(folder), pictures)
+        _publish_figures(str(folder), report_link(runs[0].environment.store, folder), pictures)
         return str(folder / "figures.json")
     path = runs[0].environment.store / "paper" / f"{request.table}.json"
     write_checked_json(path, joined_tables([_table_in(folder) for folder in folders]))
@@ -55,5 +56,5 @@ def _publish_table(table: str, path: str) -> list[str]:
 
 
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish_figures(folder: str, keep_pictures: int) -> list[str]:
-    return publish_figures(Path(folder), keep_pictures)
+def _publish_figures(folder: str, link: str, keep_pictures: int) -> list[str]:
+    return publish_figures(Path(folder), link, keep_pictures)

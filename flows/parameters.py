@@ -2,23 +2,30 @@
 
 Prefect makes the deployment's schema from them: its run form explains itself, and it refuses a wrong value when the run
 is created. The form of `edits` comes from the specs in excel_core/config/, which alone hold bounds, choices and descriptions.
+
+Of a deployment more is asked than of a caller in Python: `data` must be given, and `settings` must name fields that there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from typing import Annotated, Any, TypeVar, get_args
 
 from prefect import Flow, flow
+from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 from typer.models import ParameterInfo
 
 from excel_core.config import RunSpec, Spec
-from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
+from excel_core.config.methods import METHODS
+from flows.request import MAX_SETTING, MAX_SETTINGS, BenchmarkRequest, PaperRequest, Request, RunRequest, Text
 
 __all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow"]
 
 RequestT = TypeVar("RequestT", bound=Request)
+NOT_SET = ("preset", "method", "paper", "benchmark")  # fields of a run that have parameters of their own
+# What may stand before a setting's name, so that it is of one data set or of one method alone.
+PREFIXES: dict[type[Request], tuple[str, ...]] = {PaperRequest: ("voc", "coco"), BenchmarkRequest: tuple(METHODS)}
 Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
 # The order of the fields in the form.
 RUN_PARAMETERS = ("preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits")
@@ -67,7 +74,11 @@ def _request_flow(
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": str}
     lines = [f"    {name}: {model.model_fields[name].description}" for name in names]
     run.__doc__ = "\n".join([f"{body.__doc__ or flow_name}\n\nArgs:", *lines])
-    return flow(name=flow_name, description=description or body.__doc__, persist_result=False)(run)
+    made = flow(name=flow_name, description=description or body.__doc__, persist_result=False)(run)
+    # `prefect deploy` reads the flow's signature, a call the function's.
+    made.__signature__ = Signature([_form_parameter(parameter, model) for parameter in parameters])  # type: ignore[attr-defined]
+    made.parameters = parameter_schema(made)
+    return made
 
 
 def _parameter(name: str, field: FieldInfo) -> Parameter:
@@ -79,7 +90,38 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
     return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=annotation)
 
 
-def _edits_of(spec: type[BaseModel], leave_out: tuple[str, ...] = ()) -> type[BaseModel]:
+def _form_parameter(parameter: Parameter, model: type[Request]) -> Parameter:
+    """A parameter as a deployment asks for it. All by name: one that must be given may then follow one that need not."""
+    parameter = parameter.replace(kind=Parameter.KEYWORD_ONLY)
+    if parameter.name == "data" and model is not PaperRequest:  # whose data set may be COCO alone
+        return parameter.replace(annotation=Text, default=Parameter.empty)
+    if parameter.name == "settings":
+        setting: Any = Annotated[str, Field(pattern=_setting_pattern(model), max_length=MAX_SETTING)]
+        several = Annotated[list[setting], Field(max_length=MAX_SETTINGS)]
+        return parameter.replace(annotation=several | setting)
+    return parameter
+
+
+def _setting_pattern(model: type[Request]) -> str:
+    """What `stage.field=` must look like: fields that there are, and what may stand before them. The run checks values."""
+    prefixes = PREFIXES.get(model, ())
+    prefix = rf"(({'|'.join(prefixes)})\.)?" if prefixes else ""
+    own = ("benchmark",) if model is BenchmarkRequest else ()
+    return rf"^{prefix}({_field_pattern(RunSpec, [name for name in NOT_SET if name not in own])}) *="
+
+
+def _field_pattern(spec: type[BaseModel], leave_out: Sequence[str] = ()) -> str:
+    """The dotted names of all fields below a spec: `crop|segmenter\\.(width|layers)`."""
+    names = []
+    for name, field in spec.model_fields.items():
+        inner: Any = field.annotation
+        if name not in leave_out:
+            is_group = isinstance(inner, type) and issubclass(inner, Spec)
+            names.append(rf"{name}\.({_field_pattern(inner)})" if is_group else name)
+    return "|".join(names)
+
+
+def _edits_of(spec: type[BaseModel], leave_out: Sequence[str] = ()) -> type[BaseModel]:
     """`spec` with every field optional: None keeps the preset's value; nested specs likewise."""
     fields = {name: _optional(field) for name, field in spec.model_fields.items() if name not in leave_out}
     config = ConfigDict(extra="forbid", frozen=True)
@@ -97,4 +139,4 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
     return bounded | None, Field(None, description=f"{field.description} ({unset})")
 
 
-Edits = _edits_of(RunSpec, leave_out=("preset", "method", "paper", "benchmark"))
+Edits = _edits_of(RunSpec, leave_out=NOT_SET)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import typer
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from excel_core.errors import SettingError, shown
@@ -38,6 +38,8 @@ def _without_nul(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
 Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=", max_length=MAX_SETTING)]
+# One string is short for a list of one.
+Settings = Annotated[list[Setting], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
 Preset = Literal["voc", "coco", "photos", "demo"]
 # As excel_core.config.methods has them, which takes too long to import for `excel --help`.
 MethodName = Literal[
@@ -90,10 +92,10 @@ class Request(BaseModel):
         pattern=r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$",
         description="sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.",
     )
-    settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, _option("stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
-        description="Edits as text, each stage.field=value with a YAML value; they win over `edits`.",
+        description="Edits as text, each stage.field=value with a YAML value; one needs no list. They win over `edits`.",
     )
 
     @classmethod
@@ -132,7 +134,8 @@ class DataRequest(Request):
         description="Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.",
     )
     data: Annotated[Text | None, _path("data folder in the preset's layout")] = Field(
-        None, description="Data folder in the preset's layout, absolute or relative to the worker's. demo needs none."
+        None,
+        description="Data folder in the preset's layout, absolute or relative to the worker's; demo has its own.",
     )
     edits: dict[str, Any] | None = Field(
         None, description="Edits as a form, a group a stage; whatever is empty keeps the preset's value."
@@ -181,7 +184,7 @@ class PaperRequest(MethodRequest):
     clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
         None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: ViT-B-16:openai."
     )
-    settings: Annotated[list[Setting], _option("stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, _option("stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; with voc. or coco. before it, of that data set "
@@ -219,7 +222,7 @@ class BenchmarkRequest(DataRequest):
     limit: Annotated[Annotated[int, Field(ge=1)] | None, _option("so many images a split, to try it out")] = Field(
         None, description="Images of each split, to try it out; on VOC and COCO training is shortened in proportion."
     )
-    settings: Annotated[list[Setting], _option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, _option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; with a method's name before it, of that method "

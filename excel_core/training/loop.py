@@ -29,7 +29,7 @@ from excel_core.training.optimiser import learning_rate, load_optimiser, make_op
 from excel_core.training.samples import TrainingExample
 from excel_core.training.step import training_step
 
-__all__ = ["LossRow", "SnapshotCallback", "train"]
+__all__ = ["LossCallback", "LossRow", "SnapshotCallback", "train"]
 
 SnapshotCallback = Callable[[int, Segmenter], None]  # number of iterations done, the segmenter after them
 FETCH_EVERY = 50  # iterations whose losses are fetched together: each fetch waits for the device
@@ -58,6 +58,9 @@ class LossRow:
         return [name for name in names if name not in absent]
 
 
+LossCallback = Callable[[Sequence[LossRow]], None]
+
+
 @worker_faults_named()
 def train(
     cam_model: CamModel,
@@ -68,6 +71,7 @@ def train(
     checkpoint: Path,
     progress: Callable[[int], None] = lambda done: None,
     on_snapshot: SnapshotCallback | None = None,
+    on_losses: LossCallback = lambda rows: None,
 ) -> tuple[Segmenter, list[LossRow]]:
     """Train on `images`; returns the segmenter in evaluation mode and one LossRow per iteration.
 
@@ -80,6 +84,7 @@ def train(
         progress: called with the number of iterations that were begun. A GPU may be some steps behind: nothing waits for it but
             checkpoints and every 50th step.
         on_snapshot: called on rank 0 with the segmenter every `spec.keep_every` iterations.
+        on_losses: called with the rows of the iterations since it was last called, as often as losses are fetched.
 
     StoreError without images, and for a checkpoint that is damaged or of another architecture; SettingError for a batch that
     the ranks cannot share; WorkerError for workers that die; TrainingError at a loss or weight that is not finite: nothing is
@@ -108,7 +113,7 @@ def train(
         keep = spec.keep_every is not None and done % spec.keep_every == 0
         save = done % spec.checkpoint_every == 0 or done == spec.iterations
         if save or keep or len(state.pending) == FETCH_EVERY:
-            state.fetch_losses()
+            on_losses(state.fetch_losses())
         if save or keep:
             state.require_finite_weights()
         # Before the checkpoint: a run that is killed between the two resumes earlier and takes the snapshot again.
@@ -156,8 +161,8 @@ class _TrainingState:
             }
             save_checkpoint(self.checkpoint, self.architecture, stored)
 
-    def fetch_losses(self) -> None:
-        """Fetch the pending losses (n, 6) from the device; TrainingError at the first that is not finite."""
+    def fetch_losses(self) -> list[LossRow]:
+        """Fetch the pending losses (n, 6) from the device → their rows; TrainingError at the first that is not finite."""
         fetched: list[list[float]] = torch.stack(self.pending).tolist()
         self.pending.clear()
         for loss, segmentation, diversity, *others in fetched:
@@ -168,6 +173,7 @@ class _TrainingState:
                 )
             rate = learning_rate(iteration, self.spec)
             self.rows.append(LossRow(iteration, loss, segmentation, diversity, rate, *others))
+        return self.rows[len(self.rows) - len(fetched) :]
 
     def require_finite_weights(self) -> None:
         """TrainingError where a weight is not finite, before it is saved: the losses show it one iteration later."""

@@ -4,6 +4,8 @@ Prefect itself asks for the key. This refuses, before Prefect sees them, request
 the user's browser, those under a foreign name for 127.0.0.1 (DNS rebinding), and being shown in a frame of another page. A key
 outside ASCII is refused here too: Prefect would answer with an error of its own. And the UI's own pages may not report to
 others: before its user has signed in, Prefect's UI does not know that it should not.
+
+Reports (flows/local/reports.py) lie behind the same check of names, with headers of their own.
 """
 
 import base64
@@ -12,7 +14,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["guarded"]
+from flows.local.reports import PREFIX
+
+__all__ = ["App", "guarded"]
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -40,8 +44,8 @@ FOREIGN = b"This server answers pages of its own origin, under 127.0.0.1 and loc
 NO_KEY = b"Unauthorized"
 
 
-def guarded(app: App) -> App:
-    """`app`, an ASGI application, behind these checks."""
+def guarded(app: App, reports: App | None = None) -> App:
+    """`app`, an ASGI application, behind these checks; `reports` answers what is below PREFIX."""
     added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def checked(scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
@@ -52,6 +56,8 @@ def guarded(app: App) -> App:
 
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
+        elif reports is not None and scope["type"] == "http" and scope["path"].startswith(PREFIX) and _is_own(scope, "null"):
+            await reports(scope, receive, send)
         elif not _is_own(scope):
             await _refuse(scope, send_with_headers, 403, FOREIGN)
         elif not _may_be_keys(scope):
@@ -70,10 +76,10 @@ async def _refuse(scope: Message, send: Send, status: int, words: bytes) -> None
         await send({"type": "http.response.body", "body": words})
 
 
-def _is_own(scope: Message) -> bool:
-    """Whether Host is a name of this machine, and Origin, where a browser sends one, that very host."""
+def _is_own(scope: Message, *more: str) -> bool:
+    """Whether Host is a name of this machine, and Origin, where a browser sends one, that very host or one of `more`."""
     hosts, origins = _values(scope, b"host"), _values(scope, b"origin")
-    return len(hosts) == 1 and OWN_HOST.fullmatch(hosts[0]) is not None and set(origins) <= {f"http://{hosts[0]}"}
+    return len(hosts) == 1 and OWN_HOST.fullmatch(hosts[0]) is not None and set(origins) <= {f"http://{hosts[0]}", *more}
 
 
 def _may_be_keys(scope: Message) -> bool:

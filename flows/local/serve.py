@@ -2,7 +2,8 @@
 
 SOCKET is the descriptor of a socket on which the starter listens, so that no other process can take the port meanwhile. With
 PARENT, the starter's pid, the server is a temporary one without UI, and ends when that process has ended, however it did; 0
-is none. Everything else, the key too, comes through the environment (flows/local/access.py).
+is none. Everything else, the key too, comes through the environment (flows/local/access.py); of a lasting server also the
+store, EXCEL_STORE, whose reports it serves.
 """
 
 import os
@@ -11,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 __all__ = ["listening_socket", "main", "serve_command"]
 
@@ -49,9 +51,12 @@ def main(socket_number: int, parent: int) -> None:
     from prefect.settings import get_current_settings
 
     from flows.local.guard import guarded
+    from flows.local.reports import report_app
 
     settings = get_current_settings().server
-    app = guarded(create_app(ephemeral=bool(parent), final=True))
+    store, key = os.environ.get("EXCEL_STORE"), settings.api.auth_string
+    reports = report_app(Path(store), key.get_secret_value()) if store and key and not parent else None
+    app = guarded(create_app(ephemeral=bool(parent), final=True), reports)
     config = uvicorn.Config(
         app,
         log_level="error" if parent else settings.logging_level.lower(),

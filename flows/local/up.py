@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 POOL = "excel"
 POOL_TEMPLATE = "flows/local/pool.json"  # below ROOT
 ZOMBIE_WATCH = "excel-zombies"
+EARLIER_NAMES = ("voc", "coco", "demo")  # of deployments, when a name told the data set alone
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # which Prefect puts into the environment of a run's process
 MAX_START_SECONDS = 600  # a busy machine; one that ends is seen at once
 Notify = Callable[[str], None]
@@ -264,6 +265,7 @@ def _set_up(request: UpRequest, installation: Installation, notify: Notify) -> I
         if not is_there:
             _run_prefect(command, _environment(request, installation, "setup"))
         notify(f"{name}: {'is there already' if is_there else 'made'}")
+    _drop_renamed(installation)
     installation = replace(installation, deployed=digest)
     write_state(request.home, installation)
     return installation
@@ -278,6 +280,17 @@ def _declared_deployments() -> set[tuple[str, str]]:
 def _existing_deployments(installation: Installation) -> set[tuple[str, str]]:
     deployments = call_api(installation, "deployments/filter", {}) or []
     return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
+
+
+def _drop_renamed(installation: Installation) -> None:
+    """Delete deployments under the names that an earlier excel gave them; their runs stay."""
+    declared = _declared_deployments()
+    entrypoints = {entrypoint for entrypoint, _ in declared}
+    known = call_api(installation, "deployments/filter", {}) or []
+    earlier = [one for one in known if one["entrypoint"] in entrypoints and one["name"] in EARLIER_NAMES]
+    ids = [one["id"] for one in earlier if (one["entrypoint"], one["name"]) not in declared]
+    if ids:
+        call_api(installation, "deployments/bulk_delete", {"deployments": {"id": {"any_": ids}}})
 
 
 def _sources_digest() -> str:

@@ -30,8 +30,8 @@ MAX_LINES = 60  # of the processes' last output, in the error when they died
 EXIT_SECONDS = 20.0  # that torchrun gets to end
 
 
-def launch_training(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
-    """Fill the folder with what one process would; `progress` hears of every iteration that is done."""
+def launch_training(job: Job, folder: Path, progress: Callable[[int, float | None], None]) -> None:
+    """Fill the folder with what one process would; `progress` hears of every iteration that is done, with the newest loss."""
     file = folder / JOB_FILE
     write_job(file, job, folder)
     output: deque[str] = deque(maxlen=MAX_LINES)
@@ -45,7 +45,7 @@ def launch_training(job: Job, folder: Path, progress: Callable[[int], None]) -> 
                     continue
                 message = json.loads(line.removeprefix(MESSAGE))
                 if "done" in message:
-                    progress(message["done"])
+                    progress(message["done"], message["loss"])
                 elif MEMORY in message:
                     peaks.append(Peak.model_validate(message[MEMORY]))
                 else:

@@ -40,7 +40,7 @@ def main() -> None:
             MemoryWatch(gpu=job.environment.device != "cpu") as watch,
             mask_access(job),
         ):
-            train_here(job, folder, lambda done: _tell(done=done) if is_first else None)
+            train_here(job, folder, lambda done, loss: _tell(done=done, loss=loss) if is_first else None)
         _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()
     except ExcelError as error:

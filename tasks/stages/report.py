@@ -30,7 +30,7 @@ from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult
 from tasks.stages.refine import LabelsResult, step_folder
 from tasks.stages.train import TrainResult
 
-__all__ = ["ReportResult", "make_report", "make_view", "outside", "settings"]
+__all__ = ["ReportResult", "make_report", "make_view", "outside", "settings", "stage_row"]
 
 
 class ReportResult(StageResult):
@@ -63,7 +63,7 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         method=run.method,
         clip=run.clip.model,
         metrics=metrics,
-        stages=tuple(_stage_row(output, output.stage in cached) for output in job.inputs.values()),
+        stages=tuple(stage_row(output, output.stage in cached) for output in job.inputs.values()),
         gallery=tuple(item for split in _seeds(run) for item in _gallery(job, split, examples, store.class_names)),
         segmented=tuple(segmented),
         losses=pd.read_csv(job.folder("train") / "losses.csv") if trained else None,
@@ -167,7 +167,8 @@ def _confusion(job: Job, metrics: dict[str, Any], classes: int) -> dict[str, NDA
     return {key: confusion_of_counts(counts[counts["result"] == key], classes) for key in metrics["results"]}
 
 
-def _stage_row(output: StageOutput, cached: bool) -> StageRow:
+def stage_row(output: StageOutput, cached: bool) -> StageRow:
+    """A stage's output as the report and the artifacts tell of it."""
     origin = read_marker(output.folder).origin
     return StageRow(
         stage=output.stage,

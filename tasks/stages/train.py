@@ -8,7 +8,7 @@ static labels before the CRF choose crops. Masks are opened, and trained on, wit
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from tasks.stages.refine import labels_before_crf
 
 __all__ = [
     "TrainResult",
+    "TrainingProgress",
     "check_resume_file",
     "input_key",
     "kept_segmenters",
@@ -56,6 +57,8 @@ __all__ = [
 
 SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
 KEPT_FORMAT = "excel-kept/1"
+# Hears of every iteration that is done, with the mean loss of those that were fetched last: None before the first are.
+TrainingProgress = Callable[[int, float | None], None]
 
 
 class TrainResult(StageResult):
@@ -85,7 +88,12 @@ def train_segmenter(job: Job, folder: Path) -> TrainResult:
     spec = job.run.train
     with Counter(job.name, spec.iterations) as counter:
         train_anywhere = train_here if job.environment.processes == 1 else launch_training
-        train_anywhere(job, folder, counter.to)
+
+        def tell(done: int, loss: float | None) -> None:
+            counter.remark = "" if loss is None else f"loss {loss:.4f}"
+            counter.to(done)
+
+        train_anywhere(job, folder, tell)
     losses = pd.read_csv(folder / "losses.csv")
     last_tenth = losses.tail(max(1, len(losses) // 10))
     return TrainResult(
@@ -107,15 +115,21 @@ def _take_checkpoint(job: Job, folder: Path) -> TrainResult:
     return TrainResult(checkpoint=file, sha256=digest, differs=tuple(differences))
 
 
-def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
+def train_here(job: Job, folder: Path, progress: TrainingProgress) -> None:
     """Train in this process, alone or as one of a process group. Its first process writes segmenter.safetensors, losses.csv,
-    kept/ and checkpoints. `progress` hears of every iteration that is done."""
+    kept/ and checkpoints."""
     cam_model = load_cam_model(job)
     shape, resume = architecture(job, cam_model), resume_folder(folder)
     is_first = process_group().rank == 0
     if is_first:
         _drop_damaged(resume, shape, job.run.train.keep_every)
     wait_for_all()  # all of them go on from the same checkpoint, or from none
+    loss: float | None = None
+
+    def note_losses(rows: Sequence[LossRow]) -> None:
+        nonlocal loss
+        loss = sum(row.loss for row in rows) / len(rows)
+
     segmenter, losses = train(
         cam_model,
         _training_images(job),
@@ -123,8 +137,9 @@ def train_here(job: Job, folder: Path, progress: Callable[[int], None]) -> None:
         job.run.refine,
         shape,
         resume / CHECKPOINT,
-        progress,
+        lambda done: progress(done, loss),
         lambda iteration, network: _write_snapshot(_snapshot(resume, iteration), segmenter_bytes(shape, network)),
+        note_losses,
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)

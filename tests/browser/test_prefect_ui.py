@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Published
+from tests.browser.conftest import Published, set_width
 from tests.prefect_server import PATIENCE_SECONDS
 
 # Ours are data URIs; the UI's editor has empty images of its own.
 PICTURES = "return [...document.images].filter(i => i.src.startsWith('data:')).map(i => i.complete && i.naturalWidth)"
+
+# Of a table's column, and of the box that cuts the table off.
+RIGHT_ENDS = """const cell = [...document.querySelectorAll('th')].find(each => each.innerText.trim() === arguments[0]);
+    let box = cell.closest('table').parentElement;
+    while (getComputedStyle(box).overflowX === 'visible') box = box.parentElement;
+    return [cell, box].map(each => each.getBoundingClientRect().right)"""
 
 
 def opened(chromium: Any, published: Published, key: str, ui: str) -> None:
@@ -54,3 +60,14 @@ def test_tables_show(chromium: Any, published: Published, key: str) -> None:
 
     opened(chromium, published, f"excel-{key}", "")
     waited(chromium, lambda driver: len(driver.find_elements(By.CSS_SELECTOR, "table tr")) > 2)
+
+
+@pytest.mark.parametrize(("width", "column"), [(420, "mIoU"), (1400, "labels used")])
+def test_scores_show_on_a_phone_and_protocols_in_a_window(chromium: Any, published: Published, width: int, column: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    set_width(chromium, width)
+    opened(chromium, published, "excel-results-de-mo", "")
+    waited(chromium, lambda driver: len(driver.find_elements(By.CSS_SELECTOR, "table tr")) > 2)
+    right, edge = chromium.execute_script(RIGHT_ENDS, column)
+    assert 0 < right <= edge < width

@@ -86,6 +86,29 @@ def test_the_artifacts_of_a_run(view: ReportView) -> None:
     assert ablation_bodies({"ablation": {"rows": []}}, "demo") == ablation_bodies({}, "demo") == []
 
 
+def test_scores_come_first_and_no_protocol_is_cut_off(view: ReportView) -> None:
+    """What the UI has room for, in letters: 35 on a phone of 420 pixels, 80 in a window of 1,400."""
+    results = dict(view.metrics["results"])
+    last = results["seeds.static.train.par"]
+    long_names = {"what": "CAM seed with LVC, the pseudo labels", "split": "held_out_1", "refinement": "affinity+PAR+CRF"}
+    results["seeds.static.train.par"] = last | {"protocol": last["protocol"] | long_names, "miou_interval": [0.61, 0.7]}
+    made = {body.key: body for body in bodies(replace(view, metrics=view.metrics | {"results": results}), Path("i.html"))}
+    table, ablation = made["excel-results-de-mo"], made["excel-ablation-de-mo"]
+    assert isinstance(table, TableBody) and isinstance(ablation, TableBody)
+    columns = list(table.rows[0])
+    assert columns[:7] == ["mIoU", "what", "split", "refinement", "scales", "labels used", "images"]
+    widths = {column: max(len(column), *(len(row[column]) for row in table.rows)) for column in columns}
+    assert sum(widths[column] for column in columns[:2]) < 35 and sum(widths[column] for column in columns[:7]) < 80
+    assert table.rows[1] == {
+        "mIoU": "0.665", "what": "CAM seed with LVC *", "split": "held_out_1", "refinement": "(b)", "scales": "single",
+        "labels used": "(c)", "images": "7", "precision": "0.823", "recall": "0.777", "interval": "[0.61, 0.70]",
+    }  # fmt: skip
+    assert table.description.endswith(
+        "(a) 0.7,1.0,1.2,1.5 + flip; (b) affinity+PAR+CRF; (c) image-level ground truth; * the pseudo labels"
+    )
+    assert next(iter(ablation.rows[0])) == "mean mIoU" and ablation.rows[0]["interval"] == "± 0.010 [0.41, 0.45]"
+
+
 def test_stages_link_to_the_runs_that_built_them(view: ReportView) -> None:
     (row,) = view.stages
     other = replace(row, cached=True, made_by="a|b", made_by_id="not-an-id](x)", folder="", peak_gpu_bytes=2**28)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -80,8 +81,10 @@ def test_every_deployment_is_there_with_its_form(up):
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
-    assert {(stage, name) for stage in stages.__all__ for name in ("voc", "coco")} <= set(found)
-    assert {(flow, name) for flow in ("ablation", "upgrades", "benchmark") for name in ("demo", "voc")} <= set(found)
+    assert {(stage, f"{data}-{stage}") for stage in stages.__all__ for data in ("voc", "coco")} <= set(found)
+    comparisons = ("ablation", "upgrades", "benchmark")
+    assert {(flow, f"{data}-{flow}") for flow in comparisons for data in ("demo", "voc")} <= set(found)
+    assert len({name for _, name in found}) == len(found)  # the UI lists names alone
     tables = [f"table-{number}" for number in range(1, 8)]
     assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 38
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
@@ -100,6 +103,10 @@ def test_every_deployment_is_there_with_its_form(up):
         ({"edits": {"train": {"epochs": 3}}}, "'epochs' was unexpected"),
         ({"runner": "threads"}, "sequential|dask"),
         ({"settings": ["train.iterations"]}, "settings[0]"),
+        ({"settings": ["train.iteration=3"]}, "'train.iteration=3' does not match"),
+        ({"settings": "train.iteration=3"}, "padding|"),  # the valid ones
+        ({"settings": ["train.segmenter=3"]}, "settings[0]"),
+        ({"data": None}, "None is not of type 'string'"),
         ({"preset": "vco"}, "'vco' is not one of ['voc', 'coco', 'photos', 'demo']"),
     ],
 )
@@ -107,6 +114,14 @@ def test_wrong_values_are_refused_before_there_is_a_run(parameters, words, up):
     with pytest.raises(httpx.HTTPStatusError) as refused:
         _start(up, "excel/demo", **parameters)
     assert refused.value.response.status_code == 409 and words in refused.value.response.json()["detail"]
+
+
+@pytest.mark.parametrize("deployment", ["excel/full-voc", "excel/full-coco", "excel/photos", "cams/voc-cams"])
+def test_a_run_without_its_data_is_refused_before_there_is_a_run(deployment, up):
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        _start(up, deployment)
+    assert refused.value.response.status_code == 409
+    assert "'data' is a required property" in refused.value.response.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -154,18 +169,23 @@ def test_the_demo_deployment_runs_the_whole_chain(up):
     tasks = _task_states(up, run["id"])
     assert {tasks.get(name) for name in ("world", *stages.__all__)} == {"Completed"}
     assert {found["type"] for found in _of_run(up, "artifacts", run["id"])} >= {"table", "markdown"}
-    assert next(up.store.glob("report/*/index.html")).is_file()
+    page = next(up.store.glob("report/*/index.html"))
+    gallery = next(found["data"] for found in _of_run(up, "artifacts", run["id"]) if found["key"] == "excel-gallery-demo")
+    (link,) = re.findall(r"\[The full report\]\((/reports/[^)]+)\)", gallery)
+    assert str(page) in gallery
+    assert httpx.get(f"{up.state.ui}{link}").content == page.read_bytes()  # without the key: the link is enough
+    assert httpx.get(f"{up.state.ui}{link.replace('index.html', 'stage.json')}").status_code == 404
 
 
 def test_a_stage_deployment_takes_the_workers_store(up):
-    run = _start(up, "cams/voc", preset="demo", settings=SMALL_DEMO)
+    run = _start(up, "cams/voc-cams", preset="demo", data="built-in", settings=SMALL_DEMO)
     assert _final_state(up, run)["name"] == "Completed"
     states = _task_states(up, run)
     assert {states.get(name) for name in ("world", "dataset", "describe", "knowledge", "cams")} == {"Cached"}
 
 
 def test_data_of_another_layout_are_refused_with_a_word(up):
-    run = _start(up, "train/coco", data=str(ROOT), clip="excel-tiny")
+    run = _start(up, "train/coco-train", data=str(ROOT), clip="excel-tiny")
     state = _final_state(up, run)
     assert state["name"] == "Failed" and "not COCO as downloaded: looked for annotations" in state["message"]
     assert not _task_states(up, run)  # refused before work starts
@@ -180,11 +200,16 @@ def test_a_table_of_no_data_is_refused_with_a_word(up):
 
 def test_a_killed_run_is_crashed(up):
     edits = {"train": {"iterations": 100_000, "batch_size": 2, "segmenter": {"width": 16}}}
-    run = _start(up, "train/voc", preset="demo", settings=SMALL_DEMO[:2], edits=edits)
+    run = _start(up, "train/voc-train", preset="demo", data="built-in", settings=SMALL_DEMO[:2], edits=edits)
     _until(lambda: any(one["name"] == "train" and one["state_name"] == "Running" for one in _of_run(up, "task_runs", run)))
     processes = marked(f"{up.state.mark}/worker")
     os.kill(next(one.pid for one, env in processes.items() if env.get("PREFECT__FLOW_RUN_ID") == run), signal.SIGKILL)
     assert _final_state(up, run)["name"] == "Crashed"
+
+
+def _names(up):
+    flows = {found["id"]: found["name"] for found in up.post("flows/filter")}
+    return {(flows[one["flow_id"]], one["name"]) for one in up.post("deployments/filter")}
 
 
 def test_up_again_repairs_what_is_missing(up):
@@ -195,19 +220,24 @@ def test_up_again_repairs_what_is_missing(up):
     loose = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {"type": "string"}}}}
     up.ask("PATCH", "work_pools/excel", {"base_job_template": loose})
     (up.home / "prefect.db").chmod(0o644)
+    of_stage = up.get("deployments/name/cams/voc-cams")
+    up.post("deployments/", name="voc", flow_id=of_stage["flow_id"], entrypoint=of_stage["entrypoint"])
+    assert ("cams", "voc") in _names(up)
     ran = command("excel", "up", "--store", up.store, "--gpus", 2)
     assert ran.returncode == 0, ran.stderr
     assert "server: runs already" in ran.stdout and "deployments: is there already" in ran.stdout
     assert "gpu limit: made" in ran.stdout and "worker: started" in ran.stdout
     assert "pool: made" in ran.stdout and up.get("work_pools/excel")["base_job_template"] == pool
     assert "other users of this machine could read it" in ran.stdout and (up.home / "prefect.db").stat().st_mode & 0o77 == 0
+    assert ("cams", "voc") not in _names(up)  # the name that an earlier excel gave it
     now = read_state(up.store)
     assert now.server == up.state.server and now.worker != up.state.worker and is_running(now.worker)
     assert up.get("concurrency_limits/tag/gpu")["concurrency_limit"] == 2
 
 
 def test_down_leaves_no_process_and_no_running_run(up):
-    run = _start(up, "train/voc", preset="demo", settings=[*SMALL_DEMO[:2], "train.iterations=100000"])
+    settings = [*SMALL_DEMO[:2], "train.iterations=100000"]
+    run = _start(up, "train/voc-train", preset="demo", data="built-in", settings=settings)
     _until(lambda: up.get(f"flow_runs/{run}")["state_name"] == "Running")
     name = up.get(f"flow_runs/{run}")["name"]
     ran = command("excel", "down", "--store", up.store)

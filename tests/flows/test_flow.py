@@ -1,12 +1,23 @@
 """The flow on a real Prefect server: states, cache, damage, artifacts, and each stage as a flow of its own."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.logging.handlers import APILogWorker
 
 from bench.region_proposals import write_region_proposals
 from excel_core.config.presets import preset, with_settings
@@ -15,6 +26,7 @@ from excel_core.files import read_json
 from flows import stages
 from flows.ablation import ablation, upgrades
 from flows.excel import excel
+from tasks.engine import progress
 from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
@@ -84,7 +96,63 @@ def test_an_edit_reruns_what_it_touches(store):
 
 def test_a_stage_alone_runs_what_it_needs(store):
     _run("alone", store, flow=stages.cams)
-    assert task_states("alone") == dict.fromkeys(("world", "dataset", "describe", "knowledge", "cams"), "Cached")
+    states = {name: state for name, state in task_states("alone").items() if not name.startswith("artifacts")}
+    assert states == dict.fromkeys(("world", "dataset", "describe", "knowledge", "cams"), "Cached")
+
+
+def _shown(name):
+    """Artifacts of a flow run by key, with those to which its page of unchanged ones leads."""
+    with get_client(sync_client=True) as client:
+        by = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=by)}
+    unchanged = [artifact.data for key, artifact in artifacts.items() if key.startswith("excel-unchanged-")]
+    linked = {key for page in unchanged for key in re.findall(r"\[(excel-[a-z0-9-]+)\]", page)}
+    with get_client(sync_client=True) as client:
+        by_key = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=sorted(linked)))
+        latest = client.read_latest_artifacts(artifact_filter=by_key) if linked else []
+    return {artifact.key: artifact.data for artifact in [*latest, *artifacts.values()]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "shown"),
+    [
+        ("dataset", {"dataset"}),
+        ("describe", {"texts"}),
+        ("knowledge", {"knowledge", "attributes"}),
+        ("cams", {"cams"}),
+        ("refine", {"refine"}),
+        ("train", {"losses"}),
+        ("dynamic", {"dynamic"}),
+        ("predict", {"predict"}),
+        ("evaluate", {"results", "ablation", "ablation-chart"}),
+        ("report", {"results", "gallery", "losses", "knowledge", "attributes"}),
+    ],
+)
+def test_a_stage_alone_shows_what_it_made(stage, shown, store):
+    _run(f"{stage} shown", store, flow=getattr(stages, stage))
+    made = _shown(f"{stage} shown")
+    stages_page = "excel-stages-demo" if stage == "report" else f"excel-stages-{stage}-demo"
+    families = {f"excel-classes-demo-{family}" for family in FAMILIES} if stage in ("evaluate", "report") else set()
+    assert {f"excel-{name}-demo" for name in shown} | families | {stages_page} <= made.keys()
+    if stage in ("cams", "refine", "dynamic", "predict"):
+        page = made[f"excel-{stage}-demo"]
+        pictures = {"cams": 3 * 2, "refine": 3 * 6, "dynamic": 3 * 6, "predict": 3 * 2}[stage]
+        assert page.count("](data:image/webp;base64,") >= pictures and str(store / stage) in page and "truth" not in page
+    if stage == "describe":
+        page = made["excel-texts-demo"]
+        texts = read_json(next(store.glob("describe/*/descriptions.json")))["classes"]
+        assert page.count("\n## ") == len(texts) == 10 and page.count("\n* ") == sum(len(lines) for lines in texts.values())
+    if stage == "dataset":
+        page = made["excel-dataset-demo"]
+        assert "| train | 12 | 0 | 0 |" in page and page.count("\n| ") >= 2 + 4 + 2 + 10
+
+
+def test_other_texts_are_shown_beside_the_earlier_ones(store):
+    _run("fewer texts", store, ["describe.n=4", "knowledge.attributes=16"], flow=stages.knowledge)
+    made = _shown("fewer texts")
+    page = made["excel-texts-diff-demo"]
+    assert "0 of 10 classes are as in run" in page and page.count("\n## ") == 10 and "\n* −" in page
+    assert "cosine of T_c" in page and "excel-knowledge-demo" in made
 
 
 def test_training_reads_its_images_in_forked_workers(store):
@@ -158,3 +226,29 @@ def test_upgrades_are_a_flow_that_scores_each_alone(store, tmp_path):
         key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-ablation-upgrades-demo"]))
         newest, *_ = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)
     assert "mask votes (+SAM)" in newest.data and "difference" in newest.data
+
+
+def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "MIN_SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="prefect.flow_runs"):
+        _run("lines", tmp_path / "s", ["evaluate.ablation=false", "train.checkpoint_every=2"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if re.match(r"\w+: ", line)]
+    rate = r"([\d.]+/s|[\d.]+ s each)"
+    assert any(re.fullmatch(rf"cams: \d+/12, \d\d %, [\d.]+ s, {rate}, [\d.]+ s to go", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 2/4, 50 %, [\d.]+ s, {rate}, [\d.]+ s to go, loss [\d.]+", line) for line in lines)
+    assert any(re.fullmatch(rf"train: 4/4, 100 %, [\d.]+ s, {rate}, loss [\d.]+", line) for line in lines)
+    results = {line.partition(": ")[0]: line for line in lines if "/" not in line}
+    seconds = r"(, [\d.]+ s|, \d+ min \d\d s)$"
+    for stage, words in {
+        "dataset": "24 images",
+        "describe": "10 classes, .* descriptions",
+        "refine": "12 images",
+        "train": "4 iterations, loss [0-9.]+",
+        "evaluate": r"mIoU 0\.\d+ seeds\.static\.train\.crf, .*",
+    }.items():
+        assert re.match(f"{stage}: {words}{seconds}", results[stage]), results[stage]
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["lines"])))
+        APILogWorker.drain_all(timeout=30)
+        logs = client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
+    assert set(results.values()) <= {log.message for log in logs}

@@ -60,7 +60,7 @@ def _records(store):
 def test_ctrl_c_stops_the_command_and_its_own_server(tmp_path):
     """Twice: what was finished the first time is there the second."""
     store = tmp_path / "store"
-    for word, stages in (("cams: 4/12", {"knowledge"}), ("train: 40/400", {"knowledge", "refine"})):
+    for word, stages in (("cams: ", {"knowledge"}), ("train: 40/400", {"knowledge", "refine"})):
         status, said, left = _interrupted(tmp_path / "log", store, "sequential", {}, word)
         assert status == 130 and "Traceback" not in said and not left
         assert said.strip().endswith(STOPPED)
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_the_command_and_its_own_server(tmp_path):
 @pytest.mark.usefixtures("prefect_server")
 def test_ctrl_c_stops_dask_and_the_flow_run_says_so(tmp_path):
     store, url = tmp_path / "store", str(prefect.settings.get_current_settings().api.url)
-    status, said, left = _interrupted(tmp_path / "log", store, "dask", {"PREFECT_API_URL": url}, "refine: 4/12")
+    status, said, left = _interrupted(tmp_path / "log", store, "dask", {"PREFECT_API_URL": url}, "refine: ")
     assert status == 130 and "Traceback" not in said and not left
     assert said.strip().endswith(STOPPED)
     (record,) = _records(store)

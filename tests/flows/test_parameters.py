@@ -1,8 +1,13 @@
 """The one signature of all chain flows: its schema, and what its values become."""
 
+import re
+
 import pytest
 import torch
 from prefect.exceptions import ParameterTypeError
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError as ServerRefusal
+from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -67,6 +72,68 @@ def test_the_benchmarks_form_explains_itself():
     for wrong in ({"seeds": 0}, {"seeds": 21}, {"methods": ["clipes"]}, {"limit": 0}, {"method": "excel"}):
         with pytest.raises((ParameterTypeError, ValidationError, TypeError)):
             benchmark.validate_parameters(wrong)
+
+
+def _refusal(flow, parameters):
+    """Why Prefect's server makes no run of these parameters; "" where it makes one."""
+    try:
+        validate(parameters, parameter_schema(flow).model_dump_for_openapi(), raise_on_error=True)
+    except ServerRefusal as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("flow", [*FLOWS, benchmark], ids=lambda flow: flow.name)
+def test_a_deployment_asks_for_data_but_python_does_not(flow):
+    assert flow.parameters == parameter_schema(flow)  # what `prefect deploy` reads
+    assert "'data' is a required property" in _refusal(flow, {}) and "is not of type" in _refusal(flow, {"data": None})
+    assert _refusal(flow, {"data": "/data"}) == "" and "preset" in flow.validate_parameters({"preset": "demo"})
+
+
+@pytest.mark.parametrize(
+    ("flow", "good", "wrong"),
+    [
+        (
+            excel,
+            "train.segmenter.width = 3",
+            ["train.iteration=3", "train.segmenter=3", "preset=voc", "voc.train.crop=64", "x"],
+        ),
+        (benchmark, "clip_es.refine.crf.enabled=false", ["clipes.refine.crf.enabled=false", "clip_es.refine.crf=false"]),
+        (paper, "coco.train.iterations=3", ["photos.train.iterations=3", "coco.train.iteration=3", "paper.limit=3"]),
+    ],
+)
+def test_a_setting_that_there_is_not_is_refused_alone_and_in_a_list(flow, good, wrong):
+    for plain in (good, "refine.par.iterations=3"):
+        assert _refusal(flow, {"data": "d", "settings": plain}) == _refusal(flow, {"data": "d", "settings": [plain]}) == ""
+    for setting in wrong:
+        for given in (setting, [good, setting]):
+            refusal = _refusal(flow, {"data": "d", "settings": given})
+            assert f"{setting!r} does not match" in refusal and "|iterations|" in refusal
+
+
+def test_one_setting_needs_no_list():
+    assert RunRequest.checked(settings="train.iterations=3").settings == ["train.iterations=3"]
+    assert RunRequest(preset="demo", settings="train.crop=64").spec().train.crop == 64
+    assert excel.validate_parameters({"settings": "train.iterations=3"})["settings"] == ["train.iterations=3"]
+    with pytest.raises(SettingError, match="expected stage.field=value"):
+        RunRequest.checked(settings="iterations")
+
+
+def test_every_field_can_be_set_and_no_other(tmp_path):
+    """The names in the schema are those of the specs."""
+    pattern = re.compile(excel.parameters.properties["settings"]["anyOf"][1]["pattern"])
+
+    def fields(spec, path=""):
+        for name, field in spec.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, Spec):
+                yield from fields(inner, f"{path}{name}.")
+            else:
+                yield f"{path}{name}"
+
+    names = [name for name in fields(RunSpec) if name.partition(".")[0] not in ("preset", "method", "paper", "benchmark")]
+    assert len(names) > 100 and all(pattern.search(f"{name}=1") for name in names)
+    assert not any(pattern.search(f"{name}x=1") or pattern.search(f"x{name}=1") for name in names)
 
 
 def test_a_class_of_ones_own_that_nobody_describes_is_refused_before_work_starts(tmp_path):
