@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from typer.models import ParameterInfo
 
 from excel_core.config import RunSpec, Spec
+from flows.config_file import of_request
 from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
 
 __all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow"]
@@ -60,7 +61,9 @@ def _request_flow(
         values = signature.bind(*arguments, **named).arguments
         if isinstance(edits := values.get("edits"), BaseModel):
             values["edits"] = edits.model_dump(exclude_none=True)
-        return body(model.checked(**values))
+        request = model.checked(**values)
+        with of_request(request):
+            return body(request)
 
     run.__module__, run.__name__, run.__qualname__ = body.__module__, body.__name__, body.__qualname__
     run.__signature__ = signature  # type: ignore[attr-defined]
