@@ -1,11 +1,11 @@
 """`--config FILE.yaml`: options and settings of a run in a file, and the file that each run leaves to be repeated by.
 
-    preset: voc                      # options by their names on the command line; whatever is given there wins
-    data: /data/VOC2012
-    device: cuda
-    settings:                        # any field of any stage, as groups; or a list of stage.field=value
-      train: {iterations: 20000}
-      refine: {crf: {enabled: false}}
+preset: voc                      # options by their names on the command line; whatever is given there wins
+data: /data/VOC2012
+device: cuda
+settings:                        # any field of any stage, as groups; or a list of stage.field=value
+  train: {iterations: 20000}
+  refine: {crf: {enabled: false}}
 """
 
 import json
@@ -57,7 +57,8 @@ def _settings_of(path: Path, settings: Any) -> list[str]:
     if isinstance(settings, list) and all(isinstance(setting, str) for setting in settings):
         return settings
     raise SettingError(
-        f"--config {path}: settings: expected groups, stage: {{field: value}}, or a list of stage.field=value; got {shown(settings)}"
+        f"--config {path}: settings: expected groups, stage: {{field: value}}, or a list of stage.field=value; got "
+        f"{shown(settings)}"
     )
 
 
@@ -95,7 +96,11 @@ def config_of_current_run(flow: str, store: Path) -> str:
     options["store"] = remote_url(store) or str(store)
     settings = _grouped(getattr(request, "edits", None) or {}, request.settings)
     again = COMMANDS.get(flow)
-    hint = f"{again} --config THIS_FILE" if again else f"it was stage `{flow}` alone; `excel run --config THIS_FILE` runs the chain"
+    hint = (
+        f"{again} --config THIS_FILE"
+        if again
+        else f"it was stage `{flow}` alone; `excel run --config THIS_FILE` runs the chain"
+    )
     head = f"# Again: {hint}\n# Paths in settings are relative to {Path.cwd()}\n"
     return head + yaml.safe_dump(options | ({"settings": settings} if settings else {}), sort_keys=False, allow_unicode=True)
 

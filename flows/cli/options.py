@@ -1,6 +1,7 @@
 """A request's fields as a command's options, the options that several commands have, and what commands print to."""
 
 import copy
+import re
 import sys
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature, signature
@@ -17,13 +18,18 @@ from excel_core.errors import SettingError
 from flows.cli.complete import choices_of
 from flows.request import STORE_HELP, Request
 
-__all__ = ["FILE_COLUMNS", "Store", "console", "takes_request"]
+__all__ = ["FILE_COLUMNS", "Name", "Store", "check_name", "console", "takes_request"]
 
 FILE_COLUMNS = 160  # of a table in a file or pipe, so that nothing is cut
 
 Store = Annotated[str | None, typer.Option(help=STORE_HELP, metavar="<path>", show_default=False)]
 
 
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="call the run so, in Prefect, in the store and for other commands", show_default=False),
+]
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 Config = Annotated[
     Path | None,
     typer.Option(help="options and settings from a YAML file; what is given here wins", metavar="<file>", show_default=False),
@@ -33,9 +39,9 @@ Config = Annotated[
 def takes_request(
     model: type[Request], names: str, optional: str = "", fixed: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a command with a parameter `request`: on the command line, the fields `names` of `model` and `--config` stand
-    in its place; positional arguments among them are required, here or in the file, unless they are `optional`. `fixed`: fields
-    that the command sets itself. The command gets the request that they make; SettingError for a value that is not valid."""
+    """Decorator of a command with a parameter `request`: on the command line, the fields `names` of `model` and `--config`
+    stand in its place; positional arguments among them are required, here or in the file, unless they are `optional`. `fixed`:
+    fields that the command sets itself. The command gets the request that they make; SettingError for a wrong value."""
     positional = {name for name in names.split() if isinstance(_option_of(model.model_fields[name]), ArgumentInfo)}
     required = positional - set(optional.split())
     parameters = [_parameter(name, model.model_fields[name], name in required) for name in names.split()]
@@ -106,6 +112,12 @@ def _plain(annotation: Any) -> Any:
     if origin in (Union, UnionType):
         return _plain(arguments[0]) | None
     return annotation
+
+
+def check_name(name: str | None) -> None:
+    """SettingError for a name that no run can have."""
+    if name is not None and (not NAME.fullmatch(name) or name == "latest"):
+        raise SettingError(f"--name {name!r}: expected up to 80 letters, digits and . _ -, no . or - first, not `latest`")
 
 
 def console(width: int = 100) -> Console:

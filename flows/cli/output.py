@@ -126,8 +126,8 @@ def _silenced(stdout: bool, stderr: bool) -> Iterator[None]:
 
 @contextmanager
 def _written(place: str | None) -> Iterator[None]:
-    """After the block, write what it gave: also where it ends with an exit status of its own, such as `verify` of a damaged store,
-    but not after an error."""
+    """After the block, write what it gave: also where it ends with an exit status of its own, such as `verify` of a damaged
+    store, but not after an error."""
     results: list[Any] = []
     token = _result.set(results)
     try:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from excel_core.errors import SettingError
+from flows.cli.complete import run_names
 from flows.cli.options import Store, console, takes_request
+from flows.cli.output import give
+from flows.cli.runs import RUN_HELP
 from flows.request import RunRequest
 
 if TYPE_CHECKING:
@@ -78,13 +81,11 @@ def evaluate(
     pred: Annotated[Path, typer.Option(help="folder of predicted palette PNGs")],
     truth: Annotated[Path, typer.Option(help="folder of true palette PNGs")],
     classes: Annotated[str, typer.Option(help="voc, coco, world or a class FILE (.yaml)")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores here")] = None,
     split: Annotated[Path | None, typer.Option(help="score only the ids listed in this file, one a line")] = None,
 ) -> None:
     """Score predicted label maps against true ones, file by file of the same name."""
     from artifacts.tables import print_scores
     from excel_core.evaluation.metrics import evaluate_folders
-    from excel_core.files import write_json
     from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
 
@@ -93,9 +94,8 @@ def evaluate(
         raise SettingError(f"--split {split}: there is no such file")
     ids = None if split is None else split.read_text().split()
     scores = evaluate_folders(pred, truth, names, ids=ids)
+    give(scores.to_json())
     print_scores(scores.to_json(), console())
-    if json_file is not None:
-        write_json(json_file, scores.to_json())
 
 
 @takes_request(RunRequest, "data store clip method settings")
@@ -113,12 +113,14 @@ def figures(
     outputs = complete_outputs(run, environment, "report")
     if "report" not in outputs:
         raise SettingError(f"{environment.store} holds no finished run of these settings; run it first")
-    for path in write_figures(folder, make_view(report_job(run, environment, outputs))):
+    paths = write_figures(folder, make_view(report_job(run, environment, outputs)))
+    give({"files": [str(path) for path in paths]})
+    for path in paths:
         print(path)
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=run_names)],
     file_format: Annotated[str, typer.Option("--format", help=FORMATS)],
     out: Annotated[Path, typer.Option(help="folder to write; it must be empty or not there yet")],
     what: Annotated[
@@ -136,16 +138,18 @@ def export(
     """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
     from flows.local.state import store_folder
     from tasks.engine.lock import store_in_use
-    from tasks.history.run_record import find_record
     from tasks.photos.export import ExportRequest, export_run
+    from tasks.photos.exported_run import find_exported
 
     folder = store_folder(store)
     with store_in_use(folder):
-        record = find_record(folder, run)
-        exported = export_run(record, ExportRequest(file_format, what, variant, split, force), out)
+        request = ExportRequest(file_format, what, variant, split, force)
+        record = find_exported(folder, run, request)
+        exported = export_run(record, request, out)
+    give(exported | {"run": record.id, "name": record.flow_run_name, "out": str(out)})
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
-        print(f"{exported['images']} label maps ({which}) of run {record.id}")
+        print(f"{exported['images']} label maps ({which}) of run {record.title}")
     if "supervision" in exported:
         print(f"learnt from {exported['supervision']}")
     if check := exported.get("check"):

@@ -5,13 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.complete import run_names
 from flows.cli.options import console, takes_request
+from flows.cli.output import give
 from flows.request import METHOD_HELP, RunRequest
 
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
-WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (with --clip)"
+WEIGHTS = (
+    "a trained segmenter: a run (its name, id or `latest`), FILE of `excel export`, or a checkpoint of the published code (with "
+    "--clip)"
+)
 
 
 @takes_request(RunRequest, "clip device settings store")
@@ -23,7 +28,7 @@ def segment(
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for masks and overlays")] = Path("segmented"),
     method: Annotated[str | None, typer.Option(help=f"{METHOD_HELP}; default excel", show_default=False)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS, show_default=False)] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS, autocompletion=run_names, show_default=False)] = None,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="with --weights: several scales and flips")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="with --weights: then the dense CRF")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="also a picture of every step")] = False,
@@ -48,6 +53,7 @@ def segment(
     for note in predictor.notes:
         print(note)
     results = segment_photos(files, predictor, out, side, steps)
+    give({"out": str(out), "class_names": list(predictor.class_names), "photos": [result.to_json() for result in results]})
     _show(results, out)
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
 

@@ -11,8 +11,8 @@ __all__ = ["changed_settings", "spec_differences"]
 
 
 def changed_settings(record: RunRecord) -> dict[str, Any]:
-    """{dotted field: value} of every setting that differs from the run's preset under its method, as this version has them; empty
-    for a run of another version that this one cannot read."""
+    """{dotted field: value} of every setting that differs from the run's preset under its method, as this version has them;
+    empty for a run of another version that this one cannot read."""
     try:
         run = record.run
         plain = _plain_preset(run.preset, run.method)

@@ -1,7 +1,7 @@
 """Which run a user means: `latest`, a name of Prefect's, or an id. One answer for every command that takes a run.
 
-`latest` is the newest complete run that holds what the command asks for: after a run of one stage, the segmenter of the full run
-before it is still `latest` to `excel segment`.
+`latest` is the newest complete run that holds what the command asks for: after a run of one stage, the segmenter of the full
+run before it is still `latest` to `excel segment`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from excel_core.errors import SettingError, StoreError
 from tasks.engine.shared_outputs import known_marker
 from tasks.history.run_record import RunRecord, read_records
 
-__all__ = ["LATEST", "find_any", "find_record", "holds"]
+__all__ = ["LATEST", "find_any", "find_record", "holds", "run_with"]
 
 LATEST = "latest"
 MAX_LISTED = 10  # runs that a refusal names
@@ -20,8 +20,8 @@ MAX_LISTED = 10  # runs that a refusal names
 def find_record(store: Path, name: str, needs: Sequence[str] = ()) -> RunRecord:
     """The run called `name` that holds `needs`: stages by name, or several of which one is enough, as `dynamic or refine`.
 
-    `name`: `latest`, a name that Prefect or `--name` gave, or an id or its beginning. SettingError where no complete run of that
-    name holds them, or several different ones do; it lists the runs that would serve.
+    `name`: `latest`, a name that Prefect or `--name` gave, or an id or its beginning. SettingError where no complete run of
+    that name holds them, or several different ones do; it lists the runs that would serve.
     """
     records = read_records(store)
     if name == LATEST:
@@ -52,6 +52,12 @@ def find_any(store: Path, name: str) -> RunRecord:
     if len(named) > 1 and name != LATEST:
         raise SettingError(f"{store} has several runs named {name!r}; {_listed('runs', named)}")
     return named[-1]
+
+
+def run_with(store: Path, stage: str, key: str) -> RunRecord | None:
+    """The newest complete run whose own stage has this output."""
+    records = reversed(read_records(store))
+    return next((record for record in records if record.state == "complete" and record.own.get(stage) == key), None)
 
 
 def holds(record: RunRecord, stage: str) -> bool:

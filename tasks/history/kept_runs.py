@@ -41,8 +41,8 @@ def _kind(record: RunRecord) -> Hashable:
 
 
 def pin(record: RunRecord, pinned: bool) -> None:
-    """Have `excel gc` keep the run whatever else it keeps, or no longer. SettingError for a run at work, which writes its record
-    itself."""
+    """Have `excel gc` keep the run whatever else it keeps, or no longer. SettingError for a run at work, which writes its
+    record itself."""
     if record.state == "running" and not record.dead:
         raise SettingError(f"run {record.title} is at work; pin it when it has ended")
     with locked(record.path.parent / ".number.lock", f"another command writes the records of {record.store}; waiting for it"):

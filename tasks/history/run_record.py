@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` n
     from tasks.engine.output import StageOutput
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["Process", "Records", "RunRecord", "StageCost", "readable_name", "read_records", "start_record"]
+__all__ = ["Process", "Records", "RunRecord", "StageCost", "read_records", "readable_name", "start_record"]
 
 FORMAT = "excel-run/1"
 State = Literal["running", "complete", "failed", "stopped", "crashed"]

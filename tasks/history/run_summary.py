@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from artifacts.stages import largest_known
 from artifacts.headline import headline_key
+from artifacts.stages import largest_known
 from tasks.history.changed_settings import changed_settings
 from tasks.history.named_folder import folder_of
 from tasks.history.run_record import RunRecord
@@ -13,9 +13,9 @@ __all__ = ["run_summary"]
 
 
 def run_summary(record: RunRecord) -> dict[str, Any]:
-    """Plain data. `headline`: {key, miou} of the result that the report shows first, None where nothing was scored; `results`: the
-    mIoU of all. `changed`: settings that differ from the preset. `build_seconds` and peak memory are of building its stages, in this
-    run or an earlier one; `seconds` is how long the run took."""
+    """Plain data. `headline`: {key, miou} of the result that the report shows first, None where nothing was scored; `results`:
+    the mIoU of all. `changed`: settings that differ from the preset. `build_seconds` and peak memory are of building its
+    stages, in this run or an earlier one; `seconds` is how long the run took."""
     key = headline_key({"results": record.headline})
     folder = folder_of(record)
     return {

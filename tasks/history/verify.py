@@ -1,7 +1,7 @@
 """Every byte below the store against its digest: what checks before reuse, by size and time of change, cannot see.
 
-Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's, nor
-`runs/`, which is made from the records.
+Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's,
+nor `runs/`, which is made from the records.
 """
 
 import os
