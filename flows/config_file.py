@@ -95,13 +95,9 @@ def config_of_current_run(flow: str, store: Path) -> str:
     options |= {name: str(Path(options[name]).resolve()) for name in PATHS if name in options}
     options["store"] = remote_url(store) or str(store)
     settings = _grouped(getattr(request, "edits", None) or {}, request.settings)
-    again = COMMANDS.get(flow)
-    hint = (
-        f"{again} --config THIS_FILE"
-        if again
-        else f"it was stage `{flow}` alone; `excel run --config THIS_FILE` runs the chain"
-    )
-    head = f"# Again: {hint}\n# Paths in settings are relative to {Path.cwd()}\n"
+    again = f"{COMMANDS.get(flow, 'excel run')} --config THIS_FILE"
+    note = "" if flow in COMMANDS else f", which runs the whole chain; this was `{flow}` alone"
+    head = f"# Again: {again}{note}\n# Paths in settings are relative to {Path.cwd()}\n"
     return head + yaml.safe_dump(options | ({"settings": settings} if settings else {}), sort_keys=False, allow_unicode=True)
 
 

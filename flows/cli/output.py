@@ -54,8 +54,9 @@ class Command(TyperCommand):
 
 
 def _with_place(args: list[str], takes_many: bool) -> Iterator[str]:
-    for word, following in zip(args, [*args[1:], None], strict=True):
+    for at, word in enumerate(args):
         yield word
+        following = args[at + 1] if at + 1 < len(args) else None
         is_file = following == STDOUT or (following is not None and not following.startswith("-") and not takes_many)
         if word in ("--json", SHORT["--json"]) and not is_file:
             yield STDOUT

@@ -30,12 +30,12 @@ def diff(
 ) -> None:
     """Show which classes' descriptions changed from A to B, how far each T_c moved, and which attributes came and went."""
     from artifacts.history import print_prompts_diff
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.history.prompts_diff import diff_prompts
 
     settings = ["knowledge.attributes=null", *request.settings]  # every text on its own, unless the user asks for clusters
     run = request.model_copy(update={"settings": settings, "clip": clip}).spec()
-    changes = diff_prompts(a, b, run, environment_without_data(request), classes)
+    changes = diff_prompts(a, b, run, environment_to_look(request), classes)
     print_prompts_diff(console(FILE_COLUMNS), changes.a, changes.b, changes.clip, changes.classes, texts)
     give(asdict(changes))
 

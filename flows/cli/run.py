@@ -34,7 +34,7 @@ def demo(request: RunRequest, name: Name = None) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
     outputs, ui = _complete("report", request, name)
     _show_results(outputs, ui)
-    print(f"metrics: {outputs['evaluate'].folder / 'metrics.json'}")
+    print(f"metrics: {_by_name(outputs, 'evaluate', _run_of(outputs['report'])) / 'metrics.json'}")
 
 
 @takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
@@ -180,7 +180,7 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
         {
             "run": run,
             "metrics": metrics,
-            "report": str(outputs["report"].folder / "index.html"),
+            "report": str(_by_name(outputs, "report", run) / "index.html"),
             "outputs": {stage: str(output.folder) for stage, output in outputs.items()},
             "prefect_ui": ui,
         }
@@ -195,14 +195,14 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
         print(f"nothing was trained: the segmenter comes from {source}")
     if cost := llm_cost_line(outputs["describe"]):
         print(cost)
-    print(f"pseudo labels: {outputs['dynamic' if 'dynamic' in outputs else 'refine'].folder / PSEUDO_LABELS}")
+    print(f"pseudo labels: {_by_name(outputs, 'dynamic' if 'dynamic' in outputs else 'refine', run) / PSEUDO_LABELS}")
     if "predict" in outputs:
         predicted = outputs["predict"].result_as(PredictResult)
         for split in predicted.images:
-            print(f"segmentation of {split}: {outputs['predict'].folder / predicted.variants[-1] / split}")
-    print(f"report: {outputs['report'].folder / 'index.html'}")
+            print(f"segmentation of {split}: {_by_name(outputs, 'predict', run) / predicted.variants[-1] / split}")
+    print(f"report: {_by_name(outputs, 'report', run) / 'index.html'}")
     if run is not None:
-        print(f"run: {run['name'] or run['id']}, by name in {run['folder']}; again: excel run --config {run['config']}")
+        print(f"run: {run['name'] or run['id']}; again: excel run --config {shlex.quote(run['config'])}")
     print(f"Prefect UI: {ui}")
 
 
@@ -216,6 +216,13 @@ def _run_of(output: "StageOutput") -> dict[str, Any] | None:
     if record is None or folder is None:
         return None
     return {"id": record.id, "name": record.flow_run_name, "folder": str(folder), "config": str(folder / CONFIG)}
+
+
+def _by_name(outputs: "dict[str, StageOutput]", stage: str, run: dict[str, Any] | None) -> Path:
+    """A stage's folder below the run's name, where it has one that can be followed; else where it is."""
+    folder = outputs[stage].folder
+    named = folder if run is None else Path(run["folder"]) / stage
+    return named if named.exists() else folder
 
 
 def _show_paper(table: str, path: Path) -> None:

@@ -14,8 +14,8 @@ __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
 WEIGHTS = (
-    "a trained segmenter: a run (its name, id or `latest`), FILE of `excel export`, or a checkpoint of the published code (with "
-    "--clip)"
+    "a trained segmenter: a run (its name, id or `latest`), FILE of `excel export`, or a checkpoint of the published code "
+    "(with --clip)"
 )
 
 
@@ -77,22 +77,22 @@ def _check_together(weights: str | None, clip: bool, settings: bool, for_weights
 def _training_free(names: tuple[str, ...], request: RunRequest) -> Any:
     from excel_core.errors import SettingError
     from excel_core.text.class_sets import DATA_CLASSES
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.photos.trained import training_free
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
     run = request.model_copy(update={"edits": {"dataset": {"prompts": DATA_CLASSES}}}).spec()
-    return training_free(names, run, environment_without_data(request))
+    return training_free(names, run, environment_to_look(request))
 
 
 def _trained(weights: str, names: tuple[str, ...], request: RunRequest, multi_scale: bool, crf: bool) -> Any:
     from excel_core.prediction.predictors import trained_predictor
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.photos.trained import find_segmenter
 
-    environment = environment_without_data(request)
+    environment = environment_to_look(request)
     trained = find_segmenter(weights, environment.store, environment.device, request.clip)
     return trained_predictor(trained, names, multi_scale, crf)
 

@@ -57,9 +57,9 @@ class _Needed:
 
 
 def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] = ()) -> list[Garbage]:
-    """What can go when the newest `keep` runs of each kind (None: all), and pinned ones, are kept. SettingError while a run is at
-    work in the store, and where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records that
-    are given up."""
+    """What can go when the newest `keep` runs of each kind (None: all), and pinned ones, are kept. SettingError while a run is
+    at work in the store, and where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records
+    that are given up."""
     records = read_records(store)
     _check_at_work(store, records, ignored)
     lost = _given_up(store, records, ignored)
