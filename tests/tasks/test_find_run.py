@@ -159,7 +159,6 @@ def test_results_are_found_by_name(environment, recorded, monkeypatch):
 
 def test_a_name_goes_with_its_run_and_no_output_goes_through_it(environment, recorded):
     store = environment.store
-    remove_garbage(store, find_garbage(store))  # what the copied store holds beside the run
     old, new = recorded("old"), recorded("new")
     remove_garbage(store, find_garbage(store, keep=1), keep=1)
     assert [record.id for record in read_records(store)] == [new.id]
