@@ -1,9 +1,10 @@
 """`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: scores, comparisons, pictures and other tools' files of
 finished work."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +48,7 @@ def parity(
         results = compare_with_goldens(prefix)
     else:
         results = compare_with_programs(prefix, pipeline, photos, load_prompts(prompts_file(classes)).class_names)
+    give({"results": [_plain(result) for result in results]})
     _print_comparisons(results)
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
 
@@ -59,10 +61,17 @@ def parity_peers(
     from excel_core.evaluation.parity_peers import compare_with_peers
 
     compared = compare_with_peers(folder, clip)
+    sets = {each.name: {"missing": each.missing, "results": [_plain(result) for result in each.results]} for each in compared}
+    give({"sets": sets})
     for each in compared:
         print(f"{each.name}: {each.missing or f'{len(each.results)} keys'}")
         _print_comparisons(each.results)
     raise typer.Exit(0 if all(result.ok for each in compared for result in each.results) else 1)
+
+
+def _plain(result: "Comparison") -> dict[str, Any]:
+    error = float(result.error) if math.isfinite(result.error) else None  # JSON has neither infinity nor NaN
+    return {"key": result.key, "error": error, "tolerance": float(result.tolerance), "ok": result.ok}
 
 
 def _print_comparisons(results: "Sequence[Comparison]") -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` n
     from tasks.engine.output import StageOutput
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["Process", "Records", "RunRecord", "StageCost", "read_records", "readable_name", "start_record"]
+__all__ = ["Process", "Records", "RunRecord", "StageCost", "read_records", "start_record"]
 
 FORMAT = "excel-run/1"
 State = Literal["running", "complete", "failed", "stopped", "crashed"]
@@ -253,14 +253,14 @@ def read_records(store: Path) -> Records:
     return records
 
 
-def readable_name(text: str) -> str:
+def _readable_name(text: str) -> str:
     """`text` as the name of a file: letters, digits and . _ - of ASCII alone; "" where nothing of it is left."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:MAX_NAME]
 
 
 def _folder_name(record: RunRecord, taken: Collection[str]) -> str:
     """Prefect's name of the run, with the end of its id where an earlier run has that name; else its id."""
-    name = readable_name(record.flow_run_name) or record.id
+    name = _readable_name(record.flow_run_name) or record.id
     is_taken = name.casefold() in taken or (record.store / "runs" / "by-name" / name).exists()
     return f"{name}-{record.id[-6:]}" if is_taken else name
 
