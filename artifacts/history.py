@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 
 from artifacts.rows import ABSENT, Row, defined, duration, interval, number, print_rows, size
+from artifacts.stages import gibibytes
 
 if TYPE_CHECKING:  # at run time it would load torch, for which `excel runs` need not wait
     from excel_core.text.knowledge_diff import ClassChange, NamedAttribute
@@ -17,6 +18,7 @@ __all__ = [
 
 MAX_NAMED_PARTS = 3  # up to so many missing parts are named
 MAX_CHANGED_IMAGES = 10
+MAX_CHANGED_SETTINGS = 4  # of a run in the list of runs
 
 Records = Iterable[Mapping[str, Any]]
 
@@ -88,14 +90,37 @@ def _parts_text(step: PlanStep) -> str:
 
 
 def run_rows(runs: Records) -> list[Row]:
-    """{run, preset, method, clip, state, started, seconds, headline numbers…} → one row per run, in the order given."""
-    rows = []
-    for run in runs:
-        row = {key: number(value) if isinstance(value, float) else _plain(value) for key, value in run.items()}
-        if defined(run.get("seconds")):
-            row["seconds"] = duration(run["seconds"])
-        rows.append({"took" if key == "seconds" else key: value for key, value in row.items()})
-    return rows
+    """Summaries as tasks/history/run_summary.py makes them → one row per run, in the order given."""
+    return [_run_row(run) for run in runs]
+
+
+def _run_row(run: Mapping[str, Any]) -> Row:
+    headline = run["headline"] or {"key": "", "miou": None}
+    family, _, step = headline["key"].rpartition(".")
+    return {
+        "run": "\n".join(filter(None, [run["name"], run["id"], "pinned" if run["pinned"] else ""])),
+        "flow": "\n".join([run["title"], *_changed_lines(run["changed"])]),
+        "state": run["state"],
+        "took": ABSENT if run["seconds"] is None else duration(run["seconds"]),
+        "built": f"{run['built']} of {run['outputs']}",
+        "to build": ABSENT if run["build_seconds"] is None else duration(run["build_seconds"]),
+        "host GiB": gibibytes(run["peak_host_bytes"]),
+        "GPU GiB": gibibytes(run["peak_gpu_bytes"]),
+        "mIoU": number(headline["miou"]),
+        "of": f"{family.replace('.', ' ')} {step.replace('_', ' ')}".strip(),
+    }
+
+
+def _changed_lines(settings: Mapping[str, Any]) -> list[str]:
+    """The first settings that differ from the preset's, a line each, and how many more there are."""
+    lines = [f"{field}={_setting_text(value)}" for field, value in list(settings.items())[:MAX_CHANGED_SETTINGS]]
+    more = len(settings) - MAX_CHANGED_SETTINGS
+    return [*lines, f"and {more} more (--json)"] if more > 0 else lines
+
+
+def _setting_text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    return f"[{', '.join(map(_setting_text, value))}]" if isinstance(value, list) else "null" if value is None else str(value)
 
 
 def spec_difference_rows(differences: Records) -> list[Row]:

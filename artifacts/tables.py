@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
+from artifacts.headline import families, headline_key, headline_keys
 from artifacts.rows import ABSENT, Row, defined, interval, number, print_rows
 from artifacts.view import Counts, Curve, Metrics
 
@@ -71,14 +72,6 @@ def per_class_rows(metrics: Metrics, key: str) -> list[Row]:
         }
         for name in _best_first(iou)
     ]
-
-
-def families(metrics: Metrics) -> dict[str, list[str]]:
-    """The result keys of each family in order: `seeds.lvc.train` has its `.raw` … `.crf`."""
-    keys_by_family: dict[str, list[str]] = {}
-    for key in metrics.get("results", {}):
-        keys_by_family.setdefault(key.rpartition(".")[0], []).append(key)
-    return keys_by_family
 
 
 def family_rows(metrics: Metrics, keys: Sequence[str]) -> list[Row]:
@@ -153,17 +146,6 @@ def shared_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The fields in which all protocols agree, in the order of the last one's."""
     last = protocols[-1] if protocols else {}
     return {field: value for field, value in last.items() if all(other.get(field) == value for other in protocols)}
-
-
-def headline_keys(metrics: Metrics) -> list[str]:
-    """The last result of each family, e.g. the fully refined seeds of `seeds.lvc.train`, in order."""
-    return [keys[-1] for keys in families(metrics).values()]
-
-
-def headline_key(metrics: Metrics) -> str | None:
-    """The one result to show first: segmentation of the first split where there is one, else the last seeds."""
-    keys = headline_keys(metrics)
-    return next((key for key in keys if key.startswith("segmentation.")), keys[-1] if keys else None)
 
 
 def print_tables(metrics: Metrics, console: Console) -> None:

@@ -14,6 +14,7 @@ from excel_core.config import RunSpec
 from excel_core.errors import StoreError
 from excel_core.files import read_json
 from flows.api_key import key_of_run
+from flows.config_file import config_of_current_run
 from flows.dead_runs import close_dead_runs
 from flows.runners import parts_builder
 from tasks.engine.executor import BuildParts, Step, build_stage, complete_output, part_steps
@@ -23,6 +24,7 @@ from tasks.engine.output import StageOutput
 from tasks.engine.prefect_task import run_step
 from tasks.engine.progress import listening, say
 from tasks.engine.stage import RunEnvironment
+from tasks.history.named_folder import link_outputs, write_config
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
 
@@ -111,10 +113,14 @@ def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str)
 def _recorded(run: RunSpec, environment: RunEnvironment) -> Iterator[RunRecord]:
     """The run's record, ended as the block ends."""
     close_dead_runs(environment.store)
-    record = start_record(flow_run.flow_name or "", run, environment, str(flow_run.id or ""), flow_run.name or "")
+    flow, store = flow_run.flow_name or "", environment.store
+    config = config_of_current_run(flow, store)
+    record = start_record(flow, run, environment, str(flow_run.id or ""), flow_run.name or "", config)
     with record.at_work():
         try:
+            write_config(record)
             yield record
+            link_outputs(record)
         except BaseException as error:
             was_stopped = not isinstance(error, Exception)
             with suppress(OSError, StoreError):  # of a disk that is full or a store that was removed; `error` tells more

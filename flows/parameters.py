@@ -18,6 +18,7 @@ from typer.models import ParameterInfo
 
 from excel_core.config import RunSpec, Spec
 from excel_core.config.methods import METHODS
+from flows.config_file import of_request
 from flows.request import MAX_SETTING, MAX_SETTINGS, BenchmarkRequest, PaperRequest, Request, RunRequest, Text
 
 __all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow"]
@@ -67,7 +68,9 @@ def _request_flow(
         values = signature.bind(*arguments, **named).arguments
         if isinstance(edits := values.get("edits"), BaseModel):
             values["edits"] = edits.model_dump(exclude_none=True)
-        return body(model.checked(**values))
+        request = model.checked(**values)
+        with of_request(request):
+            return body(request)
 
     run.__module__, run.__name__, run.__qualname__ = body.__module__, body.__name__, body.__qualname__
     run.__signature__ = signature  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """From a request to a run and its environment. Anything wrong is refused here, before work starts. Knows no Prefect."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -27,13 +28,14 @@ from flows.local.state import store_folder
 from flows.method_settings import check_clip_fits_method, check_method_settings
 from flows.request import DataRequest, Request, RunRequest
 from flows.store_access import check_store_access
-from tasks.engine.object_store import remote_url
+from tasks.engine.object_store import remote_url, user_cache
 from tasks.engine.stage import RunEnvironment
 from tasks.inputs.given_segmenter import check_checkpoint_settings, check_given_segmenter
 from tasks.stages.dataset import check_layout
 
 __all__ = [
-    "check_data", "check_run", "environment_without_data", "run_environment", "run_spec", "with_requests_edits",
+    "check_data", "check_run", "environment_to_look", "environment_without_data", "run_environment", "run_spec",
+    "with_requests_edits",
 ]  # fmt: skip
 
 
@@ -91,6 +93,14 @@ def environment_without_data(request: Request) -> RunEnvironment:
         raise SettingError("--device mps: this PyTorch sees no MPS device; use --device cpu")
     store = store_folder(request.store)
     return RunEnvironment(store=store, remote=remote_url(store), device=request.device)
+
+
+def environment_to_look(request: Request) -> RunEnvironment:
+    """Store and device of a command that looks at something and keeps nothing but text embeddings. Where nobody named a store
+    and there is none in the current folder, none is made there: the embeddings go to the user's cache."""
+    environment = environment_without_data(request)
+    is_named = request.store is not None or bool(os.environ.get("EXCEL_STORE"))
+    return environment if is_named or environment.store.is_dir() else environment.model_copy(update={"store": user_cache()})
 
 
 def check_data(run: RunSpec, data: Path) -> None:

@@ -1,6 +1,8 @@
 """The command line `excel`: the same flows, with progress bars and errors a person can act on."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -8,18 +10,26 @@ from rich.console import Console
 from flows.any_locale import write_every_character
 from flows.cli.corrections import import_labels
 from flows.cli.doctor import doctor
-from flows.cli.history import compare, gc, plan, runs, verify
+from flows.cli.history import compare, gc, plan, verify
 from flows.cli.local import down, up
+from flows.cli.output import Command, with_output
 from flows.cli.prompts import prompts
-from flows.cli.results import evaluate, export, figures, log, parity, parity_peers, push
+from flows.cli.results import evaluate, export, figures, parity, parity_peers
 from flows.cli.run import ablation, benchmark, demo, paper, run
+from flows.cli.runs import runs
 from flows.cli.segment import segment
 from flows.cli.serve import serve
+from flows.cli.sharing import log, push
 from tasks.engine.failures import in_one_line
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 for command in (
     run,
     demo,
@@ -47,6 +57,24 @@ for command in (
     app.command()(command)
 app.command("import")(import_labels)  # a word of Python's own
 app.add_typer(prompts, name="prompts")
+for each in (*app.registered_commands, *prompts.registered_commands):
+    if each.callback is not None:
+        each.cls, each.callback = Command, with_output(each.callback)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"excel {version('excel-wsss')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import console
+from flows.cli.output import give
 
 __all__ = ["doctor"]
 
@@ -18,7 +19,6 @@ def doctor(
         bool, typer.Option("--quick", help="headers alone: finds no truncated file and no odd mask value")
     ] = False,
     classes: Annotated[str | None, typer.Option(help="class file, where it is not the layout's", show_default=False)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the checks here")] = None,
 ) -> None:
     """Look at every file of a data set: counts, missing and mismatched files, masks, and what to download. Exit 1 where a
     run could not use it."""
@@ -27,7 +27,6 @@ def doctor(
     from excel_core.datasets.doctor.coco import examine_coco
     from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
-    from excel_core.files import write_json
     from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
 
@@ -46,8 +45,7 @@ def doctor(
     other_settings = any(check.name == PRESET_SPLITS and check.state != "ok" for check in checks)
     verdict = f"a run can use it{', with the settings that the note names' if other_settings else ''}"
     print(f"{folder}: {verdict if can_run(checks) else 'a run cannot use it as it is'}")
-    if json_file is not None:
-        write_json(json_file, {"layout": layout, "usable": can_run(checks), "checks": [asdict(check) for check in checks]})
+    give({"layout": layout, "usable": can_run(checks), "checks": [asdict(check) for check in checks]})
     raise typer.Exit(0 if can_run(checks) else 1)
 
 

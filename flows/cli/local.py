@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import Store
+from flows.cli.output import give
 
 __all__ = ["down", "up"]
 
@@ -31,6 +32,7 @@ def up(
 
     folder = store_folder(store)
     installation = bring_up(UpRequest(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
+    give({"store": str(folder), "ui": installation.ui, "port": installation.port, "logs": str(folder / "prefect" / "logs")})
     print(f"logs: {folder / 'prefect' / 'logs'}")
     print("\nThe same by hand, in the repository's folder:")
     home = folder / "prefect"
@@ -54,4 +56,5 @@ def down(store: Store = None) -> None:
 
     folder = store_folder(store)
     take_down(folder, lambda text: print(text, flush=True))
+    give({"store": str(folder)})
     print("\nThe same by hand: end `prefect worker start` and then `prefect server start` with Ctrl-C")

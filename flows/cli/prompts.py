@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import FILE_COLUMNS, console, takes_request
+from flows.cli.output import give
 from flows.request import RunRequest
 
 __all__ = ["prompts"]
@@ -26,20 +27,17 @@ def diff(
     classes: Classes = None,
     clip: Annotated[str, typer.Option(help="that files are looked at through; runs have their own")] = "excel-tiny",
     texts: Annotated[bool, typer.Option("--texts", "-v", help="print the texts that came and went")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the comparison here")] = None,
 ) -> None:
     """Show which classes' descriptions changed from A to B, how far each T_c moved, and which attributes came and went."""
     from artifacts.history import print_prompts_diff
-    from excel_core.files import write_json
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.history.prompts_diff import diff_prompts
 
     settings = ["knowledge.attributes=null", *request.settings]  # every text on its own, unless the user asks for clusters
     run = request.model_copy(update={"settings": settings, "clip": clip}).spec()
-    changes = diff_prompts(a, b, run, environment_without_data(request), classes)
+    changes = diff_prompts(a, b, run, environment_to_look(request), classes)
     print_prompts_diff(console(FILE_COLUMNS), changes.a, changes.b, changes.clip, changes.classes, texts)
-    if json_file is not None:
-        write_json(json_file, asdict(changes))
+    give(asdict(changes))
 
 
 @prompts.command()
@@ -52,12 +50,14 @@ def check(
     from excel_core.text.descriptions import description_problem, length_problem
     from tasks.history.prompts_diff import check_prompts
 
-    problems = 0
+    problems: dict[str, str | None] = {}
     for path in files:
         try:
             problem = description_problem if path.suffix == ".json" else lambda filled, prefix: length_problem(filled)
             print(f"{path}: {check_prompts(path, classes, problem)}")
+            problems[str(path)] = None
         except PromptError as error:
             print(error)
-            problems += 1
-    raise typer.Exit(1 if problems else 0)
+            problems[str(path)] = str(error)
+    give({"problems": problems})
+    raise typer.Exit(1 if any(problems.values()) else 0)

@@ -1,19 +1,23 @@
-"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`, `push`, `log`: comparing finished work, taking it away."""
+"""`excel evaluate`, `parity`, `parity-peers`, `figures`, `export`: comparing finished work, and taking it away."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from excel_core.errors import SettingError
+from flows.cli.complete import run_names
 from flows.cli.options import Store, console, takes_request
+from flows.cli.output import give
+from flows.cli.runs import RUN_HELP
 from flows.request import RunRequest
 
 if TYPE_CHECKING:
     from excel_core.evaluation.parity import Comparison
 
-__all__ = ["evaluate", "export", "figures", "log", "parity", "parity_peers", "push"]
+__all__ = ["evaluate", "export", "figures", "parity", "parity_peers"]
 
 # Spelled out, so that `--help` loads nothing; tasks.photos.export refuses any other.
 FORMATS = (
@@ -46,6 +50,7 @@ def parity(
         results = compare_with_goldens(prefix)
     else:
         results = compare_with_programs(prefix, pipeline, photos, load_prompts(prompts_file(classes)).class_names)
+    give({"results": [_plain(result) for result in results]})
     _print_comparisons(results)
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
 
@@ -58,10 +63,17 @@ def parity_peers(
     from excel_core.evaluation.parity_peers import compare_with_peers
 
     compared = compare_with_peers(folder, clip)
+    sets = {each.name: {"missing": each.missing, "results": [_plain(result) for result in each.results]} for each in compared}
+    give({"sets": sets})
     for each in compared:
         print(f"{each.name}: {each.missing or f'{len(each.results)} keys'}")
         _print_comparisons(each.results)
     raise typer.Exit(0 if all(result.ok for each in compared for result in each.results) else 1)
+
+
+def _plain(result: "Comparison") -> dict[str, Any]:
+    error = float(result.error) if math.isfinite(result.error) else None  # JSON has neither infinity nor NaN
+    return {"key": result.key, "error": error, "tolerance": float(result.tolerance), "ok": result.ok}
 
 
 def _print_comparisons(results: "Sequence[Comparison]") -> None:
@@ -80,7 +92,6 @@ def evaluate(
     pred: Annotated[Path, typer.Option(help="folder of predicted palette PNGs")],
     truth: Annotated[Path, typer.Option(help="folder of true palette PNGs")],
     classes: Annotated[str, typer.Option(help="voc, coco, world or a class FILE (.yaml)")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores here")] = None,
     split: Annotated[
         Path | None, typer.Option(help="score only the images listed in this file: an id a line, or SBD's form")
     ] = None,
@@ -89,17 +100,15 @@ def evaluate(
     from artifacts.tables import print_scores
     from excel_core.datasets.lists import read_list
     from excel_core.evaluation.metrics import evaluate_folders
-    from excel_core.files import write_json
     from excel_core.text.class_sets import prompts_file
     from excel_core.text.prompts import load_prompts
 
     names = ("background", *load_prompts(prompts_file(classes)).class_names)
     scores = evaluate_folders(pred, truth, names, ids=None if split is None else read_list(split))
+    give(scores.to_json())
     print_scores(scores.to_json(), console())
     for warning in scores.warnings:
         print(f"warning: {warning}")
-    if json_file is not None:
-        write_json(json_file, scores.to_json())
 
 
 @takes_request(RunRequest, "data store clip method settings")
@@ -117,12 +126,14 @@ def figures(
     outputs = complete_outputs(run, environment, "report")
     if "report" not in outputs:
         raise SettingError(f"{environment.store} holds no finished run of these settings; run it first")
-    for path in write_figures(folder, make_view(report_job(run, environment, outputs))):
+    paths = write_figures(folder, make_view(report_job(run, environment, outputs)))
+    give({"files": [str(path) for path in paths]})
+    for path in paths:
         print(path)
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=run_names)],
     file_format: Annotated[str, typer.Option("--format", help=FORMATS)],
     out: Annotated[Path, typer.Option(help="folder to write; it must be empty or not there yet")],
     what: Annotated[
@@ -143,16 +154,18 @@ def export(
     """Write a run's label maps, or its trained segmenter, in another tool's format. Nothing half-written is left."""
     from flows.local.state import store_folder
     from tasks.engine.lock import store_in_use
-    from tasks.history.run_record import find_record
     from tasks.photos.export import ExportRequest, export_run
+    from tasks.photos.exported_run import find_exported
 
     folder = store_folder(store)
     with store_in_use(folder):
-        record = find_record(folder, run)
-        exported = export_run(record, ExportRequest(file_format, what, variant, split, photos, force), out)
+        request = ExportRequest(file_format, what, variant, split, photos, force)
+        record = find_exported(folder, run, request)
+        exported = export_run(record, request, out)
+    give(exported | {"run": record.id, "name": record.flow_run_name, "out": str(out)})
     if "images" in exported:
         which = " ".join(exported[key] for key in ("what", "variant", "split") if key in exported)
-        print(f"{exported['images']} label maps ({which}) of run {record.id}")
+        print(f"{exported['images']} label maps ({which}) of run {record.title}")
     if "left_out" in exported:
         print(f"left out: {len(exported['left_out'])} images without label map, named in export.json")
     if "sizes" in exported:
@@ -166,43 +179,3 @@ def export(
         )
     files = exported["holds"]
     print(out / files[0] if len(files) == 1 else out)
-
-
-def push(
-    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
-    repository: Annotated[str, typer.Argument(help="USER/NAME on the Hugging Face Hub; made where it is not there")],
-    file_format: Annotated[str, typer.Option("--format", help="safetensors or onnx")] = "safetensors",
-    licence: Annotated[
-        str | None, typer.Option(help="of the weights, for the model card: an SPDX identifier", show_default=False)
-    ] = None,
-    public: Annotated[bool, typer.Option("--public", help="make a new repository public; else it is private")] = False,
-    store: Store = None,
-) -> None:
-    """Commit a run's trained segmenter and its model card to the Hugging Face Hub. The token is that of HF_TOKEN or of the
-    hub's own login."""
-    from flows.local.state import store_folder
-    from tasks.engine.lock import store_in_use
-    from tasks.history.run_record import find_record
-    from tasks.photos.push import push_run
-
-    folder = store_folder(store)
-    with store_in_use(folder):
-        print(push_run(find_record(folder, run), repository, file_format, not public, licence))
-
-
-def log(
-    run: Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefect name, or `latest`")],
-    tool: Annotated[str, typer.Option("--to", help="tensorboard, mlflow or wandb (offline)")],
-    out: Annotated[str, typer.Option(help="folder to write to; of mlflow also a tracking server's http://…")],
-    store: Store = None,
-) -> None:
-    """Write a run's settings, losses, learning curve and scores for TensorBoard, MLflow or Weights & Biases."""
-    from flows.local.state import store_folder
-    from tasks.engine.lock import store_in_use
-    from tasks.history.run_record import find_record
-    from tasks.trackers.tracked_run import tracked_run
-    from tasks.trackers.tracker import track_run
-
-    folder = store_folder(store)
-    with store_in_use(folder):
-        print(track_run(tracked_run(find_record(folder, run)), tool, out))

@@ -2,20 +2,19 @@
 
 import os
 import shlex
-import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from flows.cli.options import FILE_COLUMNS, console, takes_request
+from flows.cli.options import FILE_COLUMNS, Name, check_name, console, takes_request
+from flows.cli.output import give
 from flows.local.access import client_settings
 from flows.local.state import keep_private, running_server, store_folder
 from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
 
 if TYPE_CHECKING:
+    from prefect import Flow
+
     from tasks.engine.output import StageOutput
 
 __all__ = ["ablation", "benchmark", "demo", "paper", "run"]
@@ -25,104 +24,111 @@ RUN_OPTIONS = f"{ALL_OPTIONS} method"
 
 
 @takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
-def run(request: RunRequest) -> None:
+def run(request: RunRequest, name: Name = None) -> None:
     """Run the whole pipeline of PRESET; stages that are complete are not run again."""
-    _show_results(*_complete("report", request))
+    _show_results(*_complete("report", request, name))
 
 
-@takes_request(RunRequest, "store device gpus method runner settings")
-def demo(request: RunRequest) -> None:
+@takes_request(RunRequest, "store device gpus method runner settings", fixed={"preset": "demo"})
+def demo(request: RunRequest, name: Name = None) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
-    outputs, ui = _complete("report", request.model_copy(update={"preset": "demo"}))
+    outputs, ui = _complete("report", request, name)
     _show_results(outputs, ui)
-    print(f"metrics: {outputs['evaluate'].folder / 'metrics.json'}")
+    print(f"metrics: {_by_name(outputs, 'evaluate', _run_of(outputs['report'])) / 'metrics.json'}")
 
 
 @takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
-def ablation(request: RunRequest) -> None:
+def ablation(request: RunRequest, name: Name = None) -> None:
     """Score raw CAMs of every row of the paper's tables 3, 4 and 5 and of the methods, over seeds."""
     from artifacts.tables import print_tables
     from excel_core.files import read_json
 
-    outputs, ui = _complete("ablation", request)
+    outputs, ui = _complete("ablation", request, name)
     path = outputs["ablation"].folder / "ablation.json"
-    print_tables({"ablation": read_json(path)}, console())
+    rows = read_json(path)
+    give({"run": _run_of(outputs["ablation"]), "file": str(path), "ablation": rows})
+    print_tables({"ablation": rows}, console())
     print(f"Prefect UI: {ui}")
     print(f"ablation: {path}")
 
 
 @takes_request(BenchmarkRequest, f"preset data methods seeds limit {ALL_OPTIONS}", optional="preset")
-def benchmark(request: BenchmarkRequest) -> None:
+def benchmark(request: BenchmarkRequest, name: Name = None) -> None:
     """Run several methods on the same images of PRESET and compare their scores, time and memory; stages that they share are
     built once. With `--set METHOD.stage.field=value` a setting is of one of them."""
     from artifacts.benchmark import print_benchmark
     from excel_core.files import read_json
     from tasks.pipeline import complete_outputs
 
+    check_name(name)
     run, environment = request.resolve()
     ui = _use_prefect_of(environment.store)
-    if "benchmark" in complete_outputs(run, environment, "benchmark"):
+    if name is None and "benchmark" in complete_outputs(run, environment, "benchmark"):
         print("every stage is complete; nothing to run")
     else:
         from flows.benchmark import benchmark as benchmark_flow
 
         data = str(environment.data) if environment.data else None
-        _call(benchmark_flow, request.model_copy(update={"data": data}))
-    folder = complete_outputs(run, environment, "benchmark")["benchmark"].folder
-    print_benchmark(read_json(folder / "benchmark.json"), console(FILE_COLUMNS))
-    for name in ("index.html", "benchmark.json", "benchmark.csv", "benchmark.md"):
-        print(folder / name)
+        _call(benchmark_flow, request.model_copy(update={"data": data}), name)
+    output = complete_outputs(run, environment, "benchmark")["benchmark"]
+    compared = read_json(output.folder / "benchmark.json")
+    give({"run": _run_of(output), "folder": str(output.folder), "benchmark": compared})
+    print_benchmark(compared, console(FILE_COLUMNS))
+    for file in ("index.html", "benchmark.json", "benchmark.csv", "benchmark.md"):
+        print(output.folder / file)
     print(f"Prefect UI: {ui}")
 
 
 @takes_request(PaperRequest, f"table data coco checkpoint limit {RUN_OPTIONS}")
-def paper(
-    request: PaperRequest,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the table here", show_default=False)] = None,
-) -> None:
+def paper(request: PaperRequest, name: Name = None) -> None:
     """Run what a table of the paper needs, and print ours beside the published figures; what is complete is not run again.
     With two data sets, `--set voc.stage.field=value` or `coco.…` is of one of them."""
+    from excel_core.files import read_json
+
+    check_name(name)
     request.resolve()  # refuses what is wrong before a server is started for it
     ui = _use_prefect_of(store_folder(request.store))
     from flows.paper import paper as paper_flow  # imports Prefect, which reads its environment then
 
-    path = Path(_call(paper_flow, request))
+    path = Path(_call(paper_flow, request, name))
+    give(read_json(path))
     _show_paper(request.table, path)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, json_file)
     print(f"figures: {path.parent}" if request.table == "figures" else f"table: {path}")
     print(f"Prefect UI: {ui}")
 
 
-def _complete(last: str, request: RunRequest) -> "tuple[dict[str, StageOutput], str]":
-    """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI."""
+def _complete(last: str, request: RunRequest, name: str | None) -> "tuple[dict[str, StageOutput], str]":
+    """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI. With a `name`, a run is made
+    in any case."""
     from tasks.pipeline import complete_outputs
 
+    check_name(name)
     run, environment = request.resolve()
     ui = _use_prefect_of(environment.store)
-    if last in complete_outputs(run, environment, last):
+    if name is None and last in complete_outputs(run, environment, last):
         print("every stage is complete; nothing to run")
     else:
         data = str(environment.data) if environment.data else None
-        _call(_flow_of(last), request.model_copy(update={"data": data}))
+        _call(_flow_of(last), request.model_copy(update={"data": data}), name)
     return complete_outputs(run, environment, last), ui
 
 
-def _flow_of(last: str) -> Callable[..., str]:
+def _flow_of(last: str) -> "Flow[..., str]":
     from flows.ablation import ablation as ablation_flow
     from flows.excel import excel
 
     return ablation_flow if last == "ablation" else excel
 
 
-def _call(flow: Callable[..., str], request: Request) -> str:
+def _call(flow: "Flow[..., str]", request: Request, name: str | None = None) -> str:
     """Run a flow from here, with a Prefect server of the store's own where none is named; Ctrl-C ends both."""
     from flows.interrupts import stoppable
     from flows.server_faults import server_faults_named
 
+    named = flow if name is None else flow.with_options(flow_run_name=name)
     with server_faults_named(), stoppable(Path(os.environ["PREFECT_HOME"])):
-        return flow(**request.model_dump() | {"store": str(store_folder(request.store))})
+        result: str = named(**request.model_dump() | {"store": str(store_folder(request.store))})
+    return result
 
 
 def _use_prefect_of(store: Path) -> str:
@@ -169,7 +175,17 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
     from tasks.stages.refine import PSEUDO_LABELS
     from tasks.stages.train import TrainResult
 
-    print_tables(read_json(outputs["evaluate"].folder / "metrics.json"), console())
+    metrics, run = read_json(outputs["evaluate"].folder / "metrics.json"), _run_of(outputs["report"])
+    give(
+        {
+            "run": run,
+            "metrics": metrics,
+            "report": str(_by_name(outputs, "report", run) / "index.html"),
+            "outputs": {stage: str(output.folder) for stage, output in outputs.items()},
+            "prefect_ui": ui,
+        }
+    )
+    print_tables(metrics, console())
     dataset = outputs["dataset"].result_as(DatasetResult)
     for image, reason in dataset.bad.items():
         print(f"skipped {image}: {reason}")
@@ -179,13 +195,34 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
         print(f"nothing was trained: the segmenter comes from {source}")
     if cost := llm_cost_line(outputs["describe"]):
         print(cost)
-    print(f"pseudo labels: {outputs['dynamic' if 'dynamic' in outputs else 'refine'].folder / PSEUDO_LABELS}")
+    print(f"pseudo labels: {_by_name(outputs, 'dynamic' if 'dynamic' in outputs else 'refine', run) / PSEUDO_LABELS}")
     if "predict" in outputs:
         predicted = outputs["predict"].result_as(PredictResult)
         for split in predicted.images:
-            print(f"segmentation of {split}: {outputs['predict'].folder / predicted.variants[-1] / split}")
-    print(f"report: {outputs['report'].folder / 'index.html'}")
+            print(f"segmentation of {split}: {_by_name(outputs, 'predict', run) / predicted.variants[-1] / split}")
+    print(f"report: {_by_name(outputs, 'report', run) / 'index.html'}")
+    if run is not None:
+        print(f"run: {run['name'] or run['id']}; again: excel run --config {shlex.quote(run['config'])}")
     print(f"Prefect UI: {ui}")
+
+
+def _run_of(output: "StageOutput") -> dict[str, Any] | None:
+    """The run that the store knows the output from: what it is called, and where it is by name."""
+    from tasks.history.find_run import run_with
+    from tasks.history.named_folder import CONFIG, folder_of
+
+    record = run_with(output.place.parents[1], output.stage, output.key)
+    folder = None if record is None else folder_of(record)
+    if record is None or folder is None:
+        return None
+    return {"id": record.id, "name": record.flow_run_name, "folder": str(folder), "config": str(folder / CONFIG)}
+
+
+def _by_name(outputs: "dict[str, StageOutput]", stage: str, run: dict[str, Any] | None) -> Path:
+    """A stage's folder below the run's name, where it has one that can be followed; else where it is."""
+    folder = outputs[stage].folder
+    named = folder if run is None else Path(run["folder"]) / stage
+    return named if named.exists() else folder
 
 
 def _show_paper(table: str, path: Path) -> None:

@@ -5,13 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.complete import run_names
 from flows.cli.options import console, takes_request
+from flows.cli.output import give
 from flows.request import METHOD_HELP, RunRequest
 
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
-WEIGHTS = "a trained segmenter: a run's id, FILE of `excel export`, or a checkpoint of the published code (with --clip)"
+WEIGHTS = (
+    "a trained segmenter: a run (its name, id or `latest`), FILE of `excel export`, or a checkpoint of the published code "
+    "(with --clip)"
+)
 
 
 @takes_request(RunRequest, "clip device settings store")
@@ -23,7 +28,7 @@ def segment(
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for masks and overlays")] = Path("segmented"),
     method: Annotated[str | None, typer.Option(help=f"{METHOD_HELP}; default excel", show_default=False)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS, show_default=False)] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS, autocompletion=run_names, show_default=False)] = None,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="with --weights: several scales and flips")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="with --weights: then the dense CRF")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="also a picture of every step")] = False,
@@ -48,6 +53,7 @@ def segment(
     for note in predictor.notes:
         print(note)
     results = segment_photos(files, predictor, out, side, steps)
+    give({"out": str(out), "class_names": list(predictor.class_names), "photos": [result.to_json() for result in results]})
     _show(results, out)
     raise typer.Exit(0 if any(not result.error for result in results) else 2)
 
@@ -71,22 +77,22 @@ def _check_together(weights: str | None, clip: bool, settings: bool, for_weights
 def _training_free(names: tuple[str, ...], request: RunRequest) -> Any:
     from excel_core.errors import SettingError
     from excel_core.text.class_sets import DATA_CLASSES
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.photos.trained import training_free
 
     if not names:
         raise SettingError("say what the photos show: --classes 'dog,sofa'; or name a trained segmenter: --weights RUN")
     # The photos' own classes, so that a file of descriptions need not know all of VOC's.
     run = request.model_copy(update={"edits": {"dataset": {"prompts": DATA_CLASSES}}}).spec()
-    return training_free(names, run, environment_without_data(request))
+    return training_free(names, run, environment_to_look(request))
 
 
 def _trained(weights: str, names: tuple[str, ...], request: RunRequest, multi_scale: bool, crf: bool) -> Any:
     from excel_core.prediction.predictors import trained_predictor
-    from flows.settings import environment_without_data
+    from flows.settings import environment_to_look
     from tasks.photos.trained import find_segmenter
 
-    environment = environment_without_data(request)
+    environment = environment_to_look(request)
     trained = find_segmenter(weights, environment.store, environment.device, request.clip)
     return trained_predictor(trained, names, multi_scale, crf)
 

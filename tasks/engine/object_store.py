@@ -27,7 +27,17 @@ from excel_core.errors import SettingError, StoreError
 from excel_core.files import first_sentence
 from excel_core.sync import make_folder
 
-__all__ = ["CACHE", "REMOTE", "ObjectStore", "StoredObject", "cache_folder", "is_address", "remote_of", "remote_url"]
+__all__ = [
+    "CACHE",
+    "REMOTE",
+    "ObjectStore",
+    "StoredObject",
+    "cache_folder",
+    "is_address",
+    "remote_of",
+    "remote_url",
+    "user_cache",
+]
 
 ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)*")
 CACHE, REMOTE = "EXCEL_CACHE", ".remote"
@@ -51,12 +61,16 @@ def cache_folder(address: str) -> Path:
             f"--store {address}: expected s3://BUCKET or s3://BUCKET/PREFIX of letters, digits and . _ = - (credentials and "
             "endpoint come from the environment, as boto3 reads them)"
         )
-    top = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "excel").resolve()
-    folder = top / address.removeprefix("s3://").replace("/", "+")
+    folder = user_cache() / address.removeprefix("s3://").replace("/", "+")
     if remote_url(folder) != address:
         make_folder(folder)
         (folder / REMOTE).write_text(address, encoding="utf-8")
     return folder
+
+
+def user_cache() -> Path:
+    """What excel keeps on this machine outside stores: $EXCEL_CACHE, else ~/.cache/excel. It need not exist."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "excel").resolve()
 
 
 def remote_url(store: Path) -> str | None:

@@ -18,6 +18,8 @@ from tasks.engine.object_store import remote_of
 from tasks.engine.output import PARTIAL, RESUME, is_resumable, key_of, read_marker, remove_output
 from tasks.engine.progress import say
 from tasks.engine.shared_outputs import shared_marker
+from tasks.history.kept_runs import kept_runs
+from tasks.history.named_folder import remove_strays
 from tasks.history.needed_texts import needed_texts
 from tasks.history.run_record import Records, RunRecord, read_records
 from tasks.history.shared_garbage import shared_outputs, unnamed_objects
@@ -55,14 +57,16 @@ class _Needed:
 
 
 def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] = ()) -> list[Garbage]:
-    """What can go when the newest `keep` runs (None: all) are kept. SettingError while a run is at work in the store, and
-    where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records that are given up."""
+    """What can go when the newest `keep` runs of each kind (None: all), and pinned ones, are kept. SettingError while a run is
+    at work in the store, and where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records
+    that are given up."""
     records = read_records(store)
     _check_at_work(store, records, ignored)
     lost = _given_up(store, records, ignored)
-    kept = records if keep is None else records[max(0, len(records) - keep) :]
+    kept = kept_runs(records, keep)
     needed = _needed_outputs(store, kept)
-    garbage = [_record(record.path, "older than the kept runs") for record in records if record not in kept]
+    kept_ids = {record.id for record in kept}
+    garbage = [_record(record.path, _why_it_goes(record)) for record in records if record.id not in kept_ids]
     garbage += [_record(path, "cannot be read") for path in lost]
     for kind in KINDS:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
@@ -146,6 +150,10 @@ def _record(path: Path, why: str) -> Garbage:
     return Garbage(path, "records", why)
 
 
+def _why_it_goes(record: RunRecord) -> str:
+    return f"{record.title}, {record.flow}, {record.ended_as}: newer runs of its kind are kept"
+
+
 def _shared_garbage(store: Path, needed: _Needed) -> list[Garbage]:
     """What can go from the storage behind the store; its records go with their copies here."""
     remote = remote_of(store)
@@ -224,7 +232,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _remove_leftovers(store: Path, records: Records) -> None:
-    """Locks of outputs that are gone, signs of life of runs that are dead, and folders of no text."""
+    """Locks of outputs that are gone, signs of life of runs that are dead, named folders of no run, and folders of no text."""
     for kind in KINDS:
         outputs = {key_of(path) for path in (store / kind).glob("[!.]*")}
         for lock in (store / kind).glob(".*.lock"):
@@ -234,6 +242,7 @@ def _remove_leftovers(store: Path, records: Records) -> None:
     alive = {record.sign_of_life for record in records if record.state == "running" and not record.dead}
     for path in set((store / "records").glob(".*.alive")) - alive:
         path.unlink(missing_ok=True)
+    remove_strays(store, records)
     for folder in (store / "texts").glob("*"):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -13,7 +13,7 @@ from excel_core.text.knowledge_diff import ClassChange, WeightedKnowledge, compa
 from excel_core.text.prompts import PromptSet, load_prompts
 from excel_core.text.user_descriptions import load_user_descriptions
 from tasks.engine.stage import RunEnvironment
-from tasks.history.run_record import find_record
+from tasks.history.find_run import find_record
 from tasks.stages.knowledge import knowledge_base
 
 __all__ = ["PromptsDiff", "check_prompts", "diff_prompts", "is_file"]
@@ -42,8 +42,8 @@ def diff_prompts(a: str, b: str, run: RunSpec, environment: RunEnvironment, clas
     if is_file(a):
         clip, sides = run.clip.model, [_of_file(Path(name), classes, run, environment) for name in (a, b)]
     else:
-        records = [find_record(environment.store, name) for name in (a, b)]
-        a, b = (record.id for record in records)
+        records = [find_record(environment.store, name, ["knowledge"]) for name in (a, b)]
+        a, b = (record.title for record in records)
         clips = [record.run.clip.model for record in records]
         if clips[0] != clips[1]:
             raise SettingError(f"run {a} looks through {clips[0]}, run {b} through {clips[1]}: their T_c cannot be compared")

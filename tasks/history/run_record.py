@@ -2,6 +2,7 @@
 
     STORE/records/<id>.json     excel-run/1, with its digest; rewritten by every stage. <id> is the start (UTC) and a random end
     STORE/records/.<id>.alive   touched every half minute while the run is at work (tasks/history/heartbeat.py)
+    STORE/runs/by-name/<folder> links to its outputs, and config.yaml, which repeats it (tasks/history/named_folder.py)
 
 Of a store on S3-compatible storage, both are copies of what is there (tasks/history/shared_records.py).
 
@@ -10,9 +11,10 @@ process is gone, or silent on another machine, belongs to a run that was killed.
 """
 
 import os
+import re
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +36,11 @@ if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` n
     from tasks.engine.output import StageOutput
     from tasks.engine.stage import RunEnvironment
 
-__all__ = ["Process", "Records", "RunRecord", "StageCost", "find_record", "read_records", "start_record"]
+__all__ = ["Process", "Records", "RunRecord", "StageCost", "read_records", "start_record"]
 
 FORMAT = "excel-run/1"
 State = Literal["running", "complete", "failed", "stopped", "crashed"]
+MAX_NAME = 80  # characters of a folder that is named after a run
 
 
 class Process(BaseModel):
@@ -76,7 +79,8 @@ class StageCost(BaseModel):
 class RunRecord(BaseModel):
     """One run. `outputs` lists everything it used as kind/identity, `building` what it is at, parts included; `own` the outputs
     of its own stages by name, `costs` what they took, in the same order (none in records of versions that did not measure).
-    `number`: 0 in records of versions that ordered by `started`."""
+    `number`: 0 in records of versions that ordered by `started`. `pinned`: `excel gc` keeps it. `config`: the file that repeats
+    it, as text. `folder`: its name below STORE/runs/by-name, unique in the store ("": of a version that made none)."""
 
     format: Literal["excel-run/1"] = "excel-run/1"
     id: str
@@ -98,7 +102,20 @@ class RunRecord(BaseModel):
     costs: list[StageCost] = []
     cached: list[str] = []
     headline: dict[str, float] = {}
+    pinned: bool = False
+    config: str = ""
+    folder: str = ""
     store: Path = Field(exclude=True)
+
+    @property
+    def title(self) -> str:
+        """What people call it: Prefect's name, where it has one, and its id."""
+        return f"{self.flow_run_name} ({self.id})" if self.flow_run_name else self.id
+
+    @property
+    def ended_as(self) -> str:
+        """Its state, where it is dead the one that nobody wrote down."""
+        return "crashed" if self.dead else self.state
 
     @property
     def dead(self) -> bool:
@@ -193,7 +210,9 @@ class Records(list[RunRecord]):
     unreadable: list[Path]
 
 
-def start_record(flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: str = "", flow_run_name: str = "") -> RunRecord:
+def start_record(
+    flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: str = "", flow_run_name: str = "", config: str = ""
+) -> RunRecord:
     """The record of a run that begins now, the newest of the store."""
     record = RunRecord(
         id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
@@ -205,12 +224,15 @@ def start_record(flow: str, run: RunSpec, place: "RunEnvironment", flow_run_id: 
         spec=run.model_dump(mode="json"),
         data=str(place.data) if place.data else None,
         device=place.device,
+        config=config,
         store=place.store,
     )
     folder = record.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".number.lock", f"another run begins in {place.store}; waiting for it"):
-        record.number = 1 + max((earlier.number for earlier in read_records(place.store)), default=0)
+        earlier = read_records(place.store)
+        record.number = 1 + max((other.number for other in earlier), default=0)
+        record.folder = _folder_name(record, {other.folder.casefold() for other in earlier})
         give_sign(record.sign_of_life)
         record.save()
     return record
@@ -231,17 +253,16 @@ def read_records(store: Path) -> Records:
     return records
 
 
-def find_record(store: Path, name: str) -> RunRecord:
-    """The run whose id, or flow run name, begins with `name`; `latest` is the newest. SettingError lists what there is."""
-    records = read_records(store)
-    if name == "latest" and records:
-        return records[-1]
-    found = [record for record in records if record.id.startswith(name) or record.flow_run_name == name]
-    if len(found) != 1:
-        what = "several runs" if found else "no run"
-        listed = ", ".join(record.id for record in (found or records)[-10:]) or "none"
-        raise SettingError(f"{store} has {what} named {name!r}; runs: {listed}")
-    return found[0]
+def _readable_name(text: str) -> str:
+    """`text` as the name of a file: letters, digits and . _ - of ASCII alone; "" where nothing of it is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:MAX_NAME]
+
+
+def _folder_name(record: RunRecord, taken: Collection[str]) -> str:
+    """Prefect's name of the run, with the end of its id where an earlier run has that name; else its id."""
+    name = _readable_name(record.flow_run_name) or record.id
+    is_taken = name.casefold() in taken or (record.store / "runs" / "by-name" / name).exists()
+    return f"{name}-{record.id[-6:]}" if is_taken else name
 
 
 def _now() -> str:

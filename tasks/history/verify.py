@@ -1,6 +1,7 @@
 """Every byte below the store against its digest: what checks before reuse, by size and time of change, cannot see.
 
-Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's.
+Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's,
+nor `runs/`, which is made from the records.
 """
 
 import os
@@ -17,6 +18,7 @@ from tasks.engine.lock import READ_ONLY, try_lock
 from tasks.engine.object_store import REMOTE, remote_of
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS
+from tasks.history.named_folder import NAMED
 from tasks.history.shared_garbage import check_shared
 from tasks.history.shared_records import receive_records
 from tasks.stages.train import check_resume_file
@@ -66,7 +68,7 @@ def verify_store(store: Path) -> StoreCheck:
         elif entry.name in single and entry.is_dir():
             pattern, read, again = single[entry.name]
             _check_files(check, _files(entry), set(entry.glob(pattern)), read, again)
-        elif entry.name not in ("prefect", REMOTE) and not LOCK.fullmatch(entry.name):
+        elif entry.name not in ("prefect", NAMED, REMOTE) and not LOCK.fullmatch(entry.name):
             check.unknown.append(entry)
     if (remote := remote_of(store)) is not None:
         check.checked += check_shared(remote, store, KINDS, check.lost.__setitem__)

@@ -15,7 +15,8 @@ from tasks.engine.fingerprint import clip_fingerprint, dino_fingerprint
 from tasks.engine.output import StageOutput, read_marker, read_output
 from tasks.engine.progress import say
 from tasks.engine.stage import RunEnvironment
-from tasks.history.run_record import RunRecord, find_record
+from tasks.history.find_run import find_record
+from tasks.history.run_record import RunRecord
 from tasks.inputs.models import cached_clip, second_encoder, text_embeddings
 
 __all__ = ["class_names", "committed_output", "find_segmenter", "published_trained", "run_segmenter", "training_free"]
@@ -35,7 +36,7 @@ def find_segmenter(weights: str, store: Path, device: str, clip: str | None = No
         return published_trained(path, device, clip)
     if path.suffix == ".safetensors" or path.is_file():
         return load_portable(path, device)
-    return run_segmenter(find_record(store, weights), device)
+    return run_segmenter(find_record(store, weights, ["train", "knowledge"]), device)
 
 
 def published_trained(path: Path, device: str, clip_name: str | None) -> TrainedSegmenter:

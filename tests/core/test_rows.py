@@ -42,11 +42,23 @@ def test_two_runs_beside_each_other() -> None:
         assert text in printed
 
 
-def test_runs_are_listed_with_their_numbers() -> None:
-    run = {"run": "calm-owl", "preset": "demo", "state": "complete", "seconds": 125.0, "seeds": 0.4321, "val": None}
+def test_runs_are_listed_with_names_changed_settings_and_the_headline() -> None:
+    changed = {"train.iterations": 4, "predict.scales": [0.7, 1.0], "knowledge.attributes": None, "a.b": 1, "a.c": 2}
+    run = {
+        "name": "calm-owl", "id": "2026", "pinned": True, "title": "excel demo", "changed": changed, "state": "complete",
+        "seconds": 125.0, "built": 3, "outputs": 21, "build_seconds": None, "peak_host_bytes": 2**30, "peak_gpu_bytes": None,
+        "headline": {"key": "segmentation.held_out_1.multi_scale_crf", "miou": 0.4321},
+    }  # fmt: skip
+    settings = "train.iterations=4\npredict.scales=[0.7, 1.0]\nknowledge.attributes=null\na.b=1\nand 1 more (--json)"
     assert run_rows([run]) == [
-        {"run": "calm-owl", "preset": "demo", "state": "complete", "took": "2 min 05 s", "seeds": "0.432", "val": "–"}
-    ]
+        {
+            "run": "calm-owl\n2026\npinned", "flow": f"excel demo\n{settings}", "state": "complete", "took": "2 min 05 s",
+            "built": "3 of 21", "to build": "–", "host GiB": "1.00", "GPU GiB": "–", "mIoU": "0.432",
+            "of": "segmentation held_out_1 multi scale crf",
+        }
+    ]  # fmt: skip
+    [plain] = run_rows([run | {"name": "", "pinned": False, "changed": {}, "headline": None}])
+    assert (plain["run"], plain["flow"], plain["mIoU"], plain["of"]) == ("2026", "excel demo", "–", "")
 
 
 def test_numbers_for_people() -> None:

@@ -8,7 +8,7 @@ from tasks.engine.output import MARKER, PARTIAL, RESUME, read_marker, read_outpu
 
 __all__ = ["committed", "contents", "file_digests"]
 
-TIMES = ("records", "prefect", "report", REMOTE)  # they, and markers, hold times, processes and paths
+TIMES = ("records", "runs", "prefect", "report", REMOTE)  # they, and markers, hold times, processes and paths
 
 
 def file_digests(store: Path) -> dict[str, str]:
@@ -38,5 +38,5 @@ def committed(store: Path) -> dict[str, tuple[int, int]]:
 
 
 def _finals(store: Path) -> list[Path]:
-    kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "prefect", "texts")]
+    kinds = [kind for kind in store.glob("[!.]*") if kind.name not in ("records", "runs", "prefect", "texts")]
     return sorted(folder for kind in kinds for folder in kind.glob("[!.]*") if folder.suffix not in (PARTIAL, RESUME))

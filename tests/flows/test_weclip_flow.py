@@ -10,7 +10,7 @@ from excel_core.errors import ModelError, SettingError
 from flows import stages
 from flows.excel import excel
 from flows.request import RunRequest
-from tasks.history.run_record import find_record
+from tasks.history.find_run import find_record
 from tasks.photos.trained import run_segmenter
 from tests.flows.server import task_states
 

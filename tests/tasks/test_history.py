@@ -17,8 +17,9 @@ from tasks.engine.executor import build_stage
 from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
+from tasks.history.find_run import find_record
 from tasks.history.garbage import find_garbage, remove_garbage
-from tasks.history.run_record import Process, find_record, read_records, start_record
+from tasks.history.run_record import Process, read_records, start_record
 from tests.pipeline_runs import complete, follow
 
 
@@ -146,7 +147,7 @@ def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(environment, sm
     del record.spec["curve"]
     record.spec["train"]["precision"] = "amp"  # half precision on a GPU alone
     record.spec["dataset"]["train_split"] = "mine"
-    record.save()
+    record.end("complete")
     found = find_record(environment.store, record.id)
     assert (found.run.cams.antialias, found.run.train.precision, found.run.dataset.cam_splits) == (True, "fp32", ("mine",))
     assert found.model_copy(update={"device": "cuda"}).run.train.precision == "bf16"
@@ -159,8 +160,14 @@ def test_runs_are_found_by_the_beginning_of_their_id(environment, small_run):
     with pytest.raises(SettingError, match="no run named 'x'; runs: none"):
         find_record(environment.store, "x")
     records = [start_record("excel", small_run, environment, flow_run_name=name) for name in ("brave-newt", "calm-owl")]
+    with pytest.raises(SettingError, match="is not complete: running; complete runs: none"):
+        find_record(environment.store, "calm-owl")
+    for record in records:
+        record.end("complete")
     assert find_record(environment.store, records[0].id[:-1]).id == records[0].id
     assert find_record(environment.store, "calm-owl").id == find_record(environment.store, "latest").id == records[1].id
+    records[0].own = {"cams": "x"}  # so that they did not lead to the same
+    records[0].save()
     with pytest.raises(SettingError, match="several runs named '20'"):
         find_record(environment.store, "20")
     (environment.store / "records" / "zz.json").write_text("{half")
@@ -204,7 +211,7 @@ def test_two_runs_side_by_side(environment, small_run):
     assert {entry["field"] for entry in found["spec"]} == {"train.learning_rate", "evaluate.ablation"}
     metrics = [json.loads((record.output("evaluate") / "metrics.json").read_text()) for record in (a, b)]
     key = found["result"]
-    assert key == "segmentation.held_out_1.single_scale" and found["images_shared"] == 4
+    assert key == "segmentation.held_out_1.multi_scale_crf" and found["images_shared"] == 4
     for name, which in zip("ab", metrics, strict=True):
         assert found["miou"][name] == pytest.approx(which["results"][key]["miou"])
         for entry in found["classes"]:

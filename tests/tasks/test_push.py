@@ -15,7 +15,7 @@ CODE = """
 import sys
 from pathlib import Path
 from excel_core.errors import ExcelError
-from tasks.history.run_record import find_record
+from tasks.history.find_run import find_record
 from tasks.photos.push import push_run
 try:
     print(push_run(find_record(Path(sys.argv[1]), sys.argv[2]), sys.argv[3], sys.argv[4], True, "Apache-2.0"))
