@@ -146,4 +146,5 @@ class ReportView:
     quality: tuple[QualityRow, ...] = ()  # of the pseudo labels, the least trusted first
     doubts: tuple[DoubtRow, ...] = ()
     quality_note: str = ""  # how many images and labels the two are taken from; "" where nothing was ranked
+    left_out: tuple[str, ...] = ()  # what of the data folder was not used, and why, a line a reason
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

@@ -9,6 +9,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
 from excel_core.config import RunSpec
+from excel_core.datasets.left_out import left_out_lines
 from excel_core.errors import StoreError
 from excel_core.files import read_json
 from flows.api_key import key_of_run
@@ -19,10 +20,11 @@ from tasks.engine.failures import plain_failures
 from tasks.engine.lock import store_in_use
 from tasks.engine.output import StageOutput
 from tasks.engine.prefect_task import run_step
-from tasks.engine.progress import listening
+from tasks.engine.progress import listening, say
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
+from tasks.stages.dataset import left_out_things
 
 __all__ = ["ChainRun", "chain_run"]
 
@@ -105,6 +107,9 @@ def _recorded(run: RunSpec, environment: RunEnvironment) -> Iterator[RunRecord]:
     record = start_record(flow_run.flow_name or "", run, environment, str(flow_run.id or ""), flow_run.name or "")
     with record.at_work():
         try:
+            record.left_out = left_out_lines(left_out_things(run, environment))
+            for line in record.left_out:
+                say(line)
             yield record
         except BaseException as error:
             was_stopped = not isinstance(error, Exception)

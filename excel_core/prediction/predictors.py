@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
+from excel_core.class_names import MAX_CLASSES, canonical_name, class_names_problem, name_key
 from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings
-from excel_core.errors import ModelError, SettingError
+from excel_core.errors import ModelError, SettingError, shown
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
@@ -28,7 +29,6 @@ __all__ = [
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
-MAX_CLASSES = 254  # label 255 is ignore
 MIN_DESCRIPTIONS_PER_ATTRIBUTE = 4  # so that k-means has something to average
 
 
@@ -44,17 +44,20 @@ class Predictor:
 
 def parse_classes(text: str) -> tuple[str, ...]:
     """`dog, potted plant` → class names in order. SettingError for no name, too many, or one that is given twice."""
-    names = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
+    names = tuple(canonical_name(part) for part in text.split(",") if part.strip())
     if not names or len(names) > MAX_CLASSES:
-        raise SettingError(f"--classes {text!r}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
+        raise SettingError(f"--classes {shown(text)}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
     before: set[str] = set()
     for name in names:
-        if name.casefold() in before:
-            raise SettingError(f"--classes {text!r}: {name!r} is given twice")
-        before.add(name.casefold())
+        if name_key(name) in before:
+            raise SettingError(f"--classes {shown(text)}: {name!r} is given twice")
+        before.add(name_key(name))
+    problem = class_names_problem(names)
+    if problem is not None:
+        raise SettingError(f"--classes {shown(text)}: {problem}")
     odd = [name for name in names if not name.isprintable() or "{" in name or "}" in name]
     if odd:
-        raise SettingError(f"--classes {text!r}: {odd[0]!r} is no class name")
+        raise SettingError(f"--classes {shown(text)}: {odd[0]!r} is no class name")
     return names
 
 

@@ -20,14 +20,18 @@ Run = Annotated[str, typer.Argument(help="a run's id or its beginning, its Prefe
 def plan(request: RunRequest, last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report") -> None:
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
     from artifacts.history import print_plan
+    from excel_core.datasets.left_out import left_out_lines
     from excel_core.errors import SettingError
     from tasks.history.plan import plan_run
     from tasks.pipeline import STAGES, pipeline
+    from tasks.stages.dataset import left_out_things
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
     run, environment = request.resolve()
     print_plan(plan_run(pipeline(run, environment, last)), console(FILE_COLUMNS))
+    for line in left_out_lines(left_out_things(run, environment)):
+        print(line)
 
 
 def runs(store: Store = None) -> None:

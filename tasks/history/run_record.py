@@ -76,6 +76,7 @@ class StageCost(BaseModel):
 class RunRecord(BaseModel):
     """One run. `outputs` lists everything it used as kind/identity, `building` what it is at, parts included; `own` the outputs
     of its own stages by name, `costs` what they took, in the same order (none in records of versions that did not measure).
+    `left_out`: in words, what of the data folder it did not use, and why; each by name in left_out.csv of its `dataset`.
     `number`: 0 in records of versions that ordered by `started`."""
 
     format: Literal["excel-run/1"] = "excel-run/1"
@@ -98,6 +99,7 @@ class RunRecord(BaseModel):
     costs: list[StageCost] = []
     cached: list[str] = []
     headline: dict[str, float] = {}
+    left_out: list[str] = []
     store: Path = Field(exclude=True)
 
     @property
