@@ -188,8 +188,9 @@ def _why(path: Path, error: Exception) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(f"{path.name}: too large to decode safely ({error})")
     if isinstance(error, UnidentifiedImageError):
-        if picture_kind(path) == "HEIC" and not reads_heic():
-            return ImageError(f"{path.name}: {HEIC_ADVICE}")
+        kind = picture_kind(path)
+        if kind == "AVIF" or (kind == "HEIC" and not reads_heic()):
+            return ImageError(f"{path.name}: {HEIC_ADVICE if kind == 'HEIC' else 'AVIF is not read; save it as JPEG or PNG'}")
         return ImageError(f"{path.name}: not an image in one of the formats {', '.join(image_formats())}")
     if isinstance(error, MemoryError):
         return ImageError(f"{path.name}: decoding it takes more memory than there is")

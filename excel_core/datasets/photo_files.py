@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = [
     "HEIC_ADVICE", "find_file", "is_hidden", "is_own_result", "is_own_store", "is_photo", "photo_suffixes", "picture_kind",
-    "printable", "reads_heic", "unread_picture",
+    "printable", "reads_heic", "unread_format", "unread_picture",
 ]  # fmt: skip
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -25,7 +25,7 @@ UNREAD_SUFFIXES = (
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF",
 }  # fmt: skip
-HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis")
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "HEIC")
 # Files by which a folder is one of excel's own: results of single photos, an export; an output of a stage, a store.
 RESULT_FILES, STORE_FILES = ("photos.json", "export.json"), ("stage.json", "records/.number.lock")
 
@@ -56,13 +56,19 @@ def unread_picture(path: Path) -> str:
     suffix = path.suffix.lower()
     if is_hidden(path.name) or suffix in photo_suffixes():
         return ""
-    if suffix in HEIC_SUFFIXES:
-        return HEIC_ADVICE
-    if suffix in UNREAD_SUFFIXES:
-        return f"{suffix} is not read; save it as JPEG or PNG"
+    if problem := unread_format(path):
+        return problem
     kind = picture_kind(path)
     name = f"the suffix {suffix!r}" if suffix else "no suffix"
     return f"a {kind} file with {name}; give it the suffix of its format" if kind else ""
+
+
+def unread_format(path: Path) -> str:
+    """Why a picture of this suffix is not read, whatever it holds; "" for a suffix that says no such thing."""
+    suffix = path.suffix.lower()
+    if suffix in HEIC_SUFFIXES and not reads_heic():
+        return HEIC_ADVICE
+    return f"{suffix} is not read; save it as JPEG or PNG" if suffix in UNREAD_SUFFIXES else ""
 
 
 def picture_kind(path: Path) -> str:
@@ -72,8 +78,8 @@ def picture_kind(path: Path) -> str:
             start = file.read(16)
     except OSError:
         return ""
-    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
-        return "HEIC"
+    if start[4:8] == b"ftyp":
+        return BRANDS.get(start[8:12], "")
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
     return next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")

@@ -1,7 +1,7 @@
 """Predictors of single photos: a frozen CLIP with class names alone, or a trained segmenter, also one of the published code."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.errors import ModelError, SettingError, shown
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
+from excel_core.prediction.photo_presence import Presence, tiny_clip_notes
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.prediction.training_free import TrainingFreeModel
 from excel_core.text.attributes_file import used_attributes_file
@@ -23,7 +24,7 @@ from excel_core.text.knowledge import build_knowledge_base
 from excel_core.text.prompts import PromptSet, class_indices
 
 __all__ = [
-    "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
+    "Prediction", "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
     "training_free_predictor",
 ]  # fmt: skip
 
@@ -33,13 +34,26 @@ MIN_DESCRIPTIONS_PER_ATTRIBUTE = 4  # so that k-means has something to average
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """Of one photo: label maps (H, W) uint8 by step, the last one the result: 0 background, i + 1 class i. `doubts`: by class,
+    why its mask may be of something else."""
+
+    steps: dict[str, Labels]
+    doubts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Predictor:
-    """`predict(image)`: image (H, W, 3) uint8 RGB → label maps (H, W) uint8 by step, the last one the result: 0 background,
-    i + 1 class i of `class_names`. `notes`: what the user should know."""
+    """`look(image)`: image (H, W, 3) uint8 RGB → Prediction with the classes `class_names`. `notes`: what the user should
+    know."""
 
     class_names: tuple[str, ...]
-    predict: Callable[[Image], dict[str, Labels]]
+    look: Callable[[Image], Prediction]
     notes: tuple[str, ...] = ()
+
+    def predict(self, image: Image) -> dict[str, Labels]:
+        """The label maps alone."""
+        return self.look(image).steps
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
@@ -79,10 +93,14 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
     # A mask of a single photo labels every pixel.
     model = TrainingFreeModel(clip, base, with_edits(run, {"refine": {"crf": {"confidence": None}}}))
 
-    def predict(image: Image) -> dict[str, Labels]:
-        return model.refine(model.cams(image)).steps
+    presence = Presence.of(names, base.knowledge.templates, clip, embeddings)
 
-    return Predictor(names, predict, _notes(missing, bool(texts), run))
+    def look(image: Image) -> Prediction:
+        cams = model.cams(image)
+        doubts = presence.doubts(cams.embedding) if cams.embedding is not None else {}
+        return Prediction(model.refine(cams).steps, doubts)
+
+    return Predictor(names, look, (*tiny_clip_notes(clip.name), *_notes(missing, bool(texts), run)))
 
 
 def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, ...]]:
@@ -125,11 +143,11 @@ def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_sca
     """The segmenter's own prediction; with `names`, each pixel goes to background or the strongest of these classes."""
     class_indices(names, trained.class_names)  # refuses an unknown class before the first photo
 
-    def predict(image: Image) -> dict[str, Labels]:
-        return trained.label_steps(image, names or None, multi_scale, crf)
+    def look(image: Image) -> Prediction:
+        return Prediction(trained.label_steps(image, names or None, multi_scale, crf))
 
-    notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
-    return Predictor(trained.class_names, predict, notes)
+    supervised = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
+    return Predictor(trained.class_names, look, (*tiny_clip_notes(trained.cam_model.clip.name), *supervised))
 
 
 def published_run(checkpoint: PublishedCheckpoint, clip_name: str | None = None) -> tuple[RunSpec, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from excel_core.datasets.images import read_header, read_image
 
-__all__ = ["Check", "Progress", "State", "can_run", "check_count", "check_failures", "size_of_image"]
+__all__ = ["MAX_EXAMPLES", "Check", "Progress", "State", "can_run", "check_count", "check_failures", "size_of_image"]
 
 State = Literal["ok", "note", "warning", "problem"]  # a run can start with all but problems
 Progress = Callable[[int], None]  # called with the number of images looked at so far
