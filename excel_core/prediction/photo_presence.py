@@ -15,7 +15,7 @@ from excel_core.models.clip_names import TINY_CLIP
 from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set_of_file
 from excel_core.text.embeddings import TextEmbeddings
 
-__all__ = ["MAX_SEEN_BETTER", "Presence", "tiny_clip_notes"]
+__all__ = ["MAX_SEEN_BETTER", "Presence", "tiny_clip_warnings"]
 
 # Half of the other things is what chance gives: CLIP sees such a class less than a thing taken at random. On 96 held-out scenes
 # of the picture-book world with its CLIP, every class that is there is above (the least of them has 0.46), and three quarters
@@ -63,7 +63,7 @@ class Presence:
         return f"{self.clip_name} scarcely sees it: it sees {seen_better:.0%} of {len(self.others)} other things better"
 
 
-def tiny_clip_notes(clip_name: str) -> tuple[str, ...]:
+def tiny_clip_warnings(clip_name: str) -> tuple[str, ...]:
     """What to know of the built-in CLIP, where it is this one."""
     if not _is_tiny(clip_name):
         return ()

@@ -14,7 +14,7 @@ from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.errors import ModelError, SettingError, shown
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
-from excel_core.prediction.photo_presence import Presence, tiny_clip_notes
+from excel_core.prediction.photo_presence import Presence, tiny_clip_warnings
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.prediction.training_free import TrainingFreeModel
 from excel_core.text.attributes_file import used_attributes_file
@@ -45,11 +45,12 @@ class Prediction:
 @dataclass(frozen=True)
 class Predictor:
     """`look(image)`: image (H, W, 3) uint8 RGB → Prediction with the classes `class_names`. `notes`: what the user should
-    know."""
+    know of the texts or weights, `warnings`: of the CLIP."""
 
     class_names: tuple[str, ...]
     look: Callable[[Image], Prediction]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def predict(self, image: Image) -> dict[str, Labels]:
         """The label maps alone."""
@@ -100,7 +101,7 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
         doubts = presence.doubts(cams.embedding) if cams.embedding is not None else {}
         return Prediction(model.refine(cams).steps, doubts)
 
-    return Predictor(names, look, (*tiny_clip_notes(clip.name), *_notes(missing, bool(texts), run)))
+    return Predictor(names, look, _notes(missing, bool(texts), run), tiny_clip_warnings(clip.name))
 
 
 def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, ...]]:
@@ -146,8 +147,8 @@ def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_sca
     def look(image: Image) -> Prediction:
         return Prediction(trained.label_steps(image, names or None, multi_scale, crf))
 
-    supervised = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
-    return Predictor(trained.class_names, look, (*tiny_clip_notes(trained.cam_model.clip.name), *supervised))
+    notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
+    return Predictor(trained.class_names, look, notes, tiny_clip_warnings(trained.cam_model.clip.name))
 
 
 def published_run(checkpoint: PublishedCheckpoint, clip_name: str | None = None) -> tuple[RunSpec, tuple[str, ...]]:

@@ -48,7 +48,7 @@ def segment(
             predictor = _training_free(names, request.model_copy(update={"method": method or "excel"}))
         else:
             predictor = _trained(weights, names, request, multi_scale, crf)
-    for note in predictor.notes:
+    for note in (*predictor.warnings, *predictor.notes):
         print(note)
     left_out = photos_in_sub_folders(photos)
     results = segment_photos(files, predictor, out, side, steps, left_out)

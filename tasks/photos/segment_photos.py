@@ -112,9 +112,9 @@ def _room_for_summary(out: Path, entries: int, classes: int) -> Iterator[None]:
 
 
 def _write_summary(out: Path, predictor: Predictor, results: Sequence[Result], left_out: Sequence[Path]) -> None:
-    description = {"format": PHOTOS_FORMAT, "class_names": list(predictor.class_names), "notes": list(predictor.notes)}
-    photos = {"photos": [result.to_json() for result in results], "left_out": [printable(path) for path in left_out]}
-    write_json(out / SUMMARY, description | photos)
+    description = {"format": PHOTOS_FORMAT, "class_names": list(predictor.class_names)}
+    description |= {"notes": [*predictor.warnings, *predictor.notes], "left_out": [printable(path) for path in left_out]}
+    write_json(out / SUMMARY, description | {"photos": [result.to_json() for result in results]})
 
 
 def _segmented(photo: Photo, predictor: Predictor, out: Path, side: int, steps: bool) -> Result:

@@ -79,7 +79,7 @@ def test_heic_is_read_with_pillow_heif(tmp_path, spec, monkeypatch):
     (tmp_path / "dog").mkdir()
     pillow_heif.from_pillow(pixels).save(tmp_path / "dog/a.HEIC", quality=95)
     pillow_heif.register_heif_opener()
-    pixels.save(tmp_path / "dog/lying.heic", format="HEIF", exif=exif)
+    pixels.save(tmp_path / "dog/lying.heic", format="HEIF", exif=exif.tobytes())
     names = folder_class_names(tmp_path)
     manifest = read_folder(tmp_path, ["train"], names)
     assert list(manifest["image"]) == ["dog/a.HEIC", "dog/lying.heic"] and set(manifest["error"]) == {""}
