@@ -7,6 +7,7 @@ photos.json         excel-photos/1: classes; of each photo its size, shares, dou
                     left out
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -62,9 +63,9 @@ def photos_of(places: Sequence[Path], out: Path, force: bool) -> list[Photo]:
     if out.exists() and not out.is_dir():
         raise SettingError(f"--out {out}: is a file; name a folder")
     photos = find_photos(places, ENDINGS)
-    inputs = {photo.path.resolve() for photo in photos}
+    inputs = {os.path.realpath(photo.path) for photo in photos}  # unlike resolve(), it bears links that lead in a circle
     for name in (*(f"{photo.name}{ending}" for photo in photos for ending in ENDINGS), SUMMARY):
-        if (out / name).resolve() in inputs:
+        if os.path.realpath(out / name) in inputs:
             raise SettingError(f"--out {out}: {name} would replace the photo itself; name another folder")
         if not force and (out / name).exists():
             raise SettingError(f"--out {out}: {name} is there already; name another folder, or replace it by --force")

@@ -12,7 +12,7 @@ from excel_core.errors import SettingError
 from excel_core.files import read_json
 from excel_core.prediction.photos import find_photos, photos_in_sub_folders
 from excel_core.prediction.predictors import Prediction, Predictor
-from tasks.photos.segment_photos import segment_photos
+from tasks.photos.segment_photos import photos_of, segment_photos
 
 LONG = "a" * 235  # with .jpg, a name of 239 of the 255 bytes that one may have
 
@@ -59,7 +59,7 @@ def entries(out):
 def test_one_bad_photo_or_name_does_not_end_the_batch(folder, tmp_path):
     out = tmp_path / "out"
     below = photos_in_sub_folders([folder])
-    results = segment_photos(find_photos([folder]), DOGS, out, 640, left_out=below)
+    results = segment_photos(photos_of([folder], out, False), DOGS, out, 640, left_out=below)
     assert [bool(result.error) for result in results] == [False, True, True, False, True, False]
     by_name, about = entries(out), read_json(out / "photos.json")
     assert "not an image" in by_name["bad.jpg"]["error"] and ".nef is not read" in by_name["raw.nef"]["error"]
