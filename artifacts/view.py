@@ -174,4 +174,5 @@ class ReportView:
     explored: tuple[ExploredImage, ...] = ()
     explored_note: str = ""  # how many of each split's images are shown
     background_power: float = 1.0  # of the step `raw`: background is (1 - max CAM)^power
+    left_out: tuple[str, ...] = ()  # what of the data folder was not used, and why, a line a reason
     given_segmenter: str = ""  # where the segmenter comes from, if it was not trained here

@@ -1,6 +1,7 @@
 """Every on-disk format of the pipeline: name, version, dimensions, types; how it is written and read.
 
     manifest.parquet     excel-manifest/1      one row per image; columns in datasets/manifest.py
+    left_out.csv                               what of a folder of photos is not used, and why (tasks/stages/dataset.py)
     descriptions.json    excel-descriptions/1  provenance, class -> n texts (text/descriptions.py)
     prompts.json                               the class set, as text/prompts.py's PromptSet
     knowledge.zarr       excel-knowledge/2     text (C+Z, D), templates (C, D), attributes (A, D), descriptions (n*C, D)

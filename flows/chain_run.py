@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from artifacts.stages import result_line
 from excel_core.config import RunSpec
+from excel_core.datasets.left_out import left_out_lines
 from excel_core.errors import StoreError
 from excel_core.files import read_json
 from flows.api_key import key_of_run
@@ -27,6 +28,7 @@ from tasks.engine.stage import RunEnvironment
 from tasks.history.named_folder import link_outputs, write_config
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
+from tasks.stages.dataset import left_out_things
 
 __all__ = ["ChainRun", "chain_run"]
 
@@ -119,6 +121,9 @@ def _recorded(run: RunSpec, environment: RunEnvironment) -> Iterator[RunRecord]:
     with record.at_work():
         try:
             write_config(record)
+            record.left_out = left_out_lines(left_out_things(run, environment))
+            for line in record.left_out:
+                say(line)
             yield record
             link_outputs(record)
         except BaseException as error:

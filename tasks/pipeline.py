@@ -106,7 +106,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dataset",
             reads=("world",),
-            makes="manifest.parquet: images, sizes, image-level labels, splits",
+            makes="manifest.parquet: images, sizes, image-level labels, splits; left_out.csv",
             work=Whole(dataset.read_dataset),
             key=KeyParts(dataset.settings, outside=dataset.data_files),
             masks=MaskAccess.LABELS_IN_MASK_FILES,

@@ -8,6 +8,8 @@ lists.py          lists of images, one id a line
 voc.py            a folder in VOC layout → the table
 published_voc.py  VOC's train_aug list and image-level labels, which excel ships
 folder.py         a folder of one's own photos → the table
+photo_files.py    which files are photos, and how a name finds its file
+left_out.py       what is left out of such a folder, and why
 coco.py           COCO as downloaded → the table
 coco_json.py      COCO's annotation files, every entry checked
 label_files.py    which file is an image's label map

@@ -3,6 +3,8 @@
 labels.csv beside the photos     image,labels[,split]      see labels.py; split is train where it is left out
 or one folder per class          dog/*.jpg  sofa/*.jpg     a photo that is in several of them has all of their classes
 
+What is not read is named with its reason by left_out.py.
+
 In the table photos are named by their path inside the folder, with or without the suffix. An id is a file's name without its
 suffix, so two photos of one name are an error, but for byte-identical copies in several class folders: they are one photo.
 """
@@ -10,6 +12,7 @@ suffix, so two photos of one name are an error, but for byte-identical copies in
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from excel_core.class_names import canonical_name, class_names_problem
 from excel_core.config import DatasetSpec
 from excel_core.datasets.images import DecodeOptions
 from excel_core.datasets.labels import LabelRow, LabelTable, check_class_names, in_class_order, read_label_table
@@ -23,33 +26,33 @@ from excel_core.datasets.manifest import (
     image_digest,
 )
 from excel_core.datasets.mask_guard import MASK_FOLDERS
+from excel_core.datasets.photo_files import find_file, is_hidden, is_own_result, is_own_store, is_photo, photo_suffixes
 from excel_core.errors import DataError
 
 __all__ = [
-    "check_folder",
-    "check_folder_splits",
-    "folder_class_names",
-    "folder_decode_options",
-    "folder_sources",
-    "read_folder",
-]
+    "DEFAULT_SPLIT", "TABLE", "check_folder", "check_folder_splits", "class_folders", "folder_class_names",
+    "folder_decode_options", "folder_sources", "is_data_folder", "list_folder", "read_folder", "table_photos",
+]  # fmt: skip
 
 TABLE = "labels.csv"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 DEFAULT_SPLIT = "train"
 
 
 def folder_class_names(root: Path) -> tuple[str, ...]:
-    """The class names that the table or the folders' names hold, in alphabetical order; DataError where there are none."""
+    """The class names that the table or the folders' names hold, accents composed, in alphabetical order; DataError where there
+    are none, or such that cannot be classes together."""
     if (root / TABLE).is_file():
         table = _table(root)
-        names = {name for row in table.rows for name in table.names(row)}
-        if not names:
+        written = {name for row in table.rows for name in table.written_names(row)}
+        if not written:
             raise DataError(f"{root / TABLE}: no row has a label; write class names into the column 'labels'")
     else:
-        names = {folder.name for folder in _class_folders(root)}
+        written = {folder.name for folder in class_folders(root)}
+    problem = class_names_problem(sorted(written))
+    if problem is not None:
+        raise DataError(f"{root / TABLE if (root / TABLE).is_file() else root}: {problem}")
     # The order is part of the result, since label maps count classes in it: the same on every file system.
-    return tuple(sorted(names, key=lambda name: (name.casefold(), name)))
+    return tuple(sorted(map(canonical_name, written), key=lambda name: (name.casefold(), name)))
 
 
 def check_folder(root: Path) -> None:
@@ -58,7 +61,8 @@ def check_folder(root: Path) -> None:
 
 
 def check_folder_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
-    """DataError, naming the setting, for a split that no photo is in."""
+    """DataError, naming the setting, for a split that no photo is in; and for what `list_folder` refuses."""
+    list_folder(root, class_names, spec.test_splits)
     rows = _table(root).rows if (root / TABLE).is_file() else ()
     known = list(dict.fromkeys(row.split or DEFAULT_SPLIT for row in rows)) or [DEFAULT_SPLIT]
     for split, setting in spec.settings_of_splits.items():
@@ -79,8 +83,8 @@ def folder_decode_options(max_side: int | None) -> DecodeOptions:
 def folder_sources(root: Path) -> list[str]:
     """The files and folders under root that hold the photos, relative to it; nothing else that lies there."""
     if not (root / TABLE).is_file():
-        return [folder.name for folder in _class_folders(root)]
-    return [TABLE, *(_find(root, row) for row in _table(root).rows)]
+        return [folder.name for folder in class_folders(root)]
+    return [TABLE, *(image for _, image in table_photos(root))]
 
 
 def read_folder(
@@ -99,16 +103,27 @@ def read_folder(
     Raises DataError for a folder with neither a table nor class folders, an unknown split or label, a path that leads out of
     the folder, and two photos of one name; a photo that is missing, damaged or without labels keeps its row with the reason.
     """
-    check_class_names(class_names)
     check_split_names(splits)
-    listed = _from_table(root, class_names, unlabelled) if (root / TABLE).is_file() else _from_folders(root, class_names)
-    _check_names(listed)
+    listed = list_folder(root, class_names, unlabelled)
     known = list(dict.fromkeys(row.split for row in listed))
     unknown = [split for split in splits if split not in known]
     if unknown:
         raise DataError(_unknown_split(root, unknown[0], known))
     ordered = [row for split in splits for row in listed if row.split == split]
     return build_manifest(root, ordered, max_bad=max_bad, threads=threads, decode=folder_decode_options(max_side))
+
+
+def list_folder(root: Path, class_names: Sequence[str], unlabelled: Sequence[str] = ()) -> list[ListedImage]:
+    """The photos under root with their labels, of every split, before one is opened; errors as `read_folder`."""
+    check_class_names(class_names)
+    listed = _from_table(root, class_names, unlabelled) if (root / TABLE).is_file() else _from_folders(root, class_names)
+    _check_names(listed)
+    return listed
+
+
+def table_photos(root: Path) -> list[tuple[LabelRow, str]]:
+    """Each row of the table with its photo's path relative to the root."""
+    return [(row, _find(root, row)) for row in _table(root).rows]
 
 
 def _table(root: Path) -> LabelTable:
@@ -131,11 +146,12 @@ def _find(root: Path, row: LabelRow) -> str:
     path = PurePosixPath(row.image)
     if path.is_absolute() or ".." in path.parts or "\\" in row.image or ":" in row.image or not row.image.isprintable():
         raise DataError(f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}")
-    if (root / path).is_file():
-        return str(path)
+    file = find_file(root, str(path))
+    if file is not None:
+        return file
     # Cameras write .JPG as well as .jpg.
-    suffixes = [spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper())]
-    candidates = [f"{path}{suffix}" for suffix in suffixes if (root / f"{path}{suffix}").is_file()]
+    suffixes = [spelling for suffix in photo_suffixes() for spelling in (suffix, suffix.upper())]
+    candidates = [file for suffix in suffixes if (file := find_file(root, f"{path}{suffix}")) is not None]
     if len(candidates) > 1:
         raise DataError(f"{row.where}: {row.image} may be any of {', '.join(candidates)}; write the suffix")
     return candidates[0] if candidates else str(path)
@@ -144,18 +160,17 @@ def _find(root: Path, row: LabelRow) -> str:
 def _from_folders(root: Path, class_names: Sequence[str]) -> list[ListedImage]:
     """One row per photo in the order of their names; a photo's copies in several class folders are one row."""
     copies_of: dict[str, dict[str, Path]] = {}  # file name → class → path
-    for folder in _class_folders(root):
-        if folder.name not in class_names:
-            raise DataError(f"{folder}: no class is called so; valid: {', '.join(class_names)}")
+    for folder in class_folders(root):
+        class_name = in_class_order([folder.name], class_names, str(folder))[0]
         for path in _photos(folder):
-            copies_of.setdefault(path.name, {})[folder.name] = path
+            copies_of.setdefault(path.name, {})[class_name] = path
     listed = []
     for name in sorted(copies_of):
         copies = copies_of[name]
         first = next(iter(copies.values()))
         # One photo in several class folders has several classes; two photos of one name would share an id.
-        digest = image_digest(first)
-        for other in copies.values():
+        digest = image_digest(first) if len(copies) > 1 else ""
+        for other in list(copies.values())[1:]:
             if image_digest(other) != digest:
                 raise DataError(f"{first} and {other} are different photos of one name; rename one")
         labels = tuple(class_name for class_name in class_names if class_name in copies)
@@ -164,12 +179,11 @@ def _from_folders(root: Path, class_names: Sequence[str]) -> list[ListedImage]:
     return listed
 
 
-def _class_folders(root: Path) -> list[Path]:
+def class_folders(root: Path) -> list[Path]:
     """Folders with photos; DataError, saying what was looked for, where there is none."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; pass the folder that holds the photos")
-    subfolders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _is_hidden_or_masks(path.name)]
-    folders = [path for path in subfolders if any(_photos(path))]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and is_data_folder(path) and any(_photos(path))]
     if not folders:
         photos = sum(1 for _ in _photos(root))
         raise DataError(
@@ -178,18 +192,19 @@ def _class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def _is_hidden_or_masks(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in {folder.casefold() for folder in MASK_FOLDERS}
+def is_data_folder(folder: Path) -> bool:
+    """Whether a folder may hold photos: it is neither hidden, nor of masks, nor an output of excel."""
+    is_masks = folder.name.casefold() in {name.casefold() for name in MASK_FOLDERS}
+    return not (is_masks or is_hidden(folder.name) or is_own_result(folder) or is_own_store(folder))
 
 
 def _photos(folder: Path) -> Iterable[Path]:
-    files = sorted(folder.iterdir())
-    return (path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return (path for path in sorted(folder.iterdir()) if is_photo(path) and not path.is_dir())
 
 
 def _id(image: str, where: str) -> str:
     path = PurePosixPath(image)
-    return check_image_id(path.stem if path.suffix.lower() in SUFFIXES else path.name, where)
+    return check_image_id(path.stem if path.suffix.lower() in photo_suffixes() else path.name, where)
 
 
 def _check_names(listed: Sequence[ListedImage]) -> None:

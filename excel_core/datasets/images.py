@@ -3,6 +3,7 @@
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import IO
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from excel_core.datasets.jpeg import decoded_jpeg
+from excel_core.datasets.photo_files import HEIC_ADVICE, picture_kind, reads_heic
 from excel_core.disk_maps import is_large
 from excel_core.errors import DataError, ImageError
 
 __all__ = [
-    "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "load_image", "orientation_of", "read_header",
-    "read_image", "shrink_image", "size_tells_turn",
+    "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "image_formats", "load_image", "orientation_of",
+    "read_header", "read_image", "shrink_image", "size_tells_turn",
 ]  # fmt: skip
 
 NO_FILE = Path("image")  # in messages about an image that comes from no file
@@ -36,6 +38,17 @@ ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 STRIP_ROWS = 256  # of an image, that are converted at once
 # Told by content, not by suffix. Pillow's further ones are left out: some start programs (EPS: ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Names, as Pillow has them, of the formats that are read here: HEIF too, where pillow-heif is installed."""
+    if not reads_heic():
+        return FORMATS
+    from pillow_heif import register_heif_opener  # an extra, `heic`
+
+    register_heif_opener(thumbnails=False)
+    return (*FORMATS, "HEIF")
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 def orientation_of(path: Path) -> int:
     """The file's EXIF orientation, 1 (upright) where it has none: how a viewer turns the stored pixels."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(file, formats=image_formats()) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF may raise almost anything; the pixels were read
         return 1
@@ -148,7 +161,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The file's header alone, which tells of no damage further on. ImageError as `read_image` raises it for a header."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(file, formats=image_formats()) as image:
             _check_size(path, image)
             return Header(image.mode, image.height, image.width)
     except DataError:  # a MaskLeakError is one
@@ -160,7 +173,7 @@ def read_header(path: Path) -> Header:
 def _decode(path: Path, file: IO[bytes], by_torchvision: bool) -> NDArray[np.uint8]:
     """Decode an open image file; any failure of a decoder becomes an ImageError."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=image_formats()) as image:
             _check_size(path, image)
             if by_torchvision and (image.format, image.mode) == ("JPEG", "RGB") and not is_large(image.size):
                 file.seek(0)
@@ -181,7 +194,10 @@ def _why(path: Path, error: Exception) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(f"{path.name}: too large to decode safely ({error})")
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"{path.name}: not an image in one of the formats {', '.join(FORMATS)}")
+        kind = picture_kind(path)
+        if kind == "AVIF" or (kind == "HEIC" and not reads_heic()):
+            return ImageError(f"{path.name}: {HEIC_ADVICE if kind == 'HEIC' else 'AVIF is not read; save it as JPEG or PNG'}")
+        return ImageError(f"{path.name}: not an image in one of the formats {', '.join(image_formats())}")
     if isinstance(error, MemoryError):
         return ImageError(f"{path.name}: decoding it takes more memory than there is")
     return ImageError(f"{path.name}: truncated or damaged ({error})")

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
+from excel_core.class_names import canonical_name, class_names_problem
 from excel_core.errors import DataError, ImageError, SettingError, shown
 
 __all__ = [
@@ -44,6 +45,10 @@ class LabelTable:
 
     def names(self, row: LabelRow, class_names: Sequence[str] = ()) -> list[str]:
         """The names in a row's cell. Without `class_names`, the file alone tells how names are separated."""
+        return [canonical_name(name) for name in self.written_names(row, class_names)]
+
+    def written_names(self, row: LabelRow, class_names: Sequence[str] = ()) -> list[str]:
+        """As `names`, with accents composed as the file composes them."""
         by_semicolon = any(" " in name for name in class_names) or any(";" in other.labels for other in self.rows)
         if not by_semicolon:
             return row.labels.split()
@@ -110,18 +115,19 @@ def read_labels_xml(path: Path, class_names: Sequence[str]) -> list[str]:
 
 
 def in_class_order(names: Iterable[str], class_names: Sequence[str], where: str) -> list[str]:
-    """Sort names by class, each once; DataError for a name that is no class."""
-    present = set(names)
-    unknown = sorted(present.difference(class_names))
+    """Sort names by class, each once; DataError for a name that is no class. However an accent is composed, it is the same."""
+    class_of = {canonical_name(name): name for name in class_names}
+    present = {canonical_name(name) for name in names}
+    unknown = sorted(present.difference(class_of))
     if unknown:
         advice = " (names are separated by ';')" if " " in unknown[0] else ""
         raise DataError(f"{where}: unknown label {unknown[0]!r}{advice}; valid: {', '.join(class_names)}")
-    return [name for name in class_names if name in present]
+    return [name for canonical, name in class_of.items() if canonical in present]
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Raise SettingError unless class_names are distinct names that a labels.csv can hold: words with single spaces between
-    them, without the `;` that separates names."""
+    """Raise SettingError unless class_names are names that a labels.csv can hold (words with single spaces between them,
+    without the `;` that separates names), and can be classes together (excel_core/class_names.py)."""
     if isinstance(class_names, str) or not class_names:
         raise SettingError(f"class_names must be a non-empty list of names, got {class_names!r}")
     odd = [name for name in class_names if not name or name != " ".join(name.split()) or ";" in name or not name.isprintable()]
@@ -131,3 +137,6 @@ def check_class_names(class_names: Sequence[str]) -> None:
         )
     if len(set(class_names)) != len(class_names):
         raise SettingError(f"class_names must be distinct, got {list(class_names)}")
+    problem = class_names_problem(class_names)
+    if problem is not None:
+        raise SettingError(f"class_names: {problem}")

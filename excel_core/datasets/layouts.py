@@ -41,6 +41,7 @@ from excel_core.datasets.folder import (
     read_folder,
 )
 from excel_core.datasets.images import AS_STORED, DecodeOptions
+from excel_core.datasets.left_out import LeftOut, left_out_of_folder
 from excel_core.datasets.manifest import Manifest
 from excel_core.datasets.masks import MaskReader, voc_mask_reader
 from excel_core.datasets.voc import check_voc_layout, check_voc_splits, read_voc
@@ -59,6 +60,7 @@ class Layout:
     check_splits(root, spec, class_names): DataError, naming the setting, for a split that is not there
     class_names(root) → the classes that the data folder itself names; None: it names none
     options: the fields of DatasetSpec that `read` takes beside the common ones
+    left_out(root, spec, class_names, store) → what a run leaves out of the folder, with reasons; the store may lie in the root
     decode(spec) → how every stage decodes the images; the manifest's sizes are of images decoded so
     """
 
@@ -69,6 +71,7 @@ class Layout:
     check_splits: Callable[[Path, DatasetSpec, Sequence[str]], None]
     class_names: Callable[[Path], tuple[str, ...]] | None = None
     options: frozenset[str] = frozenset()
+    left_out: Callable[[Path, DatasetSpec, Sequence[str], Path | None], list[LeftOut]] = lambda *_: []
     decode: Callable[[DatasetSpec], DecodeOptions] = lambda spec: AS_STORED  # masks fit the pixels as they are stored
 
 
@@ -101,6 +104,7 @@ LAYOUTS: dict[str, Layout] = {
         check_splits=check_folder_splits,
         class_names=folder_class_names,
         options=frozenset({"max_side"}),
+        left_out=left_out_of_folder,
         decode=lambda spec: folder_decode_options(spec.max_side),
     ),
 }

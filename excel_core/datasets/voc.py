@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from excel_core.class_names import canonical_name
 from excel_core.config import DatasetSpec
 from excel_core.datasets.label_files import is_hidden
 from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
@@ -24,6 +25,7 @@ from excel_core.datasets.manifest import (
     check_split_names,
     max_bad_images,
 )
+from excel_core.datasets.photo_files import find_file
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
 from excel_core.errors import DataError, ImageError, and_more
 
@@ -124,10 +126,12 @@ def label_reader(root: Path, class_names: Sequence[str], labels: LabelSource = "
 
 
 def _from_table(labels: dict[str, list[str]]) -> LabelReader:
+    by_name = {canonical_name(image): names for image, names in labels.items()}  # lists may compose accents otherwise
+
     def look_up(image_id: str) -> list[str]:
-        if image_id not in labels:
+        if canonical_name(image_id) not in by_name:
             raise ImageError("no labels: labels.csv has no row for this image")
-        return labels[image_id]
+        return by_name[canonical_name(image_id)]
 
     return look_up
 
@@ -135,7 +139,7 @@ def _from_table(labels: dict[str, list[str]]) -> LabelReader:
 def image_file(root: Path, image_id: str) -> str | None:
     """An image's path relative to the root, None where it is not there."""
     names = (f"{IMAGES}/{image_id}{suffix}" for suffix in SUFFIXES)
-    return next((name for name in names if (root / name).is_file()), None)
+    return next((file for name in names if (file := find_file(root, name)) is not None), None)
 
 
 def list_file(root: Path, split: str) -> Path | None:

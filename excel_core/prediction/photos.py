@@ -9,53 +9,88 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from excel_core.datasets.photo_files import (
+    is_hidden,
+    is_own_result,
+    is_own_store,
+    is_photo,
+    photo_suffixes,
+    printable,
+    unread_format,
+    unread_picture,
+)
 from excel_core.errors import SettingError
 
-__all__ = ["Photo", "enlarge_labels", "find_photos"]
+__all__ = ["Photo", "enlarge_labels", "find_photos", "photos_in_sub_folders"]
 
 MAX_STEM_BYTES = 200  # of a result's name
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}  # of the photos in a folder
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo's file, and the name of its results: the file's without suffix, with a number where several photos share it."""
+    """A photo's file, and the name of its results: the file's without suffix, with a number where several photos share it.
+    `problem`: why it is not read, "" where its name does not tell."""
 
     path: Path
     name: str
+    problem: str = ""
 
 
 def find_photos(paths: Sequence[Path], endings: Sequence[str] = ("",)) -> list[Photo]:
-    """Photos and folders of photos → the photos in order, each file once.
+    """Photos and folders of photos → the photos in order, each file once; of a folder also pictures without a usual suffix.
 
     No two results NAME+ending share a file, also where the file system ignores case: the second `dog` is `dog-2`.
     SettingError for a path that does not exist and a folder without a picture.
     """
-    files_by_target: dict[Path, Path] = {}
+    files_by_target: dict[str, Path] = {}
     for path in paths:
         if not path.exists():
-            raise SettingError(f"{path}: no such photo or folder")
+            raise SettingError(f"{printable(path)}: no such photo or folder")
         for file in _pictures(path) if path.is_dir() else [path]:
-            files_by_target.setdefault(file.resolve(), file)
+            files_by_target.setdefault(os.path.realpath(file), file)  # unlike resolve(), it bears links that lead in a circle
     taken: set[str] = set()
     photos = []
     for file in files_by_target.values():
         # Room for the endings, in the 255 bytes that a file's name has.
-        stem = os.fsencode(file.stem)[:MAX_STEM_BYTES].decode(errors="ignore")
+        stem = os.fsencode(file.stem)[:MAX_STEM_BYTES].decode(errors="ignore") or "photo"
         name, count = stem, 1
         while taken & (results := {f"{name}{ending}".casefold() for ending in endings}):
             count += 1
             name = f"{stem}-{count}"
         taken |= results
-        photos.append(Photo(file, name))
+        photos.append(Photo(file, name, unread_format(file)))
     return photos
+
+
+def photos_in_sub_folders(paths: Sequence[Path]) -> list[Path]:
+    """The pictures below folders that `find_photos` does not look into, but for hidden ones and what excel wrote."""
+    listed = {os.path.realpath(path) for path in paths}
+    below = []
+    for top in (path for path in paths if path.is_dir()):
+        for place, folders, files in os.walk(top):
+            folder = Path(place)
+            folders[:] = [name for name in sorted(folders) if not _is_passed_over(folder / name)]
+            if os.path.realpath(folder) not in listed:
+                below += [folder / name for name in sorted(files) if _is_picture(folder / name)]
+    return below
+
+
+def _is_passed_over(folder: Path) -> bool:
+    return is_hidden(folder.name) or is_own_result(folder) or is_own_store(folder)
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.is_dir() and (is_photo(path) or bool(unread_picture(path)))
 
 
 def _pictures(folder: Path) -> list[Path]:
     """The folder's pictures, by name."""
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    try:
+        pictures = sorted(path for path in folder.iterdir() if _is_picture(path))
+    except OSError as error:
+        raise SettingError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
     if not pictures:
-        raise SettingError(f"{folder}: holds no picture ({', '.join(sorted(SUFFIXES))})")
+        raise SettingError(f"{printable(folder)}: holds no picture ({', '.join(sorted(photo_suffixes()))})")
     return pictures
 
 

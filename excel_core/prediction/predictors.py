@@ -1,18 +1,20 @@
 """Predictors of single photos: a frozen CLIP with class names alone, or a trained segmenter, also one of the published code."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from excel_core.cams.cam_model import CamModel
+from excel_core.class_names import MAX_CLASSES, canonical_name, class_names_problem, name_key
 from excel_core.config import KnowledgeSpec, RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings
-from excel_core.errors import ModelError, SettingError
+from excel_core.errors import ModelError, SettingError, shown
 from excel_core.models.clip import FrozenClip
 from excel_core.models.published_checkpoint import PublishedCheckpoint
+from excel_core.prediction.photo_presence import Presence, tiny_clip_warnings
 from excel_core.prediction.trained_segmenter import TrainedSegmenter
 from excel_core.prediction.training_free import TrainingFreeModel
 from excel_core.text.attributes_file import used_attributes_file
@@ -22,39 +24,55 @@ from excel_core.text.knowledge import build_knowledge_base
 from excel_core.text.prompts import PromptSet, class_indices
 
 __all__ = [
-    "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
+    "Prediction", "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
     "training_free_predictor",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
-MAX_CLASSES = 254  # label 255 is ignore
 MIN_DESCRIPTIONS_PER_ATTRIBUTE = 4  # so that k-means has something to average
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """Of one photo: label maps (H, W) uint8 by step, the last one the result: 0 background, i + 1 class i. `doubts`: by class,
+    why its mask may be of something else."""
+
+    steps: dict[str, Labels]
+    doubts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Predictor:
-    """`predict(image)`: image (H, W, 3) uint8 RGB → label maps (H, W) uint8 by step, the last one the result: 0 background,
-    i + 1 class i of `class_names`. `notes`: what the user should know."""
+    """`look(image)`: image (H, W, 3) uint8 RGB → Prediction with the classes `class_names`. `notes`: what the user should
+    know of the texts or weights, `warnings`: of the CLIP."""
 
     class_names: tuple[str, ...]
-    predict: Callable[[Image], dict[str, Labels]]
+    look: Callable[[Image], Prediction]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def predict(self, image: Image) -> dict[str, Labels]:
+        """The label maps alone."""
+        return self.look(image).steps
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
     """`dog, potted plant` → class names in order. SettingError for no name, too many, or one that is given twice."""
-    names = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
+    names = tuple(canonical_name(part) for part in text.split(",") if part.strip())
     if not names or len(names) > MAX_CLASSES:
-        raise SettingError(f"--classes {text!r}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
+        raise SettingError(f"--classes {shown(text)}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
     before: set[str] = set()
     for name in names:
-        if name.casefold() in before:
-            raise SettingError(f"--classes {text!r}: {name!r} is given twice")
-        before.add(name.casefold())
+        if name_key(name) in before:
+            raise SettingError(f"--classes {shown(text)}: {name!r} is given twice")
+        before.add(name_key(name))
+    problem = class_names_problem(names)
+    if problem is not None:
+        raise SettingError(f"--classes {shown(text)}: {problem}")
     odd = [name for name in names if not name.isprintable() or "{" in name or "}" in name]
     if odd:
-        raise SettingError(f"--classes {text!r}: {odd[0]!r} is no class name")
+        raise SettingError(f"--classes {shown(text)}: {odd[0]!r} is no class name")
     return names
 
 
@@ -76,10 +94,14 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
     # A mask of a single photo labels every pixel.
     model = TrainingFreeModel(clip, base, with_edits(run, {"refine": {"crf": {"confidence": None}}}))
 
-    def predict(image: Image) -> dict[str, Labels]:
-        return model.refine(model.cams(image)).steps
+    presence = Presence.of(names, base.knowledge.templates, clip, embeddings)
 
-    return Predictor(names, predict, _notes(missing, bool(texts), run))
+    def look(image: Image) -> Prediction:
+        cams = model.cams(image)
+        doubts = presence.doubts(cams.embedding) if cams.embedding is not None else {}
+        return Prediction(model.refine(cams).steps, doubts)
+
+    return Predictor(names, look, _notes(missing, bool(texts), run), tiny_clip_warnings(clip.name))
 
 
 def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, ...]]:
@@ -122,11 +144,11 @@ def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_sca
     """The segmenter's own prediction; with `names`, each pixel goes to background or the strongest of these classes."""
     class_indices(names, trained.class_names)  # refuses an unknown class before the first photo
 
-    def predict(image: Image) -> dict[str, Labels]:
-        return trained.label_steps(image, names or None, multi_scale, crf)
+    def look(image: Image) -> Prediction:
+        return Prediction(trained.label_steps(image, names or None, multi_scale, crf))
 
     notes = ("these weights were trained on true masks: fully supervised",) if trained.supervision == "masks" else ()
-    return Predictor(trained.class_names, predict, notes)
+    return Predictor(trained.class_names, look, notes, tiny_clip_warnings(trained.cam_model.clip.name))
 
 
 def published_run(checkpoint: PublishedCheckpoint, clip_name: str | None = None) -> tuple[RunSpec, tuple[str, ...]]:

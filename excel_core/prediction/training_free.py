@@ -37,6 +37,7 @@ class PhotoCams:
     attention: (M, M) float32 between the M = h*w patches, on the model's device; the refinement spreads CAMs along it; with
         `cams.window`, (W, m, m) of W windows of m patches
     learnt: whether a trained segmenter had a part in them
+    embedding: (D,) float32, unit, on the model's device: the photo as CLIP compares it with texts; None where it is learnt
     """
 
     image: NDArray[np.uint8]
@@ -45,6 +46,7 @@ class PhotoCams:
     network_input: Tensor = field(repr=False)
     attention: Tensor = field(repr=False)
     learnt: bool = False
+    embedding: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +118,16 @@ class TrainingFreeModel:
         names = tuple(self.class_names[index] for index in classes)
         network_input = self.cam_model.prepare([image])
         slots = class_slots([classes]).to(self.clip.device)
+        embedding = None
         if segmenter is None:
-            seeds: SeedCams = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
+            embedded = seed_cams(self.cam_model, network_input, slots, self.settings.refine)
+            seeds: SeedCams = embedded
+            embedding = embedded.embedding[0]
         else:
             seeds = learnt_seeds(self.cam_model, segmenter.segmenter, network_input, slots, self.settings)
         assert seeds.attention is not None
         maps = seeds.cams[0, : len(classes)].cpu().numpy()
-        return PhotoCams(image, names, maps, network_input[0], seeds.attention[0], learnt=segmenter is not None)
+        return PhotoCams(image, names, maps, network_input[0], seeds.attention[0], segmenter is not None, embedding)
 
     @torch.inference_mode()
     def refine(self, cams: PhotoCams, crf: bool | None = None) -> PhotoLabels:

@@ -4,6 +4,7 @@ A plain loader would keep the last of two equal keys, take `no` for a boolean, a
 """
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,12 @@ def compose_json(path: Path, source: str) -> Any:
 
 
 def mapping(path: Path, node: Any, field: str) -> dict[str, Any]:
-    """The value nodes of a mapping by key; no key twice."""
+    """The value nodes of a mapping by key, its accents composed (NFC); no key twice."""
     if not isinstance(node, yaml.MappingNode):
         raise error_at(path, node, field, f"must be a mapping, got {_kind(node)}", "write key-value pairs")
     values: dict[str, Any] = {}
     for key_node, value in node.value:
-        key = text(path, key_node, f"a key of {field}")
+        key = _composed_accents(text(path, key_node, f"a key of {field}"))
         if key in values:
             raise error_at(path, key_node, field, f"key {key!r} is given twice", "merge the two")
         values[key] = value
@@ -79,7 +80,8 @@ def fields(path: Path, node: Any, field: str, keys: Sequence[str], optional: Seq
     values = mapping(path, node, field)
     step = f"the keys are: {', '.join([*keys, *optional])}"
     for key_node, _ in node.value:
-        if key_node.value not in keys and key_node.value not in optional:
+        key = _composed_accents(key_node.value)
+        if key not in keys and key not in optional:
             raise error_at(path, key_node, field, f"unknown key {key_node.value!r}", step)
     for key in keys:
         if key not in values:
@@ -108,11 +110,16 @@ def text(path: Path, node: Any, field: str) -> str:
 def unique_text(path: Path, node: Any, field: str, taken: dict[str, int]) -> str:
     """A text that is not in `taken` (text → line), case apart; adds it."""
     value = text(path, node, field)
-    if value.casefold() in taken:
-        problem = f"{value!r} is already on line {taken[value.casefold()]}"
+    key = _composed_accents(value.casefold())
+    if key in taken:
+        problem = f"{value!r} is already on line {taken[key]}"
         raise error_at(path, node, field, problem, "replace one of the two")
-    taken[value.casefold()] = line_of(node)
+    taken[key] = line_of(node)
     return value
+
+
+def _composed_accents(value: str) -> str:
+    return unicodedata.normalize("NFC", value)
 
 
 def line_of(node: Any) -> int:

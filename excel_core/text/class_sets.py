@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from excel_core.class_names import canonical_name, class_names_problem
 from excel_core.config import DescribeSpec, RunSpec
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.errors import PromptError, SettingError
@@ -103,7 +104,12 @@ def _descriptions_by_name(prompts: PromptSet, n: int, advice: str) -> Descriptio
 
 
 def named_classes(names: Sequence[str]) -> PromptSet:
-    """A class set from names alone: plain synonyms of classes that the bundled files know, VOC's template and background."""
+    """A class set from names alone: plain synonyms of classes that the bundled files know, VOC's template and background.
+    SettingError for names that cannot be classes together."""
+    problem = class_names_problem(names)
+    if problem is not None:
+        raise SettingError(f"class names: {problem}")
+    names = [canonical_name(name) for name in names]
     voc, known = _prompts(prompts_file(BUNDLED_CLASS_SETS[0])), _known_classes()
     synonyms = {key: prompt.plain_synonyms for key, (_, prompt) in known.items()}
     classes = tuple(ClassPrompt(name, synonyms.get(_key(name), _key(name))) for name in names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from excel_core.class_names import canonical_name, class_names_problem, name_key
 from excel_core.errors import SettingError
 from excel_core.text.checked_yaml import compose_yaml, error_at, fields, items, read_text, text, unique_text
 
@@ -70,13 +71,13 @@ class PromptSet:
 
 
 def class_indices(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:
-    """Indices of `names` among `class_names`, each once and in class order; upper and lower case are the same. SettingError
-    for another name."""
-    index_of = {name.casefold(): index for index, name in enumerate(class_names)}
-    unknown = [name for name in names if name.casefold() not in index_of]
+    """Indices of `names` among `class_names`, each once and in class order; upper and lower case are the same, and
+    so are ways to compose an accent. SettingError for another name."""
+    index_of = {name_key(name): index for index, name in enumerate(class_names)}
+    unknown = [name for name in names if name_key(name) not in index_of]
     if unknown:
         raise SettingError(f"unknown class {unknown[0]!r}; the classes are: {', '.join(class_names)}")
-    return tuple(sorted({index_of[name.casefold()] for name in names}))
+    return tuple(sorted({index_of[name_key(name)] for name in names}))
 
 
 def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
@@ -94,6 +95,7 @@ def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
     classes: list[ClassPrompt] = []
     for i, node in enumerate(items(path, parts["classes"], "classes")):
         classes.append(_class_prompt(path, node, f"classes[{i}]", taken))
+        _check_names(path, node, f"classes[{i}].name", [prompt.name for prompt in classes])
         for words in {classes[-1].synonyms, classes[-1].plain_synonyms}:
             _check_filled(path, node, f"classes[{i}]", problem(template.format(words)))
     # Background shares `taken`: a background prompt that is also a class would compete for its pixels.
@@ -108,7 +110,14 @@ def _class_prompt(path: Path, node: Any, field: str, taken: dict[str, int]) -> C
     parts = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
     name = unique_text(path, parts["name"], f"{field}.name", taken)
     optional = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
-    return ClassPrompt(name, text(path, parts["synonyms"], f"{field}.synonyms"), **optional)
+    return ClassPrompt(canonical_name(name), text(path, parts["synonyms"], f"{field}.synonyms"), **optional)
+
+
+def _check_names(path: Path, node: Any, field: str, names: Sequence[str]) -> None:
+    problem = class_names_problem(names)
+    if problem is not None:
+        wrong, _, advice = problem.rpartition("; ")
+        raise error_at(path, node, field, wrong, advice)
 
 
 def _check_filled(path: Path, node: Any, field: str, wrong: str | None) -> None:

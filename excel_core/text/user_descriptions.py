@@ -7,6 +7,7 @@ COCO has `tv`.
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,9 @@ def _parsed(path: Path) -> Object:
     twice: list[str] = []
 
     def as_object(members: list[tuple[str, Any]]) -> Object:
-        names = [name for name, _ in members]
+        names = [unicodedata.normalize("NFC", name) for name, _ in members]
         twice.extend(name for name in names if names.count(name) > 1)
-        return dict(members)
+        return dict(zip(names, (value for _, value in members), strict=True))
 
     try:
         root = json.loads(read_text(path).removeprefix("\ufeff"), object_pairs_hook=as_object)  # the mark of Windows' editors

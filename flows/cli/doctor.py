@@ -1,6 +1,8 @@
 """`excel doctor`: is a downloaded data set complete and sound?"""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ __all__ = ["doctor"]
 
 
 def doctor(
-    layout: Annotated[str, typer.Argument(help="voc or coco")],
+    layout: Annotated[str, typer.Argument(help="voc, coco or photos")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the data folder, as --data takes it")],
     quick: Annotated[
         bool, typer.Option("--quick", help="headers alone: finds no truncated file and no odd mask value")
@@ -23,17 +25,24 @@ def doctor(
     """Look at every file of a data set: counts, missing and mismatched files, masks, and what to download. Exit 1 where a
     run could not use it."""
     from artifacts.rows import print_rows
-    from excel_core.datasets.doctor.checks import can_run
+    from excel_core.config.presets import preset
+    from excel_core.datasets.doctor.checks import Check, can_run
     from excel_core.datasets.doctor.coco import examine_coco
+    from excel_core.datasets.doctor.photos import examine_photos
     from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
-    from excel_core.text.class_sets import prompts_file
+    from excel_core.text.class_sets import class_set, prompts_file
     from excel_core.text.prompts import load_prompts
 
-    examine = {"voc": examine_voc, "coco": examine_coco}.get(layout)
+    own = partial(examine_photos, spec=preset("photos").dataset)
+    examiners: dict[str, Callable[..., list[Check]]] = {"voc": examine_voc, "coco": examine_coco, "photos": own}
+    examine = examiners.get(layout)
     if examine is None:
-        raise SettingError(f"unknown layout {layout!r}; valid: voc, coco")
-    names = load_prompts(prompts_file(classes or layout)).class_names
+        raise SettingError(f"unknown layout {layout!r}; valid: voc, coco, photos")
+    if layout == "photos" and classes is None:
+        names = class_set(preset("photos"), folder).class_names
+    else:
+        names = load_prompts(prompts_file(classes or layout)).class_names
     checks = examine(folder, names, quick=quick, progress=_tell)
     rows = [{"check": check.name, "state": check.state, "found": check.found} for check in checks]
     print_rows(console(), f"{layout} in {folder}", rows, [], ["check", "state", "found"])

@@ -22,16 +22,24 @@ Run = Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=run_names)]
 def plan(request: RunRequest, last: Annotated[str, typer.Option("--stage", help="plan up to this stage")] = "report") -> None:
     """Show what `excel run PRESET` would run and why, with the time and disk that earlier runs lead to expect."""
     from artifacts.history import print_plan
+    from excel_core.datasets.left_out import left_out_lines
     from excel_core.errors import SettingError
     from tasks.history.plan import plan_run
     from tasks.pipeline import STAGES, pipeline
+    from tasks.stages.dataset import left_out_things
 
     if last not in STAGES:
         raise SettingError(f"--stage {last!r}: valid stages: {', '.join(STAGES)}")
     run, environment = request.resolve()
-    steps = plan_run(pipeline(run, environment, last))
-    give({"stages": [asdict(step) for step in steps], "to_run": [step.name for step in steps if step.runs]})
+    steps, left_out = plan_run(pipeline(run, environment, last)), left_out_lines(left_out_things(run, environment))
+    give({
+        "stages": [asdict(step) for step in steps],
+        "to_run": [step.name for step in steps if step.runs],
+        "left_out": left_out,
+    })  # fmt: skip
     print_plan(steps, console(FILE_COLUMNS))
+    for line in left_out:
+        print(line)
 
 
 def compare(

@@ -170,7 +170,7 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
     from artifacts.tables import print_tables
     from excel_core.files import read_json
     from tasks.history.llm_cost import llm_cost_line
-    from tasks.stages.dataset import DatasetResult
+    from tasks.stages.dataset import DatasetResult, left_out_told
     from tasks.stages.predict import PredictResult
     from tasks.stages.refine import PSEUDO_LABELS
     from tasks.stages.train import TrainResult
@@ -189,6 +189,8 @@ def _show_results(outputs: "dict[str, StageOutput]", ui: str) -> None:
     dataset = outputs["dataset"].result_as(DatasetResult)
     for image, reason in dataset.bad.items():
         print(f"skipped {image}: {reason}")
+    for line in left_out_told(outputs["dataset"]):
+        print(line)
     for split, count in dataset.absent.items():
         print(f"left out (dataset.partial): {count} images of {split} that are not in the data folder")
     if "train" in outputs and (source := outputs["train"].result_as(TrainResult).source):

@@ -13,6 +13,7 @@ from flows.request import METHOD_HELP, RunRequest
 __all__ = ["segment"]
 
 CLASSES = "class names with commas, e.g. 'dog,potted plant'; each photo is taken to show every one of them"
+MAX_NAME_CHARACTERS = 30  # of a file in the table
 WEIGHTS = (
     "a trained segmenter: a run (its name, id or `latest`), FILE of `excel export`, or a checkpoint of the published code "
     "(with --clip)"
@@ -36,7 +37,9 @@ def segment(
     force: Annotated[bool, typer.Option("--force", help="replace files in --out")] = False,
 ) -> None:
     """Segment single photos, without data set and training: --classes names what they show. Or with --weights by a trained
-    segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks."""
+    segmenter, which finds out for itself. Photos are turned upright as their EXIF orientation says, and so are the masks.
+    Exit 1 where some photo was skipped, 2 where all were."""
+    from excel_core.prediction.photos import photos_in_sub_folders
     from excel_core.prediction.predictors import parse_classes
     from flows.local.state import store_folder
     from tasks.engine.lock import store_in_use
@@ -50,12 +53,14 @@ def segment(
             predictor = _training_free(names, request.model_copy(update={"method": method or "excel"}))
         else:
             predictor = _trained(weights, names, request, multi_scale, crf)
-    for note in predictor.notes:
+    for note in (*predictor.warnings, *predictor.notes):
         print(note)
-    results = segment_photos(files, predictor, out, side, steps)
+    left_out = photos_in_sub_folders(photos)
+    results = segment_photos(files, predictor, out, side, steps, left_out)
     give({"out": str(out), "class_names": list(predictor.class_names), "photos": [result.to_json() for result in results]})
-    _show(results, out)
-    raise typer.Exit(0 if any(not result.error for result in results) else 2)
+    _show(results, left_out, out)
+    skipped = sum(bool(result.error) for result in results)
+    raise typer.Exit(0 if not skipped else 1 if skipped < len(results) else 2)
 
 
 def _check_together(weights: str | None, clip: bool, settings: bool, for_weights: bool) -> None:
@@ -97,24 +102,43 @@ def _trained(weights: str, names: tuple[str, ...], request: RunRequest, multi_sc
     return trained_predictor(trained, names, multi_scale, crf)
 
 
-def _show(results: list[Any], out: Path) -> None:
-    """A table of what was found, the photos that were skipped, and where the files are."""
-    from artifacts.overlay import share_text
+def _show(results: list[Any], left_out: list[Path], out: Path) -> None:
+    """A table of what was found, what is doubtful in it, the photos that were skipped, and where the files are."""
     from artifacts.rows import print_rows
+    from excel_core.datasets.left_out import LeftOut, left_out_lines
+    from excel_core.datasets.photo_files import printable
 
-    rows = []
-    for result in (result for result in results if not result.error):
-        shares = "\n".join(f"{name} {share_text(share)}" for name, share in result.shares.items())
-        height, width = result.size
-        rows.append(
-            {
-                "photo": result.photo.name,
-                "size": f"{width}×{height}",
-                "pixels": shares or "only background",
-                "files": "\n".join(path.name for path in result.files),
-            }
-        )
+    rows = [_row(result) for result in results if not result.error]
     print_rows(console(), f"Masks in {out}", rows, [], ["photo", "size", "pixels", "files"])
     for result in results:
+        photo = printable(result.photo)
+        for name, reason in result.doubts.items():
+            print(f"doubtful: {name} in {photo}: {reason}")
         if result.error:
-            print(f"skipped {result.photo}: {result.error}")
+            print(f"skipped {photo}: {result.error}")
+    reason = "sub-folders are not looked into; name them too"
+    for line in left_out_lines(LeftOut(str(path), reason) for path in left_out):
+        print(line)
+
+
+def _row(result: Any) -> dict[str, str]:
+    from artifacts.overlay import share_text
+    from excel_core.datasets.photo_files import printable
+
+    shares = [
+        f"{name}: doubtful ({share_text(share)})" if name in result.doubts else f"{name} {share_text(share)}"
+        for name, share in result.shares.items()
+    ]
+    height, width = result.size
+    return {
+        "photo": _shortened(printable(result.photo.name)),
+        "size": f"{width}×{height}",
+        "pixels": "\n".join(shares) or "only background",
+        "files": "\n".join(_shortened(printable(path.name)) for path in result.files),
+    }
+
+
+def _shortened(name: str) -> str:
+    """A long name without its middle, so that the table has room for its other columns; photos.json has it whole."""
+    half = MAX_NAME_CHARACTERS // 2
+    return name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:half]}…{name[-half:]}"

@@ -79,6 +79,7 @@ class StageCost(BaseModel):
 class RunRecord(BaseModel):
     """One run. `outputs` lists everything it used as kind/identity, `building` what it is at, parts included; `own` the outputs
     of its own stages by name, `costs` what they took, in the same order (none in records of versions that did not measure).
+    `left_out`: in words, what of the data folder it did not use, and why; each by name in left_out.csv of its `dataset`.
     `number`: 0 in records of versions that ordered by `started`. `pinned`: `excel gc` keeps it. `config`: the file that repeats
     it, as text. `folder`: its name below STORE/runs/by-name, unique in the store ("": of a version that made none)."""
 
@@ -105,6 +106,7 @@ class RunRecord(BaseModel):
     pinned: bool = False
     config: str = ""
     folder: str = ""
+    left_out: list[str] = []
     store: Path = Field(exclude=True)
 
     @property

@@ -1,33 +1,45 @@
 """Stage `dataset`: images, sizes, image-level labels and splits → manifest.parquet. Masks are never read."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from excel_core.config import DatasetSpec, RunSpec
+from excel_core.datasets.images import image_formats
 from excel_core.datasets.layouts import LAYOUTS, read_data_set
+from excel_core.datasets.left_out import LeftOut, left_out_lines
+from excel_core.datasets.photo_files import printable
 from excel_core.datasets.published_voc import has_voc_classes, published_digest
 from excel_core.errors import SettingError
+from excel_core.safe_csv import read_rows, write_csv
 from excel_core.stores import write_manifest
 from excel_core.text.class_sets import class_set
-from tasks.engine.fingerprint import folders_fingerprint
-from tasks.engine.output import StageResult
+from tasks.engine.fingerprint import digest_of, folders_fingerprint
+from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job, RunEnvironment
 
-__all__ = ["DatasetResult", "check_layout", "data_files", "read_dataset", "settings"]
+__all__ = [
+    "LEFT_OUT_CSV", "DatasetResult", "check_layout", "data_files", "left_out_things", "left_out_told", "read_dataset",
+    "settings",
+]  # fmt: skip
+
+LEFT_OUT_CSV, LEFT_OUT_COLUMNS = "left_out.csv", ("what", "reason")
 
 
 class DatasetResult(StageResult):
     """By split: images, images left out for want of any object, and, with dataset.partial, images that are not in the folder.
     `bad`: why an image cannot be used, by id. `turned`: the EXIF orientation of images that are decoded as they are
-    stored all the same, by id."""
+    stored all the same, by id. `unused`: how many photos, folders and classes are left out, by reason; each of them is in
+    left_out.csv."""
 
     images: dict[str, int]
     left_out: dict[str, int]
     absent: dict[str, int]
     bad: dict[str, str]
     turned: dict[str, int] = Field(default_factory=dict)
+    unused: dict[str, int] = Field(default_factory=dict)
 
 
 def read_dataset(job: Job, folder: Path) -> DatasetResult:
@@ -39,6 +51,9 @@ def read_dataset(job: Job, folder: Path) -> DatasetResult:
     left_out, absent = manifest.attrs.pop("left_out", {}), manifest.attrs.pop("absent", {})
     turned = manifest.attrs.pop("turned", {})
     write_manifest(folder / "manifest.parquet", manifest)
+    things = left_out_things(job.run, job.environment)
+    if things:
+        write_csv(folder / LEFT_OUT_CSV, LEFT_OUT_COLUMNS, ((printable(thing.what), thing.reason) for thing in things))
     bad = manifest[manifest["error"] != ""]
     return DatasetResult(
         images={split: int((manifest["split"] == split).sum()) for split in spec.settings_of_splits},
@@ -46,7 +61,23 @@ def read_dataset(job: Job, folder: Path) -> DatasetResult:
         absent=absent,
         bad={row.id: row.error for row in bad.itertuples()},
         turned={image: turned[image] for image in sorted(turned.keys() & set(manifest["id"]))},
+        unused=Counter(thing.reason for thing in things),
     )
+
+
+def left_out_things(run: RunSpec, environment: RunEnvironment) -> list[LeftOut]:
+    """What the run leaves out of its data folder, as the folder is now."""
+    if environment.data is None:  # the drawn world
+        return []
+    class_names = class_set(run, environment.data).class_names
+    return LAYOUTS[run.dataset.layout].left_out(environment.data, run.dataset, class_names, environment.store)
+
+
+def left_out_told(dataset: StageOutput) -> list[str]:
+    """In a line a reason, what the images of this output leave out."""
+    total = sum(dataset.result_as(DatasetResult).unused.values())
+    rows = read_rows(dataset.folder / LEFT_OUT_CSV, total) if total else []
+    return left_out_lines(LeftOut(row["what"], row["reason"]) for row in rows)
 
 
 def check_layout(spec: DatasetSpec) -> None:
@@ -89,4 +120,9 @@ def data_files(run: RunSpec, environment: RunEnvironment) -> dict[str, Any]:
     if run.dataset.layout == "voc" and has_voc_classes(class_names):
         outside["published"] = published_digest()
     files = folders_fingerprint(environment.data, *LAYOUTS[run.dataset.layout].sources(environment.data))
+    things = [[thing.what, thing.reason] for thing in left_out_things(run, environment)]
+    if things:
+        outside["left_out"] = digest_of(things)
+    if run.dataset.layout == "folder":  # photos of an extra's format are read once it is installed
+        outside["formats"] = list(image_formats())
     return outside | {"files": files}

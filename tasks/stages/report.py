@@ -25,6 +25,7 @@ from tasks.engine.output import StageOutput, StageResult, read_marker
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.inputs.images import ImageRecord, images_of
 from tasks.inputs.models import load_knowledge
+from tasks.stages.dataset import left_out_told
 from tasks.stages.explored_images import explored_images, explored_note
 from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult
 from tasks.stages.refine import LabelsResult, step_folder
@@ -68,6 +69,7 @@ def make_view(job: Job, cached: frozenset[str] = frozenset()) -> ReportView:
         segmented=tuple(segmented),
         losses=pd.read_csv(job.folder("train") / "losses.csv") if trained else None,
         given_segmenter=job.result("train", TrainResult).source if trained else "",
+        left_out=tuple(left_out_told(job.inputs["dataset"])),
         attributes=tuple(attribute_rows(store, run.knowledge)),
         spec=run.model_dump(mode="json"),
         class_names=store.class_names,

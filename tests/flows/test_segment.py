@@ -61,8 +61,22 @@ def test_two_photos_without_training(excel, tmp_path):
         drawn_width = 960 * width // max(height, width)
         assert overlay.shape[1] == drawn_width and overlay.shape[0] > drawn_width * height // width  # and a legend
         assert (tmp_path / "masks" / f"{name}_steps.png").exists()
+    assert "excel-tiny has seen drawn scenes of the picture-book world alone" in ran.stdout
+    for entry in about["photos"]:
+        assert entry.get("doubts", {}).keys() == entry["shares"].keys()  # it knows neither dogs nor chairs
+        for name, share in entry["shares"].items():
+            assert f"doubtful: {name} in {entry['photo']}: excel-tiny has never seen it" in ran.stdout
+            assert f"{name}: doubtful (" in ran.stdout and f"{name} {share:.0%}" not in ran.stdout
     again = excel("segment", *photos, "--classes", "dog, chair", "--clip", "excel-tiny", "--out", "masks")
     assert again.returncode == 2 and "is there already" in again.stderr
+
+
+def test_the_number_of_attributes_may_be_left_open(excel, tmp_path):
+    Image.fromarray(render_scene(1, 96).image).save(tmp_path / "p.png")
+    given = ("segment", "p.png", "--clip", "excel-tiny", "--set", "knowledge.attributes=null", "--classes")
+    for number, names in enumerate(("dog,sofa", "axolotl", "dog,axolotl")):
+        ran = excel(*given, names, "--out", f"masks {number}", "--set", "refine.crf.enabled=false")
+        assert ran.returncode == 0, ran.stderr
 
 
 def test_a_trained_segmenter_and_bad_photos(excel, weights, tmp_path):
@@ -70,7 +84,7 @@ def test_a_trained_segmenter_and_bad_photos(excel, weights, tmp_path):
     Image.new("RGB", (60, 40), "teal").save(tmp_path / "photos" / "good.png")
     (tmp_path / "photos" / "bad.jpg").write_text("no photo")
     ran = excel("segment", "photos", "--weights", weights, "--classes", "dog", "--multi-scale", "--crf")
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 1, ran.stderr
     assert "skipped photos/bad.jpg: bad.jpg: not an image" in ran.stdout
     assert set(np.unique(load_labels_png(tmp_path / "segmented" / "good.png"))) <= {0, 1}
     (tmp_path / "photos" / "good.png").unlink()

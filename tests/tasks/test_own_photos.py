@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from excel_core.config.presets import preset, with_settings
+from excel_core.datasets.left_out import left_out_lines
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import PromptError, SettingError
 from excel_core.files import read_json
@@ -14,6 +15,7 @@ from excel_core.text.class_sets import class_set
 from excel_core.world.voc_layout import scene_id, write_world
 from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import complete_outputs
+from tasks.stages.dataset import LEFT_OUT_CSV, left_out_things, left_out_told
 from tests.pipeline_runs import follow
 
 SMALL = [
@@ -85,6 +87,22 @@ def test_what_else_lies_in_the_folder_changes_nothing(photos, outputs):
     (photos / "runs" / "notes.txt").write_text("mine")
     environment = RunEnvironment(store=outputs["dataset"].folder.parent.parent, data=photos)
     assert complete_outputs(run, environment, "report").keys() == outputs.keys()
+
+
+def test_what_is_left_out_is_in_output_and_report_and_reruns_nothing_else(photos, outputs, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    run = with_settings(preset("photos"), SMALL)
+    environment = RunEnvironment(store=outputs["dataset"].folder.parent.parent, data=data)
+    before = follow(run, environment, "report")
+    assert left_out_told(before["dataset"]) == [] and not (before["dataset"].folder / LEFT_OUT_CSV).exists()
+    shutil.copy(data / "photo 1.jpg", data / "extra.jpg")
+    assert "report" not in complete_outputs(run, environment, "report")
+    after = follow(run, environment, "report")
+    line = "left out: extra.jpg: labels.csv has no row for it"
+    assert left_out_told(after["dataset"]) == left_out_lines(left_out_things(run, environment)) == [line]
+    assert line.replace("left", "Left", 1) in (after["report"].folder / "index.html").read_text()
+    assert {name for name in after if after[name].key != before[name].key} <= {"dataset", "report"}
 
 
 def test_a_class_file_in_the_folder_wins(photos, tmp_path):

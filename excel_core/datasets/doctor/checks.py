@@ -8,17 +8,9 @@ from typing import Literal
 from excel_core.datasets.images import orientation_of, read_header, read_image
 
 __all__ = [
-    "LINKS",
-    "TURNED",
-    "Check",
-    "ImageLook",
-    "Progress",
-    "State",
-    "can_run",
-    "check_count",
-    "check_failures",
+    "LINKS", "MAX_EXAMPLES", "TURNED", "Check", "ImageLook", "Progress", "State", "can_run", "check_count", "check_failures",
     "look_at_image",
-]
+]  # fmt: skip
 
 State = Literal["ok", "note", "warning", "problem"]  # a run can start with all but problems
 Progress = Callable[[int], None]  # called with the number of images looked at so far
