@@ -10,7 +10,7 @@ from flows.cli.history import compare, gc, plan, runs, verify
 from flows.cli.local import down, up
 from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, export, figures, parity, parity_peers
-from flows.cli.run import ablation, benchmark, demo, paper, run
+from flows.cli.run import ablation, benchmark, demo, paper, run, score
 from flows.cli.segment import segment
 from tasks.engine.failures import in_one_line
 
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for command in (
     run,
     demo,
+    score,
     ablation,
     benchmark,
     paper,
