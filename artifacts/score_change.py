@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from artifacts.drawing import STEP_NAMES, class_mask, fit_image, fit_labels, overlay_labels
-from artifacts.rows import ABSENT, Row, defined, interval, number, print_rows
+from artifacts.rows import ABSENT, Row, defined, number, print_rows
 from artifacts.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.tables import protocol_text
 from artifacts.view import Labels, Pixels
@@ -18,6 +18,7 @@ from artifacts.view import Labels, Pixels
 __all__ = ["ChangedImage", "change_notes", "change_rows", "draw_changed_images", "print_change", "verdict"]
 
 Change = Mapping[str, Any]  # the content of STORE/score/RUN.json
+MIN_IMAGES = 10  # that hold a class; of fewer, resampled images tell no interval
 SIDE = 300  # pixels, of a picture before it is drawn in its column
 NO_EARLIER_RUN = "there is no earlier complete run of the same data to compare with: the next score is compared with this one"
 
@@ -37,10 +38,13 @@ class ChangedImage:
 
 
 def verdict(difference: Mapping[str, Any] | None) -> str:
-    """`hurt` or `helped` where the 95 % interval of an IoU's difference leaves out 0; else `no clear change`."""
+    """`hurt` or `helped` where the 95 % interval of an IoU's difference leaves out 0, else `no clear change`; `few images`
+    where fewer than MIN_IMAGES hold the class."""
     low, high = (None, None) if difference is None else (difference["low"], difference["high"])
-    if not defined(low) or not defined(high):
+    if difference is None or not defined(low) or not defined(high):
         return ABSENT
+    if difference["images"] < MIN_IMAGES:
+        return "few images"
     return "hurt" if high < 0 else "helped" if low > 0 else "no clear change"
 
 
@@ -74,9 +78,19 @@ def _row(
     row = {"class": words["class"], "verdict": verdict(differences[-1])}
     row |= {"IoU before": number(last.get("a")), "after": number(last.get("b"))}
     for result, difference in zip(reversed(results), reversed(differences), strict=True):
-        row[f"Δ {STEP_NAMES.get(result['step'], result['step'])}"] = interval(difference or {}, "difference", sign="+")
-    row |= {"T_c moved": number(words["moved"], 4), "by chance": number(words["noise"], 4)}
+        row[f"Δ {STEP_NAMES.get(result['step'], result['step'])}"] = _difference(difference or {})
+    row |= {
+        "images": str(last.get("images", ABSENT)),
+        "T_c moved": number(words["moved"], 4),
+        "by chance": number(words["noise"], 4),
+    }
     return row | ({"edit": _edit(words)} if words["edited"] else {})
+
+
+def _difference(scores: Mapping[str, Any]) -> str:
+    """`-0.212 [-0.390, +0.050]`: three digits, since small changes of IoU are the rule."""
+    ends = [number(scores.get(name), sign="+") for name in ("low", "high")]
+    return number(scores.get("difference"), sign="+") + (f" [{', '.join(ends)}]" if ABSENT not in ends else "")
 
 
 def _edit(words: Mapping[str, Any]) -> str:
@@ -99,11 +113,12 @@ def change_notes(change: Change) -> list[str]:
         miou = result["miou"]
         notes.append(
             f"mIoU, {result['split']}, {STEP_NAMES.get(result['step'], result['step'])}: {number(miou['a'])} → "
-            f"{number(miou['b'])}, difference {interval(miou, 'difference', sign='+')}; {protocol_text(result['protocol'])}"
+            f"{number(miou['b'])}, difference {_difference(miou)}; {protocol_text(result['protocol'])}"
         )
     notes.append(
-        "Δ: IoU after − before with its 95 % bootstrap interval over the same images, each class by itself; hurt, helped: the "
-        "interval leaves out 0"
+        "Δ: IoU after − before with its 95 % bootstrap interval over the same images, each class by itself. The verdict is "
+        "about the last step: hurt or helped where the interval leaves out 0; few images: fewer than "
+        f"{MIN_IMAGES} hold the class"
     )
     notes.append(
         f"T_c moved: 1 − cosine; by chance: the most that it moved in {change['reclusterings']} clusterings of the old texts "

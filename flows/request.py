@@ -165,8 +165,8 @@ class ScoreRequest(RunRequest):
 
     against: Annotated[Text | None, _option("run to compare with: its id or beginning, its Prefect name, or `latest`")] = Field(
         None,
-        description="Run to compare with: its id or its beginning, its name, or `latest`; empty: the newest complete run of the "
-        "same data with other texts.",
+        description="Run to compare with: its id or its beginning, its name, or `latest`; empty: the newest "
+        "complete run of the same data with other texts.",
     )
 
     def resolve(self) -> ResolvedRun:

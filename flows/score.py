@@ -15,7 +15,7 @@ from flows.chain_run import ChainRun, chain_run
 from flows.parameters import score_flow
 from flows.request import ScoreRequest
 from flows.retention import kept_pictures
-from tasks.history.earlier_run import MADE, EarlierRun, earlier_run
+from tasks.history.earlier_run import MADE, EarlierRun, earlier_run, named_run
 from tasks.history.score_change import ScoredRun, change_file, write_change, write_no_change
 
 __all__ = ["score"]
@@ -26,11 +26,12 @@ def score(request: ScoreRequest) -> str:
     """Score the training-free label maps, and compare them with an earlier run's. Returns the comparison's path."""
     run, environment = request.resolve()
     pictures = kept_pictures()
+    against = None if request.against is None else named_run(environment.store, request.against).id  # `latest` is not this run
     with chain_run(run, environment, "score", request.runner) as chain:
         scored = chain.until_last()
         after = ScoredRun(chain.id, {stage: chain.outputs[stage] for stage in MADE}, chain.job("score"), scored)
         path = change_file(environment.store, chain.id)
-        earlier = earlier_run(environment.store, chain.id, run, after.outputs, request.against)
+        earlier = earlier_run(environment.store, chain.id, run, after.outputs, against)
         if isinstance(earlier, EarlierRun):
             _compare(earlier, _scored_before(chain, earlier, after), after, path)
         else:

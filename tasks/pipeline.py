@@ -70,7 +70,9 @@ def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Depe
 def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
     ranking, where it is asked for. SettingError for a run that does not score everything."""
-    missing = [kind for kind in label_scores.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")]
+    missing = [
+        kind for kind in label_scores.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")
+    ]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
     ranking = quality.quality_of_run(run, environment)

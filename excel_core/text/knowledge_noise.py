@@ -5,7 +5,6 @@ sure where it moved it further than clustering alone does.
 """
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor

@@ -1,6 +1,6 @@
 """A prompt set of the user's own: a copy of another one, under a name of its own, to edit.
 
-    NAME.yaml   the class file, comments included        NAME.json   its descriptions, where the other set has them
+NAME.yaml   the class file, comments included        NAME.json   its descriptions, where the other set has them
 """
 
 import os

@@ -19,7 +19,9 @@ prompts = typer.Typer(no_args_is_help=True, help="Prompt sets of your own: begin
 
 @prompts.command()
 def new(
-    name: Annotated[str, typer.Argument(help="of the new set: writes NAME.yaml and NAME.json; perhaps with a folder before it")],
+    name: Annotated[
+        str, typer.Argument(help="of the new set: writes NAME.yaml and NAME.json; perhaps with a folder before it")
+    ],
     source: Annotated[str, typer.Option("--from", help="the set to copy: voc, coco, world or FILE.yaml")] = "voc",
 ) -> None:
     """Begin a prompt set of your own as a copy of another one. Nothing is overwritten."""

@@ -1,4 +1,4 @@
-"""`excel run`, `demo`, `score`, `ablation`, `benchmark`, `paper`: flows from a terminal, by default with the store's own Prefect."""
+"""`excel run`, `demo`, `score`, `ablation`, `benchmark`, `paper`: flows from a terminal, with the store's own Prefect."""
 
 import os
 import shlex

@@ -1,11 +1,17 @@
 """What an edit of prompts did to the training-free label maps: two runs' texts, T_c and scores side by side.
 
-STORE/score/RUN.json (excel-score-change/1): `before`, `after`: ids of the runs; `before` is null, and what is compared empty, where there is none; `passed_over`: runs that could not be compared,
-and why; `settings`: {field, a, b} of other settings than texts that differ; `code`: stages whose code was edited between;
-`reclusterings`; `background`: prompts that came and went; `classes`: of each {class, prompt, added, removed, edited, moved,
-noise}; `results`: of each split and step {split, step, protocol, images, miou, classes} with {a, b, difference, low, high};
-`left_out`: what is not compared, and why; `images`: {split, id, a, b, difference} of the images that changed most. RUN.png beside
-it shows these; `picture` is its digest, "" where no image changed.
+STORE/score/RUN.json (excel-score-change/1):
+
+    before, after     ids of the runs; `before` is null, and what is compared empty, where there is no run to compare with
+    passed_over       runs that could not be compared, and why
+    settings, code    {field, a, b} of settings that differ beside the texts; stages whose code was edited between
+    background        prompts that came and went
+    classes           {class, prompt, added, removed, edited, moved, noise} of each; `noise` is the most that T_c moved in
+                      `reclusterings` clusterings of the old texts with other seeds
+    results           {split, step, protocol, miou, classes} of the first and last step of each split; of miou and of each class
+                      {a, b, difference, low, high}, of a class its `images` too
+    left_out          what is not compared, and why
+    images, picture   {split, id, a, b, difference} of the images that changed most; digest of RUN.png, which shows them, or ""
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +19,8 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any
+
+from scipy.sparse import csr_matrix
 
 from artifacts.score_change import ChangedImage, draw_changed_images
 from excel_core.checked_files import read_checked_json, write_checked_json
@@ -38,6 +46,7 @@ __all__ = ["ScoredRun", "change_file", "read_change", "write_change", "write_no_
 
 FORMAT = "excel-score-change/1"
 MAX_IMAGES = 6  # that are drawn
+MIN_CHANGE = 0.005  # of an image's mIoU; a smaller one is not seen in two digits
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def read_change(path: Path) -> dict[str, Any]:
 
 def write_change(earlier: EarlierRun, before: ScoredRun, after: ScoredRun, path: Path) -> None:
     """Compare two runs' texts, T_c and scores, draw the images that changed most, and write both. Opens masks of these."""
-    change = {"format": FORMAT, "preset": after.job.run.preset, "before": before.id, "after": after.id}
+    change: dict[str, Any] = {"format": FORMAT, "preset": after.job.run.preset, "before": before.id, "after": after.id}
     change |= {"passed_over": earlier.passed_over} | _settings(before, after) | _texts(before, after) | _scores(before, after)
     images, picture = _changed_images(before, after, change["images"]), path.with_suffix(".png")
     if images:
@@ -145,25 +154,32 @@ def _scores(before: ScoredRun, after: ScoredRun) -> dict[str, Any]:
         ids = [set(steps[0]["image"]) for steps in tables]
         images = sorted(image for image in ids[0] & ids[1] if (split, image) in photos)
         left = len(ids[0] | ids[1]) - len(images)
-        left_out |= {f"{left} images of {split}": "only one of the runs scored them, or their photo was changed"} if left else {}
+        left_out |= (
+            {f"{left} images of {split}": "only one of the runs scored them, or their photo was changed"} if left else {}
+        )
         if not images:
             continue
         for place, key in enumerate(keys):
             a, b = (confusions_by_image(steps[place], images, len(names)) for steps in tables)
-            comparison = compare_scores(a, b, names)
-            results.append(
-                {
-                    "split": split,
-                    "step": _step(key),
-                    "protocol": scored[1]["results"][key]["protocol"] | {"images": len(images)},
-                    "miou": _plain(comparison.miou),
-                    "classes": {name: _plain(difference) for name, difference in comparison.classes.items()},
-                }
-            )
+            protocol = scored[1]["results"][key]["protocol"] | {"images": len(images)}
+            results.append({"split": split, "step": _step(key), "protocol": protocol} | _compared(a, b, names))
         most = most_changed_images(images, a, b, len(names), MAX_IMAGES)  # of the last step
-        changed += [{"split": split, "step": _step(keys[-1])} | entry for entry in most if entry["difference"]]
+        most = [entry for entry in most if abs(entry["difference"]) >= MIN_CHANGE]
+        changed += [{"split": split, "step": _step(keys[-1])} | entry for entry in most]
     changed.sort(key=lambda entry: -abs(entry["difference"]))
     return {"results": results, "left_out": left_out, "images": changed[:MAX_IMAGES]}
+
+
+def _compared(a: csr_matrix, b: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
+    """Both results' mIoU, and the IoU of each class in the truth with the number of images that hold it."""
+    comparison = compare_scores(a, b, names)
+    images = [int((a[:, i * len(names) : (i + 1) * len(names)].sum(axis=1) > 0).sum()) for i in range(len(names))]
+    classes = {
+        name: _plain(comparison.classes[name]) | {"images": count}
+        for name, count in zip(names, images, strict=True)
+        if name in comparison.classes
+    }
+    return {"miou": _plain(comparison.miou), "classes": classes}
 
 
 def _shared_steps(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:

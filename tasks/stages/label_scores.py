@@ -28,8 +28,8 @@ from tasks.stages.predict import PredictResult, predicted_images
 from tasks.stages.refine import LabelsResult, step_folder
 
 __all__ = [
-    "MAKERS", "ImageCounts", "LabelScores", "ScoredMaps", "label_map_kinds", "label_maps", "read_part_counts", "score_maps", "score_parts",
-    "score_shard", "scored_images", "scored_splits", "seed_maps",
+    "MAKERS", "ImageCounts", "LabelScores", "ScoredMaps", "label_map_kinds", "label_maps", "read_part_counts", "score_maps",
+    "score_parts", "score_shard", "scored_images", "scored_splits", "seed_maps",
 ]  # fmt: skip
 
 MAKERS = {"static": "refine", "lvc": "dynamic", "segmentation": "predict"}  # kind of label maps → the stage that makes them
