@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.config import RunSpec
-from excel_core.config.presets import with_edits
 from excel_core.files import write_json
 from excel_core.stores import write_counts
 from tasks.engine.output import StageOutput, StageResult
@@ -54,7 +53,8 @@ def join_seed_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> S
 
 def _of_seeds(job: Job) -> Job:
     """The job of a run that evaluates its training-free label maps alone, whatever else the run's own evaluation scores."""
-    return replace(job, run=with_edits(job.run, {"evaluate": {"kinds": ("static",), "ablation": False}}))
+    evaluate = job.run.evaluate.model_copy(update={"kinds": ("static",), "ablation": False})
+    return replace(job, run=job.run.model_copy(update={"evaluate": evaluate}))
 
 
 def input_key(job: Job) -> dict[str, Any]:
