@@ -49,11 +49,11 @@ class ChainRun:
         missing = set(STAGES[name].reads) - {"world"} - {output.stage for output in inputs}
         if missing:
             raise TypeError(f"stage {name!r} reads {', '.join(sorted(missing))} too: give it their outputs")
-        return self._build(self._graph.own_ids[name])
+        return self._build_node(self._graph.own_ids[name])
 
     def until_last(self) -> StageOutput:
         """The last stage, and whatever it needs."""
-        return self._build(self._graph.own_ids[self.last])
+        return self._build_node(self._graph.own_ids[self.last])
 
     def build(self, job: Job) -> StageOutput:
         """A job beside the run's own, such as a score of an earlier run's label maps, noted in the record as the others are."""
@@ -79,11 +79,11 @@ class ChainRun:
         """The run's own outputs by stage name."""
         return {name: self._built[node] for name, node in self._graph.own_ids.items() if node in self._built}
 
-    def _build(self, id: str) -> StageOutput:
+    def _build_node(self, id: str) -> StageOutput:
         if id not in self._built:
             node = self._graph.nodes[id]
             for needed in node.inputs.values():
-                self._build(needed)
+                self._build_node(needed)
             output = self.build(self._graph.job(node, self._built))
             if f"{output.stage}/{output.key}" in self._record.cached and node.run == self.run:
                 self.cached.add(node.stage.name)
