@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from artifacts.prefect_artifacts import publish_score
+from excel_core.errors import DataError
 from flows.chain_run import ChainRun, chain_run
 from flows.parameters import score_flow
 from flows.request import ScoreRequest
@@ -33,11 +34,21 @@ def score(request: ScoreRequest) -> str:
         path = change_file(environment.store, chain.id)
         earlier = earlier_run(environment.store, chain.id, run, after.outputs, against)
         if isinstance(earlier, EarlierRun):
-            _compare(earlier, _scored_before(chain, earlier, after), after, path)
+            _compare_with(chain, earlier, after, path)
         else:
             write_no_change(after, earlier, path)
     _publish(str(scored.folder), str(path), pictures)
     return str(path)
+
+
+def _compare_with(chain: ChainRun, earlier: EarlierRun, after: ScoredRun, path: Path) -> None:
+    """Compare with an earlier run, unless its label maps do not fit the masks any more."""
+    try:
+        before = _scored_before(chain, earlier, after)
+    except DataError as error:  # a photo was replaced by one of another size, and its mask
+        write_no_change(after, earlier.passed_over | {earlier.id: str(error)}, path)
+    else:
+        _compare(earlier, before, after, path)
 
 
 def _scored_before(chain: ChainRun, earlier: EarlierRun, after: ScoredRun) -> ScoredRun:

@@ -50,23 +50,28 @@ def earlier_run(
     compared, and why. `against` names one: SettingError where that one cannot be compared."""
     if against is not None:
         return _opened(named_run(store, against), outputs)
-    candidates = [record for record in reversed(read_records(store)) if _is_another(record, own_id, outputs)]
+    candidates = [record for record in reversed(read_records(store)) if _is_another(record, own_id, run, outputs)]
     passed_over: dict[str, str] = {}
     for record in sorted(candidates, key=lambda record: not _differs_in_texts_alone(record, run)):
+        dataset = find_output(store / "dataset" / record.own["dataset"])
+        if dataset is not None and not shared_photos({"dataset": dataset}, outputs):
+            continue  # of other data
         try:
             found = _opened(record, outputs)
         except (SettingError, StoreError) as error:
             passed_over[record.id] = str(error)
             continue
         is_same = all(found.outputs[stage].content == outputs[stage].content for stage in MADE)
-        if not is_same and shared_photos(found.outputs, outputs):
+        if not is_same:
             return EarlierRun(found.id, found.run, found.outputs, passed_over)
     return passed_over
 
 
-def _is_another(record: RunRecord, own_id: str, outputs: Mapping[str, StageOutput]) -> bool:
-    """A complete run that made label maps, from other texts, settings or images."""
+def _is_another(record: RunRecord, own_id: str, run: RunSpec, outputs: Mapping[str, StageOutput]) -> bool:
+    """A complete run that made label maps of such data, from other texts, settings or images."""
     if record.id == own_id or record.state != "complete" or not set(MADE) <= set(record.own):
+        return False
+    if record.spec["dataset"]["layout"] != run.dataset.layout:
         return False
     return any(record.own[stage] != outputs[stage].key for stage in MADE)
 

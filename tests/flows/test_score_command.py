@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
@@ -15,6 +16,7 @@ from flows.score import score
 from tasks.history.run_record import read_records
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.server import task_states
+from tests.voc_folder import TRAIN, write_voc
 
 PAGE = ROOT / "docs" / "prompt_edit.md"
 # What makes the demo small, of the stages that these commands run.
@@ -96,6 +98,28 @@ def _look_at_artifacts(record, change):
     page = found["excel-score-pictures-demo"].data
     assert page.startswith("![photo, label maps before and after") and "](data:image/" in page
     assert record.id in page and change["before"] in page
+
+
+SMALL_VOC = (
+    "dataset.partial=true", "dataset.train_split=train", "describe.n=2", "knowledge.attributes=8", "cams.image_size=48",
+    "refine.par.iterations=2", "refine.crf.enabled=false",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_photo_of_another_size_ends_the_comparison_and_not_the_score(command_line, tmp_path):
+    """The label maps of the run before do not fit the mask any more."""
+    data, sets = write_voc(tmp_path / "VOC2012"), [part for setting in SMALL_VOC for part in ("--set", setting)]
+    arguments = ("voc", "--data", data, "--clip", "excel-tiny", "--store", tmp_path / "store", *sets)
+    assert command_line("score", *arguments)[0] == 0
+    for file in (data / "JPEGImages" / f"{TRAIN[0]}.jpg", data / "SegmentationClass" / f"{TRAIN[0]}.png"):
+        with Image.open(file) as picture:
+            picture.crop((0, 0, 40, 32)).save(file)
+    code, out, err = command_line("score", *arguments)
+    first, second = read_records(tmp_path / "store")
+    assert code == 0, err
+    assert "there is no earlier complete run" in out and second.state == "complete"
+    assert f"not compared with run {first.id}: " in out and "the mask is 32 high and 40 wide, expected 48 high" in out
 
 
 @pytest.mark.parametrize(
