@@ -3,7 +3,9 @@
 NAME.yaml   the class file, comments included        NAME.json   its descriptions, where the other set has them
 """
 
+import json
 import os
+import re
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +79,8 @@ def _renamed(path: Path, name: str) -> str:
     """The class file's text with another `name`, all else as it stands."""
     text = read_text(path)
     node = fields(path, compose_yaml(path, text), "file", ("name", "template", "classes", "background"))["name"]
-    scalar = yaml.safe_dump(name, allow_unicode=True, default_style=None, width=10_000).split("\n...")[0].strip()
+    is_plain = re.fullmatch(r"\w[\w.-]*", name) and yaml.safe_load(name) == name
+    scalar = name if is_plain else json.dumps(name, ensure_ascii=False)  # a JSON string is one of YAML's
     return f"{text[: node.start_mark.index]}{scalar}{text[node.end_mark.index :]}"
 
 
