@@ -5,6 +5,10 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-results-<preset>            every result with its protocol
     excel-classes-<preset>-<family>   a family of results by class, e.g. seeds-lvc-train, segmentation-val
     excel-paper-<table>               a table of the paper, ours beside the published figures
+    excel-score-<preset>              the training-free label maps, scored by the flow `score`
+    excel-score-change-<preset>       what an edit of prompts did to them, by class
+    excel-score-others-<preset>       the same of classes that nobody edited
+    excel-score-pictures-<preset>     the images that changed most, and how to read the tables
     excel-benchmark-<preset>          methods on the same images: scores, differences, costs
     excel-benchmark-NAME-<preset>     the same drawn: overview, classes by kind of label map, galleries
     excel-ablation-<preset>           the ablation's rows
@@ -43,6 +47,7 @@ from artifacts.gallery import (
 from artifacts.paper_table import paper_markdown
 from artifacts.published import KEEP_PICTURES, MarkdownBody, TableBody, publish_bodies
 from artifacts.rows import ABSENT, Row, markdown_text, place
+from artifacts.score_change import change_notes, change_rows
 from artifacts.stage_pages import StagePage
 from artifacts.stages import stages_markdown
 from artifacts.tables import (
@@ -63,7 +68,8 @@ from excel_core.files import read_json
 
 __all__ = [
     "MAX_MARKDOWN_BYTES", "MarkdownBody", "TableBody", "ablation_bodies", "benchmark_bodies", "bodies", "figure_bodies",
-    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper", "publish_stage", "stage_bodies",
+    "publish", "publish_ablation", "publish_benchmark", "publish_figures", "publish_paper", "publish_score", "publish_stage",
+    "score_bodies", "stage_bodies",
 ]  # fmt: skip
 
 # Columns of results. The UI shows a row in one line and cuts it off: a phone has room for the first two or three, a window of
@@ -110,6 +116,12 @@ def publish_benchmark(folder: Path, link: str = "", keep_pictures: int = KEEP_PI
 def publish_figures(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the paper's figures; `folder` is the output of the stage `figures`, `link` its address."""
     return publish_bodies(figure_bodies(folder, link), "figures", keep_pictures)
+
+
+def publish_score(folder: Path, change: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
+    """The same for the flow `score`; `folder` is the output of the stage, `change` the comparison's file."""
+    found = score_bodies(folder, change)
+    return publish_bodies(found, _slug("score", read_json(folder / "score.json")["preset"]), keep_pictures)
 
 
 def bodies(view: ReportView, report: Path, link: str = "") -> list[TableBody | MarkdownBody]:
@@ -195,6 +207,24 @@ def benchmark_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownB
         key = _key("benchmark", name, document["preset"])
         pages.append(MarkdownBody(key, f"Benchmark, {name}: {words}", _picture_page(f"{name}: {words}", path.read_bytes())))
     return pages
+
+
+def score_bodies(folder: Path, change: Path) -> list[TableBody | MarkdownBody]:
+    """What `publish_score` creates: the scores, the classes that were edited, the others that changed, and the pictures."""
+    scores, document, picture = read_json(folder / "score.json"), read_json(change), change.with_suffix(".png")
+    preset, run = scores["preset"], f"preset {scores['preset']}, {scores['method']} method with {scores['clip']}"
+    runs = f"run {document['before']} → {document['after']}"
+    tables = [
+        TableBody(_key("score", preset), f"Training-free label maps of {run}", results_rows(scores)),
+        TableBody(_key("score-change", preset), f"Classes that were edited, {runs}", change_rows(document)),
+        TableBody(_key("score-others", preset), f"Other classes that changed, {runs}", change_rows(document, edited=False)),
+    ]
+    text = "\n".join(f"* {markdown_text(note)}" for note in change_notes(document)) + "\n"
+    if document["picture"]:
+        images = ", ".join(entry["id"] for entry in document["images"])
+        text = _picture_page(f"photo, label maps before and after, and truth of {images}", picture.read_bytes()) + "\n" + text
+    page = MarkdownBody(_key("score-pictures", preset), "Images that changed most, and how to read the scores", text)
+    return [*_non_empty(tables), page]
 
 
 def _class_tables(view: ReportView) -> list[TableBody]:

@@ -24,7 +24,7 @@ from tasks.engine.lock import store_in_use
 from tasks.engine.output import StageOutput
 from tasks.engine.prefect_task import run_step
 from tasks.engine.progress import listening, say
-from tasks.engine.stage import RunEnvironment
+from tasks.engine.stage import Job, RunEnvironment
 from tasks.history.named_folder import link_outputs, write_config
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
@@ -55,31 +55,44 @@ class ChainRun:
         missing = set(STAGES[name].reads) - {"world"} - {output.stage for output in inputs}
         if missing:
             raise TypeError(f"stage {name!r} reads {', '.join(sorted(missing))} too: give it their outputs")
-        return self._build(self._graph.own_ids[name])
+        return self._build_node(self._graph.own_ids[name])
 
     def until_last(self) -> StageOutput:
         """The last stage, and whatever it needs."""
-        return self._build(self._graph.own_ids[self.last])
+        return self._build_node(self._graph.own_ids[self.last])
+
+    def build(self, job: Job) -> StageOutput:
+        """A job beside the run's own, such as a score of an earlier run's label maps, noted in the record as the others are."""
+        whole = Step(job)
+        was_complete = complete_output(whole) is not None
+        if not was_complete:
+            self._record.begin(f"{step.kind}/{step.key}" for step in (whole, *part_steps(job)))
+        output = build_stage(job, run_step, self._build_parts)
+        self._record.use(output, cached=was_complete)
+        _tell(result_line(job.name, output.result, output.seconds, was_complete))
+        return output
+
+    @property
+    def id(self) -> str:
+        """The run's id in the store's records."""
+        return self._record.id
+
+    def job(self, name: str) -> Job:
+        """The job of one of the run's own stages, whose inputs are complete."""
+        return self._graph.job(self._graph.nodes[self._graph.own_ids[name]], self._built)
 
     @property
     def outputs(self) -> dict[str, StageOutput]:
         """The run's own outputs by stage name."""
         return {name: self._built[node] for name, node in self._graph.own_ids.items() if node in self._built}
 
-    def _build(self, id: str) -> StageOutput:
+    def _build_node(self, id: str) -> StageOutput:
         if id not in self._built:
             node = self._graph.nodes[id]
             for needed in node.inputs.values():
-                self._build(needed)
-            job = self._graph.job(node, self._built)
-            whole = Step(job)
-            was_complete = complete_output(whole) is not None
-            if not was_complete:
-                self._record.begin(f"{step.kind}/{step.key}" for step in (whole, *part_steps(job)))
-            output = build_stage(job, run_step, self._build_parts)
-            self._record.use(output, cached=was_complete)
-            _tell(result_line(job.name, output.result, output.seconds, was_complete))
-            if was_complete and node.run == self.run:
+                self._build_node(needed)
+            output = self.build(self._graph.job(node, self._built))
+            if f"{output.stage}/{output.key}" in self._record.cached and node.run == self.run:
                 self.cached.add(node.stage.name)
             self._built[id] = output
         return self._built[id]
@@ -106,9 +119,10 @@ def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str)
         chain = ChainRun(run, environment, last, record, build_parts)
         yield chain
         record.note_own(chain.outputs)
-        if "evaluate" in chain.outputs:
-            metrics = read_json(chain.outputs["evaluate"].folder / "metrics.json")
-            record.headline = {key: result["miou"] for key, result in metrics["results"].items()}
+        for stage, file in (("score", "score.json"), ("evaluate", "metrics.json")):
+            if stage in chain.outputs:
+                scored = read_json(chain.outputs[stage].folder / file)
+                record.headline = {key: result["miou"] for key, result in scored["results"].items()}
 
 
 @contextmanager

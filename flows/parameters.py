@@ -19,9 +19,18 @@ from typer.models import ParameterInfo
 from excel_core.config import RunSpec, Spec
 from excel_core.config.methods import METHODS
 from flows.config_file import of_request
-from flows.request import MAX_SETTING, MAX_SETTINGS, BenchmarkRequest, PaperRequest, Request, RunRequest, Text
+from flows.request import (
+    MAX_SETTING,
+    MAX_SETTINGS,
+    BenchmarkRequest,
+    PaperRequest,
+    Request,
+    RunRequest,
+    ScoreRequest,
+    Text,
+)
 
-__all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow"]
+__all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow", "score_flow"]
 
 RequestT = TypeVar("RequestT", bound=Request)
 NOT_SET = ("preset", "method", "paper", "benchmark")  # fields of a run that have parameters of their own
@@ -30,6 +39,7 @@ PREFIXES: dict[type[Request], tuple[str, ...]] = {PaperRequest: ("voc", "coco"),
 Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
 # The order of the fields in the form.
 RUN_PARAMETERS = ("preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits")
+SCORE_PARAMETERS = ("preset", "against", *RUN_PARAMETERS[1:])
 PAPER_PARAMETERS = (
     "table", "data", "coco", "checkpoint", "limit", "method", "store", "clip", "device", "gpus", "runner", "settings",
 )  # fmt: skip
@@ -51,6 +61,11 @@ def paper_flow(name: str) -> Decorator[PaperRequest]:
 def benchmark_flow(name: str) -> Decorator[BenchmarkRequest]:
     """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of BenchmarkRequest."""
     return lambda body: _request_flow(body, BenchmarkRequest, BENCHMARK_PARAMETERS, name, None)
+
+
+def score_flow(name: str) -> Decorator[ScoreRequest]:
+    """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of ScoreRequest."""
+    return lambda body: _request_flow(body, ScoreRequest, SCORE_PARAMETERS, name, None)
 
 
 def _request_flow(

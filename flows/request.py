@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
 
 __all__ = [
     "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest",
+    "ScoreRequest",
 ]  # fmt: skip
 
 MAX_GPUS = 64  # of one machine
@@ -160,6 +161,25 @@ class RunRequest(MethodRequest, DataRequest):
         with _names_of_files():
             run = self.spec()
             return ResolvedRun(run, run_environment(run, self))
+
+
+class ScoreRequest(RunRequest):
+    """A score of the training-free label maps, compared with an earlier run's."""
+
+    against: Annotated[Text | None, _option("run to compare with: its id or beginning, its Prefect name, or `latest`")] = Field(
+        None,
+        description="Run to compare with: its id or its beginning, its name, or `latest`; empty: the newest "
+        "complete run of the same data with other texts.",
+    )
+
+    def resolve(self) -> ResolvedRun:
+        """As RunRequest. SettingError too for a run to compare with that is not complete, or made no label maps."""
+        from tasks.history.earlier_run import named_run
+
+        resolved = super().resolve()
+        if self.against is not None:
+            named_run(resolved.environment.store, self.against)
+        return resolved
 
 
 class PaperRequest(MethodRequest):

@@ -28,6 +28,7 @@ from tasks.stages import (
     evaluate,
     figures,
     knowledge,
+    label_scores,
     paper,
     predict,
     proposals,
@@ -50,7 +51,7 @@ def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[s
 
 def label_maps_to_score(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """The stages that make the label maps, and the ablation under the run's own seed where it is asked for."""
-    makers = [score.MAKERS[kind] for kind in run.evaluate.kinds]
+    makers = [label_scores.MAKERS[kind] for kind in run.evaluate.kinds]
     dependencies = {maker: Dependency(maker, run) for maker in makers}
     if run.evaluate.ablation:
         changes = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
@@ -69,7 +70,9 @@ def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Depe
 def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
     ranking, where it is asked for. SettingError for a run that does not score everything."""
-    missing = [kind for kind in score.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")]
+    missing = [
+        kind for kind in label_scores.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")
+    ]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
     ranking = quality.quality_of_run(run, environment)
@@ -152,6 +155,14 @@ STAGES: dict[str, Stage] = {
             on_device=True,
         ),
         Stage(
+            "score",
+            reads=("world", "dataset", "knowledge", "refine"),
+            makes="score.json, confusion.parquet: scores of the training-free label maps alone",
+            work=Sharded(score.seed_parts, score.score_seed_shard, score.join_seed_scores),
+            key=KeyParts(score.settings, inputs=score.input_key),
+            masks=MaskAccess.ALWAYS,
+        ),
+        Stage(
             "train",
             reads=("world", "dataset", "knowledge"),
             also_reads=pseudo_labels_for_crops,
@@ -204,7 +215,7 @@ STAGES: dict[str, Stage] = {
             reads=("world", "dataset", "knowledge"),
             also_reads=label_maps_to_score,
             makes="metrics.json, confusion.parquet, examples.json with truth/, explored.json with explored/",
-            work=Sharded(score.score_parts, score.score_shard, evaluate.join_scores),
+            work=Sharded(label_scores.score_parts, label_scores.score_shard, evaluate.join_scores),
             key=KeyParts(evaluate.settings, inputs=evaluate.input_key),
             masks=MaskAccess.ALWAYS,
         ),

@@ -15,7 +15,7 @@ from flows.cli.local import down, up
 from flows.cli.output import Command, with_output
 from flows.cli.prompts import prompts
 from flows.cli.results import evaluate, export, figures, parity, parity_peers
-from flows.cli.run import ablation, benchmark, demo, paper, run
+from flows.cli.run import ablation, benchmark, demo, paper, run, score
 from flows.cli.runs import runs
 from flows.cli.segment import segment
 from flows.cli.serve import serve
@@ -33,6 +33,7 @@ app = typer.Typer(
 for command in (
     run,
     demo,
+    score,
     ablation,
     benchmark,
     paper,

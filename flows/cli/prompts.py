@@ -1,4 +1,4 @@
-"""`excel prompts diff` and `check`: what an edit of descriptions moved, and whether a file is in order."""
+"""`excel prompts new`, `check` and `diff`: a prompt set of one's own, whether a file is in order, what an edit moved."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,28 @@ __all__ = ["prompts"]
 Side = Annotated[str, typer.Argument(help="a description file (.json), or a run: its id or beginning, its name, `latest`")]
 Classes = Annotated[str | None, typer.Option(help="class set of the files: voc, coco, world or FILE.yaml", show_default=False)]
 
-prompts = typer.Typer(no_args_is_help=True, help="What an edit of descriptions moved, and whether a file is in order.")
+prompts = typer.Typer(no_args_is_help=True, help="Prompt sets of your own: begin one, check its files, see what an edit moved.")
+
+
+@prompts.command()
+def new(
+    name: Annotated[
+        str, typer.Argument(help="of the new set: writes NAME.yaml and NAME.json; perhaps with a folder before it")
+    ],
+    source: Annotated[str, typer.Option("--from", help="the set to copy: voc, coco, world or FILE.yaml")] = "voc",
+) -> None:
+    """Begin a prompt set of your own as a copy of another one. Nothing is overwritten."""
+    from excel_core.text.new_prompts import new_prompts
+
+    made = new_prompts(name, source)
+    print(f"{made.classes}: classes with their prompts, and background prompts, as in {made.source}")
+    if made.descriptions is None:
+        print(f"{made.source} has no descriptions beside it: none were copied")
+    else:
+        print(f"{made.descriptions}: the descriptions of each class")
+    files = " ".join(str(path) for path in (made.classes, made.descriptions) if path)
+    print(f"edit them, then: excel prompts check {files}")
+    print(f"a run takes them with: --set dataset.prompts={made.classes}")
 
 
 @prompts.command()

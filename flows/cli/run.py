@@ -1,4 +1,4 @@
-"""`excel run`, `demo`, `ablation`, `benchmark`, `paper`: flows from a terminal, by default with the store's own Prefect."""
+"""`excel run`, `demo`, `score`, `ablation`, `benchmark`, `paper`: flows from a terminal, with the store's own Prefect."""
 
 import os
 import shlex
@@ -10,14 +10,14 @@ from flows.cli.options import FILE_COLUMNS, Name, check_name, console, takes_req
 from flows.cli.output import give
 from flows.local.access import client_settings
 from flows.local.state import keep_private, running_server, store_folder
-from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest
+from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest, ScoreRequest
 
 if TYPE_CHECKING:
     from prefect import Flow
 
     from tasks.engine.output import StageOutput
 
-__all__ = ["ablation", "benchmark", "demo", "paper", "run"]
+__all__ = ["ablation", "benchmark", "demo", "paper", "run", "score"]
 
 ALL_OPTIONS = "store clip device gpus runner settings"
 RUN_OPTIONS = f"{ALL_OPTIONS} method"
@@ -35,6 +35,31 @@ def demo(request: RunRequest, name: Name = None) -> None:
     outputs, ui = _complete("report", request, name)
     _show_results(outputs, ui)
     print(f"metrics: {_by_name(outputs, 'evaluate', _run_of(outputs['report'])) / 'metrics.json'}")
+
+
+@takes_request(ScoreRequest, f"preset data against {RUN_OPTIONS}")
+def score(request: ScoreRequest) -> None:
+    """Score the training-free label maps of PRESET, without any training, and show what an edit of prompts did to them."""
+    from artifacts.score_change import print_change
+    from artifacts.tables import print_tables
+    from excel_core.files import read_json
+    from tasks.history.score_change import read_change
+    from tasks.pipeline import complete_outputs
+
+    run, environment = request.resolve()  # refuses what is wrong before a server is started for it
+    ui = _use_prefect_of(environment.store)
+    from flows.score import score as score_flow  # imports Prefect, which reads its environment then
+
+    data = str(environment.data) if environment.data else None
+    path = Path(_call(score_flow, request.model_copy(update={"data": data})))
+    print_tables(read_json(complete_outputs(run, environment, "score")["score"].folder / "score.json"), console())
+    change = read_change(path)
+    print_change(change, console(FILE_COLUMNS))
+    print(f"comparison: {path}")
+    if change["picture"]:
+        print(f"images that changed most: {path.with_suffix('.png')}")
+    print(f"Prefect UI: {ui}")
+    give(change)
 
 
 @takes_request(RunRequest, f"preset data {RUN_OPTIONS}")

@@ -78,6 +78,7 @@ def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] 
             if not stays:
                 garbage.append(Garbage(folder, kind, "half built" if is_half_built else "no kept run refers to it"))
     garbage += _unused_texts(store, kept, needed)
+    garbage += _comparisons(store, {record.id for record in kept})
     garbage += [Garbage(path, path.parent.name, "half written") for path in _half_written(store)]
     return [*_with_sizes(garbage), *_shared_garbage(store, needed)]
 
@@ -189,6 +190,12 @@ def _unused_texts(store: Path, records: Sequence[RunRecord], needed: _Needed) ->
             why = f"no kept run needs {len(unused)} of {len(files)}"
             garbage.append(Garbage(folder, "texts", why, files=unused))
     return garbage
+
+
+def _comparisons(store: Path, kept: Collection[str]) -> list[Garbage]:
+    """Comparisons of scores, and their pictures, of runs that are not kept."""
+    files = (path for suffix in ("json", "png") for path in (store / "score").glob(f"[!.]*.{suffix}"))
+    return [Garbage(path, "score", "its run is not kept") for path in sorted(files) if path.stem not in kept]
 
 
 def _half_written(store: Path) -> list[Path]:

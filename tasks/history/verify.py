@@ -1,7 +1,7 @@
 """Every byte below the store against its digest: what checks before reuse, by size and time of change, cannot see.
 
-Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables. Not `prefect/`, which is Prefect's,
-nor `runs/`, which is made from the records.
+Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables, comparisons of scores. Not
+`prefect/`, which is Prefect's, nor `runs/`, which is made from the records.
 """
 
 import os
@@ -19,6 +19,7 @@ from tasks.engine.object_store import REMOTE, remote_of
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS
 from tasks.history.named_folder import NAMED
+from tasks.history.score_change import read_change
 from tasks.history.shared_garbage import check_shared
 from tasks.history.shared_records import receive_records
 from tasks.stages.train import check_resume_file
@@ -28,6 +29,7 @@ __all__ = ["StoreCheck", "verify_store"]
 KEY = re.compile(r"[0-9a-f]{32}")
 LOCK = re.compile(r"\..*(lock|alive)")
 LEFT_SUFFIXES = (".tmp", ".npy")  # .npy: text embeddings of an earlier version
+TABLES = {"paper": read_checked_json, "score": read_change}  # stages in whose folder tables of runs lie, and their readers
 Digests = dict[tuple[int, int], str]
 
 
@@ -61,9 +63,10 @@ def verify_store(store: Path) -> StoreCheck:
     }
     for entry in sorted(store.iterdir()):
         if entry.name in KINDS and entry.is_dir():
-            tables = set(entry.glob("*.json")) if entry.name == "paper" else set()
-            _check_files(check, sorted(tables), tables, read_checked_json, True)
-            for path in sorted(set(entry.iterdir()) - tables):
+            tables = set(entry.glob("*.json")) if entry.name in TABLES else set()
+            pictures = {path.with_suffix(".png") for path in tables}  # a table's reader looks at its picture
+            _check_files(check, sorted(tables), tables, TABLES.get(entry.name, read_checked_json), True)
+            for path in sorted(set(entry.iterdir()) - tables - pictures):
                 _check_folder(check, path, digests)
         elif entry.name in single and entry.is_dir():
             pattern, read, again = single[entry.name]

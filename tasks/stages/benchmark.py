@@ -37,8 +37,8 @@ from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.images import images_of
 from tasks.inputs.models import classes_of
+from tasks.stages.label_scores import MAKERS
 from tasks.stages.refine import LabelsResult, step_folder
-from tasks.stages.score import MAKERS
 from tasks.stages.train import reads_pseudo_labels
 
 __all__ = ["BenchmarkResult", "compare_methods", "method_inputs", "outside", "settings"]

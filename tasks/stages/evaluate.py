@@ -16,23 +16,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import save_labels_png
-from excel_core.evaluation.bootstrap import confusions_by_image, scores_with_interval
 from excel_core.evaluation.examples import image_scores, pick_examples, shares, spread_images
-from excel_core.evaluation.protocols import seed_protocol, segmentation_protocol
+from excel_core.evaluation.protocols import segmentation_protocol
 from excel_core.files import read_json, write_json
-from excel_core.stores import read_counts, write_counts
+from excel_core.stores import write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job
 from tasks.inputs.images import images_of
-from tasks.inputs.masks import mask_reader_of, masked_images, missing_masks
+from tasks.inputs.masks import mask_reader_of, masked_images
 from tasks.inputs.models import classes_of
-from tasks.inputs.truth_doubts import TruthDoubts, read_doubts, unscored_masks, warnings
+from tasks.inputs.truth_doubts import read_doubts
 from tasks.stages.dataset import DatasetResult
-from tasks.stages.score import label_map_kinds, scored_images, scored_splits
+from tasks.stages.label_scores import ScoredMaps, label_map_kinds, read_part_counts, score_maps, scored_splits, seed_maps
 
 __all__ = ["EvaluateResult", "explored_shares", "explored_splits", "input_key", "join_scores", "settings"]
 
@@ -45,27 +42,12 @@ class EvaluateResult(StageResult):
 
 def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> EvaluateResult:
     """Add up the parts' counts and score everything that has a truth; what has none is skipped with a word."""
-    tables = [read_counts(part.folder / "confusion.parquet") for part in parts.values()]
-    counts = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
-    names = ("background", *classes_of(job))
-    results, examples, explored, skipped, doubted = {}, {}, {}, dict[str, str](), dict[str, str]()
-    doubts = read_doubts(parts.values())
-    for key, kind, split, protocol in _protocols(job):
-        masked = [image.id for image in scored_images(job, kind, split)]
-        skipped |= missing_masks(job, split)
-        if not masked:
-            skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {mask_reader_of(job, split).where}"
-            continue
-        seen = doubts.get(split, TruthDoubts(split))
-        skipped |= unscored_masks(job, seen, masked)
-        doubted |= warnings(job, seen, job.result("dataset", DatasetResult).turned)
-        images = [image for image in masked if image not in seen.ignored]
-        if not images:
-            continue
-        by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))
-        results[key] = {"protocol": protocol | {"images": len(images)}} | scores_with_interval(by_image, names)
+    counts = read_part_counts(parts)
+    results, by_image, skipped, doubted = score_maps(job, _scored_maps(job), counts, read_doubts(parts.values()))
+    examples, explored = {}, {}
+    for key, (split, images, confusions) in by_image.items():
         if key.startswith("seeds.") or key.endswith(".single_scale"):
-            iou = [score.iou for score in image_scores(by_image, len(names))]
+            iou = [score.iou for score in image_scores(confusions, len(classes_of(job)) + 1)]
             examples[split] = pick_examples(images, iou)
             explored[split] = spread_images(images, iou, explored_shares(job)[split])
     if not results and not parts:
@@ -105,16 +87,14 @@ def _copy_truths(job: Job, folder: Path, ids: dict[str, list[str]]) -> None:
             save_labels_png(folder / split / f"{image.id}.png", masks.read(image.id, image.height, image.width))
 
 
-def _protocols(job: Job) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """(result key, kind of label maps, split, protocol) of everything that can be scored, in the order to show it."""
-    for kind in ("static", "lvc"):
-        for split in scored_splits(job, kind):
-            for step in label_map_kinds(job, kind):
-                yield f"seeds.{kind}.{split}.{step}", kind, split, seed_protocol(job.run, kind, split, step)
+def _scored_maps(job: Job) -> Iterator[ScoredMaps]:
+    """Everything that can be scored, in the order to show it."""
+    yield from seed_maps(job, "static")
+    yield from seed_maps(job, "lvc")
     for split in scored_splits(job, "segmentation"):
         for variant in label_map_kinds(job, "segmentation"):
             protocol = segmentation_protocol(job.run, split, variant)
-            yield f"segmentation.{split}.{variant}", "segmentation", split, protocol
+            yield ScoredMaps(f"segmentation.{split}.{variant}", "segmentation", split, protocol)
 
 
 def explored_splits(run: RunSpec) -> Sequence[str]:

@@ -1,115 +1,80 @@
-"""The parts of `evaluate`: label maps of earlier stages against the masks, pixels counted by image, truth and prediction.
+"""Stage `score`: opens masks. Scores the training-free label maps of `refine`, raw and refined, as soon as they are there, one
+part per shard → score.json. `evaluate` gives the same numbers at the end of a run.
 
-A part is named KIND-SPLIT-IofN: `static` and `lvc` are CAM seeds, `segmentation` the segmenter's label maps. Seeds of an image
-of several splits lie in the shards of the first of them: KIND-SPLIT-in-FIRST-IofN scores the images of SPLIT there.
+score.json (excel-score/1): `preset`, `method`, `clip`; `results`, `skipped` and `warnings` as in metrics.json, of the keys
+
+    seeds.static.<split>.<raw|affinity|par|crf>
+
+Beside it: confusion.parquet (pixels by image), from which two runs are compared over the same resampled images.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from excel_core.datasets.palette import load_labels_png
-from excel_core.evaluation.metrics import confusion_matrix, pixel_counts
+from excel_core.config import RunSpec
+from excel_core.files import write_json
 from excel_core.stores import write_counts
-from tasks.engine.progress import track
+from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.stage import Job, Part
-from tasks.inputs.images import ImageRecord, cam_images, image_shards, in_shard
-from tasks.inputs.masks import mask_reader_of, masked_images, masks_key
 from tasks.inputs.models import classes_of
-from tasks.inputs.truth_doubts import TruthDoubts
+from tasks.inputs.truth_doubts import read_doubts
 from tasks.stages.cams import ShardResult
-from tasks.stages.predict import PredictResult, predicted_images
-from tasks.stages.refine import LabelsResult, step_folder
+from tasks.stages.dataset import DatasetResult
+from tasks.stages.label_scores import read_part_counts, score_maps, score_parts, score_shard, seed_maps
 
-__all__ = ["MAKERS", "label_map_kinds", "score_parts", "score_shard", "scored_images", "scored_splits"]
-
-MAKERS = {"static": "refine", "lvc": "dynamic", "segmentation": "predict"}  # kind of label maps → the stage that makes them
+__all__ = ["ScoreResult", "input_key", "join_seed_scores", "score_seed_shard", "seed_parts", "settings"]
 
 
-def scored_splits(job: Job, kind: str) -> Sequence[str]:
-    """Splits whose label maps of a kind are scored."""
-    if kind not in job.run.evaluate.kinds:
-        return ()
-    dataset = job.run.dataset
-    return dataset.val_splits if kind == "segmentation" else dataset.seed_splits
+class ScoreResult(StageResult):
+    """mIoU by result key, four decimals."""
+
+    miou: dict[str, float]
 
 
-def scored_images(job: Job, kind: str, split: str) -> list[ImageRecord]:
-    """Images of a split that have a label map of the kind and a mask, of the first evaluate.max_images."""
-    images = masked_images(job, split)
-    if kind != "segmentation":
-        return images
-    predicted = {image.id for image in predicted_images(job, split)}
-    return [image for image in images if image.id in predicted]
-
-
-def label_map_kinds(job: Job, kind: str) -> list[str]:
-    """The steps of seeds, or the variants of segmentations."""
-    maker = MAKERS[kind]
-    if kind == "segmentation":
-        return job.result(maker, PredictResult).variants
-    # `confident` leaves pixels without a label, so it is no prediction.
-    return [step for step in job.result(maker, LabelsResult).steps if step != "confident"]
-
-
-def _label_maps(job: Job, kind: str, split: str, image: str) -> dict[str, Path]:
-    """Files of an image's label maps of a kind, by step or variant."""
-    folder, names = job.folder(MAKERS[kind]), label_map_kinds(job, kind)
-    if kind == "segmentation":
-        return {variant: folder / variant / split / f"{image}.png" for variant in names}
-    steps = job.result(MAKERS[kind], LabelsResult).steps
-    return {step: folder / step_folder(step, steps) / f"{image}.png" for step in names}
-
-
-def score_parts(job: Job) -> list[Part]:
+def seed_parts(job: Job) -> list[Part]:
     """A part depends on the label maps of the same shard and on its masks."""
-    parts: list[Part] = []
-    for kind in MAKERS:
-        for split in scored_splits(job, kind):
-            for shard_split in _shard_splits(job, kind, split):
-                parts += _parts(job, kind, split, shard_split)
-    return parts
+    return score_parts(_of_seeds(job))
 
 
-def _parts(job: Job, kind: str, split: str, shard_split: str) -> list[Part]:
-    def key(shard: str, images: Sequence[ImageRecord]) -> dict[str, Any]:
-        labels = job.inputs[MAKERS[kind]].parts[shard]
-        masks = masks_key(job, split, images)
-        return {"labels": labels, "classes": len(classes_of(job)), "masks": masks, "as": [kind, split]}
-
-    among = _images_in_shards_of(job, kind, split, shard_split)
-    return image_shards(job, shard_split, key, among, kind, scored_as=split)
-
-
-def _shard_splits(job: Job, kind: str, split: str) -> Sequence[str]:
-    """Splits in whose shards a split's label maps may have been made."""
-    return (split,) if kind == "segmentation" else job.run.dataset.cam_splits
-
-
-def _images_in_shards_of(job: Job, kind: str, split: str, shard_split: str) -> list[ImageRecord]:
-    """Those of a split's scored images whose label maps were made in the shards of `shard_split`."""
-    images = scored_images(job, kind, split)
-    if kind == "segmentation":
-        return images
-    with_cams = {image.id for image in cam_images(job, shard_split)}
-    return [image for image in images if image.id in with_cams]
-
-
-def score_shard(job: Job, part: Part, folder: Path) -> ShardResult:
+def score_seed_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     """Compare each label map with its mask → confusion.parquet, truth.json."""
-    kind, split = part.kind, part.images.scored_as
-    masks, classes = mask_reader_of(job, split), len(classes_of(job)) + 1
-    images = in_shard(part.images, _images_in_shards_of(job, kind, split, part.images.split))
-    family = f"{kind}.{split}" if kind == "segmentation" else f"seeds.{kind}.{split}"
-    tables, doubts = [], TruthDoubts(split)
-    for image in track(images):
-        mask = masks.read(image.id, image.height, image.width)
-        doubts.see(image.id, mask)
-        for name, path in _label_maps(job, kind, split, image.id).items():
-            counts = pixel_counts(confusion_matrix(mask, load_labels_png(path), classes))
-            tables.append(counts.assign(image=image.id, result=f"{family}.{name}"))
-    write_counts(folder / "confusion.parquet", pd.concat(tables, ignore_index=True))
-    doubts.write(folder)
-    return ShardResult(images=len(images))
+    return score_shard(_of_seeds(job), part, folder)
+
+
+def join_seed_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> ScoreResult:
+    """Add up the parts' counts and score every step of the refinement; what has no truth is skipped with a word."""
+    job, counts = _of_seeds(job), read_part_counts(parts)
+    scores = score_maps(job, seed_maps(job, "static"), counts, read_doubts(parts.values()))
+    write_counts(folder / "confusion.parquet", counts)
+    names = {"preset": job.run.preset, "method": job.run.method, "clip": job.run.clip.model}
+    told = {"results": scores.results, "skipped": scores.skipped, "warnings": scores.warnings}
+    document = {"format": "excel-score/1"} | names | told
+    write_json(folder / "score.json", document)
+    return ScoreResult(miou={key: round(result["miou"], 4) for key, result in scores.results.items()})
+
+
+def _of_seeds(job: Job) -> Job:
+    """The job of a run that evaluates its training-free label maps alone, whatever else the run's own evaluation scores."""
+    evaluate = job.run.evaluate.model_copy(update={"kinds": ("static",), "ablation": False})
+    return replace(job, run=job.run.model_copy(update={"evaluate": evaluate}))
+
+
+def input_key(job: Job) -> dict[str, Any]:
+    """Beside the parts: the classes' names, the steps of the label maps, and which photos viewers turn."""
+    return {
+        "classes": classes_of(job),
+        "steps": job.inputs["refine"].result["steps"],
+        "turned": job.result("dataset", DatasetResult).turned,
+    }
+
+
+def settings(run: RunSpec) -> dict[str, Any]:
+    """What is scored, and what the protocols say of it."""
+    return {
+        "seed_splits": run.dataset.seed_splits,
+        "max_images": run.evaluate.max_images,
+        "cams": run.cams.model_dump(mode="json"),
+        "refine": run.refine.model_dump(mode="json"),
+        "names": [run.preset, run.method, run.clip.model],
+    }

@@ -17,10 +17,11 @@ from flows.excel import excel
 from flows.local.processes import is_running, marked
 from flows.local.state import read_state
 from flows.paper import paper
+from flows.score import score
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.up import PATIENCE, brought_up, command
 
-FLOWS = {"excel": excel, "ablation": ablation, "upgrades": upgrades, "benchmark": benchmark, "paper": paper} | {
+FLOWS = {"excel": excel, "ablation": ablation, "upgrades": upgrades, "benchmark": benchmark, "paper": paper, "score": score} | {
     name: getattr(stages, name) for name in stages.__all__
 }
 
@@ -82,11 +83,12 @@ def test_every_deployment_is_there_with_its_form(up):
     assert set(found) == {(one["entrypoint"].rpartition(":")[2], one["name"]) for one in wanted}
     assert {("excel", name) for name in ("demo", "photos", "full-voc", "full-coco")} <= set(found)
     assert {(stage, f"{data}-{stage}") for stage in stages.__all__ for data in ("voc", "coco")} <= set(found)
-    comparisons = ("ablation", "upgrades", "benchmark")
+    comparisons = ("ablation", "upgrades", "benchmark", "score")
     assert {(flow, f"{data}-{flow}") for flow in comparisons for data in ("demo", "voc")} <= set(found)
+    assert ("score", "coco-score") in found
     assert len({name for _, name in found}) == len(found)  # the UI lists names alone
     tables = [f"table-{number}" for number in range(1, 8)]
-    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 38
+    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 41
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
     for (flow, _), one in found.items():
         form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}

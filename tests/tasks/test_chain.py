@@ -25,7 +25,7 @@ from tests.pipeline_runs import follow, follow_and_note
 
 def test_every_stage_left_a_committed_output(chain):
     outputs, _ = chain
-    others = ("sweep", "ablation", "benchmark", "curve", "paper", "figures", "proposals")
+    others = ("sweep", "ablation", "benchmark", "curve", "paper", "figures", "proposals", "score")
     assert list(outputs) == [name for name in STAGES if not name.startswith(others)]
     for output in outputs.values():
         marker = json.loads((output.folder / "stage.json").read_text())

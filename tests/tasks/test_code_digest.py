@@ -21,7 +21,7 @@ WORK = {
 ALL = set(WORK)
 CAMS = {"cams", "refine", "train", "dynamic", "sweep", "sweep_lvc", "curve", "figures"}  # make CAMs, or refine them
 CRF = {"refine", "dynamic", "predict", "curve"}
-MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "evaluate"}  # name the masks of a data set
+MASKS = {"train", "sweep", "sweep_lvc", "curve", "ablation", "score", "evaluate"}  # name the masks of a data set
 
 
 def _digests(root: Path, layout: str, producer: str = "patch_text") -> dict[str, list[str]]:
@@ -111,7 +111,7 @@ def test_what_changes_no_result_changes_no_digest(changed):
         ("excel_core/paper/published.py", "0.112", "0.113", {"paper"}),
         # Defaults of a function, a kernel that is imported inside a function, a decorator.
         ("excel_core/evaluation/bootstrap.py", "seed: int = 0", "seed: int = 1",
-         {"ablation", "benchmark", "evaluate"}),
+         {"ablation", "benchmark", "evaluate", "score"}),
         ("excel_core/cams/affinity.py", "rescale: bool = True", "rescale: bool = False", CAMS),
         # Loops in C: a file, what it includes, and how they are compiled.
         ("excel_core/kernels/loops/par.c", "1e-8f", "2e-8f", CAMS),
