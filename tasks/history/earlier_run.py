@@ -35,7 +35,7 @@ class EarlierRun:
 
 
 def named_run(store: Path, name: str) -> RunRecord:
-    """The run that a user names to compare with. SettingError where no complete run of that name made training-free label maps."""
+    """The run that a user names to compare with. SettingError where no complete run of that name made its label maps."""
     return find_record(store, name, MADE)
 
 
