@@ -8,12 +8,12 @@ A class is counted from 0. A region is one polygon; a bridge without width leads
 has an empty file: YOLO learns it as background.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.outlines import one_ring, regions
@@ -36,7 +36,6 @@ def write_yolo(folder: Path, class_names: Sequence[str], maps: Iterable[LabelMap
                 lines.append(f"{class_names.index(name)} {' '.join(f'{number:.6g}' for number in numbers)}\n")
         (folder / "labels" / f"{label_map.id}.txt").write_text("".join(lines), encoding="utf-8")
         count += len(lines)
-    described = {"train": "images", "val": "images", "names": dict(enumerate(class_names))}
-    text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(DATA + text, encoding="utf-8")
+    names = "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for number, name in enumerate(class_names))
+    (folder / "data.yaml").write_text(f"{DATA}train: images\nval: images\nnames:\n{names}", encoding="utf-8")
     return {"polygons": count}

@@ -9,13 +9,13 @@ An image without any class is left out, since nothing can be learnt from it with
 is damaged. An image whose annotation does not tell every pixel has labels and no mask. Each is named with its reason.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -177,6 +177,12 @@ def _check_names(class_names: Sequence[str]) -> None:
 
 
 def _class_file(prompts: PromptSet) -> str:
+    """The class set in YAML, of which JSON's texts and lists are a part."""
+
+    def quoted(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
     classes = [{key: value for key, value in asdict(prompt).items() if value} for prompt in prompts.classes]
-    content = {"name": prompts.name, "template": prompts.template, "classes": classes, "background": list(prompts.background)}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    lines = [f"name: {quoted(prompts.name)}", f"template: {quoted(prompts.template)}", "classes:"]
+    lines += [f"  - {quoted(entry)}" for entry in classes]
+    return "\n".join([*lines, f"background: {quoted(list(prompts.background))}", ""])
