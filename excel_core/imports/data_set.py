@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from excel_core.datasets.folder import SUFFIXES
 from excel_core.datasets.images import AS_STORED, UPRIGHT, shrink_image
 from excel_core.datasets.labels import check_class_names
 from excel_core.datasets.manifest import check_image_id
 from excel_core.datasets.palette import save_labels_png
+from excel_core.datasets.photo_files import photo_suffixes
 from excel_core.errors import DataError, SettingError
 from excel_core.exports.photos import is_plain
 from excel_core.imports.annotated import Annotated, Reader, paint
@@ -165,7 +165,7 @@ def _write_mask(image: Annotated, class_names: Sequence[str], photo: _Written, f
 
 def _id(name: str) -> str:
     path = PurePosixPath(name)
-    return check_image_id(path.stem if path.suffix.lower() in SUFFIXES else path.name, name)
+    return check_image_id(path.stem if path.suffix.lower() in photo_suffixes() else path.name, name)
 
 
 def _check_names(class_names: Sequence[str]) -> None:

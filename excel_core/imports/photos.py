@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from excel_core.datasets.folder import SUFFIXES
 from excel_core.datasets.mask_guard import MASK_FOLDERS
+from excel_core.datasets.photo_files import photo_suffixes
 from excel_core.errors import DataError
 
 __all__ = ["Photo", "Photos"]
@@ -56,7 +56,7 @@ class Photos:
         self._by_stem: dict[str, list[Photo]] = {}
         for path in sorted(paths):
             hidden = any(part.startswith(".") or part in MASK_FOLDERS for part in path.parts)
-            if path.suffix.lower() in SUFFIXES and not hidden:
+            if path.suffix.lower() in photo_suffixes() and not hidden:
                 self._by_stem.setdefault(path.stem, []).append(Photo(source, path))
 
     def __bool__(self) -> bool:
@@ -80,7 +80,7 @@ class Photos:
 
     def _named(self, path: PurePosixPath) -> list[Photo]:
         """Those of this file name; of this stem, where the tool left out the suffix."""
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in photo_suffixes():
             return self._by_stem.get(path.name, [])
         same = self._by_stem.get(path.stem, [])
         return [photo for photo in same if photo.path.name == path.name]

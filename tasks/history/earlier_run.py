@@ -13,7 +13,7 @@ from excel_core.errors import SettingError, StoreError
 from excel_core.files import read_json
 from excel_core.stores import read_manifest
 from tasks.engine.output import StageOutput, find_output, read_marker
-from tasks.history.compare import spec_differences
+from tasks.history.changed_settings import spec_differences
 from tasks.history.find_run import find_record
 from tasks.history.run_record import RunRecord, read_records
 

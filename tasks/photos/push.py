@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from excel_core.errors import ServerError, SettingError
 from excel_core.text.key_transport import is_this_machine

@@ -12,13 +12,13 @@ def to_tensorboard(run: TrackedRun, place: str) -> str:
     """Scalars by iteration; settings, and the protocol of each score, as text. → the command that shows it."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(Path(place) / run.id)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(Path(place) / run.id)) as writer:
         for point in run.points:
             for name, value in point.values.items():
-                writer.add_scalar(name, value, point.iteration)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, point.iteration)
         settings = [{"setting": name, "value": value} for name, value in run.settings.items()]
         protocols = [{"score": name, **protocol} for name, protocol in run.protocols.items()]
-        writer.add_text("settings", markdown_table(settings))  # type: ignore[no-untyped-call]
+        writer.add_text("settings", markdown_table(settings))
         if protocols:
-            writer.add_text("protocols", markdown_table(protocols))  # type: ignore[no-untyped-call]
+            writer.add_text("protocols", markdown_table(protocols))
     return f"tensorboard --logdir {place}"
