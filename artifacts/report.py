@@ -92,7 +92,7 @@ class _SegmentedEntry:
 
 
 def write_report(folder: Path, view: ReportView) -> Path:
-    """Write `folder`/index.html → its path. About 30 kB an image of the explorer; of more than MAX_INLINE_IMAGES,
+    """Write `folder`/index.html → its path. Of more images than MAX_INLINE_IMAGES,
     `folder`/images holds the pictures."""
     path = folder / "index.html"
     explorer = write_explorer(folder, view)
