@@ -39,7 +39,7 @@ class Counter:
         self._task = self._bar.add_task(stage, total=total, rate="", remark="") if self._bar else None
         self._started = time.monotonic()
         self._printed: float | None = None
-        self._first: int | None = None  # done when it was first told, which may be much: a resumed training
+        self._first: tuple[int, float] | None = None  # done when it was first told, and when: a resumed training begins late
 
     def __enter__(self) -> "Counter":
         self._token = _counter.set(self)
@@ -56,7 +56,7 @@ class Counter:
     def to(self, done: int) -> None:
         """`done` steps are behind us."""
         if self._first is None:
-            self._first = done - 1
+            self._first = done, time.monotonic()
         if self._bar and self._task is not None:
             rate, _ = self._rate_and_rest(done)
             self._bar.update(self._task, completed=done, rate=rate, remark=self.remark)
@@ -82,9 +82,9 @@ class Counter:
         return done >= self.total or waited >= MAX_SECONDS or (is_tenth and not is_soon)
 
     def _rate_and_rest(self, done: int) -> tuple[str, str]:
-        """Steps a second since the start, and the time that the others will take at that rate; "" where nobody knows."""
-        seconds = time.monotonic() - self._started
-        counted = done - (self._first or 0)
+        """Steps a second since the first were told, and the time that the others will take so; "" where nobody knows."""
+        first, at = self._first or (done, 0.0)
+        counted, seconds = done - first, time.monotonic() - at
         if seconds <= 0 or counted <= 0:
             return "", ""
         per_second = counted / seconds

@@ -37,7 +37,20 @@ def test_slow_work_is_told_by_the_seconds_of_a_step_with_its_remark(clock, capsy
         clock[0] = 40.0
         counter.remark = "loss 0.4321"
         counter.to(1)
-    assert _lines(capsys) == ["train: 1/10, 10 %, 40.0 s, 40.0 s each, 6 min 00 s to go, loss 0.4321"]
+        clock[0] = 80.0
+        counter.to(2)
+    assert _lines(capsys) == [
+        "train: 1/10, 10 %, 40.0 s, loss 0.4321",  # how long a step takes shows from the second on
+        "train: 2/10, 20 %, 1 min 20 s, 40.0 s each, 5 min 20 s to go, loss 0.4321",
+    ]
+
+
+def test_shards_that_are_told_as_a_whole_are_not_taken_for_one_image(clock, capsys):
+    with Counter("cams", 240) as counter:
+        for seconds, done in ((6.0, 24), (12.0, 48)):
+            clock[0] = seconds
+            counter.to(done)
+    assert _lines(capsys) == ["cams: 24/240, 10 %, 6.0 s", "cams: 48/240, 20 %, 12.0 s, 4.0/s, 48.0 s to go"]
 
 
 def test_a_resumed_training_is_not_taken_for_a_fast_one(clock, capsys):
@@ -46,13 +59,13 @@ def test_a_resumed_training_is_not_taken_for_a_fast_one(clock, capsys):
         counter.to(901)
         clock[0] = 10.0
         counter.to(910)
-    assert _lines(capsys)[-1] == "train: 901/1,000, 90 %, 1.0 s, 1.0/s, 1 min 39 s to go"
+    assert _lines(capsys)[-1] == "train: 901/1,000, 90 %, 1.0 s"
     with Counter("train", 1000) as counter:
         clock[0] = 20.0
         counter.to(901)
         clock[0] = 60.0
         counter.to(910)
-    assert _lines(capsys)[-1] == "train: 910/1,000, 91 %, 50.0 s, 5.0 s each, 7 min 30 s to go"
+    assert _lines(capsys)[-1] == "train: 910/1,000, 91 %, 50.0 s, 4.4 s each, 6 min 40 s to go"
 
 
 def test_lines_come_at_tenths_and_after_half_a_minute_but_not_in_floods(clock, capsys):
