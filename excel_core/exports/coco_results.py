@@ -1,6 +1,6 @@
 """`coco-results`: label maps as COCO results, one segment per class and image.
 
-    results.json   [{image_id, category_id, segmentation: {size: [H, W], counts}, score: 1.0}]   run lengths by pycocotools
+    results.json   [{image_id, category_id, segmentation: {size: [H, W], counts}, score: 1.0}]   run lengths
     dataset.json   {images: [{id, width, height, file_name}], categories: [{id, name}], annotations: []}: what the numbers mean
 
 `COCO("dataset.json").loadRes("results.json")` of pycocotools reads the two. A label map has no confidence: every score is 1.

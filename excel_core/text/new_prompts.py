@@ -70,9 +70,10 @@ def _target(name: str) -> Path:
 
 
 def _descriptions(source: str) -> bytes | None:
-    """The file of descriptions that goes with a class file."""
-    path = descriptions_file(source)
-    return path.read_bytes() if path.is_file() else None
+    """The file of descriptions that goes with a class file; None where a user's has none beside it."""
+    if source.endswith(".yaml") and not Path(source).with_suffix(".json").is_file():
+        return None
+    return descriptions_file(source).read_bytes()
 
 
 def _renamed(path: Path, name: str) -> str:
