@@ -4,6 +4,7 @@ import pytest
 
 from excel_core.config.presets import preset, with_settings
 from tasks.engine.stage import RunEnvironment
+from tasks.history.run_record import start_record
 from tests.conftest import SMALL_DEMO
 from tests.pipeline_runs import follow_and_watch
 
@@ -26,3 +27,16 @@ def watched_chain(small_run, tmp_path_factory):
 def chain(watched_chain):
     """(outputs by stage, environment) of `small_run`."""
     return watched_chain[:2]
+
+
+@pytest.fixture(scope="module")
+def record(chain, small_run):
+    """A record of that run in its store, as a flow leaves it; gone again with the tests of a file."""
+    outputs, environment = chain
+    record = start_record("excel", small_run, environment)
+    for name, output in outputs.items():
+        record.own[name] = output.key
+        record.use(output, cached=False)
+    record.end("complete")
+    yield record
+    (environment.store / "records" / f"{record.id}.json").unlink()

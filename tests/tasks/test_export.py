@@ -16,23 +16,9 @@ from excel_core.exports.formats import LABEL_FORMATS
 from excel_core.prediction.predictors import trained_predictor
 from excel_core.stores import read_manifest
 from tasks.engine.stage import RunEnvironment
-from tasks.history.run_record import start_record
 from tasks.photos.export import ExportRequest, chosen_maps, export_run
 from tasks.photos.segment_photos import photos_of, segment_photos
 from tasks.photos.trained import find_segmenter, run_segmenter, training_free
-
-
-@pytest.fixture(scope="module")
-def record(chain, small_run):
-    """A record of the shared run, as a flow leaves it."""
-    outputs, environment = chain
-    record = start_record("excel", small_run, environment)
-    for name, output in outputs.items():
-        record.own[name] = output.key
-        record.use(output, cached=False)
-    record.end("complete")
-    yield record
-    (environment.store / "records" / f"{record.id}.json").unlink()
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 import subprocess
 import sys
 
-import pytest
 import yaml
 
 from excel_core.prediction.trained_segmenter import load_portable
-from tasks.history.run_record import start_record
 from tests.conftest import ROOT
 from tests.tasks.hub_server import running_hub
 
@@ -22,18 +20,6 @@ try:
 except ExcelError as error:
     print(f"{type(error).__name__}: {error}")
 """
-
-
-@pytest.fixture(scope="module")
-def record(chain, small_run):
-    outputs, environment = chain
-    record = start_record("excel", small_run, environment)
-    for name, output in outputs.items():
-        record.own[name] = output.key
-        record.use(output, cached=False)
-    record.end("complete")
-    yield record
-    (environment.store / "records" / f"{record.id}.json").unlink()
 
 
 def _push(record, address, tmp_path, repository="user/dogs", file_format="safetensors", token="hf_right"):

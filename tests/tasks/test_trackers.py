@@ -4,24 +4,11 @@ import pytest
 
 from excel_core.errors import SettingError
 from excel_core.files import read_json
-from tasks.history.run_record import start_record
 from tasks.trackers.tracked_run import tracked_run
 from tasks.trackers.tracker import track_run
 
 SCORE = "mIoU/segmentation/held_out_1/multi_scale_crf"
 pytestmark = pytest.mark.filterwarnings("default")  # of those packages
-
-
-@pytest.fixture(scope="module")
-def record(chain, small_run):
-    outputs, environment = chain
-    record = start_record("excel", small_run, environment)
-    for name, output in outputs.items():
-        record.own[name] = output.key
-        record.use(output, cached=False)
-    record.end("complete")
-    yield record
-    (environment.store / "records" / f"{record.id}.json").unlink()
 
 
 @pytest.fixture(scope="module")
