@@ -127,7 +127,8 @@ def score_shard(job: Job, part: Part, folder: Path) -> ShardResult:
 def read_part_counts(parts: Mapping[str, StageOutput]) -> pd.DataFrame:
     """All parts' confusion.parquet in one table."""
     tables = [read_counts(part.folder / "confusion.parquet") for part in parts.values()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["result", "image"])
+    columns = ["result", "image", "truth", "predicted", "pixels"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 class ScoredMaps(NamedTuple):

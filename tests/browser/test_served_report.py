@@ -46,7 +46,7 @@ def test_it_works_as_from_a_file(chromium: Any, address: str) -> None:
     chromium.get(address)
     assert [error for error in console_errors(chromium) if "favicon" not in error] == []
     pictures = chromium.execute_script("return [...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(pictures) > 20 and all(pictures)
+    assert pictures and all(pictures)
     slider = chromium.find_element(By.CSS_SELECTOR, "[data-steps] input")
     before = slider.get_attribute("aria-valuetext")
     slider.send_keys(Keys.ARROW_LEFT if slider.get_attribute("value") != "0" else Keys.ARROW_RIGHT)

@@ -6,6 +6,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def test_a_planted_result_is_never_opened(settings, tmp_path):
 def test_no_flow_and_no_task_keeps_results():
     for package in (flows, tasks):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name == "flows.live.cvat_function" and find_spec("cvat_sdk") is None:
+                continue  # of an extra
             for name, value in vars(importlib.import_module(module.name)).items():
                 if isinstance(value, Flow | Task):
                     assert value.persist_result is False, f"{module.name}.{name}"

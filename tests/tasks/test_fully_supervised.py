@@ -57,6 +57,7 @@ def masked(run, chain):
             return output
 
         stage = ""
+        follow(run, chain[1], "dataset")  # the world is verified here, masks too, where no test did so before
         outputs = follow(run, chain[1], "report", build)
     return outputs, opened, asked
 

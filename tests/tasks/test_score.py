@@ -197,7 +197,7 @@ def test_the_newest_run_that_differs_in_texts_alone_is_compared_with(before, aft
 def test_a_run_to_compare_with_is_refused_with_a_reason(environment, small_run, before):
     failed = start_record("score", small_run, environment)
     failed.end("failed", "why")
-    for name, words in ((failed.id, "is failed: it cannot be compared with"), ("nobody", "no run named 'nobody'; runs: ")):
+    for name, words in ((failed.id, "is not complete: failed"), ("nobody", "no run named 'nobody'; runs: ")):
         with pytest.raises(SettingError, match=words):
             named_run(environment.store, name)
     cams = start_record("cams", small_run, environment)

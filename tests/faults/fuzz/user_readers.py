@@ -91,9 +91,11 @@ def _read_instruction(folder: Path) -> Any:
 
 
 def _read_reply(folder: Path) -> Any:
+    from excel_core.text.chat import Reply, Usage
     from excel_core.text.llm_descriptions import _usable_texts
 
-    return _usable_texts((folder / "reply.json").read_bytes().decode("utf-8", "replace"), "a clean origami cat. it ", [])
+    content = (folder / "reply.json").read_bytes().decode("utf-8", "replace")
+    return _usable_texts(Reply(content, "", Usage()), "a clean origami cat. it ", [])
 
 
 def _read_settings(folder: Path) -> Any:
