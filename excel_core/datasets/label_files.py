@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
+from excel_core.datasets.photo_files import is_hidden
 from excel_core.errors import DataError
 
-__all__ = ["is_hidden", "label_file", "label_files"]
+__all__ = ["label_file", "label_files"]
 
 SUFFIXES = (".png", ".PNG", ".Png")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file's name begins with a dot: macOS leaves ._FILE beside FILE on other file systems, and it is no image."""
-    return name.startswith(".")
 
 
 def label_file(folder: Path, image_id: str) -> Path:

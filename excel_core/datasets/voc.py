@@ -14,7 +14,6 @@ from typing import Literal
 
 from excel_core.class_names import canonical_name
 from excel_core.config import DatasetSpec
-from excel_core.datasets.label_files import is_hidden
 from excel_core.datasets.labels import check_class_names, read_labels_csv, read_labels_xml
 from excel_core.datasets.lists import read_list
 from excel_core.datasets.manifest import (
@@ -25,7 +24,7 @@ from excel_core.datasets.manifest import (
     check_split_names,
     max_bad_images,
 )
-from excel_core.datasets.photo_files import find_file
+from excel_core.datasets.photo_files import find_file, is_hidden
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
 from excel_core.errors import DataError, ImageError, and_more
 
