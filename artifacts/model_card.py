@@ -1,7 +1,7 @@
 """A trained segmenter's model card: README.md as the Hugging Face Hub reads it, with every score's protocol."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -29,7 +29,7 @@ class CardFacts:
     iterations: int | None
     settings: Sequence[str] = ()
     licence: str | None = None
-    files: Sequence[str] = field(default=("segmenter.safetensors",))
+    files: Sequence[str] = ("segmenter.safetensors",)
 
 
 def model_card(facts: CardFacts, metrics: Metrics | None) -> str:
@@ -66,9 +66,7 @@ def _made_from(facts: CardFacts) -> list[str]:
         lines.append(f"Second frozen encoder: `{facts.second_encoder}`.")
     if facts.iterations is not None:
         lines.append(f"Iterations: {facts.iterations:,}.")
-    lines.append(
-        f"Preset `{facts.preset}`, method `{facts.method}`, run `{facts.run}` of [excel](https://pypi.org/project/{LIBRARY}/)."
-    )
+    lines.append(f"Preset `{facts.preset}`, method `{facts.method}`, run `{facts.run}` of excel (`{LIBRARY}`).")
     if facts.settings:
         lines.append("Settings changed: " + ", ".join(f"`{setting}`" for setting in facts.settings) + ".")
     return lines

@@ -4,15 +4,17 @@ YAML's scalars, lists and mappings alone. Not read: tags, which could name types
 values than memory holds; lists within lists without end; and more text than any setting needs.
 """
 
+import re
 from typing import Any
 
 import yaml
 
 from excel_core.errors import SettingError, shown
 
-__all__ = ["read_setting", "read_settings_file"]
+__all__ = ["read_setting", "read_settings_file", "without_folders"]
 
 MAX_CHARACTERS, MAX_FILE_CHARACTERS = 10_000, 1_000_000
+ABSOLUTE = re.compile(r"(?<![^\s:'\"\[(,=])~?/(?:[^/'\",\])]*/)*")  # the folders of a path, where a word begins
 MAX_DEPTH, MAX_FILE_DEPTH = 4, 12  # lists within lists; in a file, also groups within groups
 
 
@@ -78,3 +80,9 @@ def _check_names(node: yaml.Node) -> None:
                 raise SettingError(f"line {name.start_mark.line + 1}: {shown(name.value)} is there twice; leave one out")
             names.add(name.value)
             _check_names(value)
+
+
+def without_folders(value: str) -> str:
+    """A setting's text for others to read: absolute paths lose the folders of this machine, `ViT-B-16:/data/x.pt` becomes
+    `ViT-B-16:x.pt`. Names such as `hf-hub:USER/MODEL` and relative paths stay."""
+    return ABSOLUTE.sub("", value)

@@ -15,7 +15,7 @@ from excel_core.prediction.photos import enlarge_labels
 from excel_core.prediction.predictors import Predictor, parse_classes, trained_predictor
 from excel_core.text.class_sets import DATA_CLASSES
 from flows.request import RunRequest
-from flows.settings import environment_without_data
+from flows.settings import environment_to_look
 from tasks.photos.trained import find_segmenter, training_free
 
 __all__ = ["DEFAULT_THRESHOLD", "THRESHOLDS", "PhotoLabeller", "background_power", "labeller"]
@@ -44,7 +44,7 @@ class PhotoLabeller:
 
     def __init__(self, request: RunRequest, weights: str | None = None, side: int = 640) -> None:
         self.request, self.side = request, side
-        self.environment = environment_without_data(request)
+        self.environment = environment_to_look(request)
         self.run = request.model_copy(update={"edits": {"dataset": {"prompts": DATA_CLASSES}}}).spec()
         self.trained = None
         if weights is not None:

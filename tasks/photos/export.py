@@ -7,6 +7,7 @@ from typing import Any
 
 from artifacts.model_card import CardFacts, model_card
 from excel_core.config.presets import preset
+from excel_core.config.setting_text import without_folders
 from excel_core.config.unused import changed_fields, leaves
 from excel_core.datasets.images import AS_STORED
 from excel_core.datasets.layouts import decode_options
@@ -116,22 +117,16 @@ def _card(record: RunRecord, request: ExportRequest, file: str) -> str:
         run=record.id,
         preset=run.preset,
         method=run.method,
-        clip=_without_folders(run.clip.model),
-        second_encoder=_without_folders(run.dino.model) if run.dino.model else None,
+        clip=without_folders(run.clip.model),
+        second_encoder=without_folders(run.dino.model) if run.dino.model else None,
         class_names=class_names(record),
         supervision=trained.supervision or "image-level labels",
         iterations=trained.iterations,
-        settings=[f"{name}={_without_folders(str(values[name]))}" for name in changed],
+        settings=[f"{name}={without_folders(str(values[name]))}" for name in changed],
         licence=request.licence,
         files=(file,),
     )
     return model_card(facts, metrics)
-
-
-def _without_folders(value: str) -> str:
-    """A card goes to others: it names files, not the folders of the machine they lay in."""
-    head, colon, tail = value.partition(":") if not value.startswith(("/", "~")) else ("", "", value)
-    return f"{head}{colon}{Path(tail).name}" if "/" in tail or "\\" in tail else value
 
 
 def _supervision(record: RunRecord) -> dict[str, str]:

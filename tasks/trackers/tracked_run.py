@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
+from excel_core.config.setting_text import without_folders
 from excel_core.config.unused import leaves
 from excel_core.errors import SettingError
 from excel_core.evaluation.protocols import Protocol
@@ -44,7 +44,7 @@ def tracked_run(record: RunRecord) -> TrackedRun:
         raise SettingError(f"run {record.id} has neither a training nor scores; its stages: {', '.join(record.own)}")
     last = max((point.iteration for point in (*losses, *curve)), default=0)
     points = sorted((*losses, *curve, *([Point(last, scores)] if scores else [])), key=lambda point: point.iteration)
-    settings = {name: _text(value) for name, value in leaves(record.run)}
+    settings = {name: without_folders(str(value)) for name, value in leaves(record.run)}
     return TrackedRun(record.id, record.flow_run_name or record.id, settings, tuple(points), protocols)
 
 
@@ -66,9 +66,3 @@ def _scores(record: RunRecord) -> tuple[dict[str, float], dict[str, Protocol]]:
     found = {f"mIoU/{key.replace('.', '/')}": result for key, result in results.items() if result["miou"] is not None}
     protocols = {key: {name: str(words) for name, words in result["protocol"].items()} for key, result in found.items()}
     return {key: result["miou"] for key, result in found.items()}, protocols
-
-
-def _text(value: object) -> str:
-    """A setting as `--set` takes it. A file is named without its folder: what is told leaves this machine."""
-    words = str(value)
-    return Path(words).name if words.startswith(("/", "~")) else words

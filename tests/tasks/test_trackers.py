@@ -2,6 +2,7 @@
 
 import pytest
 
+from excel_core.config.setting_text import without_folders
 from excel_core.errors import SettingError
 from excel_core.files import read_json
 from tasks.trackers.tracked_run import tracked_run
@@ -26,6 +27,21 @@ def test_what_is_told_of_a_run(record, tracked, miou):
     assert all(point.values["train/loss"] > 0 for point in tracked.points[:4])
     assert tracked.points[-1].values[SCORE] == miou and tracked.protocols[SCORE]["refinement"] == "CRF"
     assert tracked.settings["train.iterations"] == "4" and str(record.store) not in str(tracked)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("ViT-B-16:/data/my weights/x.pt", "ViT-B-16:x.pt"),
+        ("~/clip/x.pt", "x.pt"),
+        ("['/a/b.json', 'c']", "['b.json', 'c']"),
+        ("hf-hub:timm/vit_base", "hf-hub:timm/vit_base"),
+        ("facebook/sam-vit-base", "facebook/sam-vit-base"),
+        ("0.5", "0.5"),
+    ],
+)
+def test_a_setting_is_told_without_the_folders_of_this_machine(value, told):
+    assert without_folders(value) == told
 
 
 def test_what_has_nothing_to_tell_is_refused(record, tracked, tmp_path):
