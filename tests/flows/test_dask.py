@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -27,8 +26,9 @@ from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import STAGES
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.flows.server import task_states
-from tests.flows.store_files import committed, file_digests
+from tests.flows.store_files import file_digests
 from tests.flows.toys import build_toys, pids_of, toys
+from tests.flows.worker_kill import kill_at_second_shard
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SHARDED = ("cams", "refine", "dynamic", "predict", "evaluate", "sweep", "sweep_lvc")
@@ -91,38 +91,19 @@ def test_shards_are_built_by_two_processes_to_the_same_bytes(in_turn, cluster, a
 
 
 def test_a_killed_worker_costs_its_own_shard(cluster, address, tmp_path):
-    """SIGKILL of a worker in the middle of a shard, when others are finished."""
-    # Shards that take long beside the killer's looks at them: else it may never see two at once.
-    settings = [*SMALL_DEMO, "shards.images=2", "refine.crf.iterations=150"]
-    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    """SIGKILL of a worker when it begins its second shard."""
+    settings = [*SMALL_DEMO, "shards.images=2"]
+    whole, hurt, killed = tmp_path / "whole", tmp_path / "hurt", tmp_path / "killed"
     stages.refine("demo", settings=settings, store=str(whole))
     stages.cams("demo", settings=settings, store=str(hurt))
-    workers, finished, ended = sorted(_pids(cluster)), {}, threading.Event()
-
-    def kill():
-        while not finished and not ended.is_set():
-            time.sleep(0.002)
-            for pid in workers:
-                os.kill(pid, signal.SIGSTOP)
-            done, begun = ([*hurt.glob(f"refine-parts/[!.]*{end}")] for end in ("/stage.json", ".partial"))
-            if done and len(begun) == 2:  # each of the two is in the middle of one
-                finished.update(committed(hurt))
-                os.kill(workers.pop(0), signal.SIGKILL)
-            for pid in workers:
-                os.kill(pid, signal.SIGCONT)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        stages.refine("demo", settings=settings, store=str(hurt), runner=address)
-    finally:
-        ended.set()
-        killer.join()
-    after = committed(hurt)
-    assert finished, "the killer never saw two shards at work"
-    assert {name: after[name] for name in finished} == finished
+    victim, pid = next(iter(cluster.run(os.getpid).items()))
+    kill_at_second_shard(cluster, victim, "refine", killed)
+    stages.refine("demo", settings=settings, store=str(hurt), runner=address)
+    assert killed.exists() and pid not in _pids(cluster)
+    built = _part_pids(hurt, "refine")
+    assert built[pid] == 1  # it is not built again, though what its task run returned died with the worker
     assert file_digests(hurt) == file_digests(whole)
-    assert sum(_part_pids(hurt, "refine").values()) == len(list(whole.glob("refine-parts/[!.]*"))) >= 6
+    assert sum(built.values()) == len(list(whole.glob("refine-parts/[!.]*"))) >= 6
 
 
 def test_only_the_part_whose_worker_died_is_tried_again(cluster, address, environment):

@@ -7,10 +7,9 @@ import torch
 
 from tasks.photos.export import ExportRequest, export_run
 from tests.conftest import ROOT
-from tests.tasks.test_export import record  # noqa: F401  a fixture
 
 
-def test_another_model_learns_from_pseudo_labels(record, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_another_model_learns_from_pseudo_labels(record, tmp_path, monkeypatch, capsys):
     page = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
     recipe = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "torchvision" in code)
     (tmp_path / "recipe.py").write_text(recipe, encoding="utf-8")
