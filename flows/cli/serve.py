@@ -27,15 +27,27 @@ def serve(
 ) -> None:
     """Serve masks of single photos on this machine: a page in the browser, or a backend for Label Studio."""
     from excel_core.errors import SettingError
+    from excel_core.prediction.predictors import parse_classes
     from flows.live.labeller import PhotoLabeller
 
     if what not in ("page", "label-studio"):
         raise SettingError(f"--for {what}: valid: page, label-studio")
+    if label_studio is not None:
+        from flows.live.label_studio import check_label_studio
+
+        if what != "label-studio":
+            raise SettingError("--label-studio: is for --for label-studio alone")
+        check_label_studio(label_studio)  # before models are loaded
+    if what == "page":
+        from flows.live.page import require_gradio, serve_page
+
+        require_gradio()
+    names = parse_classes(classes) if classes else ()
     labeller = PhotoLabeller(request, weights, side)
+    if names:
+        labeller.check(names)
     print(f"http://{host}:{port}", flush=True)
     if what == "page":
-        from flows.live.page import serve_page
-
         serve_page(labeller, host, port, classes)
         return
     import uvicorn
