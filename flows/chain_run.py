@@ -107,9 +107,7 @@ def _tell(line: str) -> None:
 
 
 @contextmanager
-def chain_run(
-    run: RunSpec, environment: RunEnvironment, last: str, runner: str, log: str | None = None
-) -> Iterator[ChainRun]:
+def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str, log: str | None = None) -> Iterator[ChainRun]:
     """Around the body of a flow that runs the pipeline up to stage `last`. Every `runner` computes the same; `log` names a
     tracker that is told of the run."""
     environment.store.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Whether an API key may go to a server: over TLS to any, over plain HTTP to this machine, or where the user allows it by name."""
+"""Whether a key may go to a server: over TLS to any; over plain HTTP to this machine, and where the user allows it by name."""
 
 import os
 import socket

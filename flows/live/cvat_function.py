@@ -49,9 +49,9 @@ class MaskFunction:
         except ImageError as error:
             print(f"skipped {context.frame_name}: {error}", file=sys.stderr, flush=True)
             return []
-        shapes = []
+        labels, shapes = seen.labels(), []
         for number, value in enumerate(seen.values):
-            found = seen.labels == value
+            found = labels == value
             if found.any():
                 shapes += _polygons(number, found) if context.conv_mask_to_poly else [cvataa.mask(number, encode_mask(found))]
         return shapes

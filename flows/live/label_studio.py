@@ -140,10 +140,11 @@ def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_
 
 
 def _results(seen: Labelled, interface: Interface) -> list[dict[str, Any]]:
-    height, width = seen.labels.shape
+    labels = seen.labels()
+    height, width = labels.shape
     results = []
     for name, label in zip(interface.classes, seen.values, strict=True):
-        mask = seen.labels == label
+        mask = labels == label
         if not mask.any():
             continue
         value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}

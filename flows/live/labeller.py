@@ -38,20 +38,20 @@ def background_power(threshold: float) -> float:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A photo's label maps (H, W) uint8 by step, the last one the result. class_names: of the label values 1, 2, …; values: the
-    label value of each name that was asked for. doubts: by class, why its mask may be of something else; notes: what else to
-    know of it."""
+    """A photo's label maps (h, w) uint8 by step, the last one the result, as they were computed; size: height and width of the
+    photo. class_names: of the label values 1, 2, …; values: the label value of each name that was asked for. doubts: by class,
+    why its mask may be of something else; notes: what else to know of it."""
 
     steps: dict[str, Labels]
+    size: tuple[int, int]
     class_names: tuple[str, ...]
     values: tuple[int, ...]
     doubts: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def labels(self) -> Labels:
-        """The result."""
-        return list(self.steps.values())[-1]
+    def labels(self, step: str | None = None) -> Labels:
+        """The label map (H, W) of a step, by default the result, at the photo's size."""
+        return enlarge_labels(self.steps[step or list(self.steps)[-1]], self.size)
 
 
 class PhotoLabeller:
@@ -91,8 +91,7 @@ class PhotoLabeller:
             predictor = self._predictor(chosen, power)
             prediction = predictor.look(shrink_image(photo, self.side))
         size = (photo.shape[0], photo.shape[1])
-        steps = {step: enlarge_labels(labels, size) for step, labels in prediction.steps.items()}
-        return Labelled(steps, known, values, prediction.doubts, (*predictor.warnings, *predictor.notes))
+        return Labelled(prediction.steps, size, known, values, prediction.doubts, (*predictor.warnings, *predictor.notes))
 
     def _make_predictor(self, names: tuple[str, ...], power: float) -> Predictor:
         if self.trained is not None:

@@ -83,7 +83,7 @@ def _shower(labeller: PhotoLabeller, steps: list[str]) -> Callable[..., Shown]:
         except ExcelError as error:
             raise gradio.Error(str(error), print_exception=False) from error
         allowed = steps[: int(refinement)]
-        labels = [labels for step, labels in seen.steps.items() if step in allowed or labeller.trained is not None][-1]
+        labels = seen.labels([step for step in seen.steps if step in allowed or labeller.trained is not None][-1])
         shares = class_shares(labels, seen.class_names)
         doubts = {name: reason for name, reason in seen.doubts.items() if name in shares}
         rows = [[name, share_text(share) + (", doubtful" if name in doubts else "")] for name, share in shares.items()]

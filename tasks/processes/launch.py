@@ -1,8 +1,8 @@
 """Training on several processes of this machine, one GPU each: torchrun over train_process.py, watched from here.
 
 What the processes have to tell they write on standard output, one line of JSON each: losses, how far they are, the memory that
-each took, or an error that a person can act on. Their standard input is a pipe whose other end this process holds. It closes when
-this process ends, be it killed, and they end with it: nobody writes on into a folder whose lock is free.
+each took, or an error that a person can act on. Their standard input is a pipe whose other end this process holds. It closes
+when this process ends, be it killed, and they end with it: nobody writes on into a folder whose lock is free.
 """
 
 import json

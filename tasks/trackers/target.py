@@ -1,5 +1,5 @@
-"""Where a run is logged to: `tensorboard:FOLDER`, `mlflow:FOLDER` or `mlflow:http://…`, `wandb:PROJECT`. All that can be told of
-it is told before work starts; a server that does not answer is noticed later, and ends no run."""
+"""Where a run is logged to: `tensorboard:FOLDER`, `mlflow:FOLDER` or `mlflow:http://…`, `wandb:PROJECT`. What is wrong with it
+is told before work starts; a server that does not answer is noticed later, and ends no run."""
 
 import netrc
 import os

@@ -15,8 +15,8 @@ PROJECT, STEP = "excel", "iteration"
 
 
 class WandbRun:
-    """Settings as the config, numbers by iteration, protocols in the summary. `place`: PROJECT or ENTITY/PROJECT. Online it goes
-    on with the oldest of the runs that `info` goes on with; offline W&B cannot, and begins another one."""
+    """Settings as the config, numbers by iteration, protocols in the summary. `place`: PROJECT or ENTITY/PROJECT. Online it
+    goes on with the oldest of the runs that `info` goes on with; offline W&B cannot, and begins another one."""
 
     def __init__(self, info: RunInfo, place: str) -> None:
         entity, _, project = place.rpartition("/")

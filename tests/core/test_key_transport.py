@@ -80,20 +80,24 @@ def test_to_another_machine_it_does_not_unless_allowed(url, monkeypatch):
     require_safe_transport(DescribeSpec(base_url=url), None)  # a server that needs no key
 
 
-@pytest.mark.parametrize("url", ["https://10.0.0.7", "http://127.0.0.1:8080/x", "http://localhost", "http://Studio:8080", "http://10.0.0.8"])
+@pytest.mark.parametrize(
+    "url", ["https://10.0.0.7", "http://127.0.0.1:8080/x", "http://localhost", "http://Studio:8080", "http://10.0.0.8"]
+)
 def test_other_keys_go_over_tls_to_this_machine_and_to_named_hosts(url, monkeypatch):
     _resolves(monkeypatch, localhost=["127.0.0.1"], Studio=["10.0.0.7"])
     monkeypatch.setenv(INSECURE_HTTP, " studio,10.0.0.8")
     require_encrypted(url, "its key", "--there")
 
 
-@pytest.mark.parametrize("url", ["http://10.0.0.7:1/x", "http://u:geheim@studio2", "http://studio.example", "//studio", "", "ftp://studio3"])
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.7:1/x", "http://u:geheim@studio2", "http://studio.example", "//studio", "", "ftp://studio3"]
+)
 def test_other_keys_go_nowhere_else_in_plain_text(url, monkeypatch):
     _resolves(monkeypatch, studio=["10.0.0.7"])
     monkeypatch.setenv(INSECURE_HTTP, "studio9,,10.0.0.70")
-    with pytest.raises(SettingError, match=r"--there .*: its key would go to another machine over plain http.*EXCEL_INSECURE_HTTP") as no:
+    with pytest.raises(SettingError, match=r"--there .*: its key would go to another machine.*EXCEL_INSECURE_HTTP") as refused:
         require_encrypted(url, "its key", "--there")
-    assert "geheim" not in str(no.value)
+    assert "geheim" not in str(refused.value)
 
 
 HUB = """

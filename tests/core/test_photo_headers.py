@@ -76,7 +76,8 @@ def test_what_the_data_set_tolerates_passes(tmp_path, without_heif):
 def test_a_split_without_a_photo_is_refused(tmp_path):
     _folder(tmp_path)
     (tmp_path / "c.jpg").write_bytes(b"nothing")
-    (tmp_path / "labels.csv").write_text("image,labels,split\na.jpg,dog,train\nb.jpg,dog,train\nc.jpg,dog,val\nd.jpg,dog,spare\n")
+    rows = ("image,labels,split", "a.jpg,dog,train", "b.jpg,dog,train", "c.jpg,dog,val", "d.jpg,dog,spare")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
     spec = DatasetSpec(layout="folder", prompts="data", train_split="train", seed_splits=("train",), val_splits=("val",))
     assert _refusal(tmp_path, spec).startswith(f"{tmp_path}: split 'val' has no photo that can be used: c.jpg: not an image")
 

@@ -65,7 +65,8 @@ def environment(chain, tmp_path):
 
 
 def _train(run, environment, target, stop_at=None, last="train"):
-    """The run up to `last` as a flow does it, its training stopped by Ctrl-C after `stop_at` iterations → record, lines said."""
+    """The run up to `last` as a flow does it, its training stopped by Ctrl-C after `stop_at` iterations → record, and what is
+    said."""
     record, said = start_record("excel", run, environment), []
     graph = pipeline(run, environment, last)
     before = graph.follow(complete)
@@ -109,7 +110,7 @@ def test_a_resumed_training_goes_on_without_double_steps(small_run, environment,
     first, said = _train(run, environment, target, stop_at=3)
     assert (written.opened[0].steps, written.opened[0].ending, said) == ([1, 2, 3], "stopped", [])
     second, _ = _train(run, environment, target, stop_at=5)
-    third, said = _train(run, environment, target)
+    _train(run, environment, target)
     assert [tracker.info.goes_on for tracker in written.opened] == [(), (first.id,), (first.id, second.id)]
     assert [tracker.steps for tracker in written.opened[:2]] == [[1, 2, 3], [4, 5]]
     again = _train(with_settings(run, ["train.seed=5"]), environment, target)[0]
@@ -170,7 +171,12 @@ def test_what_can_be_one_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.trackers.target.PACKAGES", dict.fromkeys(("tensorboard", "mlflow", "wandb"), ()))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token")
-    for text in (f"tensorboard:{tmp_path}/new/logs", f"mlflow:{tmp_path}", "mlflow:https://host/x", "mlflow:http://127.0.0.1:5"):
+    for text in (
+        f"tensorboard:{tmp_path}/new/logs",
+        f"mlflow:{tmp_path}",
+        "mlflow:https://host/x",
+        "mlflow:http://127.0.0.1:5",
+    ):
         check_target(parse_target(text))
     monkeypatch.setenv("EXCEL_INSECURE_HTTP", "other, 192.0.2.1")
     check_target(parse_target("mlflow:http://192.0.2.1:5000"))
