@@ -59,7 +59,7 @@ def test_one_line_says_which_and_why(tmp_path, without_heif, name, content, reas
     stem, suffix = name.split(".")
     photos = {f"{stem}{number}.{suffix}": content for number in range(5)}
     said = _refusal(_folder(tmp_path, **photos))
-    assert "5 of 7 photos cannot be used, 1.0% are tolerated; repair them or leave them out: x0" in said
+    assert "5 of 7 photos cannot be used, 20.0% are tolerated; repair them or leave them out: x0" in said
     assert reason in said and said.endswith("; and 2 more")
 
 
