@@ -60,7 +60,7 @@ def require_encrypted(url: str, key: str, setting: str) -> None:
     if parts.scheme.lower() == "https" or is_this_machine(parts):
         return
     host = (parts.hostname or "").casefold()
-    if host not in (name.strip().casefold() for name in os.environ.get(INSECURE_HTTP, "").split(",")):
+    if not host or host not in (name.strip().casefold() for name in os.environ.get(INSECURE_HTTP, "").split(",")):
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise SettingError(
             f"{setting} {shown}: {key} would go to another machine over plain http, where anybody on the way can read it; use "

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.config.presets import with_edits
-from excel_core.datasets.images import ImageSource, load_image, shrink_image
+from excel_core.datasets.images import ImageSource, load_image
 from excel_core.errors import SettingError
-from excel_core.prediction.photos import enlarge_labels
+from excel_core.prediction.photos import enlarge_labels, shrink_photo
 from excel_core.prediction.predictors import Predictor, checked_classes, trained_predictor
 from excel_core.text.class_sets import DATA_CLASSES
 from excel_core.text.prompts import class_indices
@@ -89,7 +89,7 @@ class PhotoLabeller:
         photo = load_image(image)
         with self._lock:
             predictor = self._predictor(chosen, power)
-            prediction = predictor.look(shrink_image(photo, self.side))
+            prediction = predictor.look(shrink_photo(photo, self.side))
         size = (photo.shape[0], photo.shape[1])
         return Labelled(prediction.steps, size, known, values, prediction.doubts, (*predictor.warnings, *predictor.notes))
 

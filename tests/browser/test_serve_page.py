@@ -1,5 +1,7 @@
 """The page of `excel serve` in a browser: masks, and beside them in words what is doubtful about them."""
 
+import gc
+
 import pytest
 from PIL import Image
 
@@ -9,6 +11,8 @@ from flows.request import RunRequest
 from tests.browser.conftest import console_errors, requested_addresses, set_width
 
 SECONDS = 60
+# Gradio leaves files and loops open.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +30,12 @@ def page(tmp_path_factory):
     _, address, _ = made.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", share=False)
     yield address, folder / "scene.png", scene.labels
     made.close()
+    del made
+    gc.collect()
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-def test_doubts_are_words_beside_the_masks(chromium, page, tmp_path, width):
+def test_doubts_are_words_beside_the_masks(chromium, page, width):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -48,6 +54,5 @@ def test_doubts_are_words_beside_the_masks(chromium, page, tmp_path, width):
     shown = chromium.find_element(By.TAG_NAME, "body").text
     assert "doubtful" in shown and all(name in shown for name in names)
     assert chromium.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    chromium.save_screenshot(str(tmp_path / f"page_{width}.png"))
     asked = [url for url in requested_addresses(chromium) if not url.startswith((address, "data:", "blob:", "about:"))]
     assert not asked and not [line for line in console_errors(chromium) if "error" in line.lower()]

@@ -1,6 +1,7 @@
 """Live tools over the labeller: its threshold, a backend for Label Studio, a function for CVAT, a page in Gradio."""
 
 import base64
+import gc
 
 import httpx
 import numpy as np
@@ -125,6 +126,7 @@ def test_cvats_function_gives_masks_that_cvat_reads(made, scene, capsys):
     assert {shape.type.value for shape in function.detect(Context(), Image.fromarray(scene.image))} == {"polygon"}
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
     pytest.importorskip("gradio")
     from gradio_client import Client, handle_file
@@ -161,3 +163,5 @@ def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
                 client.predict(wrong, "", 0.5, 4, api_name="/segment")
     finally:
         page.close()
+        del client, page
+        gc.collect()  # Gradio leaves files and loops open, which would be told later

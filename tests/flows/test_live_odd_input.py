@@ -54,7 +54,7 @@ def test_photos_of_every_kind_have_masks_of_their_own_size(made, scene):
         ([f"c{number}" for number in range(300)], "expected 1 to 254 names"),
         (["dog", "Dog"], "'Dog' is given twice"),
         (["background"], "no class can be called 'background'"),
-        ([" "], "' ' is no class name"),
+        ([" "], "'' is no class name"),
     ],
 )
 def test_classes_that_cannot_be_are_refused_as_they_are_set_up(made, scene, labels, message):
