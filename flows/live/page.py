@@ -60,8 +60,9 @@ def make_page(labeller: PhotoLabeller, classes: str = "") -> Any:
                 remarks = gradio.Textbox(label="doubts and warnings", interactive=False, lines=2, max_lines=12)
                 shares = gradio.Dataframe(headers=["class", "pixels"], label="share of the photo", interactive=False)
                 mask = gradio.Image(
-                    label="label map: 0 background, 1 the first class", format="png", image_mode="L", interactive=False
-                )
+                    label="label map: 0 background, 1 the first class", format="png", image_mode="L", interactive=False,
+                    buttons=BUTTONS,
+                )  # fmt: skip
         inputs, outputs = [photo, names, threshold, refinement], [overlay, remarks, shares, mask]
         show = _shower(labeller, [step for step, _ in steps])
         button.click(show, inputs, outputs, api_name="segment")
@@ -89,7 +90,7 @@ def _shower(labeller: PhotoLabeller, steps: list[str]) -> Callable[..., Shown]:
         rows = [[name, share_text(share) + (", doubtful" if name in doubts else "")] for name, share in shares.items()]
         remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *seen.notes]
         picture = draw_overlay(image, labels, seen.class_names)
-        return picture, "\n".join(remarks) or NO_REMARKS, rows or [["only background", ""]], labels
+        return picture, "\n\n".join(remarks) or NO_REMARKS, rows or [["only background", ""]], labels
 
     return show
 
