@@ -1,5 +1,6 @@
 """A run in MLflow, through its client: a folder's database, or a tracking server."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ class MlflowRun:
     def __init__(self, info: RunInfo, place: str) -> None:
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table of a new database
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         is_server = "://" in place
