@@ -70,7 +70,8 @@ class MlflowRun:
         return "", {}
 
     def _last_step(self, found: Any, name: str) -> int:
-        return max(metric.step for metric in self._client.get_metric_history(found.info.run_id, name))
+        steps: list[int] = [metric.step for metric in self._client.get_metric_history(found.info.run_id, name)]
+        return max(steps)
 
     def _write_settings(self, settings: Mapping[str, str]) -> None:
         from mlflow.entities import Param
