@@ -32,7 +32,8 @@ def test_all_flows_have_one_schema(flow):
     logged = flow.name in ("excel", "train")
     assert flow.parameters == (excel if logged else ablation).parameters and flow.description
     assert list(flow.parameters.properties) == [
-        "preset", "method", "data", "store", "clip", "device", "gpus", "runner", *(["log"] if logged else []), "settings", "edits",
+        "preset", "method", "data", "store", "clip", "device", "gpus", "runner", *(["log"] if logged else []), "settings",
+        "edits",
     ]  # fmt: skip
 
 
