@@ -30,7 +30,7 @@ def create(
     names = parse_classes(classes) if classes else made.class_names
     if not names:
         raise SettingError("say which classes to annotate: -p 'classes=str:dog,sofa', or weights: -p 'weights=str:FILE'")
-    return MaskFunction(made, names)
+    return MaskFunction(made, made.check(names))
 
 
 class MaskFunction:

@@ -1,5 +1,6 @@
 """Label Studio's backend, the page and CVAT's function under odd photos, addresses, class names and keys."""
 
+import socket
 import threading
 
 import httpx
@@ -126,9 +127,13 @@ def test_without_a_key_or_with_leave_it_is_no_matter(made, monkeypatch):
         (["--label-studio", "http://127.0.0.1:8080"], "is for --for label-studio alone"),
         (["--for", "label-studio", "--label-studio", "http://192.0.2.1"], "LABEL_STUDIO_API_KEY would go to another machine"),
         (["--for", "label-studio", "--classes", "dog, dog"], "'dog' is given twice"),
+        (["--for", "label-studio", "--host", "nowhere.invalid"], "--host nowhere.invalid --port 7860: cannot be listened on"),
+        (["--for", "label-studio", "--port", "TAKEN"], "cannot be listened on (Address already in use); name another one"),
     ],
 )
 def test_what_cannot_be_served_is_refused_first(command_line, monkeypatch, tmp_path, arguments, message):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "studio-key")
-    code, out, err = command_line("serve", "--clip", "excel-tiny", "--store", tmp_path / "s", *arguments)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = [word.replace("TAKEN", str(taken.getsockname()[1])) for word in arguments]
+        code, out, err = command_line("serve", "--clip", "excel-tiny", "--store", tmp_path / "s", *arguments)
     assert code == 2 and out == "" and message in " ".join(err.split())
