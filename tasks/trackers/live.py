@@ -88,5 +88,5 @@ class _LiveLog:
 def _stopped_in_training(record: RunRecord) -> tuple[str, ...]:
     """Ids of the runs that ended in the training that `record` is at, oldest first."""
     at = {output for output in record.building if output.startswith(f"{TRAINING}/")}
-    others = (other for other in read_records(record.store) if other.id != record.id and other.state != "complete")
-    return tuple(other.id for other in others if at & set(other.building))
+    ended = (other for other in read_records(record.store) if other.ended_as not in ("complete", "running"))
+    return tuple(other.id for other in ended if at & set(other.building))
