@@ -58,14 +58,14 @@ def check_target(target: LogTarget) -> None:
     cross a network unencrypted."""
     if target.tool not in TOOLS:
         raise SettingError(f"{target}: valid: {', '.join(TOOLS)}")
-    if any(find_spec(package) is None for package in PACKAGES[target.tool]):
-        raise SettingError(f"{target} needs {target.tool}, which is not installed: pip install 'excel-wsss[trackers]'")
     if target.tool == "mlflow" and "://" in target.place:
         _check_server(target)
     elif target.tool == "wandb" and target.is_live:
         _check_project(target)
     else:
         _check_folder(target)
+    if any(find_spec(package) is None for package in PACKAGES[target.tool]):
+        raise SettingError(f"{target} needs {target.tool}, which is not installed: pip install 'excel-wsss[trackers]'")
 
 
 def _check_folder(target: LogTarget) -> None:
