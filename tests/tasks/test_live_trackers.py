@@ -1,6 +1,7 @@
 """A run told to a tracker while it trains: no step twice, none left out, no run ended by a tracker, nothing in a key."""
 
 import shutil
+import time
 
 import pandas as pd
 import pytest
@@ -248,5 +249,8 @@ def test_wandb_offline_has_the_whole_training_in_each_part(small_run, environmen
     _train(run, environment, target, stop_at=3)
     _, said = _train(run, environment, target)
     assert said[-1].startswith("logged: wandb sync ")
-    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+    files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    deadline = time.monotonic() + 30  # a process of W&B's own writes them
+    while not all(b"train/loss" in file.read_bytes() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert len(files) == 2 and all(b"train/loss" in file.read_bytes() for file in files)
