@@ -29,6 +29,8 @@ from tasks.history.named_folder import link_outputs, write_config
 from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
 from tasks.stages.dataset import left_out_things
+from tasks.trackers.live import logged_live
+from tasks.trackers.target import parse_target
 
 __all__ = ["ChainRun", "chain_run"]
 
@@ -105,8 +107,9 @@ def _tell(line: str) -> None:
 
 
 @contextmanager
-def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str) -> Iterator[ChainRun]:
-    """Around the body of a flow that runs the pipeline up to stage `last`. Every `runner` computes the same."""
+def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str, log: str | None = None) -> Iterator[ChainRun]:
+    """Around the body of a flow that runs the pipeline up to stage `last`. Every `runner` computes the same; `log` names a
+    tracker that is told of the run."""
     environment.store.mkdir(parents=True, exist_ok=True)
     with (
         plain_failures("run", environment.store),
@@ -115,6 +118,7 @@ def chain_run(run: RunSpec, environment: RunEnvironment, last: str, runner: str)
         key_of_run(run, environment, last),
         parts_builder(runner, environment) as build_parts,
         listening(_Progress()),
+        logged_live(parse_target(log) if log else None, record, _tell),
     ):
         chain = ChainRun(run, environment, last, record, build_parts)
         yield chain

@@ -21,6 +21,7 @@ from excel_core.config.setting_text import read_setting, read_settings_file
 from excel_core.errors import SettingError, shown
 from flows.request import Request
 from tasks.engine.object_store import remote_url
+from tasks.trackers.target import absolute
 
 __all__ = ["config_of_current_run", "of_request", "read_config"]
 
@@ -93,6 +94,8 @@ def config_of_current_run(flow: str, store: Path) -> str:
     first = next(iter(type(request).model_fields.keys() & {"preset", "table"}))  # it stands in the file whatever it is
     options = {first: getattr(request, first)} | options
     options |= {name: str(Path(options[name]).resolve()) for name in PATHS if name in options}
+    if "log" in options:
+        options["log"] = absolute(options["log"])
     options["store"] = remote_url(store) or str(store)
     settings = _grouped(getattr(request, "edits", None) or {}, request.settings)
     again = f"{COMMANDS.get(flow, 'excel run')} --config THIS_FILE"

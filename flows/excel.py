@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from artifacts.prefect_artifacts import publish
 from flows.chain_run import chain_run
 from flows.local.reports import report_link
-from flows.parameters import chain_flow
-from flows.request import RunRequest
+from flows.parameters import logged_flow
+from flows.request import LoggedRequest
 from flows.retention import kept_pictures
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job
@@ -19,12 +19,12 @@ from tasks.stages.report import make_view
 __all__ = ["excel"]
 
 
-@chain_flow("excel")
-def excel(request: RunRequest) -> str:
+@logged_flow("excel")
+def excel(request: LoggedRequest) -> str:
     """Image-level labels → pseudo masks → trained segmenter → report. Returns the report's path."""
     run, environment = request.resolve()
     pictures = kept_pictures()
-    with chain_run(run, environment, "report", request.runner) as stage:
+    with chain_run(run, environment, "report", request.runner, request.log) as stage:
         dataset = stage("dataset")
         descriptions = stage("describe")
         knowledge = stage("knowledge", descriptions)

@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 from prefect.settings import get_current_settings
 
 from excel_core.errors import ServerError
+from excel_core.text.key_transport import require_encrypted
 
 __all__ = ["named_server", "require_named_server"]
 
@@ -27,14 +28,18 @@ def named_server() -> str | None:
 
 
 def require_named_server() -> None:
-    """ServerError where a server is named that cannot be reached. One behind a proxy is not asked here."""
-    url = get_current_settings().api.url
+    """ServerError where a server is named that cannot be reached; SettingError where its key would go to another machine over
+    plain HTTP. One behind a proxy is not asked here."""
+    api = get_current_settings().api
+    url = api.url
     if not url:
         return
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme not in PORTS or not host:
         raise ServerError(f"Prefect's server at {named_server()}: expected http://HOST:PORT/api; correct it, or take it out")
+    if "@" in parts.netloc or any(key is not None and key.get_secret_value() for key in (api.key, api.auth_string)):
+        require_encrypted(url, "the key of Prefect's server", VARIABLE)
     proxies = getproxies()
     if (parts.scheme in proxies or "all" in proxies) and not proxy_bypass(host):
         return

@@ -23,6 +23,7 @@ from flows.request import (
     MAX_SETTING,
     MAX_SETTINGS,
     BenchmarkRequest,
+    LoggedRequest,
     PaperRequest,
     Request,
     RunRequest,
@@ -30,7 +31,7 @@ from flows.request import (
     Text,
 )
 
-__all__ = ["Edits", "benchmark_flow", "chain_flow", "paper_flow", "score_flow"]
+__all__ = ["Edits", "benchmark_flow", "chain_flow", "logged_flow", "paper_flow", "score_flow"]
 
 RequestT = TypeVar("RequestT", bound=Request)
 NOT_SET = ("preset", "method", "paper", "benchmark")  # fields of a run that have parameters of their own
@@ -39,6 +40,7 @@ PREFIXES: dict[type[Request], tuple[str, ...]] = {PaperRequest: ("voc", "coco"),
 Decorator = Callable[[Callable[[RequestT], str]], Flow[..., str]]
 # The order of the fields in the form.
 RUN_PARAMETERS = ("preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits")
+LOGGED_PARAMETERS = (*RUN_PARAMETERS[:8], "log", *RUN_PARAMETERS[8:])
 SCORE_PARAMETERS = ("preset", "against", *RUN_PARAMETERS[1:])
 PAPER_PARAMETERS = (
     "table", "data", "coco", "checkpoint", "limit", "method", "store", "clip", "device", "gpus", "runner", "settings",
@@ -51,6 +53,11 @@ BENCHMARK_PARAMETERS = (
 def chain_flow(name: str, description: str | None = None) -> Decorator[RunRequest]:
     """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of RunRequest."""
     return lambda body: _request_flow(body, RunRequest, RUN_PARAMETERS, name, description)
+
+
+def logged_flow(name: str, description: str | None = None) -> Decorator[LoggedRequest]:
+    """Decorator: `body(request) -> path` as the Prefect flow `name`; its parameters are the fields of LoggedRequest."""
+    return lambda body: _request_flow(body, LoggedRequest, LOGGED_PARAMETERS, name, description)
 
 
 def paper_flow(name: str) -> Decorator[PaperRequest]:

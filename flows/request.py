@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is i
     from tasks.engine.stage import RunEnvironment
 
 __all__ = [
-    "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest",
-    "ScoreRequest",
+    "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "LoggedRequest", "PaperRequest", "Request", "ResolvedRun",
+    "RunRequest", "ScoreRequest",
 ]  # fmt: skip
 
 MAX_GPUS = 64  # of one machine
@@ -163,6 +163,27 @@ class RunRequest(MethodRequest, DataRequest):
             return ResolvedRun(run, run_environment(run, self))
 
 
+class LoggedRequest(RunRequest):
+    """A run that trains, and may tell a tracker while it does."""
+
+    log: Annotated[
+        Annotated[Text, Field(pattern=r"^(tensorboard|mlflow|wandb):.*\S")] | None,
+        _option("tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT gets the losses while it trains"),
+    ] = Field(
+        None,
+        description="Tracker that gets the losses while the run trains, and its scores: tensorboard:FOLDER, mlflow:FOLDER, "
+        "mlflow:http://HOST:PORT or wandb:PROJECT; empty: none. It changes no result.",
+    )
+
+    def resolve(self) -> ResolvedRun:
+        """As RunRequest. SettingError too for a tracker that is not there, or a place that cannot be one."""
+        from tasks.trackers.target import check_target, parse_target
+
+        if self.log is not None:
+            check_target(parse_target(self.log))
+        return super().resolve()
+
+
 class ScoreRequest(RunRequest):
     """A score of the training-free label maps, compared with an earlier run's."""
 
@@ -292,6 +313,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
         "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
         "seeds": f"--seeds {value}: expected 1 to {MAX_SEEDS}",
+        "log": f"--log {value}: expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT",
         "settings": f"--set {value}: expected stage.field=value, e.g. refine.par.iterations=10",
     }
     return expected.get(name, f"--{name} {value}: {problem['msg']}")

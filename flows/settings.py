@@ -9,10 +9,11 @@ from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.datasets.layouts import LAYOUTS
 from excel_core.datasets.masks import require_masks, voc_mask_reader
+from excel_core.datasets.photo_headers import check_photo_headers
 from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError, shown
-from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes
+from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes, parse_clip_name
 from excel_core.models.dino_names import check_dino_settings
 from excel_core.models.mask_proposer import check_proposer
 from excel_core.text.ask_class import instruction_of
@@ -24,6 +25,7 @@ from excel_core.text.class_sets import (
     user_descriptions,
     written_descriptions,
 )
+from excel_core.text.key_transport import require_encrypted_hub
 from flows.local.state import store_folder
 from flows.method_settings import check_clip_fits_method, check_method_settings
 from flows.request import DataRequest, Request, RunRequest
@@ -55,6 +57,7 @@ def with_requests_edits(run: RunSpec, request: DataRequest, settings: list[str])
 def check_run(run: RunSpec) -> None:
     """Raises for anything wrong in a run, as far as it shows without the data folder."""
     check_settings_fit_clip(run)
+    _check_hub(run)
     check_dino_settings(run)
     check_method_settings(run)
     _check_supervision(run)
@@ -108,6 +111,8 @@ def check_data(run: RunSpec, data: Path) -> None:
     supervised mode in VOC layout, the masks of the training images too. No mask is opened."""
     names, split = class_set(run, data).class_names, run.dataset.train_split
     LAYOUTS[run.dataset.layout].check_splits(data, run.dataset, names)
+    if run.dataset.layout == "folder":
+        check_photo_headers(data, run.dataset, names)
     if run.train.supervision == "masks" and run.dataset.layout == "voc":
         ids = [image for image in read_split(data, split, names) if image_file(data, image)]
         require_masks(voc_mask_reader(data, split, names), split, ids[: run.dataset.max_images])
@@ -174,6 +179,13 @@ def _check_votes(run: RunSpec) -> None:
         raise SettingError(f"refine.votes.masks={shown(votes.masks)}: no such folder; expected one with ID.json for each image")
     if next(folder.glob("*.json"), None) is None:
         raise SettingError(f"refine.votes.masks={shown(votes.masks)}: holds no ID.json with the masks of an image")
+
+
+def _check_hub(run: RunSpec) -> None:
+    """SettingError where weights may come from a hub to which the user's token would go unencrypted."""
+    votes = run.refine.votes
+    if parse_clip_name(run.clip.model).tag is not None or (votes.enabled and votes.masks is None):
+        require_encrypted_hub()
 
 
 def _check_supervision(run: RunSpec) -> None:

@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from artifacts.prefect_artifacts import publish, publish_stage
 from flows.chain_run import chain_run
 from flows.local.reports import report_link
-from flows.parameters import chain_flow
-from flows.request import RunRequest
+from flows.parameters import chain_flow, logged_flow
+from flows.request import LoggedRequest, RunRequest
 from flows.retention import kept_pictures
 from tasks.engine.stage import Job, mask_access
 from tasks.pipeline import STAGES, report_job
@@ -21,11 +21,13 @@ __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "p
 
 
 def _stage_flow(name: str) -> Flow[..., str]:
-    @chain_flow(name, description=f"Run stage {name!r} and what it needs. Returns its output folder.")
+    description = f"Run stage {name!r} and what it needs. Returns its output folder."
+
     def run_stage(request: RunRequest) -> str:
         run, environment = request.resolve()
         pictures = kept_pictures()
-        with chain_run(run, environment, name, request.runner) as chain:
+        log = request.log if isinstance(request, LoggedRequest) else None
+        with chain_run(run, environment, name, request.runner, log) as chain:
             folder = chain.until_last().folder
         if name == "report":
             job = report_job(run, environment, chain.outputs)
@@ -34,7 +36,7 @@ def _stage_flow(name: str) -> Flow[..., str]:
             _publish_stage(Job(STAGES[name], run, environment, chain.outputs), frozenset(chain.cached), pictures)
         return str(folder)
 
-    return run_stage
+    return logged_flow(name, description)(run_stage) if name == "train" else chain_flow(name, description)(run_stage)
 
 
 # Never cached, as in flows/excel.py.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from excel_core.datasets.images import MIN_SIDE, shrink_image
 from excel_core.datasets.photo_files import (
     is_hidden,
     is_own_result,
@@ -21,7 +22,7 @@ from excel_core.datasets.photo_files import (
 )
 from excel_core.errors import SettingError
 
-__all__ = ["Photo", "enlarge_labels", "find_photos", "photos_in_sub_folders"]
+__all__ = ["Photo", "enlarge_labels", "find_photos", "photos_in_sub_folders", "shrink_photo"]
 
 MAX_STEM_BYTES = 200  # of a result's name
 
@@ -92,6 +93,16 @@ def _pictures(folder: Path) -> list[Path]:
     if not pictures:
         raise SettingError(f"{printable(folder)}: holds no picture ({', '.join(sorted(photo_suffixes()))})")
     return pictures
+
+
+def shrink_photo(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """image (H, W, 3) → `shrink_image` to `side`; of one that is so long that it would have less than MIN_SIDE pixels across,
+    the shorter side keeps these. Label maps are enlarged to the photo's own shape."""
+    small = shrink_image(image, side)
+    if min(small.shape[:2]) >= MIN_SIDE:
+        return small
+    height, width = (max(MIN_SIDE, length) for length in small.shape[:2])
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def enlarge_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

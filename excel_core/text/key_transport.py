@@ -1,5 +1,6 @@
-"""Whether an API key may go to a server: over TLS to any, over plain HTTP to this machine alone."""
+"""Whether a key may go to a server: over TLS to any; over plain HTTP to this machine, and where the user allows it by name."""
 
+import os
 import socket
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -9,7 +10,11 @@ from pydantic import SecretStr
 from excel_core.config import DescribeSpec
 from excel_core.errors import SettingError
 
-__all__ = ["is_plain_http", "is_this_machine", "require_safe_transport"]
+__all__ = [
+    "INSECURE_HTTP", "is_plain_http", "is_this_machine", "require_encrypted", "require_encrypted_hub", "require_safe_transport",
+]  # fmt: skip
+
+INSECURE_HTTP = "EXCEL_INSECURE_HTTP"  # environment: hosts with commas that keys may go to over plain HTTP
 
 
 def require_safe_transport(spec: DescribeSpec, key: SecretStr | None) -> None:
@@ -46,3 +51,28 @@ def _is_loopback(address: str) -> bool:
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         return ip.ipv4_mapped.is_loopback
     return ip.is_loopback
+
+
+def require_encrypted(url: str, key: str, setting: str) -> None:
+    """SettingError where what `key` names would go to `url`, which `setting` names, over plain HTTP to another machine whose
+    host EXCEL_INSECURE_HTTP does not list. For every key but the language model's, which has a setting of the run."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() == "https" or is_this_machine(parts):
+        return
+    host = (parts.hostname or "").casefold()
+    if not host or host not in (name.strip().casefold() for name in os.environ.get(INSECURE_HTTP, "").split(",")):
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise SettingError(
+            f"{setting} {shown}: {key} would go to another machine over plain http, where anybody on the way can read it; use "
+            f"https://, or allow this host by name: {INSECURE_HTTP}={host}"
+        )
+
+
+def require_encrypted_hub() -> None:
+    """`require_encrypted` of the Hugging Face Hub, whose client sends the user's token with every download."""
+    if not os.environ.get("HF_ENDPOINT"):
+        return
+    from huggingface_hub import constants, get_token
+
+    if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and get_token():
+        require_encrypted(constants.ENDPOINT, "the token of the Hugging Face Hub", "HF_ENDPOINT")

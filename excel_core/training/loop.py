@@ -29,7 +29,7 @@ from excel_core.training.optimiser import learning_rate, load_optimiser, make_op
 from excel_core.training.samples import TrainingExample
 from excel_core.training.step import training_step
 
-__all__ = ["LossCallback", "LossRow", "SnapshotCallback", "train"]
+__all__ = ["FETCH_EVERY", "LossCallback", "LossRow", "SnapshotCallback", "train"]
 
 SnapshotCallback = Callable[[int, Segmenter], None]  # number of iterations done, the segmenter after them
 FETCH_EVERY = 50  # iterations whose losses are fetched together: each fetch waits for the device
@@ -84,7 +84,8 @@ def train(
         progress: called with the number of iterations that were begun. A GPU may be some steps behind: nothing waits for it but
             checkpoints and every 50th step.
         on_snapshot: called on rank 0 with the segmenter every `spec.keep_every` iterations.
-        on_losses: called with the rows of the iterations since it was last called, as often as losses are fetched.
+        on_losses: called with the rows of the iterations since it was last called, as often as losses are fetched; at first
+            with those of the checkpoint, where there is one.
 
     StoreError without images, and for a checkpoint that is damaged or of another architecture; SettingError for a batch that
     the ranks cannot share; WorkerError for workers that die; TrainingError at a loss or weight that is not finite: nothing is
@@ -98,6 +99,8 @@ def train(
         segmenter = architecture.build().to(device).train()
     state = _TrainingState(segmenter, make_optimiser(segmenter, spec), spec, architecture, checkpoint)
     state.resume()
+    if state.rows:
+        on_losses(tuple(state.rows))
     network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
     captured = None
     if device.type == "cuda" and spec.cuda_graph and group.world_size == 1:

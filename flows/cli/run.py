@@ -10,7 +10,7 @@ from flows.cli.options import FILE_COLUMNS, Name, check_name, console, takes_req
 from flows.cli.output import give
 from flows.local.access import client_settings
 from flows.local.state import keep_private, running_server, store_folder
-from flows.request import BenchmarkRequest, PaperRequest, Request, RunRequest, ScoreRequest
+from flows.request import BenchmarkRequest, LoggedRequest, PaperRequest, Request, RunRequest, ScoreRequest
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -23,14 +23,14 @@ ALL_OPTIONS = "store clip device gpus runner settings"
 RUN_OPTIONS = f"{ALL_OPTIONS} method"
 
 
-@takes_request(RunRequest, f"preset data {RUN_OPTIONS}")
-def run(request: RunRequest, name: Name = None) -> None:
+@takes_request(LoggedRequest, f"preset data {RUN_OPTIONS} log")
+def run(request: LoggedRequest, name: Name = None) -> None:
     """Run the whole pipeline of PRESET; stages that are complete are not run again."""
     _show_results(*_complete("report", request, name))
 
 
-@takes_request(RunRequest, "store device gpus method runner settings", fixed={"preset": "demo"})
-def demo(request: RunRequest, name: Name = None) -> None:
+@takes_request(LoggedRequest, "store device gpus method runner settings log", fixed={"preset": "demo"})
+def demo(request: LoggedRequest, name: Name = None) -> None:
     """Run the whole pipeline on the built-in picture-book world with the built-in tiny CLIP."""
     outputs, ui = _complete("report", request, name)
     _show_results(outputs, ui)
@@ -123,14 +123,15 @@ def paper(request: PaperRequest, name: Name = None) -> None:
 
 
 def _complete(last: str, request: RunRequest, name: str | None) -> "tuple[dict[str, StageOutput], str]":
-    """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI. With a `name`, a run is made
-    in any case."""
+    """The outputs up to stage `last`, by its flow unless all are complete, and how to open the UI. With a `name`, or a tracker
+    to tell, a run is made in any case."""
     from tasks.pipeline import complete_outputs
 
     check_name(name)
     run, environment = request.resolve()
     ui = _use_prefect_of(environment.store)
-    if name is None and last in complete_outputs(run, environment, last):
+    is_told = isinstance(request, LoggedRequest) and request.log is not None
+    if name is None and not is_told and last in complete_outputs(run, environment, last):
         print("every stage is complete; nothing to run")
     else:
         data = str(environment.data) if environment.data else None

@@ -6,6 +6,7 @@ r"""A function for CVAT's automatic annotation: masks of the classes that it is 
 The labels of the CVAT task have the names of the classes. Needs cvat-sdk (extra `cvat`).
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import PIL.Image
 from cvat_sdk.masks import encode_mask
 
-from excel_core.errors import SettingError
+from excel_core.errors import ImageError, SettingError
 from excel_core.prediction.predictors import parse_classes
 from flows.live.labeller import PhotoLabeller, labeller
 
@@ -29,7 +30,7 @@ def create(
     names = parse_classes(classes) if classes else made.class_names
     if not names:
         raise SettingError("say which classes to annotate: -p 'classes=str:dog,sofa', or weights: -p 'weights=str:FILE'")
-    return MaskFunction(made, names)
+    return MaskFunction(made, made.check(names))
 
 
 class MaskFunction:
@@ -37,16 +38,20 @@ class MaskFunction:
 
     def __init__(self, made: PhotoLabeller, names: tuple[str, ...]) -> None:
         self._labeller, self._names = made, names
-        self._known = made.class_names or names
         labels = [cvataa.label_spec(name, number, type="mask") for number, name in enumerate(names)]
         self.spec = cvataa.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: PIL.Image.Image) -> Sequence[Any]:
-        """The photo's masks, or polygons of their outer outlines where CVAT asks for these."""
-        labels = list(self._labeller.steps(np.array(image.convert("RGB")), self._names).values())[-1]
-        shapes = []
-        for number, name in enumerate(self._names):
-            found = labels == self._known.index(name) + 1
+        """The photo's masks, or polygons of their outer outlines where CVAT asks for these; none, with a line on standard
+        error, for a photo that cannot be used: it must not cost the others theirs."""
+        try:
+            seen = self._labeller.look(image, self._names)
+        except ImageError as error:
+            print(f"skipped {context.frame_name}: {error}", file=sys.stderr, flush=True)
+            return []
+        labels, shapes = seen.labels(), []
+        for number, value in enumerate(seen.values):
+            found = labels == value
             if found.any():
                 shapes += _polygons(number, found) if context.conv_mask_to_poly else [cvataa.mask(number, encode_mask(found))]
         return shapes

@@ -28,13 +28,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from excel_core.datasets.images import UPRIGHT
-from excel_core.errors import DataError, ExcelError, ImageError, SettingError
+from excel_core.errors import DataError, ExcelError, ImageError, SettingError, shown
 from excel_core.exports.brush_runs import encode_brush
-from flows.live.labeller import PhotoLabeller
+from excel_core.text.key_transport import require_encrypted
+from flows.live.labeller import Labelled, PhotoLabeller
 
-__all__ = ["Interface", "backend", "read_interface"]
+__all__ = ["Interface", "backend", "check_label_studio", "read_interface"]
 
-MODEL = "excel"
+MODEL, KEY = "excel", "LABEL_STUDIO_API_KEY"
 MAX_BODY = 64 * 2**20  # bytes of a request, or of a photo
 SECONDS = 60.0  # to wait for a photo
 
@@ -65,14 +66,17 @@ def read_interface(config: str) -> Interface:
 
 
 def backend(labeller: PhotoLabeller, label_studio: str | None) -> Starlette:
-    """The backend as an ASGI application. label_studio: address that photos are fetched from; None: data: addresses alone."""
+    """The backend as an ASGI application. label_studio: address that photos are fetched from; None: data: addresses alone.
+    SettingError as `check_label_studio` raises it."""
+    if label_studio is not None:
+        check_label_studio(label_studio)
 
     async def health(request: Request) -> JSONResponse:
         return JSONResponse({"status": "UP", "model_class": MODEL})
 
     async def setup(request: Request) -> JSONResponse:
         asked = await _json(request)
-        read_interface(str(asked.get("schema", "")))
+        labeller.check(read_interface(str(asked.get("schema", ""))).classes)
         return JSONResponse({"model_version": MODEL})
 
     async def predict(request: Request) -> JSONResponse:
@@ -92,15 +96,32 @@ def backend(labeller: PhotoLabeller, label_studio: str | None) -> Starlette:
     return Starlette(routes=routes, exception_handlers={ExcelError: refused})
 
 
+def check_label_studio(address: str) -> None:
+    """SettingError for what is no address, and where its key would go to another machine over plain HTTP."""
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or "@" in parts.netloc:
+        raise SettingError("--label-studio: expected http://HOST:PORT or https://HOST, without a user's name and password")
+    if _key():
+        require_encrypted(address, KEY, "--label-studio")
+
+
+def _key() -> str:
+    return os.environ.get(KEY, "").strip()
+
+
 async def _json(request: Request) -> Mapping[str, Any]:
-    content = b""
+    content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_BODY:
             raise SettingError(f"the request is larger than {MAX_BODY >> 20} MiB")
     try:
         asked = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingError(f"the request is no JSON: {error}") from None
     if not isinstance(asked, dict):
         raise SettingError("the request is no JSON object")
@@ -112,18 +133,18 @@ def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_
     empty = {"model_version": MODEL, "score": 0.0, "result": []}
     try:
         image = _photo(task, interface, label_studio)
-        labels = list(labeller.steps(image, interface.classes).values())[-1]
+        seen = labeller.look(image, interface.classes)
     except DataError as error:
         return empty | {"error": str(error)}
-    known = labeller.class_names or interface.classes
-    return empty | {"result": _results(labels, known, interface)}
+    return empty | {"result": _results(seen, interface)}
 
 
-def _results(labels: NDArray[np.uint8], known: tuple[str, ...], interface: Interface) -> list[dict[str, Any]]:
+def _results(seen: Labelled, interface: Interface) -> list[dict[str, Any]]:
+    labels = seen.labels()
     height, width = labels.shape
     results = []
-    for name in interface.classes:
-        mask = labels == known.index(name) + 1
+    for name, label in zip(interface.classes, seen.values, strict=True):
+        mask = labels == label
         if not mask.any():
             continue
         value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}
@@ -161,20 +182,23 @@ def _of_data_address(address: str) -> bytes:
 
 def _fetched(address: str, label_studio: str | None) -> bytes:
     if label_studio is None:
-        raise DataError(f"{address}: start with --label-studio http://… to fetch photos from it")
-    full = urljoin(label_studio.rstrip("/") + "/", address)
-    if urlsplit(full)[:2] != urlsplit(label_studio)[:2]:
-        raise DataError(f"{address}: is not of {label_studio}, the only place that photos are fetched from")
-    key = os.environ.get("LABEL_STUDIO_API_KEY", "")
-    headers = {"Authorization": f"Token {key}"} if key else {}
+        raise DataError(f"{shown(address)}: start with --label-studio http://… to fetch photos from it")
+    try:
+        full = urljoin(label_studio.rstrip("/") + "/", address)
+        is_of_it = urlsplit(full)[:2] == urlsplit(label_studio)[:2]
+    except ValueError as error:
+        raise DataError(f"{shown(address)}: is no address ({error})") from None
+    if not is_of_it:
+        raise DataError(f"{shown(address)}: is not of {label_studio}, the only place that photos are fetched from")
+    headers = {"Authorization": f"Token {_key()}"} if _key() else {}
     try:
         with httpx.stream("GET", full, headers=headers, timeout=SECONDS, follow_redirects=False) as answer:
             answer.raise_for_status()
-            content = b""
+            content = bytearray()
             for chunk in answer.iter_bytes():
                 content += chunk
                 if len(content) > MAX_BODY:
-                    raise DataError(f"{address}: is larger than {MAX_BODY >> 20} MiB")
-            return content
-    except httpx.HTTPError as error:
-        raise DataError(f"{address}: cannot be fetched ({error})") from None
+                    raise DataError(f"{shown(address)}: is larger than {MAX_BODY >> 20} MiB")
+            return bytes(content)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DataError(f"{shown(address)}: cannot be fetched ({error})") from None

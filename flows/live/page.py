@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,34 +10,41 @@ from numpy.typing import NDArray
 
 from artifacts.drawing import STEP_NAMES
 from artifacts.overlay import class_shares, draw_overlay, share_text
+from excel_core.datasets.images import image_formats, load_image
 from excel_core.errors import ExcelError, SettingError
 from excel_core.prediction.predictors import parse_classes
 from flows.live.labeller import DEFAULT_THRESHOLD, THRESHOLDS, PhotoLabeller
 
-__all__ = ["make_page", "serve_page"]
+__all__ = ["make_page", "require_gradio", "serve_page"]
 
 Image = NDArray[np.uint8]
 FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from the internet
 BUTTONS = ["download", "fullscreen"]  # Gradio's third shares a picture with the internet
 NO_PHOTO = "Choose a photo first."
+NO_REMARKS = "none"
+Shown = tuple[Image, str, list[list[str]], Image]  # overlay, doubts and warnings, shares, label map
 
 
 def serve_page(labeller: PhotoLabeller, host: str, port: int, classes: str) -> None:
     """Serve the page until it is interrupted."""
     page = make_page(labeller, classes)
-    theme = _gradio().themes.Base(font=FONTS, font_mono=["monospace"])
+    theme = require_gradio().themes.Base(font=FONTS, font_mono=["monospace"])
     page.launch(server_name=host, server_port=port, share=False, quiet=True, theme=theme, inbrowser=False)
 
 
 def make_page(labeller: PhotoLabeller, classes: str = "") -> Any:
     """The page as a gradio.Blocks. `classes`: what its field holds at first."""
-    gradio = _gradio()
+    gradio = require_gradio()
+    image_formats()  # makes Pillow, and so Gradio, read HEIC where pillow-heif is installed
     steps = list(STEP_NAMES.items())[:4]
     with gradio.Blocks(title="excel", analytics_enabled=False) as page:
         gradio.Markdown("# excel\nMasks of a photo from the names of what it shows.")
         with gradio.Row():
             with gradio.Column():
-                photo = gradio.Image(label="photo", type="numpy", sources=["upload", "clipboard"], height=320)
+                # The file as it is: Gradio would cut 16-bit values off, and read no HEIC.
+                photo = gradio.Image(
+                    label="photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=320
+                )
                 names = gradio.Textbox(label="classes, with commas", value=classes, placeholder="dog, sofa")
                 threshold = gradio.Slider(
                     *THRESHOLDS, value=DEFAULT_THRESHOLD, step=0.05, label="threshold: how strong a CAM must be",
@@ -49,11 +57,13 @@ def make_page(labeller: PhotoLabeller, classes: str = "") -> Any:
                 button = gradio.Button("Segment", variant="primary")
             with gradio.Column():
                 overlay = gradio.Image(label="masks", format="png", interactive=False, buttons=BUTTONS)
+                remarks = gradio.Textbox(label="doubts and warnings", interactive=False, lines=2, max_lines=12)
                 shares = gradio.Dataframe(headers=["class", "pixels"], label="share of the photo", interactive=False)
                 mask = gradio.Image(
-                    label="label map: 0 background, 1 the first class", format="png", image_mode="L", interactive=False
-                )
-        inputs, outputs = [photo, names, threshold, refinement], [overlay, shares, mask]
+                    label="label map: 0 background, 1 the first class", format="png", image_mode="L", interactive=False,
+                    buttons=BUTTONS,
+                )  # fmt: skip
+        inputs, outputs = [photo, names, threshold, refinement], [overlay, remarks, shares, mask]
         show = _shower(labeller, [step for step, _ in steps])
         button.click(show, inputs, outputs, api_name="segment")
         for slider in (threshold, refinement):
@@ -61,27 +71,32 @@ def make_page(labeller: PhotoLabeller, classes: str = "") -> Any:
     return page
 
 
-def _shower(labeller: PhotoLabeller, steps: list[str]) -> Callable[..., tuple[Image, list[list[str]], Image]]:
-    gradio = _gradio()
+def _shower(labeller: PhotoLabeller, steps: list[str]) -> Callable[..., Shown]:
+    gradio = require_gradio()
 
-    def show(photo: Image | None, names: str, threshold: float, refinement: int) -> tuple[Image, list[list[str]], Image]:
+    def show(photo: str | None, names: str, threshold: float, refinement: int) -> Shown:
         if photo is None:
             raise gradio.Error(NO_PHOTO, print_exception=False)
         try:
             chosen = parse_classes(names) if names.strip() or labeller.trained is None else ()
-            maps = labeller.steps(photo, chosen, threshold)
+            image = load_image(Path(photo))
+            seen = labeller.look(image, chosen, threshold)
         except ExcelError as error:
             raise gradio.Error(str(error), print_exception=False) from error
         allowed = steps[: int(refinement)]
-        labels = [labels for step, labels in maps.items() if step in allowed or labeller.trained is not None][-1]
-        known = labeller.class_names or chosen
-        rows = [[name, share_text(share)] for name, share in class_shares(labels, known).items()]
-        return draw_overlay(photo, labels, known), rows or [["only background", ""]], labels
+        labels = seen.labels([step for step in seen.steps if step in allowed or labeller.trained is not None][-1])
+        shares = class_shares(labels, seen.class_names)
+        doubts = {name: reason for name, reason in seen.doubts.items() if name in shares}
+        rows = [[name, share_text(share) + (", doubtful" if name in doubts else "")] for name, share in shares.items()]
+        remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *seen.notes]
+        picture = draw_overlay(image, labels, seen.class_names)
+        return picture, "\n\n".join(remarks) or NO_REMARKS, rows or [["only background", ""]], labels
 
     return show
 
 
-def _gradio() -> Any:
+def require_gradio() -> Any:
+    """The module, which reports nothing to its makers. SettingError where it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from excel_core.errors import ServerError, SettingError
-from excel_core.text.key_transport import is_this_machine
+from excel_core.text.key_transport import require_encrypted
 from tasks.history.run_record import RunRecord
 from tasks.photos.export import MODEL_FORMATS, ExportRequest, export_run
 
@@ -52,9 +52,7 @@ def _token() -> str:
     token = get_token()
     if not token:
         raise SettingError("no token of the Hugging Face Hub: set HF_TOKEN, or run `hf auth login`")
-    url = urlsplit(constants.ENDPOINT)
-    if url.scheme != "https" and not is_this_machine(url):
-        raise SettingError("HF_ENDPOINT: the token would go to another machine over plain http; use https://")
+    require_encrypted(constants.ENDPOINT, "the token of the Hugging Face Hub", "HF_ENDPOINT")
     return token
 
 

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from artifacts.overlay import class_shares, draw_overlay, draw_steps
-from excel_core.datasets.images import DecodeOptions, shrink_image
+from excel_core.datasets.images import DecodeOptions
 from excel_core.datasets.palette import save_labels_png
 from excel_core.datasets.photo_files import printable
 from excel_core.errors import ExcelError, ImageError, SettingError
 from excel_core.files import first_sentence, write_json, written_then_renamed
-from excel_core.prediction.photos import Photo, enlarge_labels, find_photos
+from excel_core.prediction.photos import Photo, enlarge_labels, find_photos, shrink_photo
 from excel_core.prediction.predictors import Predictor
 from tasks.engine.progress import Counter, track
 
@@ -135,7 +135,7 @@ def _segment(photo: Photo, predictor: Predictor, files: tuple[Path, ...], side: 
         raise ImageError(f"{printable(photo.path.name)}: {photo.problem}")
     image = DecodeOptions(upright=True).read(photo.path)
     size, names = image.shape[:2], predictor.class_names
-    prediction = predictor.look(shrink_image(image, side))
+    prediction = predictor.look(shrink_photo(image, side))
     maps = {step: enlarge_labels(labels, size) for step, labels in prediction.steps.items()}
     labels = list(maps.values())[-1]
     mask, overlay, *stepped = files

@@ -1,8 +1,8 @@
 """Training on several processes of this machine, one GPU each: torchrun over train_process.py, watched from here.
 
-What the processes have to tell they write on standard output, one line of JSON each: how far they are, the memory that each
-took, or an error that a person can act on. Their standard input is a pipe whose other end this process holds. It closes when
-this process ends, be it killed, and they end with it: nobody writes on into a folder whose lock is free.
+What the processes have to tell they write on standard output, one line of JSON each: losses, how far they are, the memory that
+each took, or an error that a person can act on. Their standard input is a pipe whose other end this process holds. It closes
+when this process ends, be it killed, and they end with it: nobody writes on into a folder whose lock is free.
 """
 
 import json
@@ -10,32 +10,35 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from excel_core import errors
+from excel_core.training.loop import LossRow
 from tasks.engine.job_file import write_job
 from tasks.engine.memory import Peak, measured_by_processes
 from tasks.engine.stage import Job
 from tasks.inputs.api_key import VARIABLE
 
-__all__ = ["JOB_FILE", "MEMORY", "MESSAGE", "launch_training"]
+__all__ = ["JOB_FILE", "LOSSES", "MEMORY", "MESSAGE", "launch_training"]
 
 MESSAGE = "excel-train: "  # begins a line that is meant for this process
-MEMORY = "memory"
+MEMORY, LOSSES = "memory", "losses"
 JOB_FILE = ".job.json.tmp"  # in the folder to fill, where the next run clears what is called so
 MAX_LINES = 60  # of the processes' last output, in the error when they died
 EXIT_SECONDS = 20.0  # that torchrun gets to end
 
 
-def launch_training(job: Job, folder: Path, progress: Callable[[int, float | None], None]) -> None:
-    """Fill the folder with what one process would; `progress` hears of every iteration that is done, with the newest loss."""
+def launch_training(job: Job, folder: Path, progress: Callable[[int, Sequence[LossRow]], None]) -> None:
+    """Fill the folder with what one process would; `progress` hears of every iteration that is done, with the losses that are
+    new."""
     file = folder / JOB_FILE
     write_job(file, job, folder)
     output: deque[str] = deque(maxlen=MAX_LINES)
     failure: dict[str, Any] = {}
+    rows: list[LossRow] = []
     peaks: list[Peak] = []
     try:
         with _torchrun(job.environment.processes, file) as process:
@@ -44,8 +47,11 @@ def launch_training(job: Job, folder: Path, progress: Callable[[int, float | Non
                     _note_output(line, output)
                     continue
                 message = json.loads(line.removeprefix(MESSAGE))
-                if "done" in message:
-                    progress(message["done"], message["loss"])
+                if LOSSES in message:
+                    rows += [LossRow(*row) for row in message[LOSSES]]
+                elif "done" in message:
+                    progress(message["done"], tuple(rows))
+                    rows.clear()
                 elif MEMORY in message:
                     peaks.append(Peak.model_validate(message[MEMORY]))
                 else:

@@ -6,6 +6,7 @@ import select
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from excel_core.errors import ExcelError
+from excel_core.training.loop import LossRow
 from tasks.engine.failures import plain_failures
 from tasks.engine.job_file import read_job
 from tasks.engine.memory import MemoryWatch
 from tasks.engine.stage import Job, mask_access
 from tasks.pipeline import STAGES
-from tasks.processes.launch import MEMORY, MESSAGE
+from tasks.processes.launch import LOSSES, MEMORY, MESSAGE
 from tasks.stages.train import train_here
+
+ROWS_AT_ONCE = 15  # of losses: a line of at most 4096 bytes is written to a pipe in one piece
 
 
 @record
@@ -40,7 +44,7 @@ def main() -> None:
             MemoryWatch(gpu=job.environment.device != "cpu") as watch,
             mask_access(job),
         ):
-            train_here(job, folder, lambda done, loss: _tell(done=done, loss=loss) if is_first else None)
+            train_here(job, folder, _tell_progress if is_first else lambda done, rows: None)
         _tell(**{MEMORY: watch.peak.model_dump()})
         dist.destroy_process_group()
     except ExcelError as error:
@@ -69,6 +73,12 @@ def _end_with_the_others() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _tell_progress(done: int, rows: Sequence[LossRow]) -> None:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        _tell(**{LOSSES: [list(vars(row).values()) for row in rows[start : start + ROWS_AT_ONCE]]})
+    _tell(done=done)
 
 
 def _tell(**message: Any) -> None:

@@ -29,9 +29,10 @@ from excel_core.models.checkpoints import (
     save_segmenter,
     segmenter_bytes,
 )
-from excel_core.training.loop import LossRow, train
+from excel_core.training.loop import FETCH_EVERY, LossRow, train
 from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
 from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerprint
+from tasks.engine.losses import tell_losses
 from tasks.engine.output import StageResult, read_marker, resume_folder
 from tasks.engine.progress import Counter, say
 from tasks.engine.stage import Job, RunEnvironment
@@ -57,8 +58,8 @@ __all__ = [
 
 SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
 KEPT_FORMAT = "excel-kept/1"
-# Hears of every iteration that is done, with the mean loss of those that were fetched last: None before the first are.
-TrainingProgress = Callable[[int, float | None], None]
+# Hears of every iteration that is done, with the losses that were fetched since it last heard.
+TrainingProgress = Callable[[int, Sequence[LossRow]], None]
 
 
 class TrainResult(StageResult):
@@ -89,8 +90,10 @@ def train_segmenter(job: Job, folder: Path) -> TrainResult:
     with Counter(job.name, spec.iterations) as counter:
         train_anywhere = train_here if job.environment.processes == 1 else launch_training
 
-        def tell(done: int, loss: float | None) -> None:
-            counter.remark = "" if loss is None else f"loss {loss:.4f}"
+        def tell(done: int, rows: Sequence[LossRow]) -> None:
+            if newest := rows[-FETCH_EVERY:]:
+                counter.remark = f"loss {sum(row.loss for row in newest) / len(newest):.4f}"
+            tell_losses(job.name, rows)
             counter.to(done)
 
         train_anywhere(job, folder, tell)
@@ -124,11 +127,11 @@ def train_here(job: Job, folder: Path, progress: TrainingProgress) -> None:
     if is_first:
         _drop_damaged(resume, shape, job.run.train.keep_every)
     wait_for_all()  # all of them go on from the same checkpoint, or from none
-    loss: float | None = None
+    fetched: list[LossRow] = []
 
-    def note_losses(rows: Sequence[LossRow]) -> None:
-        nonlocal loss
-        loss = sum(row.loss for row in rows) / len(rows)
+    def tell(done: int) -> None:
+        progress(done, tuple(fetched))
+        fetched.clear()
 
     segmenter, losses = train(
         cam_model,
@@ -137,9 +140,9 @@ def train_here(job: Job, folder: Path, progress: TrainingProgress) -> None:
         job.run.refine,
         shape,
         resume / CHECKPOINT,
-        lambda done: progress(done, loss),
+        tell,
         lambda iteration, network: _write_snapshot(_snapshot(resume, iteration), segmenter_bytes(shape, network)),
-        note_losses,
+        fetched.extend,
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)

@@ -1,6 +1,6 @@
 """What a tracker is told of a run: numbers and settings of the store, no paths and no pictures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,10 +10,11 @@ from excel_core.config.unused import leaves
 from excel_core.errors import SettingError
 from excel_core.evaluation.protocols import Protocol
 from excel_core.files import read_json
+from excel_core.training.loop import LossRow
 from tasks.history.run_record import RunRecord
 from tasks.photos.trained import committed_output
 
-__all__ = ["Point", "TrackedRun", "tracked_run"]
+__all__ = ["Point", "RunInfo", "TrackedRun", "loss_points", "run_info", "tracked_run"]
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,32 @@ class Point:
 
 
 @dataclass(frozen=True)
-class TrackedRun:
-    """settings: dotted name → text. points: in the order of their iterations; scores at the last. protocols: of each score."""
+class RunInfo:
+    """settings: dotted name → text. goes_on: ids of runs, oldest first; what a tracker holds of one of them is gone on with."""
 
     id: str
     name: str
     settings: Mapping[str, str]
+    goes_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """points: in the order of their iterations; scores at the last. protocols: of each score."""
+
+    info: RunInfo
     points: tuple[Point, ...]
     protocols: Mapping[str, Protocol]
 
 
+def run_info(record: RunRecord, goes_on: tuple[str, ...] = ()) -> RunInfo:
+    """What a tracker shows of a run beside its numbers."""
+    settings = {name: without_folders(str(value)) for name, value in leaves(record.run)}
+    return RunInfo(record.id, record.flow_run_name or record.id, settings, goes_on)
+
+
 def tracked_run(record: RunRecord) -> TrackedRun:
-    """SettingError where the run has neither losses nor scores."""
+    """All that is told of a run whose stages are complete. SettingError where it has neither losses nor scores."""
     losses = tuple(_losses(record)) if "train" in record.own else ()
     curve = tuple(_curve(record)) if "curve" in record.own else ()
     scores, protocols = _scores(record) if "evaluate" in record.own else ({}, {})
@@ -44,8 +59,13 @@ def tracked_run(record: RunRecord) -> TrackedRun:
         raise SettingError(f"run {record.id} has neither a training nor scores; its stages: {', '.join(record.own)}")
     last = max((point.iteration for point in (*losses, *curve)), default=0)
     points = sorted((*losses, *curve, *([Point(last, scores)] if scores else [])), key=lambda point: point.iteration)
-    settings = {name: without_folders(str(value)) for name, value in leaves(record.run)}
-    return TrackedRun(record.id, record.flow_run_name or record.id, settings, tuple(points), protocols)
+    return TrackedRun(run_info(record), tuple(points), protocols)
+
+
+def loss_points(rows: Iterable[LossRow], columns: Iterable[str]) -> list[Point]:
+    """Losses as they are told, by their `columns` (LossRow.columns)."""
+    names = [name for name in columns if name != "iteration"]
+    return [Point(row.iteration + 1, {f"train/{name}": float(getattr(row, name)) for name in names}) for row in rows]
 
 
 def _losses(record: RunRecord) -> Iterator[Point]:

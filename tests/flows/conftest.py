@@ -26,3 +26,22 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         return ended.value.code, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def scene() -> Any:
+    """A drawn scene of 128 pixels a side that shows two classes."""
+    from excel_core.world.scenes import render_scene
+
+    return next(scene for scene in (render_scene(seed, 128) for seed in range(1_000_000, 1_000_050)) if len(scene.labels) == 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A PhotoLabeller by class names, with excel-tiny."""
+    from flows.live.labeller import PhotoLabeller
+    from flows.request import RunRequest
+
+    settings = ["cams.image_size=128", "cams.normalisation=clip", "describe.n=4", "knowledge.attributes=8"]
+    store = str(tmp_path_factory.mktemp("live") / "store")
+    return PhotoLabeller(RunRequest.checked(preset="photos", clip="excel-tiny", settings=settings, store=store))

@@ -115,6 +115,11 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["run", "voc", "--data", "."], "not a data set in VOC layout: looked for JPEGImages/"),
         (["run", "photos", "--data", "docs"], "looked for labels.csv (image,labels) or one folder of photos per class"),
         (["run", "coco", "--data", "."], "not COCO as downloaded: looked for annotations/instances_*.json; found"),
+        (
+            ["demo", "--log", "comet:x"],
+            "--log 'comet:x': expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or",
+        ),
+        (["run", "demo", "--log", "tensorboard:README.md/x"], "README.md is a file; name a folder"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),
         (["plan", "demo", "--stage", "cam"], "--stage 'cam': valid stages: world, dataset"),
         (["compare", "a", "b"], "no run named 'a'; runs: none"),
@@ -131,6 +136,18 @@ def test_a_wrong_data_folder_is_one_message(tmp_path):
     ran = _excel("run", "voc", "--data", tmp_path / "photos", "--store", tmp_path / "s", "--clip", "excel-tiny", check=False)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
     assert "JPEGImages" in ran.stderr and "found an empty folder" in ran.stderr
+
+
+def test_photos_that_are_not_read_are_one_message(tmp_path):
+    """Before a server is started for the run."""
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"\0\0\0\x18ftypavif" + bytes(100))  # as an app renames them
+    (tmp_path / "photos" / "labels.csv").write_text("image,labels\n0.jpg,dog\n1.jpg,dog\n2.jpg,cat\n")
+    arguments = ("--data", tmp_path / "photos", "--store", tmp_path / "s", "--clip", "excel-tiny")
+    ran = _excel("run", "photos", *arguments, check=False)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and not (tmp_path / "s").exists()
+    assert "3 of 3 photos cannot be used, 20.0% are tolerated" in ran.stderr and "0.jpg: AVIF is not read" in ran.stderr
 
 
 def test_evaluate_scores_folders(tmp_path):

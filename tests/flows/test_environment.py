@@ -84,6 +84,20 @@ def test_a_variable_goes_before_files_and_shows_no_password(tmp_path, free_port)
     assert f"at http://127.0.0.1:{free_port}/api, named by the environment variable PREFECT_API_URL, does not answer" in said
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"PREFECT_API_URL": "http://192.0.2.1:4200/api", "PREFECT_API_AUTH_STRING": "me:geheim"},
+        {"PREFECT_API_URL": "http://192.0.2.1:4200/api", "PREFECT_API_KEY": "geheim"},
+        {"PREFECT_API_URL": "http://me:geheim@192.0.2.1:4200/api"},
+    ],
+)
+def test_the_key_of_a_named_server_goes_over_plain_http_to_this_machine_alone(tmp_path, named):
+    status, said = _python(NAMED, cwd=tmp_path, PREFECT_HOME=str(tmp_path / "home"), EXCEL_INSECURE_HTTP="192.0.2.2", **named)
+    assert status == 2 and said.count("\n") == 1 and "geheim" not in said, said
+    assert "PREFECT_API_URL http://192.0.2.1:4200/api: the key of Prefect's server would go to another machine" in said
+
+
 def test_no_server_is_named(tmp_path):
     assert _python(NAMED, cwd=tmp_path, PREFECT_HOME=str(tmp_path / "home")) == (0, "")
 

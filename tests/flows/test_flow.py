@@ -31,6 +31,7 @@ from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.run_record import read_records
 from tasks.pipeline import pipeline
+from tasks.trackers import live, target
 from tests.conftest import SMALL_DEMO
 from tests.flows.server import task_states
 
@@ -40,8 +41,8 @@ STAGES = set(pipeline(with_settings(preset("demo"), SMALL_DEMO), RunEnvironment(
 FAMILIES = ("seeds-static-train", "seeds-lvc-train", *(f"segmentation-held-out-{i}" for i in (1, 2, 3)))
 
 
-def _run(name, store, settings=(), flow=excel):
-    flow.with_options(flow_run_name=name)("demo", settings=[*SMALL_DEMO, *settings], store=str(store))
+def _run(name, store, settings=(), flow=excel, **options):
+    flow.with_options(flow_run_name=name)("demo", settings=[*SMALL_DEMO, *settings], store=str(store), **options)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +227,34 @@ def test_upgrades_are_a_flow_that_scores_each_alone(store, tmp_path):
         key = ArtifactFilter(key=ArtifactFilterKey(any_=["excel-ablation-upgrades-demo"]))
         newest, *_ = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)
     assert "mask votes (+SAM)" in newest.data and "difference" in newest.data
+
+
+def test_a_tracker_is_told_of_a_run_and_is_in_no_key(store, tmp_path, monkeypatch, caplog):
+    """A stand-in for TensorBoard, which is an extra (tests/tasks/test_live_trackers.py has the real ones). The address that it
+    is given is in the file that repeats the run."""
+    names = set()
+
+    class Told:
+        def __init__(self, info, place):
+            self.last = {}
+            names.add(f"{info.name} at {place}")
+
+        def write(self, points):
+            names.update(name for point in points for name in point.values)
+
+        def close(self, protocols, ending):
+            return f"{ending}: look here"
+
+    monkeypatch.setitem(live.LIVE_TRACKERS, "tensorboard", Told)
+    monkeypatch.setitem(target.PACKAGES, "tensorboard", ())
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", logger="prefect.flow_runs"):
+        _run("logged", store, log="tensorboard:logs")
+    built = {name for name, state in task_states("logged").items() if state != "Cached"}
+    assert all(name.startswith("artifacts") for name in built)
+    assert {"logged at logs", "train/loss", "mIoU/segmentation/held_out_1/multi_scale_crf"} <= names
+    assert "logged: complete: look here" in caplog.messages
+    assert f"log: tensorboard:{tmp_path}/logs" in read_records(store)[-1].config
 
 
 def test_every_stage_says_how_far_it_is_and_what_it_came_to(store, tmp_path, capsys, caplog, monkeypatch):

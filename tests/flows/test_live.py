@@ -1,57 +1,18 @@
 """Live tools over the labeller: its threshold, a backend for Label Studio, a function for CVAT, a page in Gradio."""
 
 import base64
-import io
-import threading
-from contextlib import contextmanager
+import gc
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from excel_core.errors import SettingError
 from excel_core.exports.brush_runs import decode_brush
-from excel_core.world.scenes import render_scene
 from flows.live.label_studio import Interface, backend, read_interface
-from flows.live.labeller import PhotoLabeller, background_power
-from flows.request import RunRequest
-
-CONFIG = """<View><Image name="photo" value="$image"/><BrushLabels name="brush" toName="photo">
-<Label value="{}"/><Label value="{}"/></BrushLabels></View>"""
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return next(scene for scene in (render_scene(seed, 128) for seed in range(1_000_000, 1_000_050)) if len(scene.labels) == 2)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    settings = ["cams.image_size=128", "cams.normalisation=clip", "describe.n=4", "knowledge.attributes=8"]
-    store = str(tmp_path_factory.mktemp("live") / "store")
-    return PhotoLabeller(RunRequest.checked(preset="photos", clip="excel-tiny", settings=settings, store=store))
-
-
-@contextmanager
-def _served(app):
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def _data_address(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+from flows.live.labeller import background_power
+from tests.flows.live_backend import CONFIG, data_address, served
 
 
 def test_a_threshold_is_where_cam_and_background_tie():
@@ -63,24 +24,24 @@ def test_a_threshold_is_where_cam_and_background_tie():
 
 
 def test_a_higher_threshold_leaves_fewer_pixels(made, scene):
-    pixels = [(made.steps(scene.image, scene.labels, threshold)["raw"] > 0).sum() for threshold in (0.2, 0.5, 0.8)]
+    pixels = [(made.look(scene.image, scene.labels, threshold).steps["raw"] > 0).sum() for threshold in (0.2, 0.5, 0.8)]
     assert pixels[0] > pixels[1] > pixels[2] > 0
-    labels = list(made.steps(scene.image, scene.labels).values())[-1]
+    labels = made.look(scene.image, scene.labels).labels()
     assert labels.shape == scene.mask.shape and set(np.unique(labels)) <= {0, 1, 2}
     with pytest.raises(SettingError, match="expected 1 to 254 names"):
-        made.steps(scene.image, ())
+        made.look(scene.image, ())
 
 
 def test_the_backend_labels_what_label_studio_asks_for(made, scene):
     config = CONFIG.format(*scene.labels)
-    with _served(backend(made, None)) as address:
+    with served(backend(made, None)) as address:
         assert httpx.get(f"{address}/health").json()["status"] == "UP"
         assert httpx.post(f"{address}/setup", json={"schema": config}).status_code == 200
-        tasks = [{"id": 1, "data": {"image": _data_address(scene.image)}}, {"id": 2, "data": {"image": "/data/upload/1.png"}}]
+        tasks = [{"id": 1, "data": {"image": data_address(scene.image)}}, {"id": 2, "data": {"image": "/data/upload/1.png"}}]
         answer = httpx.post(f"{address}/predict", json={"tasks": tasks, "label_config": config}, timeout=120).json()
     first, second = answer["results"]
     assert second["result"] == [] and "start with --label-studio" in second["error"]
-    labels = list(made.steps(scene.image, scene.labels).values())[-1]
+    labels = made.look(scene.image, scene.labels).labels()
     for found in first["result"]:
         name = found["value"]["brushlabels"][0]
         assert (found["from_name"], found["to_name"], found["type"]) == ("brush", "photo", "brushlabels")
@@ -100,10 +61,10 @@ def test_photos_come_from_that_label_studio_alone(made, scene, monkeypatch):
 
     async def photo(request):
         asked.append(request.headers.get("authorization"))
-        return Response(base64.b64decode(_data_address(scene.image).partition(",")[2]))
+        return Response(base64.b64decode(data_address(scene.image).partition(",")[2]))
 
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "studio-key")
-    with _served(Starlette(routes=[Route("/data/upload/1.png", photo)])) as studio, _served(backend(made, studio)) as address:
+    with served(Starlette(routes=[Route("/data/upload/1.png", photo)])) as studio, served(backend(made, studio)) as address:
         places = ["/data/upload/1.png", studio.replace("127.0.0.1", "localhost") + "/data/upload/1.png", "file:///etc/passwd"]
         places += ["//127.0.0.1:1/x.png", "/data/upload/none.png"]
         tasks = [{"data": {"image": place}} for place in places]
@@ -129,7 +90,7 @@ def test_photos_come_from_that_label_studio_alone(made, scene, monkeypatch):
     ],
 )
 def test_what_is_no_request_is_refused(made, body, message):
-    with _served(backend(made, None)) as address:
+    with served(backend(made, None)) as address:
         answer = httpx.post(f"{address}/predict", content=body)
     assert answer.status_code == 400 and message in answer.json()["error"]
 
@@ -138,7 +99,7 @@ def test_the_interface_names_brush_image_and_classes():
     assert read_interface(CONFIG.format("dog", "sofa")) == Interface("brush", "photo", "image", ("dog", "sofa"))
 
 
-def test_cvats_function_gives_masks_that_cvat_reads(made, scene, tmp_path):
+def test_cvats_function_gives_masks_that_cvat_reads(made, scene, capsys):
     pytest.importorskip("cvat_sdk.auto_annotation")
     from cvat_sdk.auto_annotation import DetectionFunctionContext
     from cvat_sdk.masks import decode_mask
@@ -150,16 +111,22 @@ def test_cvats_function_gives_masks_that_cvat_reads(made, scene, tmp_path):
 
     function = MaskFunction(made, tuple(scene.labels))
     assert [label.name for label in function.spec.labels] == list(scene.labels)
-    labels = list(made.steps(scene.image, scene.labels).values())[-1]
+    labels = made.look(scene.image, scene.labels).labels()
     shapes = function.detect(Context(), Image.fromarray(scene.image))
     for shape in shapes:
         mask = decode_mask(shape.points, image_width=128, image_height=128)
         assert (mask == (labels == shape.label_id + 1)).all()
     assert len(shapes) == len(set(np.unique(labels)) - {0}) > 0
+    deep = Image.fromarray(scene.image[..., 0].astype(np.uint16) * 257)  # nothing is cut off
+    grey = made.look(np.repeat(scene.image[..., :1], 3, axis=2), scene.labels).labels()
+    assert {shape.label_id + 1 for shape in function.detect(Context(), deep)} == set(np.unique(grey)) - {0}
+    assert function.detect(Context(), Image.new("RGB", (1, 1))) == []
+    assert "skipped a.png: image: 1 wide and 1 high" in capsys.readouterr().err
     Context.conv_mask_to_poly = True
     assert {shape.type.value for shape in function.detect(Context(), Image.fromarray(scene.image))} == {"polygon"}
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
     pytest.importorskip("gradio")
     from gradio_client import Client, handle_file
@@ -172,13 +139,29 @@ def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
         file = tmp_path / "scene.png"
         Image.fromarray(scene.image).save(file)
         client = Client(address, verbose=False)
-        _, shares, mask = client.predict(handle_file(file), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
-        labels = list(made.steps(scene.image, scene.labels).values())[-1]
+        _, remarks, shares, mask = client.predict(handle_file(file), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
+        labels = made.look(scene.image, scene.labels).labels()
         assert {row[0] for row in shares["data"]} == {scene.labels[value - 1] for value in np.unique(labels) if value}
         with Image.open(mask) as drawn:
             assert (np.asarray(drawn.convert("L")) == labels).all()
+        assert remarks.startswith("excel-tiny has seen drawn scenes of the picture-book world alone")
+        assert not any("doubtful" in row[1] for row in shares["data"])
+        _, remarks, shares, _ = client.predict(handle_file(file), f"{scene.labels[0]}, zebra", 0.2, 4, api_name="/segment")
+        assert "doubtful: zebra: excel-tiny has never seen it, only drawings of other things" in remarks
+        assert [row[1].endswith(", doubtful") for row in shares["data"] if row[0] == "zebra"] == [True]
+        deep = tmp_path / "deep.png"  # 16 bits: values that Gradio itself would cut off
+        Image.fromarray(scene.image[..., 0].astype(np.uint16) * 257).save(deep)
+        _, _, _, mask = client.predict(handle_file(deep), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
+        grey = np.repeat(scene.image[..., :1], 3, axis=2)
+        with Image.open(mask) as drawn:
+            assert (np.asarray(drawn.convert("L")) == made.look(grey, scene.labels).labels()).all()
+        Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+        with pytest.raises(Exception, match="both sides must have at least 8 pixels"):
+            client.predict(handle_file(tmp_path / "dot.png"), "dog", 0.5, 4, api_name="/segment")
         for wrong, message in ((handle_file(file), "expected 1 to 254 names"), (None, "Choose a photo first")):
             with pytest.raises(Exception, match=message):
                 client.predict(wrong, "", 0.5, 4, api_name="/segment")
     finally:
         page.close()
+        del client, page
+        gc.collect()  # Gradio leaves files and loops open, which would be told later

@@ -1,4 +1,4 @@
-"""The one signature of all chain flows: its schema, and what its values become."""
+"""The signature of all chain flows: its schema, and what its values become."""
 
 import re
 
@@ -28,9 +28,12 @@ FLOWS = [excel, ablation, upgrades, *(getattr(stages, name) for name in stages._
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_all_flows_have_one_schema(flow):
-    assert flow.parameters == excel.parameters and flow.description
-    assert list(excel.parameters.properties) == [
-        "preset", "method", "data", "store", "clip", "device", "gpus", "runner", "settings", "edits",
+    """Those that train on their own behalf have one parameter more."""
+    logged = flow.name in ("excel", "train")
+    assert flow.parameters == (excel if logged else ablation).parameters and flow.description
+    assert list(flow.parameters.properties) == [
+        "preset", "method", "data", "store", "clip", "device", "gpus", "runner", *(["log"] if logged else []), "settings",
+        "edits",
     ]  # fmt: skip
 
 
@@ -253,3 +256,11 @@ def test_values_reach_the_body(tmp_path):
     run, environment = requests[0].resolve()
     assert (run.train.iterations, run.train.crop) == (3, 64)
     assert environment.store == tmp_path and requests[0].runner == "dask" and environment.processes == 2
+
+
+def test_the_form_refuses_what_is_no_tracker():
+    for right in ("tensorboard:logs", "mlflow:http://127.0.0.1:5000", "wandb:team/excel"):
+        excel.validate_parameters({"log": right, "data": "x"})
+    for wrong in ("comet:x", "tensorboard", "mlflow: ", "tensorboard:", ""):
+        with pytest.raises(ParameterTypeError):
+            excel.validate_parameters({"log": wrong, "data": "x"})

@@ -60,7 +60,7 @@ def flow_calls(monkeypatch, small_run, chain):
     calls = []
 
     @contextmanager
-    def recording(run, environment, last, runner):
+    def recording(run, environment, last, runner, log):
         def stage(name, *inputs):
             calls.append((name, [output.stage for output in inputs]))
             return chain[0][name]

@@ -75,4 +75,4 @@ def test_wrong_wishes_are_refused_before_the_hub_is_asked(record, tmp_path):
         ):
             assert message in _push(record, hub.address, tmp_path, **change)
     assert not hub.seen
-    assert "over plain http; use https://" in _push(record, "http://192.0.2.1", tmp_path)
+    assert "would go to another machine over plain http" in _push(record, "http://192.0.2.1", tmp_path)

@@ -26,7 +26,7 @@ def test_what_is_told_of_a_run(record, tracked, miou):
     assert [point.iteration for point in tracked.points] == [1, 2, 3, 4, 4]
     assert all(point.values["train/loss"] > 0 for point in tracked.points[:4])
     assert tracked.points[-1].values[SCORE] == miou and tracked.protocols[SCORE]["refinement"] == "CRF"
-    assert tracked.settings["train.iterations"] == "4" and str(record.store) not in str(tracked)
+    assert tracked.info.settings["train.iterations"] == "4" and str(record.store) not in str(tracked)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,15 @@ def test_a_tool_that_is_not_installed_is_named(tracked, tmp_path, monkeypatch):
 
 def test_tensorboard_reads_it(tracked, miou, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    assert track_run(tracked, "tensorboard", str(tmp_path)) == f"tensorboard --logdir {tmp_path}"
-    events = accumulator.EventAccumulator(str(tmp_path / tracked.id))
+    for _ in range(2):  # the second time there is nothing new
+        assert track_run(tracked, "tensorboard", str(tmp_path)) == f"tensorboard --logdir {tmp_path}"
+    events = accumulator.EventAccumulator(str(tmp_path / tracked.info.id))
     events.Reload()
     losses = events.Scalars("train/loss")
     assert [event.step for event in losses] == [1, 2, 3, 4]
     assert [event.value for event in losses] == pytest.approx([point.values["train/loss"] for point in tracked.points[:4]])
-    assert events.Scalars(SCORE)[0].value == pytest.approx(miou) and "settings/text_summary" in events.Tags()["tensors"]
+    (score,) = events.Scalars(SCORE)
+    assert score.value == pytest.approx(miou) and "settings/text_summary" in events.Tags()["tensors"]
 
 
 def test_mlflow_reads_it(tracked, miou, tmp_path):

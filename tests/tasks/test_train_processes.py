@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from excel_core.config.presets import with_settings
 from excel_core.errors import MaskLeakError, StoreError, WorkerError
+from tasks.engine.losses import hearing_losses
 from tasks.engine.memory import measured_by_processes
 from tasks.engine.progress import listening
 from tasks.engine.stage import Job, RunEnvironment
@@ -78,12 +79,18 @@ def test_the_stage_in_two_processes(chain, small_run, environment, capfd, monkey
     monkeypatch.setattr(
         "tasks.processes.launch.measured_by_processes", lambda peaks: (told.extend(peaks), measured_by_processes(peaks))
     )
-    with listening(lambda stage, done, total: seen.append((stage, done, total))):
+    heard = []
+    with (
+        listening(lambda stage, done, total: seen.append((stage, done, total))),
+        hearing_losses(lambda work, rows: heard.extend((work, row.iteration, row.loss) for row in rows)),
+    ):
         process_group = follow(small_run, environment, "train")["train"]
     assert process_group.key == alone.key and seen == [("train", done, 4) for done in (1, 2, 3, 4)]
     assert capfd.readouterr().err.count("the checkpoint is damaged, training starts again") == 1
     files = json.loads((process_group.folder / "stage.json").read_text())["files"]
     assert set(files) == {"segmenter.safetensors", "losses.csv"}
+    table = pd.read_csv(process_group.folder / "losses.csv")
+    assert heard == [("train", iteration, pytest.approx(loss)) for iteration, loss in enumerate(table["loss"])]
     assert max(_distance(process_group, alone)) < 1e-5
     assert len(told) == 2 and all(peak.host_bytes > 10**8 and peak.gpu_bytes is None for peak in told)
     assert process_group.peak_host_bytes >= sum(peak.host_bytes for peak in told) and process_group.peak_gpu_bytes is None
