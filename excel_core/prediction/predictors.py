@@ -24,8 +24,8 @@ from excel_core.text.knowledge import build_knowledge_base
 from excel_core.text.prompts import PromptSet, class_indices
 
 __all__ = [
-    "Prediction", "Predictor", "parse_classes", "published_run", "published_trained_segmenter", "trained_predictor",
-    "training_free_predictor",
+    "Prediction", "Predictor", "check_classes", "parse_classes", "published_run", "published_trained_segmenter",
+    "trained_predictor", "training_free_predictor",
 ]  # fmt: skip
 
 Image = NDArray[np.uint8]
@@ -58,21 +58,27 @@ class Predictor:
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """`dog, potted plant` → class names in order. SettingError for no name, too many, or one that is given twice."""
-    names = tuple(canonical_name(part) for part in text.split(",") if part.strip())
+    """`dog, potted plant` → class names in order. SettingError as of `check_classes`."""
+    return check_classes([part for part in text.split(",") if part.strip()], f"--classes {shown(text)}")
+
+
+def check_classes(written: Sequence[str], where: str = "classes") -> tuple[str, ...]:
+    """Class names as somebody wrote them, with commas perhaps → in order, in one spelling. SettingError, which begins with
+    `where`, for no name, too many, or one that is given twice."""
+    names = tuple(canonical_name(name) for name in written)
     if not names or len(names) > MAX_CLASSES:
-        raise SettingError(f"--classes {shown(text)}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
+        raise SettingError(f"{where}: expected 1 to {MAX_CLASSES} names, e.g. --classes 'dog,sofa'")
     before: set[str] = set()
     for name in names:
         if name_key(name) in before:
-            raise SettingError(f"--classes {shown(text)}: {name!r} is given twice")
+            raise SettingError(f"{where}: {name!r} is given twice")
         before.add(name_key(name))
     problem = class_names_problem(names)
     if problem is not None:
-        raise SettingError(f"--classes {shown(text)}: {problem}")
+        raise SettingError(f"{where}: {problem}")
     odd = [name for name in names if not name.isprintable() or "{" in name or "}" in name]
     if odd:
-        raise SettingError(f"--classes {shown(text)}: {odd[0]!r} is no class name")
+        raise SettingError(f"{where}: {odd[0]!r} is no class name")
     return names
 
 

@@ -37,7 +37,7 @@ class MaskFunction:
 
     def __init__(self, made: PhotoLabeller, names: tuple[str, ...]) -> None:
         self._labeller, self._names = made, names
-        self._known = made.class_names or names
+        self._label_of = made.label_of(names)
         labels = [cvataa.label_spec(name, number, type="mask") for number, name in enumerate(names)]
         self.spec = cvataa.DetectionFunctionSpec(labels=labels)
 
@@ -46,7 +46,7 @@ class MaskFunction:
         labels = list(self._labeller.steps(np.array(image.convert("RGB")), self._names).values())[-1]
         shapes = []
         for number, name in enumerate(self._names):
-            found = labels == self._known.index(name) + 1
+            found = labels == self._label_of[name]
             if found.any():
                 shapes += _polygons(number, found) if context.conv_mask_to_poly else [cvataa.mask(number, encode_mask(found))]
         return shapes

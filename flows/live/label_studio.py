@@ -115,15 +115,14 @@ def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_
         labels = list(labeller.steps(image, interface.classes).values())[-1]
     except DataError as error:
         return empty | {"error": str(error)}
-    known = labeller.class_names or interface.classes
-    return empty | {"result": _results(labels, known, interface)}
+    return empty | {"result": _results(labels, labeller.label_of(interface.classes), interface)}
 
 
-def _results(labels: NDArray[np.uint8], known: tuple[str, ...], interface: Interface) -> list[dict[str, Any]]:
+def _results(labels: NDArray[np.uint8], label_of: Mapping[str, int], interface: Interface) -> list[dict[str, Any]]:
     height, width = labels.shape
     results = []
     for name in interface.classes:
-        mask = labels == known.index(name) + 1
+        mask = labels == label_of[name]
         if not mask.any():
             continue
         value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}

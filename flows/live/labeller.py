@@ -8,11 +8,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from excel_core.class_names import name_key
 from excel_core.config.presets import with_edits
 from excel_core.datasets.images import shrink_image
 from excel_core.errors import SettingError
 from excel_core.prediction.photos import enlarge_labels
-from excel_core.prediction.predictors import Predictor, parse_classes, trained_predictor
+from excel_core.prediction.predictors import Predictor, check_classes, trained_predictor
 from excel_core.text.class_sets import DATA_CLASSES
 from flows.request import RunRequest
 from flows.settings import environment_to_look
@@ -60,13 +61,18 @@ class PhotoLabeller:
     def steps(self, image: Image, names: Sequence[str], threshold: float = DEFAULT_THRESHOLD) -> dict[str, Labels]:
         """Labels are i + 1 for `names[i]`, or for `class_names[i]` with weights, of which `names` are those to look for.
         SettingError for names that are none, or that the weights do not know."""
-        chosen = parse_classes(",".join(names)) if names or self.trained is None else ()
+        chosen = check_classes(names) if names or self.trained is None else ()
         power = background_power(threshold)
         with self._lock:
             predictor = self._predictor(chosen, power)
             maps = predictor.predict(shrink_image(image, self.side))
         size = (image.shape[0], image.shape[1])
         return {step: enlarge_labels(labels, size) for step, labels in maps.items()}
+
+    def label_of(self, names: Sequence[str]) -> dict[str, int]:
+        """The label that each of `names` has in the maps of `steps(image, names)`, in whatever case the weights spell it."""
+        known = {name_key(name): number for number, name in enumerate(self.class_names or names, start=1)}
+        return {name: known[name_key(name)] for name in names}
 
     def _make_predictor(self, names: tuple[str, ...], power: float) -> Predictor:
         if self.trained is not None:

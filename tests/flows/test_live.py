@@ -1,9 +1,11 @@
 """Live tools over the labeller: its threshold, a backend for Label Studio, a function for CVAT, a page in Gradio."""
 
 import base64
+import copy
 import io
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -88,6 +90,26 @@ def test_the_backend_labels_what_label_studio_asks_for(made, scene):
     assert {found["value"]["brushlabels"][0] for found in first["result"]} == {
         scene.labels[v - 1] for v in np.unique(labels) if v
     }
+
+
+def test_names_with_commas_and_in_another_case_keep_their_masks(made, scene):
+    """The first is one class, whatever is in it: masks of the others would move by one."""
+    names = (f"{scene.labels[0]}, or so", scene.labels[1].upper())
+    config = CONFIG.format(*names)
+    with _served(backend(made, None)) as address:
+        tasks = [{"data": {"image": _data_address(scene.image)}}]
+        answer = httpx.post(f"{address}/predict", json={"tasks": tasks, "label_config": config}, timeout=120).json()
+    labels = list(made.steps(scene.image, names).values())[-1]
+    results = answer["results"][0]["result"]
+    assert {result["value"]["brushlabels"][0] for result in results} == {
+        names[value - 1] for value in np.unique(labels) if value
+    }
+    for result in results:
+        number = names.index(result["value"]["brushlabels"][0]) + 1
+        assert (decode_brush(result["value"]["rle"], 128, 128) == (labels == number)).all()
+    trained = copy.copy(made)
+    trained.trained = SimpleNamespace(class_names=("sofa", *map(str.upper, scene.labels)))  # its names are all that is asked
+    assert trained.label_of(scene.labels) == {scene.labels[0]: 2, scene.labels[1]: 3}
 
 
 def test_photos_come_from_that_label_studio_alone(made, scene, monkeypatch):
