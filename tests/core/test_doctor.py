@@ -18,7 +18,7 @@ from excel_core.text.prompts import load_prompts
 from flows.cli import app
 from tests.conftest import COCO, ROOT, VOC, needs_coco, needs_photos
 from tests.core.coco_folder import CLASSES as COCO_CLASSES
-from tests.core.coco_folder import annotation, document, write
+from tests.core.coco_folder import annotation, document, square, write
 
 CLASSES = ("cat", "dog")
 LISTS = {"train": ["a", "b"], "val": ["c"], "test": ["t"], "train_aug": ["a", "b", "x"]}
@@ -149,7 +149,7 @@ def test_coco(coco):
 def test_coco_faults(coco, name, state):
     content = document()
     if name == "masks":
-        content["annotations"].append(annotation(50, 0, 1, [[float("nan")] * 6]))
+        content["annotations"].append(annotation(50, 0, 1, [[float("nan")] * 6, *square(20, 15, 4)]))
     if name == "masks fit their images":
         content["images"][1]["width"] += 1
     write(coco, "train2014", content)

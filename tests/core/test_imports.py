@@ -210,7 +210,7 @@ def test_folders_as_windows_separates_them(photos, tmp_path):
     tasks = [{"data": {"image": "/data/local-files/?d=photos%5Cframe.jpg"}, "annotations": [{"result": [entry]}]}]
     (tmp_path / "file.json").write_text(json.dumps(tasks))
     made = import_labels(ImportRequest(tmp_path / "file.json", "label-studio", photos), tmp_path / "out")
-    assert rows(tmp_path / "out") == {"images/frame.jpg": "dog"} and not made["left_out"]
+    assert rows(tmp_path / "out") == {"images/frame.png": "dog"} and not made["left_out"]
 
 
 def test_a_zip_of_cvat_brings_its_photos(exported, tmp_path):

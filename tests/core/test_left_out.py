@@ -163,6 +163,19 @@ def test_the_doctor_of_photos(tmp_path, spec):
     assert check.state == "problem" and "different photos of one name" in check.advice
 
 
+def test_the_doctor_refuses_links_as_a_run_does(tmp_path, spec):
+    outside = photo(tmp_path / "elsewhere/x.jpg")
+    for name in ("a", "b", "circle"):
+        (tmp_path / "data/dog").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/dog" / f"{name}.jpg").symlink_to("circle.jpg" if name == "circle" else outside)
+    photo(tmp_path / "data/dog/c.jpg")
+    checks = {check.name: check for check in examine_photos(tmp_path / "data", ("dog",), spec)}
+    assert checks["damaged files"].state == "problem" and checks["damaged files"].found == "3 of 4"
+    assert "dog/a.jpg: a symbolic link that leads out of the data folder" in checks["damaged files"].examples[0]
+    with pytest.raises(DataError, match="3 of 4 images are bad"):
+        read_folder(tmp_path / "data", ["train"], ("dog",), max_bad=spec.max_bad)
+
+
 def test_the_doctor_finds_photos_of_two_names(tmp_path, spec):
     photo(tmp_path / "dog/a.jpg")
     photo(tmp_path / "dog/b.jpg")

@@ -9,7 +9,7 @@ from excel_core.datasets.doctor.checks import MAX_EXAMPLES, Check, Progress, che
 from excel_core.datasets.doctor.photo_masks import examine_masks
 from excel_core.datasets.folder import list_folder
 from excel_core.datasets.left_out import LeftOut, left_out_of_folder
-from excel_core.datasets.manifest import ListedImage, image_digest, max_bad_images
+from excel_core.datasets.manifest import ListedImage, check_inside, image_digest, max_bad_images
 from excel_core.datasets.photo_files import printable
 from excel_core.errors import DataError, ImageError
 from excel_core.text.class_sets import known_descriptions
@@ -79,7 +79,7 @@ def _unlabelled(listed: Sequence[ListedImage], max_bad: float) -> Check:
 def _damaged(root: Path, listed: Sequence[ListedImage], max_bad: float, quick: bool, progress: Progress, threads: int) -> Check:
     failures = []
     with ThreadPoolExecutor(threads) as pool:
-        problems = pool.map(lambda row: _problem(root / row.image, quick), listed)
+        problems = pool.map(lambda row: _problem(root, row.image, quick), listed)
         for done, (row, problem) in enumerate(zip(listed, problems, strict=True), start=1):
             if problem:
                 failures.append(f"{row.image}: {problem}")
@@ -107,11 +107,12 @@ def _skipped(name: str, failures: Sequence[str], total: int, max_bad: float) -> 
     return check_failures(name, failures, total, "a run skips them", "warning")
 
 
-def _problem(path: Path, quick: bool) -> str:
+def _problem(root: Path, image: str, quick: bool) -> str:
     try:
-        look_at_image(path.parent, path.name, quick)
+        check_inside(root, root / image)
+        look_at_image(root, image, quick)
     except (ImageError, OSError) as error:
-        return str(error).removeprefix(f"{path.name}: ")
+        return str(error).removeprefix(f"{Path(image).name}: ")
     return ""
 
 

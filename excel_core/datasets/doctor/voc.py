@@ -97,7 +97,7 @@ def examine_voc(
         *HARMLESS,
         *(() if len(failures["objects"]) > max_bad_images(len(ids), DatasetSpec().max_bad) else ("objects",)),
     }
-    if len(failures["masks hold labelled classes"]) < MIN_OTHER_CLASSES * len(ids):
+    if len(failures["masks hold labelled classes"]) <= MIN_OTHER_CLASSES * len(ids):
         failures["masks hold labelled classes"] = []
     for name, advice in ADVICE.items():
         checks.append(check_failures(name, failures[name], len(ids), advice, "warning" if name in harmless else "problem"))
@@ -237,9 +237,10 @@ def _odd_values(
     if holds_no_class(file.labels):
         failures.append(("masks hold classes", name))
     values = [value for value in np.unique(file.labels).tolist() if 0 < value < IGNORE]
-    if labelled is not None and not labelled.issuperset(values):
-        failures.append(("masks hold labelled classes", f"{name}: {', '.join(map(str, sorted({*values} - labelled)))}"))
     odd = [value for value in values if value > classes]
+    others = [value for value in values if value <= classes and labelled is not None and value not in labelled]
+    if others:
+        failures.append(("masks hold labelled classes", f"{name}: {', '.join(map(str, others))}"))
     return [*failures, ("mask values", f"{name}: {odd[0]}")] if odd else failures
 
 
