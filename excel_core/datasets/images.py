@@ -91,7 +91,7 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
 
 def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """image (H, W, 3) → the same where no side is longer than `side`, else shrunk to that longer side."""
-    height, width = shrunk_size(*image.shape[:2], side)
+    height, width = shrunk_size(image.shape[0], image.shape[1], side)
     if (height, width) == image.shape[:2]:
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

@@ -93,7 +93,8 @@ class VocMaskReader:
         if not path.is_file():
             raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
         mask = load_labels_png(path, self.classes)
-        if self.shrinks and mask.shape != (height, width) == shrunk_size(*mask.shape, max(height, width)):
+        shrunk = shrunk_size(mask.shape[0], mask.shape[1], max(height, width))
+        if self.shrinks and mask.shape != (height, width) == shrunk:
             mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
         if mask.shape != (height, width):
             raise DataError(

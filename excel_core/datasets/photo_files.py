@@ -9,8 +9,8 @@ import stat
 import unicodedata
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 __all__ = [
     "HEIC_ADVICE", "find_file", "is_hidden", "is_own_result", "is_own_store", "is_photo", "open_photo", "photo_suffixes",
@@ -53,7 +53,7 @@ def is_photo(path: Path) -> bool:
     return path.suffix.lower() in photo_suffixes() and not is_hidden(path.name)
 
 
-def open_photo(path: Path) -> IO[bytes]:
+def open_photo(path: Path) -> BufferedReader:
     """Open a file to read its bytes. OSError for a pipe, a socket or a device: a pipe waits without end for who fills it."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
