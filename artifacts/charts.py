@@ -1,7 +1,9 @@
 """Charts as PNG bytes, the same for the same numbers: losses, learning curve, ablation, knowledge map, confusion matrix."""
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +58,17 @@ def empty_figure(width: float, height: float) -> Figure:
 def png_bytes(figure: Figure) -> bytes:
     """The figure as PNG without matplotlib's version or a date in it."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    with _boxes_for_signs():
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _boxes_for_signs() -> Iterator[None]:
+    """A sign of a class name that the font lacks, such as an emoji, is a box in a chart: matplotlib's warning tells no more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
 
 
 def tidy(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
@@ -217,9 +228,10 @@ def knowledge_png(texts: KnowledgeMap, class_names: Sequence[str]) -> bytes:
     axes.plot([], [], "o", color="#555555", markersize=9, linestyle="none", label="class, enriched ($T_c$)")
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # the layout must be settled before places of names are compared
-    figure.set_layout_engine("none")
-    _name_classes(axes, canvas.get_renderer(), texts.classes, class_names)
+    with _boxes_for_signs():
+        figure.draw_without_rendering()  # the layout must be settled before places of names are compared
+        figure.set_layout_engine("none")
+        _name_classes(axes, canvas.get_renderer(), texts.classes, class_names)
     return png_bytes(figure)
 
 

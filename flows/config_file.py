@@ -19,6 +19,7 @@ import yaml
 
 from excel_core.config.setting_text import read_setting, read_settings_file
 from excel_core.errors import SettingError, shown
+from excel_core.text_files import decoded_text
 from flows.request import Request
 from tasks.engine.object_store import remote_url
 from tasks.trackers.target import absolute
@@ -34,7 +35,7 @@ def read_config(path: Path, options: Collection[str]) -> dict[str, Any]:
     """The file's options, among them `settings` as texts stage.field=value. SettingError, which names the file, for one that is
     not readable, and for an option that is not among `options`."""
     try:
-        content = read_settings_file(path.read_text(encoding="utf-8"))
+        content = read_settings_file(decoded_text(path.read_bytes()))
     except OSError as error:
         raise SettingError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -125,7 +125,8 @@ def _data_folder(run: RunSpec, data: str | None) -> Path | None:
     if data is None:
         raise SettingError(f"preset {run.preset!r} needs a data folder: pass --data DIR")
     if not Path(data).is_dir():
-        raise SettingError(f"data folder {data!r} does not exist")
+        what = "is a file; name the folder that it is in" if Path(data).is_file() else "does not exist"
+        raise SettingError(f"data folder {data!r} {what}")
     folder = Path(data).resolve()
     LAYOUTS[run.dataset.layout].check(folder)
     return folder

@@ -2,7 +2,8 @@
 
 A pixel of several regions is the smallest's, and crowds lie below all others (docs/method.md, section 6). An annotation file
 is parsed once; what is broken in a segmentation is left out of the masks and logged. Where an object has no segmentation at
-all, as in exports of boxes alone, nobody knows its pixels: the whole image is 255, which no score counts.
+all, as in exports of boxes alone, or none of which anything is sound, nobody knows its pixels: the whole image is 255, which
+no score counts.
 """
 
 import logging
@@ -67,7 +68,7 @@ class Region:
 @dataclass(frozen=True)
 class CocoMasks:
     """A parsed annotation file: each image's entry and regions by its id, by annotation number what is wrong with its
-    segmentation, and the images of which some object has none."""
+    segmentation, and the images of which some object has none, or none that can be drawn."""
 
     photos: dict[str, Photo]
     regions: dict[str, tuple[Region, ...]]
@@ -77,7 +78,7 @@ class CocoMasks:
 
 @dataclass(frozen=True)
 class CocoMaskReader:
-    """The masks of the images in an annotation file. What is broken in an annotation is left out, and logged once."""
+    """The masks of the images in an annotation file. A polygon that is broken is left out, and logged once."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -95,7 +96,7 @@ class CocoMaskReader:
 
     def read(self, image_id: str, height: int, width: int) -> NDArray[np.uint8]:
         """Mask of image_id → (height, width) uint8: 0 where no annotation is, i + 1 for class i; 255 throughout where an
-        annotation has no segmentation.
+        annotation has no segmentation, or none that can be drawn.
 
         height and width are the size of what is scored against it. Raises DataError for an image that the file does not
         list or of another size, for a category that is no class, and as `read_entries`; MaskLeakError inside
@@ -115,7 +116,7 @@ class CocoMaskReader:
         return paint(masks.regions.get(image_id, ()), height, width)
 
     def unsegmented(self, image_ids: Sequence[str]) -> list[str]:
-        """Those of the images that have an annotation without a segmentation. Errors as of `read`."""
+        """Those of the images that have an annotation without a segmentation that can be drawn. Errors as of `read`."""
         unknown = self._masks("unsegmented").unknown
         return [image_id for image_id in image_ids if image_id in unknown]
 
@@ -152,11 +153,16 @@ def read_masks(path: Path, class_names: tuple[str, ...]) -> CocoMasks:
         problem = problem_of(region.packed, entries.photos[image].height, entries.photos[image].width)
         if problem:
             problems[number] = problem
-        if region.packed == MISSING:
+        if not _has_sound_part(region.packed, problem):
             unknown.add(image)
     photos = {photo.id: photo for photo in entries.photos.values()}
     regions_by_id = {entries.photos[image].id: tuple(of_image) for image, of_image in regions.items()}
     return CocoMasks(photos, regions_by_id, problems, frozenset(entries.photos[image].id for image in unknown))
+
+
+def _has_sound_part(packed: PackedSegmentation, problem: str) -> bool:
+    """Whether anything of a segmentation can be drawn, given its problem: some of its polygons, or all of its runs."""
+    return not problem if isinstance(packed.shape, Runs) else bool(packed.shape)
 
 
 _parsing = Lock()

@@ -26,7 +26,15 @@ from excel_core.datasets.manifest import (
     image_digest,
 )
 from excel_core.datasets.mask_guard import MASK_FOLDERS
-from excel_core.datasets.photo_files import find_file, is_hidden, is_own_result, is_own_store, is_photo, photo_suffixes
+from excel_core.datasets.photo_files import (
+    find_file,
+    is_hidden,
+    is_own_result,
+    is_own_store,
+    is_photo,
+    photo_suffixes,
+    printable,
+)
 from excel_core.errors import DataError
 
 __all__ = [
@@ -42,8 +50,7 @@ def folder_class_names(root: Path) -> tuple[str, ...]:
     """The class names that the table or the folders' names hold, accents composed, in alphabetical order; DataError where there
     are none, or such that cannot be classes together."""
     if (root / TABLE).is_file():
-        table = _table(root)
-        written = {name for row in table.rows for name in table.written_names(row)}
+        written = _table(root).told_names()
         if not written:
             raise DataError(f"{root / TABLE}: no row has a label; write class names into the column 'labels'")
     else:
@@ -56,8 +63,12 @@ def folder_class_names(root: Path) -> tuple[str, ...]:
 
 
 def check_folder(root: Path) -> None:
-    """DataError where there is neither a table nor a folder of photos."""
-    folder_class_names(root)
+    """DataError where there is neither a table nor a folder of photos. Which classes they name matters elsewhere: a class file
+    may say."""
+    if (root / TABLE).is_file():
+        _table(root)
+    else:
+        class_folders(root)
 
 
 def check_folder_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> None:
@@ -145,7 +156,10 @@ def _find(root: Path, row: LabelRow) -> str:
     """A row's photo relative to the root, with its suffix; as it is written where there is no such file."""
     path = PurePosixPath(row.image)
     if path.is_absolute() or ".." in path.parts or "\\" in row.image or ":" in row.image or not row.image.isprintable():
-        raise DataError(f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}")
+        raise DataError(
+            f"{row.where}: {row.image!r} leads out of the folder; name photos by their path inside {root}, with '/' between "
+            "folders"
+        )
     file = find_file(root, str(path))
     if file is not None:
         return file
@@ -175,7 +189,7 @@ def _from_folders(root: Path, class_names: Sequence[str]) -> list[ListedImage]:
                 raise DataError(f"{first} and {other} are different photos of one name; rename one")
         labels = tuple(class_name for class_name in class_names if class_name in copies)
         image = first.relative_to(root).as_posix()
-        listed.append(ListedImage(_id(image, str(first)), DEFAULT_SPLIT, image, labels))
+        listed.append(ListedImage(_id(image, printable(first)), DEFAULT_SPLIT, image, labels))
     return listed
 
 
@@ -186,10 +200,18 @@ def class_folders(root: Path) -> list[Path]:
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and is_data_folder(path) and any(_photos(path))]
     if not folders:
         photos = sum(1 for _ in _photos(root))
+        below = [path for path in sorted(root.iterdir()) if path.is_dir() and is_data_folder(path) and _holds_classes(path)]
         raise DataError(
             f"{root}: looked for {TABLE} (image,labels) or one folder of photos per class; found {photos} photos and neither"
+            + (f"; pass {below[0]} instead" if below else "")
         )
     return folders
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder has a table or folders of photos: one of several splits, `train/dog/*.jpg`."""
+    below = [path for path in folder.iterdir() if path.is_dir() and is_data_folder(path)]
+    return (folder / TABLE).is_file() or any(any(_photos(path)) for path in below)
 
 
 def is_data_folder(folder: Path) -> bool:
@@ -211,5 +233,7 @@ def _check_names(listed: Sequence[ListedImage]) -> None:
     row_of: dict[str, ListedImage] = {}
     for row in listed:
         other = row_of.setdefault(row.id, row)
+        if other.image == row.image and other is not row:
+            raise DataError(f"{TABLE} has two rows of {row.image}; merge them")
         if other is not row:
             raise DataError(f"{other.image} and {row.image} would both be called {row.id!r}; rename one")

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from excel_core.datasets.jpeg import decoded_jpeg
-from excel_core.datasets.photo_files import HEIC_ADVICE, picture_kind, reads_heic
+from excel_core.datasets.photo_files import HEIC_ADVICE, open_photo, picture_kind, reads_heic
 from excel_core.disk_maps import is_large
 from excel_core.errors import DataError, ImageError
 
 __all__ = [
     "AS_STORED", "MIN_SIDE", "UPRIGHT", "DecodeOptions", "ImageSource", "image_formats", "load_image", "orientation_of",
-    "read_header", "read_image", "shrink_image", "size_tells_turn",
+    "read_header", "read_image", "shrink_image", "shrunk_size", "size_tells_turn",
 ]  # fmt: skip
 
 NO_FILE = Path("image")  # in messages about an image that comes from no file
@@ -91,12 +91,18 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
 
 def shrink_image(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """image (H, W, 3) → the same where no side is longer than `side`, else shrunk to that longer side."""
-    height, width = image.shape[:2]
+    height, width = shrunk_size(image.shape[0], image.shape[1], side)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of an image whose longer side is at most `side`, in its proportions."""
     longest = max(height, width)
     if longest <= side:
-        return image
-    size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        return height, width
+    return max(1, round(height * side / longest)), max(1, round(width * side / longest))
 
 
 def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -108,10 +114,11 @@ def _turn_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 
 
 def orientation_of(path: Path) -> int:
-    """The file's EXIF orientation, 1 (upright) where it has none: how a viewer turns the stored pixels."""
+    """The file's EXIF orientation, 1 (upright) where it has none: how a viewer turns the pixels that `read_image` gives. Of a
+    TIFF, which Pillow turns upright while it decodes it, always 1."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=image_formats()) as image:
-            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        with open_photo(path) as file, Image.open(file, formats=image_formats()) as image:
+            return 1 if image.format == "TIFF" else int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF may raise almost anything; the pixels were read
         return 1
 
@@ -128,7 +135,7 @@ def read_image(path: Path, by_torchvision: bool = False) -> NDArray[np.uint8]:
     * Greyscale, palette and CMYK images are converted to RGB.
     * 16-bit values are scaled by their range: 0…65535 becomes 0…255, nothing is clipped.
     * Transparent pixels are laid over white.
-    * EXIF orientation is ignored, as VOC's own tools do: its masks fit the pixels as they are stored.
+    * EXIF orientation is ignored, as VOC's own tools do: its masks fit the pixels as they are stored. Only a TIFF is turned.
     * Of an animation, the first frame.
 
     The file is opened by Python, so that the guard of `forbid_mask_access` sees it. `by_torchvision`: to the same pixels, on
@@ -138,7 +145,7 @@ def read_image(path: Path, by_torchvision: bool = False) -> NDArray[np.uint8]:
     pixels, or holds pixels of unknown range (32-bit).
     """
     try:
-        with path.open("rb") as file:
+        with open_photo(path) as file:
             if not file.read(1):
                 raise ImageError(f"{path.name}: the file is empty")
             file.seek(0)
@@ -161,7 +168,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The file's header alone, which tells of no damage further on. ImageError as `read_image` raises it for a header."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=image_formats()) as image:
+        with open_photo(path) as file, Image.open(file, formats=image_formats()) as image:
             _check_size(path, image)
             return Header(image.mode, image.height, image.width)
     except DataError:  # a MaskLeakError is one
@@ -217,6 +224,8 @@ def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     """Convert a decoded image of any Pillow mode → (H, W, 3) uint8 RGB."""
     if image.mode == "F":
         raise ImageError(f"{path.name}: float pixels have no known range; save the image with 8 bits")
+    if image.mode == "I" and image.format == "TIFF":  # 16 bits without a sign are another mode
+        raise ImageError(f"{path.name}: 32-bit pixels have no known range; save the image with 8 bits")
     width, height = image.size
     rgb = np.empty((height, width, 3), dtype=np.uint8)
     # Strip by strip, since Pillow's copies of a whole photo take 4 bytes a pixel each, and 16-bit values 24.

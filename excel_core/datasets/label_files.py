@@ -1,8 +1,8 @@
-"""Where the label map of an image is: ID.png in a folder, whatever the case of its suffix."""
+"""Where the label map of an image is: ID.png in a folder, whatever the case of its suffix, however accents are composed."""
 
 from pathlib import Path
 
-from excel_core.datasets.photo_files import is_hidden
+from excel_core.datasets.photo_files import find_file, is_hidden
 from excel_core.errors import DataError
 
 __all__ = ["label_file", "label_files"]
@@ -12,8 +12,8 @@ SUFFIXES = (".png", ".PNG", ".Png")
 
 def label_file(folder: Path, image_id: str) -> Path:
     """The file of an image's label map; folder/ID.png where there is none."""
-    candidates = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), folder / f"{image_id}{SUFFIXES[0]}")
+    candidates = (find_file(folder, f"{image_id}{suffix}") for suffix in SUFFIXES)
+    return folder / next(filter(None, candidates), f"{image_id}{SUFFIXES[0]}")
 
 
 def label_files(folder: Path) -> dict[str, Path]:

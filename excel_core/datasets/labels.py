@@ -2,9 +2,14 @@
 
 image,labels[,split]     labels.csv. Names in a cell are separated by `;`, or by spaces where the file has no `;` and no class
                          name has a space in it: `dog person`, `traffic light; dog`.
+
+The file is UTF-8, or UTF-16 with its byte order mark.
 """
 
 import csv
+import io
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +20,7 @@ from defusedxml.ElementTree import parse
 
 from excel_core.class_names import canonical_name, class_names_problem
 from excel_core.errors import DataError, ImageError, SettingError, shown
+from excel_core.text_files import decoded_text
 
 __all__ = [
     "LabelRow",
@@ -25,6 +31,8 @@ __all__ = [
     "read_labels_csv",
     "read_labels_xml",
 ]
+
+OTHER_SEPARATORS = re.compile(r"[,|\[\]]")  # which other tools write between labels
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,20 @@ class LabelTable:
         """The names in a row's cell. Without `class_names`, the file alone tells how names are separated."""
         return [canonical_name(name) for name in self.written_names(row, class_names)]
 
+    def told_names(self) -> set[str]:
+        """The class names that the table itself tells, as it writes them. DataError, naming the line, for a name that seems to
+        be several: `dog,cat`, `dog|cat`."""
+        names: set[str] = set()
+        for row in self.rows:
+            for name in self.written_names(row):
+                if OTHER_SEPARATORS.search(name):
+                    raise DataError(
+                        f"{row.where}: labels are separated by ';', such as 'dog; cat', got {shown(row.labels)}; if {name!r} "
+                        "is one class, say so in classes.yaml"
+                    )
+                names.add(name)
+        return names
+
     def written_names(self, row: LabelRow, class_names: Sequence[str] = ()) -> list[str]:
         """As `names`, with accents composed as the file composes them."""
         by_semicolon = any(" " in name for name in class_names) or any(";" in other.labels for other in self.rows)
@@ -62,13 +84,13 @@ def read_label_table(path: Path, *headers: Sequence[str]) -> LabelTable:
     Raises DataError, naming the line, for a wrong header or row, and for a second row of one image.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte order mark
+        with io.StringIO(decoded_text(path.read_bytes()), newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
             if header not in [list(names) for names in headers]:
                 valid = " or ".join(repr(",".join(names)) for names in headers)
                 raise DataError(f"{path} line 1: the header must be {valid}, got {','.join(header)!r}")
-            row_of: dict[str, LabelRow] = {}
+            row_of: dict[str, LabelRow] = {}  # by the image's name with composed accents
             for cells in reader:
                 if not cells:
                     continue  # an empty line
@@ -76,9 +98,8 @@ def read_label_table(path: Path, *headers: Sequence[str]) -> LabelTable:
                 if len(cells) != len(header) or not cells[0].strip():
                     raise DataError(f"{where}: expected {', '.join(header)}, got {','.join(cells)!r}")
                 row = LabelRow(where, *(cell.strip() for cell in cells))
-                if row.image in row_of:
+                if row_of.setdefault(unicodedata.normalize("NFC", row.image), row) is not row:
                     raise DataError(f"{where}: {row.image} has a row already; merge the two")
-                row_of[row.image] = row
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     return LabelTable(tuple(row_of.values()))
@@ -120,7 +141,7 @@ def in_class_order(names: Iterable[str], class_names: Sequence[str], where: str)
     present = {canonical_name(name) for name in names}
     unknown = sorted(present.difference(class_of))
     if unknown:
-        advice = " (names are separated by ';')" if " " in unknown[0] else ""
+        advice = " (names are separated by ';')" if " " in unknown[0] or OTHER_SEPARATORS.search(unknown[0]) else ""
         raise DataError(f"{where}: unknown label {unknown[0]!r}{advice}; valid: {', '.join(class_names)}")
     return [name for canonical, name in class_of.items() if canonical in present]
 

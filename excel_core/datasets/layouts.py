@@ -43,7 +43,7 @@ from excel_core.datasets.folder import (
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.left_out import LeftOut, left_out_of_folder
 from excel_core.datasets.manifest import Manifest
-from excel_core.datasets.masks import MaskReader, voc_mask_reader
+from excel_core.datasets.masks import MaskReader, folder_mask_reader, voc_mask_reader
 from excel_core.datasets.voc import check_voc_layout, check_voc_splits, read_voc
 
 __all__ = ["LAYOUTS", "Layout", "decode_options", "read_data_set"]
@@ -98,7 +98,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "folder": Layout(
         read=read_folder,
-        mask_reader=voc_mask_reader,
+        mask_reader=folder_mask_reader,
         sources=folder_sources,
         check=check_folder,
         check_splits=check_folder_splits,

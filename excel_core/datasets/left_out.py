@@ -17,6 +17,7 @@ from excel_core.errors import and_more
 
 __all__ = ["LeftOut", "left_out_lines", "left_out_of_folder"]
 
+READ_FILES = (TABLE, "classes.yaml", "classes.json")
 MAX_NAMED = 5  # things of one reason that a line names; left_out.csv has all
 
 
@@ -43,7 +44,15 @@ def left_out_of_folder(root: Path, spec: DatasetSpec, class_names: Sequence[str]
         things = [*_unused_rows(root, spec), *_without_row(root, store)]
     else:
         things = list(_beside_class_folders(root, store))
-    return [*things, *_classes_without_photo(root, spec, class_names)]
+    return [*_misnamed(root), *things, *_classes_without_photo(root, spec, class_names)]
+
+
+def _misnamed(root: Path) -> Iterator[LeftOut]:
+    """Files that were meant to be read: `Labels.csv`, `classes.yml`."""
+    for path in sorted(root.iterdir()):
+        name = path.name.lower().replace(".yml", ".yaml")
+        if name in READ_FILES and path.name != name and not (root / name).exists():  # else it is the same, or its copy
+            yield LeftOut(path.name, f"it is read under the name {name} alone; rename it")
 
 
 def _unused_rows(root: Path, spec: DatasetSpec) -> Iterator[LeftOut]:

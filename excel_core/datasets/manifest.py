@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from excel_core.datasets.images import AS_STORED, DecodeOptions, orientation_of
+from excel_core.datasets.photo_files import open_photo
 from excel_core.errors import DataError, ImageError, SettingError, shown
 
 __all__ = [
@@ -172,7 +173,7 @@ def check_split_names(splits: Sequence[str]) -> None:
 def image_digest(path: Path) -> str:
     """SHA-256 (hex) of an image file's bytes, '' where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_photo(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
@@ -206,7 +207,7 @@ def _decode(root: Path, image: str, decode: DecodeOptions) -> _Decoded:
 def check_inside(root: Path, path: Path) -> None:
     """ImageError where a symbolic link leads from an image's place to a file outside the data folder: a downloaded data set
     must not show files of its user's. The folder that holds the images may itself be a link to a larger disk."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # unlike resolve(), it bears links that lead in a circle: reading then says so
     if not real.is_relative_to(root.resolve()) and not real.is_relative_to(path.parent.resolve()):
         raise ImageError(
             f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there, or make the folder "

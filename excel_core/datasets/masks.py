@@ -1,13 +1,15 @@
 """Segmentation masks: evaluation reads them, through these readers alone and outside the guard of mask_guard.py."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from excel_core.datasets.images import shrunk_size
 from excel_core.datasets.label_files import label_file
 from excel_core.datasets.manifest import check_image_id
 from excel_core.datasets.mask_guard import check_mask_access
@@ -20,6 +22,7 @@ __all__ = [
     "MaskReader",
     "TrueMask",
     "VocMaskReader",
+    "folder_mask_reader",
     "holds_no_class",
     "require_masks",
     "require_segmentations",
@@ -60,12 +63,13 @@ class MaskReader(Protocol):
 @dataclass(frozen=True)
 class VocMaskReader:
     """The masks of a data set in VOC layout, for evaluation only: those in `folder`, else those in `fallback`. `classes` as in
-    `read_label_map`."""
+    `read_label_map`. `shrinks`: a mask of a larger size in the same proportions is shrunk, as its photo was."""
 
     root: Path
     folder: str = "SegmentationClass"
     fallback: str = ""
     classes: int | None = None
+    shrinks: bool = False
 
     @property
     def where(self) -> str:
@@ -89,6 +93,9 @@ class VocMaskReader:
         if not path.is_file():
             raise DataError(f"{path}: no mask for {image_id}; evaluate a split that has masks, or add it")
         mask = load_labels_png(path, self.classes)
+        shrunk = shrunk_size(mask.shape[0], mask.shape[1], max(height, width))
+        if self.shrinks and mask.shape != (height, width) == shrunk:
+            mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
         if mask.shape != (height, width):
             raise DataError(
                 f"{path}: the mask is {mask.shape[0]} high and {mask.shape[1]} wide, "
@@ -110,6 +117,11 @@ def voc_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> Voc
     """The masks of a split in VOC layout. The augmented training set has SBD's masks (SegmentationClassAug) where VOC has
     none; other splits are scored against VOC's own masks alone."""
     return VocMaskReader(root, fallback="SegmentationClassAug" if split in AUGMENTED else "", classes=len(class_names))
+
+
+def folder_mask_reader(root: Path, split: str, class_names: tuple[str, ...]) -> VocMaskReader:
+    """The masks beside a folder of photos, which may be of the photos' own size where a run shrinks these."""
+    return replace(voc_mask_reader(root, split, class_names), shrinks=True)
 
 
 @dataclass(frozen=True)

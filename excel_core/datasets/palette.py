@@ -95,6 +95,7 @@ def read_label_map(path: Path, classes: int | None = None) -> LabelMapFile:
 
     A palette or greyscale PNG is read by value, one saved as RGB through VOC_PALETTE. So is a palette of VOC's colours in
     another order, and VOC's colours that became greyscale: a lossless optimiser renumbers a palette by what the image uses.
+    Greys that are none of VOC's are values in RGB too, in 16 bits, and beside an alpha channel, as other programs save them.
     `classes`, where it is known, is how many classes there are: labels are then 0 … classes and 255, which tells more files
     with VOC's colours from those with others. Black and white alone (1 bit) are 0 and 255.
 
@@ -120,9 +121,28 @@ def _labels_of(image: Image.Image, classes: int | None, path: Path) -> LabelMapF
         return _renumbered(np.array(image, dtype=np.uint8), palette, classes)
     if image.mode in ("1", "L"):
         return _from_grey(np.array(image.convert("L"), dtype=np.uint8), classes)
+    if image.mode == "LA":
+        return _from_grey(np.array(image.getchannel("L"), dtype=np.uint8), classes)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > IGNORE:
+            raise DataError(f"{path}: labels are 0 to {IGNORE}, got {values.max()} in 16 bits; save the labels themselves")
+        return _from_grey(values.astype(np.uint8), classes)
     if image.mode in ("RGB", "RGBA"):
-        return LabelMapFile(_decode_colours(np.asarray(image)[..., :3], path), by_colour=True)
-    raise DataError(f"{path}: a label PNG is 8-bit palette, greyscale or RGB, got mode {image.mode}")
+        colours = np.asarray(image)[..., :3]
+        if _is_grey_of_values(colours):
+            return _from_grey(np.ascontiguousarray(colours[..., 0]), classes)
+        return LabelMapFile(_decode_colours(colours, path), by_colour=True)
+    raise DataError(f"{path}: a label PNG is palette, greyscale or RGB, got mode {image.mode}")
+
+
+def _is_grey_of_values(colours: NDArray[np.uint8]) -> bool:
+    """Whether colours (H, W, 3) are greys, of which one is neither VOC's nor white: labels that were saved as RGB."""
+    grey = colours[..., :1]
+    if not (colours == grey).all():
+        return False
+    used = np.flatnonzero(np.bincount(grey.ravel(), minlength=256)[:IGNORE]).astype(np.uint8)
+    return bool((_voc_index(used[:, None].repeat(3, axis=1)) < 0).any())
 
 
 def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: int | None) -> LabelMapFile:

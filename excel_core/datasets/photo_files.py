@@ -1,17 +1,20 @@
-"""Which files are photos: their suffixes, why a picture is not read, and how a name finds its file.
+"""Which files are photos: their suffixes, why a picture is not read, how a name finds its file, and how it is opened.
 
 Decoders look at the content (images.py). Suffixes only say which files of a folder are meant as photos.
 """
 
+import errno
 import os
+import stat
 import unicodedata
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
 
 __all__ = [
-    "HEIC_ADVICE", "find_file", "is_hidden", "is_own_result", "is_own_store", "is_photo", "photo_suffixes", "picture_kind",
-    "printable", "reads_heic", "unread_format", "unread_picture",
+    "HEIC_ADVICE", "find_file", "is_hidden", "is_own_result", "is_own_store", "is_photo", "open_photo", "photo_suffixes",
+    "picture_kind", "printable", "reads_heic", "unread_format", "unread_picture",
 ]  # fmt: skip
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -50,6 +53,14 @@ def is_photo(path: Path) -> bool:
     return path.suffix.lower() in photo_suffixes() and not is_hidden(path.name)
 
 
+def open_photo(path: Path) -> BufferedReader:
+    """Open a file to read its bytes. OSError for a pipe, a socket or a device: a pipe waits without end for who fills it."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", str(path))
+    return path.open("rb")
+
+
 def unread_picture(path: Path) -> str:
     """Why a file that holds a picture is not taken for a photo; "" for a photo, and for a file that holds no picture. A file
     whose suffix says nothing is opened."""
@@ -74,7 +85,7 @@ def unread_format(path: Path) -> str:
 def picture_kind(path: Path) -> str:
     """The format of a file, told by its first bytes; "" for no picture, and for a file that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_photo(path) as file:
             start = file.read(16)
     except OSError:
         return ""
@@ -98,8 +109,11 @@ def is_own_store(folder: Path) -> bool:
 def find_file(root: Path, relative: str) -> str | None:
     """The path below root of the file that `relative` names, as the file system spells it; None where there is none. A name
     finds its file however either composes accents: macOS writes `é` as two characters, keyboards write one."""
-    if (root / relative).is_file():
-        return relative
+    try:
+        if (root / relative).is_file():
+            return relative
+    except OSError:  # a name that is longer than any file's
+        return None
     if relative.isascii():
         return None
     folder, parts = root, []

@@ -128,9 +128,11 @@ def _from_table(labels: dict[str, list[str]]) -> LabelReader:
     by_name = {canonical_name(image): names for image, names in labels.items()}  # lists may compose accents otherwise
 
     def look_up(image_id: str) -> list[str]:
-        if canonical_name(image_id) not in by_name:
-            raise ImageError("no labels: labels.csv has no row for this image")
-        return by_name[canonical_name(image_id)]
+        name = canonical_name(image_id)
+        for row in (name, *(f"{name}{suffix}" for suffix in SUFFIXES)):  # a table may name the file
+            if row in by_name:
+                return by_name[row]
+        raise ImageError("no labels: labels.csv has no row for this image")
 
     return look_up
 

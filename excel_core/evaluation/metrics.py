@@ -1,5 +1,6 @@
 """Scores of segmentations from one confusion matrix, and average precision of presence scores."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from excel_core.datasets.label_files import label_file, label_files
 from excel_core.datasets.masks import NO_CLASS, VocMaskReader, holds_no_class
 from excel_core.datasets.palette import IGNORE, load_labels_png
+from excel_core.datasets.photo_files import is_hidden, is_photo, printable
 from excel_core.errors import DataError, SettingError, and_more
 
 __all__ = [
@@ -164,7 +166,7 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
     names are all C class names in index order, background first. ids are the images to score; by
     default every mask of truth_dir. Predictions without a mask are not counted. Raises DataError for
     an empty truth folder, missing predictions, and a prediction of another size than its mask.
-    The result's `warnings` name masks that hold 0 and 255 alone.
+    The result's `warnings` name masks that hold 0 and 255 alone and, without ids, files that are not counted.
     """
     for folder in (pred_dir, truth_dir):
         if not folder.is_dir():
@@ -188,7 +190,22 @@ def evaluate_folders(pred_dir: Path, truth_dir: Path, names: Sequence[str], ids:
             total += confusion_matrix(truth, prediction, len(names))
         except DataError as error:
             raise DataError(f"{image_id}.png: {error}") from error
-    return replace(scores(total, names), warnings=truth_warnings(without_class, len(scored)))
+    uncounted = _uncounted(pred_dir, truth_dir, scored) if ids is None else ()
+    return replace(scores(total, names), warnings=(*truth_warnings(without_class, len(scored)), *uncounted))
+
+
+def _uncounted(pred_dir: Path, truth_dir: Path, scored: Sequence[str]) -> tuple[str, ...]:
+    """What `Scores.warnings` says of files that look as if they should count, where all masks of a folder are `scored`."""
+    ids = {unicodedata.normalize("NFC", image_id) for image_id in scored}
+    pictures = [path for path in sorted(pred_dir.iterdir()) if path.suffix.lower() == ".png" and not is_hidden(path.name)]
+    alone = [printable(path.stem) for path in pictures if unicodedata.normalize("NFC", path.stem) not in ids]
+    others = [printable(path.name) for path in sorted(truth_dir.iterdir()) if is_photo(path) and path.suffix.lower() != ".png"]
+    told = []
+    if alone:
+        told.append(f"{len(alone)} predictions ({and_more(alone, MAX_MISSING)}) have no mask in {truth_dir}: not counted")
+    if others:
+        told.append(f"{len(others)} pictures in {truth_dir} ({and_more(others, MAX_MISSING)}) are no PNG: not read as masks")
+    return tuple(told)
 
 
 def truth_warnings(without_class: Sequence[str], scored: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from excel_core.class_names import canonical_name
 from excel_core.errors import DataError
 
 __all__ = ["BACKGROUND", "Annotated", "Draw", "Reader", "Shape", "as_label", "paint"]
@@ -15,8 +16,8 @@ Draw = Callable[[int, int], NDArray[np.bool_]]  # height, width → the shape's 
 
 
 def as_label(text: str) -> str:
-    """A label as people type it → without white space around it, BACKGROUND in one spelling."""
-    label = text.strip()
+    """A label as people type it → with single white space and composed accents, BACKGROUND in one spelling."""
+    label = canonical_name(text)
     return BACKGROUND if label.casefold() == BACKGROUND else label
 
 

@@ -62,7 +62,7 @@ def _image_name(data: dict[str, Any], where: str) -> str:
     texts = [value for value in data.values() if isinstance(value, str)]
     address = data.get(IMAGE) if isinstance(data.get(IMAGE), str) else texts[0] if len(texts) == 1 else ""
     parts = urlsplit(address or "")
-    name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+    name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].replace("\\", "/")  # as Label Studio on Windows has it
     if not name:
         raise DataError(f"{where}: 'data' names no {IMAGE!r}")
     return name

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import unicodedata
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Photo:
 
 class Photos:
     """The photos of a folder, its sub-folders included, or of a zip. A name that leads elsewhere finds nothing: names are only
-    compared."""
+    compared, however they compose accents."""
 
     def __init__(self, source: Path) -> None:
         if source.is_dir():
@@ -57,21 +58,20 @@ class Photos:
         for path in sorted(paths):
             hidden = any(part.startswith(".") or part in MASK_FOLDERS for part in path.parts)
             if path.suffix.lower() in photo_suffixes() and not hidden:
-                self._by_stem.setdefault(path.stem, []).append(Photo(source, path))
+                self._by_stem.setdefault(_composed(path).stem, []).append(Photo(source, path))
 
     def __bool__(self) -> bool:
         return bool(self._by_stem)
 
     def find(self, name: str) -> Photo:
         """The photo that a tool calls `name`; DataError where there is none, or more than one."""
-        path = PurePosixPath(name)
+        path = _composed(PurePosixPath(name))
         candidates = self._named(path)
         if not candidates and UPLOADED.match(path.name):
             candidates = self._named(path.with_name(UPLOADED.sub("", path.name)))
         if len(candidates) > 1:  # of one name in several folders, the one whose folders are told
-            candidates = [
-                photo for photo in candidates if path.parts[-len(photo.path.parts) :] == photo.path.parts
-            ] or candidates
+            told = [photo for photo in candidates if path.parts[-len(photo.path.parts) :] == _composed(photo.path).parts]
+            candidates = told or candidates
         if not candidates:
             raise DataError("has no photo of this name")
         if len(candidates) > 1:
@@ -83,4 +83,9 @@ class Photos:
         if path.suffix.lower() not in photo_suffixes():
             return self._by_stem.get(path.name, [])
         same = self._by_stem.get(path.stem, [])
-        return [photo for photo in same if photo.path.name == path.name]
+        return [photo for photo in same if _composed(photo.path).name == path.name]
+
+
+def _composed(path: PurePosixPath) -> PurePosixPath:
+    """The path with composed accents."""
+    return PurePosixPath(unicodedata.normalize("NFC", str(path)))

@@ -12,6 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped, unused-ignore]  # typed only where types-PyYAML is installed
 
 from excel_core.errors import PromptError
+from excel_core.text_files import decoded_text
 
 __all__ = [
     "compose_json", "compose_yaml", "error_at", "fields", "items", "line_of", "mapping", "read_text", "text", "unique_text",
@@ -19,9 +20,9 @@ __all__ = [
 
 
 def read_text(path: Path) -> str:
-    """The whole file; PromptError where it cannot be read or is not UTF-8."""
+    """The whole file; PromptError where it cannot be read, or is neither UTF-8 nor UTF-16 with its mark."""
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded_text(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise PromptError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:

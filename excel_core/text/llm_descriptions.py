@@ -23,7 +23,7 @@ from excel_core.text.chat import Chat, Message, Reply, Usage
 from excel_core.text.checked_yaml import error_at, read_text
 from excel_core.text.descriptions import description_problem
 from excel_core.text.prompts import ClassPrompt, PromptSet
-from excel_core.text.replies import FIELD, normal_text, reply_problem, reply_texts
+from excel_core.text.replies import FIELD, lines_with, normal_text, reply_problem, reply_texts
 
 __all__ = ["Instruction", "LlmDescriptions", "load_instruction", "request_descriptions"]
 
@@ -123,7 +123,9 @@ def request_descriptions(chat: Chat, request: str, prefix: str, n: int) -> LlmDe
 
 def _usable_texts(reply: Reply, prefix: str, before: list[str]) -> tuple[list[str], list[str]]:
     """The usable texts: those of `before`, then the reply's; and what is wrong with the others, or with the whole reply."""
-    texts = reply_texts(reply.content)
+    texts: list[Any] | None = reply_texts(reply.content)
+    if texts is None:
+        texts = lines_with(reply.content, prefix)
     if texts is None:
         return before, [reply_problem(reply.content, reply.reasoning)]
     usable, problems = list(before), []

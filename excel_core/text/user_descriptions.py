@@ -99,7 +99,7 @@ def _parsed(path: Path) -> Object:
         return dict(zip(names, (value for _, value in members), strict=True))
 
     try:
-        root = json.loads(read_text(path).removeprefix("\ufeff"), object_pairs_hook=as_object)  # the mark of Windows' editors
+        root = json.loads(read_text(path), object_pairs_hook=as_object)
     except json.JSONDecodeError as error:
         raise error_at(path, error.lineno, "file", f"not valid JSON: {error.msg}", "correct it") from None
     except ValueError:  # of numbers alone, past some thousand digits

@@ -107,7 +107,7 @@ def test_the_sound_polygons_of_a_broken_annotation_stay():
 @pytest.fixture
 def root(tmp_path):
     content = document()
-    content["annotations"].append(annotation(99, 0, 10, [[float("nan")] * 6]))
+    content["annotations"].append(annotation(99, 0, 10, [[float("nan")] * 6, *square(20, 15, 4)]))
     write(tmp_path, "train2014", content)
     return tmp_path
 
@@ -117,14 +117,28 @@ def test_a_split_reads_its_images_and_logs_what_is_broken_once(root, caplog):
     with caplog.at_level(logging.WARNING):
         mask = reader.read("a0", *SIZE)
         reader.read("a1", *SIZE)
-    np.testing.assert_array_equal(mask, np.where(box(4, 4, 4), 1, np.where(box(2, 3, 8), 3, 0)))  # person on dog
+    np.testing.assert_array_equal(mask, np.where(box(4, 4, 4), 1, 3 * box(2, 3, 8) + 2 * box(20, 15, 4)))  # person on dog
     assert mask.dtype == np.uint8 and not reader.read("a3", *SIZE).any()
     assert len(caplog.records) == 1 and "annotation 99: a polygon with a coordinate" in caplog.text
     assert reader.has("a0") and not coco_mask_reader(root, "val", CLASSES).has("a0")
 
 
-@pytest.mark.parametrize("empty", ["missing", None, [], {}, ""])
-def test_an_image_with_an_object_without_segmentation_is_ignored_throughout(tmp_path, empty):
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "missing",
+        None,
+        [],
+        {},
+        "",
+        [[]],
+        [[1, 1, 9, 9]],
+        [1, 1, 9, 1, 9, 9],
+        {"size": [32, 24], "counts": [0, 768]},
+        [["1"] * 6],
+    ],
+)
+def test_an_image_with_an_object_without_drawable_segmentation_is_ignored_throughout(tmp_path, empty):
     content = document()
     del content["annotations"][1]["segmentation"]  # a person of a0, whose dog has one
     if empty != "missing":

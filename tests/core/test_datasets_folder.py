@@ -1,12 +1,15 @@
 """A folder of one's own photos: from a table, from class folders, and everything that can be wrong with one."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from excel_core.config.presets import preset
 from excel_core.datasets.folder import folder_class_names, folder_decode_options, folder_sources, read_folder
+from excel_core.datasets.left_out import left_out_of_folder
 from excel_core.errors import DataError
 
 CLASSES = ("cat", "dog", "traffic light")
@@ -91,11 +94,23 @@ def test_a_link_that_leads_out_is_skipped(root, tmp_path_factory):
     assert "symbolic link that leads out" in manifest["error"][1] and manifest["digest"][1] == "" and manifest["error"][0] == ""
 
 
+def test_a_link_in_a_circle_and_a_pipe_are_skipped(root):
+    (root / "circle.png").symlink_to("circle.png")
+    os.mkfifo(root / "pipe.png")
+    os.mkfifo(root / "pipe")
+    (root / "self").symlink_to(".")
+    table(root, "a,dog", "circle.png,dog", "pipe.png,cat")
+    assert [reason.partition(" (")[0] for reason in read(root, max_bad=0.9)["error"]] == [
+        "", "circle.png: cannot be opened", "pipe.png: cannot be opened",
+    ]  # fmt: skip
+    assert "pipe" not in [thing.what for thing in left_out_of_folder(root, preset("photos").dataset, CLASSES)]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (["a,dog", "a,cat"], "line 3: a has a row already"),
-        (["a,dog", "a.png,cat"], "a.png and a.png would both be called 'a'"),
+        (["a,dog", "a.png,cat"], "labels.csv has two rows of a.png; merge them"),
         (["a,dog", "more/a,cat"], "a.png and more/a.jpg would both be called 'a'"),
         (["a,dog", "A,cat"], "differ only by case"),
         (["a,unicorn; dog"], "line 2: unknown label 'unicorn'; valid: cat, dog, traffic light"),
@@ -148,5 +163,9 @@ def test_a_folder_without_labels_says_what_was_looked_for(tmp_path):
     table(tmp_path, "a,")
     with pytest.raises(DataError, match="no row has a label"):
         folder_class_names(tmp_path)
+    photo(tmp_path / "splits/train/dog/a.jpg")
+    (tmp_path / "splits/notes").mkdir()
+    with pytest.raises(DataError, match=r"found 0 photos and neither; pass .*splits/train instead"):
+        folder_class_names(tmp_path / "splits")
     with pytest.raises(DataError, match="no such folder"):
         read(tmp_path / "nowhere")

@@ -1,6 +1,7 @@
 """read_image: one RGB array from every way of saving a picture, one plain reason from every broken file."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from excel_core.datasets.images import MIN_SIDE, DecodeOptions, read_image
+from excel_core.datasets.images import MIN_SIDE, DecodeOptions, load_image, read_image
+from excel_core.datasets.manifest import image_digest
+from excel_core.datasets.photo_files import picture_kind
 from excel_core.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -72,9 +75,9 @@ def test_16_bit_tiff_of_either_byte_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(little, big)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, dtype: type) -> None:
-    path = saved(tmp_path, Image.fromarray(np.full((16, 16), 1e6, dtype=dtype)), "x.tif")
+@pytest.mark.parametrize(("value", "dtype"), [(1e6, np.int32), (200, np.int32), (0.5, np.float32)])
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, value: float, dtype: type) -> None:
+    path = saved(tmp_path, Image.fromarray(np.full((16, 16), value, dtype=dtype)), "x.tif")
     with pytest.raises(ImageError, match="no known range"):
         read_image(path)
 
@@ -100,6 +103,7 @@ def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     assert read_image(path).shape == PIXELS.shape
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
 @pytest.mark.parametrize(
     ("orientation", "turned"),
     [
@@ -114,12 +118,19 @@ def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
         (9, lambda pixels: pixels),
     ],
 )
-def test_upright_is_as_the_exif_orientation_says(tmp_path: Path, orientation: int, turned: Callable[[Any], Any]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (10, 16, 3), dtype=np.uint8)
+def test_upright_is_as_the_exif_orientation_says(
+    tmp_path: Path, suffix: str, orientation: int, turned: Callable[[Any], Any]
+) -> None:
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[:8, :16] = 255  # one quarter, whole blocks of a JPEG
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(DecodeOptions(upright=True).read(tmp_path / "x.png"), turned(pixels))
+    path = saved(tmp_path, Image.fromarray(pixels), f"x{suffix}", exif=exif)
+    upright = DecodeOptions(upright=True).read(path).astype(int)
+    assert upright.shape == turned(pixels).shape and np.abs(upright - turned(pixels)).max() < 60  # JPEG and WebP lose a little
+    np.testing.assert_array_equal(load_image(path), upright)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(load_image(image), upright)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -160,6 +171,15 @@ def test_a_missing_file_and_a_folder_are_image_errors(tmp_path: Path) -> None:
         read_image(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="cannot be opened"):
         read_image(tmp_path)
+
+
+def test_a_pipe_and_a_link_in_a_circle_are_image_errors(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # to open it would wait for ever
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    for name, reason in (("pipe.jpg", "a pipe, a socket or a device"), ("circle.jpg", "Too many levels of symbolic links")):
+        with pytest.raises(ImageError, match=rf"^{name}: cannot be opened .*{reason}"):
+            read_image(tmp_path / name)
+        assert image_digest(tmp_path / name) == picture_kind(tmp_path / name) == ""
 
 
 @pytest.mark.parametrize("size", [(40, 1), (1, 40), (MIN_SIDE - 1, 40)])

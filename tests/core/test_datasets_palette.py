@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from excel_core.datasets import palette
-from excel_core.datasets.palette import VOC_PALETTE, load_labels_png, save_labels_png
+from excel_core.datasets.palette import VOC_PALETTE, load_labels_png, read_label_map, save_labels_png
 from excel_core.errors import DataError
 
 LABELS = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)
@@ -59,6 +59,26 @@ def test_other_ways_of_saving_labels(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png"), LABELS)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("classes", [None, 20])
+def test_numbers_that_other_programs_save_otherwise(tmp_path: Path, mode: str, classes: int | None) -> None:
+    labels = np.array([[0, 1, 2], [20, 255, 7]], np.uint8)
+    image = Image.fromarray(labels.astype(np.uint16)) if mode == "I;16" else Image.fromarray(labels).convert(mode)
+    assert image.mode == mode
+    image.save(tmp_path / "x.png")
+    read = read_label_map(tmp_path / "x.png", classes)
+    np.testing.assert_array_equal(read.labels, labels)
+    assert not read.by_colour
+
+
+def test_greys_that_are_all_vocs_stay_colours_and_white_is_none(tmp_path: Path) -> None:
+    Image.fromarray(VOC_PALETTE[np.array([[0, 7]])].astype(np.uint8)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(load_labels_png(tmp_path / "x.png", 20), [[0, 7]])
+    Image.fromarray(np.array([[[0] * 3, [255] * 3]], np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"\(255, 255, 255\) is not in the VOC palette"):
+        load_labels_png(tmp_path / "x.png", 20)
+
+
 def test_a_colour_that_is_no_label_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "x.png")
     with pytest.raises(DataError, match=r"\(1, 2, 3\) is not in the VOC palette"):
@@ -72,8 +92,8 @@ def test_unreadable_labels(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:-60])
     with pytest.raises(DataError, match="not a readable label PNG"):
         load_labels_png(tmp_path / "cut.png")
-    Image.fromarray(LABELS.astype(np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="got mode I;16"):
+    Image.fromarray(LABELS.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="labels are 0 to 255, got 63736 in 16 bits"):
         load_labels_png(tmp_path / "deep.png")
 
 

@@ -12,12 +12,13 @@ from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.coco import examine_coco
 from excel_core.datasets.doctor.voc import examine_voc
 from excel_core.datasets.palette import save_labels_png
+from excel_core.datasets.voc import read_voc
 from excel_core.errors import DataError
 from excel_core.text.prompts import load_prompts
 from flows.cli import app
 from tests.conftest import COCO, ROOT, VOC, needs_coco, needs_photos
 from tests.core.coco_folder import CLASSES as COCO_CLASSES
-from tests.core.coco_folder import annotation, document, write
+from tests.core.coco_folder import annotation, document, square, write
 
 CLASSES = ("cat", "dog")
 LISTS = {"train": ["a", "b"], "val": ["c"], "test": ["t"], "train_aug": ["a", "b", "x"]}
@@ -38,7 +39,7 @@ def voc(tmp_path):
     for name in "abcx":
         of = "SegmentationClassAug" if name == "x" else "SegmentationClass"
         save_labels_png(tmp_path / of / f"{name}.png", np.array([[0, 1, 2, 255, 0, 0]] * 5, np.uint8).repeat(2, 0).repeat(2, 1))
-    (tmp_path / "labels.csv").write_text("image,labels\na,cat\nb,dog\nc,cat dog\nx,cat\n")
+    (tmp_path / "labels.csv").write_text("image,labels\na,cat dog\nb,cat dog\nc,cat dog\nx,cat dog\n")
     return tmp_path
 
 
@@ -65,7 +66,8 @@ def cut(path):
 MASK = "SegmentationClass/a.png"
 FAULTS = {
     "images": lambda root: (root / "JPEGImages/b.jpg").unlink(),
-    "labels": lambda root: rewrite(root / "labels.csv", "image,labels\na,cat\nc,cat\nx,cat\n"),
+    "labels": lambda root: rewrite(root / "labels.csv", "image,labels\na,cat dog\nc,cat dog\nx,cat dog\n"),
+    "objects": lambda root: rewrite(root / "labels.csv", "image,labels\na,cat dog\nb,\nc,cat dog\nx,cat dog\n"),
     "masks": lambda root: (root / "SegmentationClassAug/x.png").unlink(),
     "damaged files": lambda root: cut(root / "JPEGImages/a.jpg"),
     "masks fit their images": lambda root: save_labels_png(root / MASK, np.zeros((12, 10), np.uint8)),
@@ -82,12 +84,30 @@ def test_every_fault_is_found_by_its_own_check(voc, name):
         shutil.copy(voc / "JPEGImages/t.jpg", voc / "JPEGImages/T.jpg")
     FAULTS[name](voc)
     checks = examine_voc(voc, CLASSES)
-    harmless = name in ("masks", "masks are palette PNGs")
+    harmless = name in ("objects", "masks", "masks are palette PNGs")
     assert states(checks) == {name: "warning" if harmless else "problem"} and can_run(checks) == harmless
     (found,) = (check for check in checks if check.name == name)
     assert found.found.startswith("1 of ") and len(found.examples) == 1 and found.advice
     quick = states(examine_voc(voc, CLASSES, quick=True))
     assert quick == ({} if name in ("damaged files", "mask values") else states(checks))
+
+
+def test_images_without_an_object_are_no_more_than_a_run_bears(voc):
+    rewrite(voc / "labels.csv", "image,labels\na,\nb,\nc,cat dog\nx,cat dog\n")
+    checks = examine_voc(voc, CLASSES)
+    assert states(checks) == {"objects": "problem", "masks hold labelled classes": "warning"}
+    with pytest.raises(DataError, match="2 of 3 images are bad"):
+        read_voc(voc, ["train_aug"], CLASSES)
+
+
+def test_masks_whose_numbers_are_shifted_are_named(voc):
+    for path in (voc / "SegmentationClass").iterdir():
+        save_labels_png(path, np.full((10, 12), 1, np.uint8))
+    rewrite(voc / "labels.csv", "image,labels\na,dog\nb,dog\nc,dog\nx,cat dog\n")
+    checks = examine_voc(voc, CLASSES)
+    assert states(checks) == {"masks hold labelled classes": "warning"}
+    (check,) = (check for check in checks if check.name == "masks hold labelled classes")
+    assert check.found == "3 of 5" and check.examples[0] == "SegmentationClass/a.png: 1"
 
 
 def test_missing_lists_say_what_to_download(voc):
@@ -129,7 +149,7 @@ def test_coco(coco):
 def test_coco_faults(coco, name, state):
     content = document()
     if name == "masks":
-        content["annotations"].append(annotation(50, 0, 1, [[float("nan")] * 6]))
+        content["annotations"].append(annotation(50, 0, 1, [[float("nan")] * 6, *square(20, 15, 4)]))
     if name == "masks fit their images":
         content["images"][1]["width"] += 1
     write(coco, "train2014", content)

@@ -34,7 +34,7 @@ def voc(tmp_path):
     for name in "abcd":
         Image.fromarray(_noise(name)).save(root / "JPEGImages" / f"{name}.jpg")
         save_labels_png(root / "SegmentationClass" / f"{name}.png", MASK)
-    (root / "labels.csv").write_text("image,labels\na,cat\nb,dog\nc,cat dog\nd,cat\n")
+    (root / "labels.csv").write_text("image,labels\na,cat dog\nb,cat dog\nc,cat dog\nd,cat dog\n")
     return root
 
 

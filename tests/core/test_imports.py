@@ -183,6 +183,7 @@ BOMB = (
         ("<annotations><track/></annotations>", "holds tracks of a video; export the task as 'CVAT for images 1.1'"),
         ("no xml", "not a readable XML file"),
         (f"<a>{image_xml('frame.jpg', TAG)}{image_xml('sub/frame.jpg', TAG)}</a>", "would both be called 'frame'"),
+        (f"<a>{image_xml('frame.jpg', TAG)}{image_xml('frame.jpg', TAG)}</a>", "frame.jpg is annotated twice; leave one out"),
         (f"<a>{image_xml('frame.jpg', '<tag label=' + repr('a;b') + '/>')}</a>", "without ';'"),
         (f"<a>{image_xml('frame.jpg', '<tag label=' + repr('=1') + '/>')}</a>", "would be a formula in labels.csv"),
         (f"<a>{image_xml('frame.jpg', '')}</a>", "no image of the file can be used; frame.jpg: no class is in it"),
@@ -193,6 +194,23 @@ def test_files_that_cannot_be_used_leave_nothing(photos, tmp_path, content, mess
     with pytest.raises((DataError, SettingError), match=message):
         import_labels(ImportRequest(tmp_path / "a.xml", "cvat", photos), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_accents_are_the_same_however_they_are_composed(photos, tmp_path):
+    one, other = "caf\u00e9", "cafe\u0301"
+    (photos / "frame.jpg").rename(photos / f"{one}.jpg")
+    images = image_xml(f"sub/{other}.jpg", TAG.replace("cat", other)), image_xml("noise.jpg", TAG.replace("cat", one), (12, 10))
+    file = cvat_xml(tmp_path / "a.xml", *images)
+    made = import_labels(ImportRequest(file, "cvat", photos), tmp_path / "out")
+    assert made["class_names"] == [one] and not made["left_out"] and len(rows(tmp_path / "out")) == 2
+
+
+def test_folders_as_windows_separates_them(photos, tmp_path):
+    entry = {"type": "choices", "value": {"choices": ["dog"]}}
+    tasks = [{"data": {"image": "/data/local-files/?d=photos%5Cframe.jpg"}, "annotations": [{"result": [entry]}]}]
+    (tmp_path / "file.json").write_text(json.dumps(tasks))
+    made = import_labels(ImportRequest(tmp_path / "file.json", "label-studio", photos), tmp_path / "out")
+    assert rows(tmp_path / "out") == {"images/frame.png": "dog"} and not made["left_out"]
 
 
 def test_a_zip_of_cvat_brings_its_photos(exported, tmp_path):

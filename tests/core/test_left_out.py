@@ -130,6 +130,14 @@ def test_a_name_finds_its_file_however_accents_are_composed(tmp_path, spec, writ
         assert left_out_of_folder(tmp_path, spec, ("dog",)) == []
 
 
+@pytest.mark.parametrize("name", ["Labels.csv", "LABELS.CSV", "classes.yml", "Classes.yaml", "Classes.JSON"])
+def test_a_file_that_is_not_quite_named_as_it_is_read_is_named(tmp_path, spec, name):
+    photo(tmp_path / "dog/a.jpg")
+    (tmp_path / name).write_text("image,labels\na,cat\n")
+    right = name.lower().replace("yml", "yaml")
+    assert reasons(tmp_path, spec, ("dog",)) == {name: f"it is read under the name {right} alone; rename it"}
+
+
 def test_lines_name_the_first_things_of_each_reason():
     things = [LeftOut(f"{n}.heic", "not read") for n in range(7)] + [LeftOut("a\nb.jpg", "odd")]
     assert left_out_lines(things) == [
@@ -153,6 +161,30 @@ def test_the_doctor_of_photos(tmp_path, spec):
     photo(tmp_path / "axolotl/0.jpg")
     (check,) = examine_photos(tmp_path, folder_class_names(tmp_path), spec)
     assert check.state == "problem" and "different photos of one name" in check.advice
+
+
+def test_the_doctor_refuses_links_as_a_run_does(tmp_path, spec):
+    outside = photo(tmp_path / "elsewhere/x.jpg")
+    for name in ("a", "b", "circle"):
+        (tmp_path / "data/dog").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/dog" / f"{name}.jpg").symlink_to("circle.jpg" if name == "circle" else outside)
+    photo(tmp_path / "data/dog/c.jpg")
+    checks = {check.name: check for check in examine_photos(tmp_path / "data", ("dog",), spec)}
+    assert checks["damaged files"].state == "problem" and checks["damaged files"].found == "3 of 4"
+    assert "dog/a.jpg: a symbolic link that leads out of the data folder" in checks["damaged files"].examples[0]
+    with pytest.raises(DataError, match="3 of 4 images are bad"):
+        read_folder(tmp_path / "data", ["train"], ("dog",), max_bad=spec.max_bad)
+
+
+def test_the_doctor_finds_photos_of_two_names(tmp_path, spec):
+    photo(tmp_path / "dog/a.jpg")
+    photo(tmp_path / "dog/b.jpg")
+    for name in ("cat/c.jpg", "cat/b.jpg"):  # the second of one name is one photo of two classes
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tmp_path / "dog" / f"{'a' if name == 'cat/c.jpg' else 'b'}.jpg").read_bytes())
+    checks = {check.name: check for check in examine_photos(tmp_path, ("cat", "dog"), spec)}
+    assert checks["photos are there once"].state == "warning"
+    assert checks["photos are there once"].examples == ("cat/c.jpg is dog/a.jpg",)
 
 
 def test_photos_to_segment_are_all_pictures_that_are_not_hidden(tmp_path, without_heif):

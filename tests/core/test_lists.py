@@ -28,6 +28,7 @@ GOOD = {
 BAD = {
     "twice": (b"a\nb\na\n", "line 3: a is on line 1 already"),
     "twice in two forms": (b"a\n/JPEGImages/a.jpg /SegmentationClass/a.png\n", "line 2: a is on line 1 already"),
+    "twice, composed otherwise": ("é\ne\u0301\n".encode(), "line 2: e\u0301 is on line 1 already"),
     "empty": (b"\n \n", "lists no image; write one id a line"),
     "nothing": (b"", "lists no image; write one id a line"),
     "Latin-1": (b"h\xe4\n", "not a text file in UTF-8"),

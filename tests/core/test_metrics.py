@@ -1,6 +1,8 @@
 """Scores against counts by hand, by loops and by scikit-learn; folders against arrays."""
 
 import json
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from sklearn.metrics import jaccard_score, precision_score, recall_score
 
 from excel_core.datasets import forbid_mask_access
@@ -154,7 +157,30 @@ def test_folders_score_as_their_arrays(folders: tuple[Path, Path, np.ndarray, np
     some = scores(confusion_matrix(truth[1:], prediction[1:], 4), NAMES)
     assert evaluate_folders(pred, gt, NAMES, ids=["1", "2"]) == some
     (gt / "0.png").unlink()
-    assert evaluate_folders(pred, gt, NAMES) == some  # a prediction without a mask is not counted
+    result = evaluate_folders(pred, gt, NAMES)
+    assert replace(result, warnings=()) == some  # a prediction without a mask is not counted
+    assert result.warnings == (f"1 predictions (0) have no mask in {gt}: not counted",)
+
+
+def test_what_is_not_counted_is_named(tmp_path: Path) -> None:
+    labels = np.ones((9, 8), dtype=np.uint8)
+    for name in ("été", "more"):
+        save_labels_png(tmp_path / "pred" / f"{name}.png", labels)
+    save_labels_png(tmp_path / "gt" / f"{unicodedata.normalize('NFD', 'été')}.png", labels)  # as macOS writes it
+    Image.fromarray(labels).save(tmp_path / "gt" / "more.tif")
+    (tmp_path / "gt" / "._more.jpg").write_bytes(b"x")
+    result = evaluate_folders(tmp_path / "pred", tmp_path / "gt", NAMES)
+    assert (
+        result.pixels == 72
+        and result.miou == 1
+        and result.warnings
+        == (
+            f"1 predictions (more) have no mask in {tmp_path / 'gt'}: not counted",
+            f"1 pictures in {tmp_path / 'gt'} (more.tif) are no PNG: not read as masks",
+        )
+    )
+    listed = evaluate_folders(tmp_path / "pred", tmp_path / "gt", NAMES, ids=["été"])
+    assert listed.pixels == 72 and not listed.warnings  # who names images knows of the others
 
 
 def test_wrong_folders(folders: tuple[Path, Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:

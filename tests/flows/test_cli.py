@@ -103,6 +103,7 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["run", "vco"], "unknown preset 'vco'; valid presets: voc, coco, photos, demo"),
         (["run", "voc"], "preset 'voc' needs a data folder: pass --data DIR"),
         (["run", "voc", "--data", "nowhere"], "data folder 'nowhere' does not exist"),
+        (["run", "voc", "--data", "README.md"], "data folder 'README.md' is a file; name the folder that it is in"),
         (
             ["run", "demo", "--method", "best"],
             "valid methods: excel[:reference|paper|clean], maskclip[:reference|clean], clip_es",

@@ -67,7 +67,7 @@ def test_what_is_not_read_is_refused_in_one_line(tmp_path, text, message):
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(SettingError, match=r"gone.yaml: cannot be read \(No such file"):
         read_config(tmp_path / "gone.yaml", OPTIONS)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary").write_bytes(b"\xe9\xff")
     with pytest.raises(SettingError, match="is no text in UTF-8"):
         read_config(tmp_path / "binary", OPTIONS)
 

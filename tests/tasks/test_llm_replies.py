@@ -36,6 +36,14 @@ WHOLE_REPLIES = {
     "objects with a text": json.dumps({"descriptions": [{"text": text} for text in GOOD]}),
     "an object inside another": json.dumps({"result": {"descriptions": GOOD}}),
     "a numbered object": json.dumps({"descriptions": {str(i): text for i, text in enumerate(GOOD)}}),
+    "objects with a text and a number": json.dumps({"descriptions": [{"id": i, "text": text} for i, text in enumerate(GOOD)]}),
+    "a list under another name": json.dumps({"class": "dog", "Descriptions": GOOD}),
+    "a numbered list without JSON": "Here are four:\n\n"
+    + "\n".join(f"{i + 1}. {text}" for i, text in enumerate(GOOD))
+    + "\n\nBye!",
+    "bullets without JSON, after thinking": f"<think>- {PREFIX}a draft</think>\n" + "\n".join(f"* {text}" for text in GOOD),
+    "JSON line by line": "\n".join(json.dumps({"description": text}) for text in GOOD),
+    "YAML": "descriptions:\n" + "\n".join(f'  - "{text}"' for text in GOOD),
     "channels": f"<|channel|>analysis<|message|>We need JSON {DRAFT}<|end|><|channel|>final<|message|>{JSON}",
 }
 TEXTS = {
@@ -49,6 +57,7 @@ TEXTS = {
     "numbers": lambda text, i: f"{i + 1}. {text}",
     "numbers in brackets": lambda text, i: f"({i + 1}) {text}",
     "bullets": lambda text, i: f"- {text}",
+    "bold type": lambda text, i: text.replace(PREFIX, f"**{PREFIX.strip()}** "),
     "quotes": lambda text, i: f"“{text}”",
     "numbers and capitals": lambda text, i: f"{i + 1}) {text.capitalize()}",
 }

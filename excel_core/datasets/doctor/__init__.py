@@ -4,4 +4,5 @@ checks.py   what a check found, and what to do about it
 voc.py      PASCAL VOC 2012, with SBD's augmented masks
 coco.py     COCO's annotation files and images
 photos.py   a folder of one's own photos
+photo_masks.py   masks beside such a folder
 """

@@ -17,8 +17,9 @@ __all__ = ["examine_coco"]
 
 COUNTS = {"train2014": (82_783, 82_081), "val2014": (40_504, 40_137)}  # images, those with an annotation
 FILES = "get annotations_trainval2014.zip from cocodataset.org and unpack it here"
-BOXES = (
-    "an export of boxes alone, which a run trains on; such images are left out of scores. Export polygons or RLE to score them"
+UNKNOWN = (
+    "an object has no segmentation, as in an export of boxes alone, or none that can be drawn: a run trains on such images and "
+    "leaves them out of scores. Export polygons or RLE to score them"
 )
 EXIF = "EXIF orientation"
 IMAGES = "get {0}.zip from cocodataset.org and unpack it here, as {0}/ or images/{0}/"
@@ -64,11 +65,11 @@ def _annotations(split: str, masks: CocoMasks) -> list[Check]:
     else:
         counts = [Check(f"{split}: images", "ok", f"{images:,}"), Check(f"{split}: annotated", "ok", f"{annotated:,}")]
     broken = [f"annotation {number}: {problem}" for number, problem in masks.problems.items() if problem != MISSING.problem]
-    advice = "left out of the masks, their labels count; COCO's own files have none"
+    advice = "what is broken is left out of the masks, the labels count; COCO's own files have none"
     return [
         *counts,
         check_failures(f"{split}: masks", broken, regions, advice, "warning"),
-        check_failures(f"{split}: images with segmentations", sorted(masks.unknown), annotated, BOXES, "warning"),
+        check_failures(f"{split}: images with segmentations", sorted(masks.unknown), annotated, UNKNOWN, "warning"),
     ]
 
 

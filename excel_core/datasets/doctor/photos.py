@@ -6,9 +6,10 @@ from pathlib import Path
 
 from excel_core.config import DatasetSpec
 from excel_core.datasets.doctor.checks import MAX_EXAMPLES, Check, Progress, check_failures, look_at_image
+from excel_core.datasets.doctor.photo_masks import examine_masks
 from excel_core.datasets.folder import list_folder
 from excel_core.datasets.left_out import LeftOut, left_out_of_folder
-from excel_core.datasets.manifest import ListedImage, max_bad_images
+from excel_core.datasets.manifest import ListedImage, check_inside, image_digest, max_bad_images
 from excel_core.datasets.photo_files import printable
 from excel_core.errors import DataError, ImageError
 from excel_core.text.class_sets import known_descriptions
@@ -16,6 +17,7 @@ from excel_core.text.class_sets import known_descriptions
 __all__ = ["examine_photos"]
 
 MAX_CLASSES_SHOWN = 10
+COPIES = "one photo has all of its classes and is in one split: keep one row of it, or one name in all of its class folders"
 DESCRIPTIONS = (
     "write classes.json beside the photos, or let a language model write them: --set describe.provider=openai (docs/data.md)"
 )
@@ -46,7 +48,9 @@ def examine_photos(
         *_left_out(things),
         _unlabelled(listed, spec.max_bad),
         _damaged(root, listed, spec.max_bad, quick, progress, threads),
+        *([] if quick else [_copies(root, listed, threads)]),
         _described(root, class_names),
+        *([] if quick else examine_masks(root, listed, class_names, spec.max_side, threads, progress)),
     ]
 
 
@@ -75,12 +79,25 @@ def _unlabelled(listed: Sequence[ListedImage], max_bad: float) -> Check:
 def _damaged(root: Path, listed: Sequence[ListedImage], max_bad: float, quick: bool, progress: Progress, threads: int) -> Check:
     failures = []
     with ThreadPoolExecutor(threads) as pool:
-        problems = pool.map(lambda row: _problem(root / row.image, quick), listed)
+        problems = pool.map(lambda row: _problem(root, row.image, quick), listed)
         for done, (row, problem) in enumerate(zip(listed, problems, strict=True), start=1):
             if problem:
                 failures.append(f"{row.image}: {problem}")
             progress(done)
     return _skipped("damaged files", failures, len(listed), max_bad)
+
+
+def _copies(root: Path, listed: Sequence[ListedImage], threads: int) -> Check:
+    """Photos of the same bytes under several names: each would be learnt with its own labels, or scored after it was learnt."""
+    with ThreadPoolExecutor(threads) as pool:
+        digests = list(pool.map(lambda row: image_digest(root / row.image), listed))
+    first: dict[str, ListedImage] = {}
+    copies = []
+    for row, digest in zip(listed, digests, strict=True):
+        other = first.setdefault(digest or row.image, row)
+        if other is not row:
+            copies.append(f"{row.image} is {other.image}")
+    return check_failures("photos are there once", copies, len(listed), COPIES, "warning")
 
 
 def _skipped(name: str, failures: Sequence[str], total: int, max_bad: float) -> Check:
@@ -90,11 +107,12 @@ def _skipped(name: str, failures: Sequence[str], total: int, max_bad: float) -> 
     return check_failures(name, failures, total, "a run skips them", "warning")
 
 
-def _problem(path: Path, quick: bool) -> str:
+def _problem(root: Path, image: str, quick: bool) -> str:
     try:
-        look_at_image(path.parent, path.name, quick)
+        check_inside(root, root / image)
+        look_at_image(root, image, quick)
     except (ImageError, OSError) as error:
-        return str(error).removeprefix(f"{path.name}: ")
+        return str(error).removeprefix(f"{Path(image).name}: ")
     return ""
 
 

@@ -21,7 +21,7 @@ from excel_core.datasets.doctor.checks import (
 )
 from excel_core.datasets.images import read_header, size_tells_turn
 from excel_core.datasets.label_files import label_file
-from excel_core.datasets.manifest import check_inside
+from excel_core.datasets.manifest import check_inside, max_bad_images
 from excel_core.datasets.masks import NO_CLASS, holds_no_class
 from excel_core.datasets.palette import IGNORE, LabelMapFile, read_label_map
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
@@ -56,17 +56,23 @@ ABSENT = {
 ADVICE = {
     "images": TRAINVAL,
     "labels": f"needed in the training split: {TRAINVAL}, or write labels.csv (image,labels)",
+    "objects": "without an object of any class nothing can be learnt from an image, so that a run skips it: unlist it",
     "masks": f"needed for scores alone: {TRAINVAL}; those of train_aug are SBD's {EXTRA_MASKS}/",
     "links": LINKS,
     "damaged files": "download them again",
     "masks fit their images": "masks of another size cannot be scored: take both from the same download",
     "mask values": "labels are 0 to the number of classes, and 255: take the masks as downloaded",
     "masks hold classes": NO_CLASS,
+    "masks hold labelled classes": (
+        "the image-level labels lack classes of these masks: the numbers may be shifted (0 is background, 1 the first class), "
+        "or the classes in another order"
+    ),
     "masks are palette PNGs": "excel reads VOC's colours too; other tools do not. Save them as palette PNGs in VOC's order",
     "EXIF orientation": TURNED,
 }
 INDEXED = ("P", "L", "1")  # Pillow's modes of a file whose values are labels
-HARMLESS = ("masks", "masks hold classes", "masks are palette PNGs", "EXIF orientation")  # a run starts all the same
+HARMLESS = ("masks", "masks hold classes", "masks hold labelled classes", "masks are palette PNGs", "EXIF orientation")
+MIN_OTHER_CLASSES = 0.2  # share of images; in fewer, masks and labels disagree over single objects, as VOC's own do
 
 
 def examine_voc(
@@ -82,13 +88,19 @@ def examine_voc(
     known = {split: frozenset(listed) for split, listed in splits.items()}
     failures: dict[str, list[str]] = {name: [] for name in ADVICE}
     with ThreadPoolExecutor(threads) as pool:
-        looks = pool.map(lambda image: _look(root, image, known, labels_of, len(class_names), quick), ids)
+        looks = pool.map(lambda image: _look(root, image, known, labels_of, class_names, quick), ids)
         for done, failures_of_image in enumerate(looks, start=1):
             for name, failure in failures_of_image:
                 failures[name].append(failure)
             progress(done)
+    harmless = {
+        *HARMLESS,
+        *(() if len(failures["objects"]) > max_bad_images(len(ids), DatasetSpec().max_bad) else ("objects",)),
+    }
+    if len(failures["masks hold labelled classes"]) <= MIN_OTHER_CLASSES * len(ids):
+        failures["masks hold labelled classes"] = []
     for name, advice in ADVICE.items():
-        checks.append(check_failures(name, failures[name], len(ids), advice, "warning" if name in HARMLESS else "problem"))
+        checks.append(check_failures(name, failures[name], len(ids), advice, "warning" if name in harmless else "problem"))
     checks += [_check_case(ids), _check_overlap(splits | ({"train_aug": shipped} if shipped else {}))]
     if has_voc_classes(class_names):
         checks.append(_compare_published(root, ids, class_names))
@@ -142,7 +154,7 @@ def _check_lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[
 
 
 def _look(
-    root: Path, image: str, splits: Mapping[str, frozenset[str]], labels_of: LabelReader, classes: int, quick: bool
+    root: Path, image: str, splits: Mapping[str, frozenset[str]], labels_of: LabelReader, names: Sequence[str], quick: bool
 ) -> list[tuple[str, str]]:
     """(name of the check, what is wrong), for everything that is wrong with one image and its mask."""
     failures: list[tuple[str, str]] = []
@@ -161,20 +173,30 @@ def _look(
             failures.append((name, str(error)))
     if splits_of_image == ["test"]:  # VOC's server has its labels and masks
         return failures
+    labels = None
     try:
-        labels_of(image)
+        labels = labels_of(image)
+        failures += [] if labels else [("objects", image)]
     except ImageError as error:
         failures.append(("labels", f"{image}: {error}"))
     # An image in no list of the folder is one of the train_aug that comes with excel: no mask is needed, SBD's may be there.
     augmented = not splits_of_image or "train_aug" in splits_of_image
-    return failures + _look_at_mask(root, image, augmented, bool(splits_of_image), look, classes, quick)
+    values = None if labels is None else frozenset(names.index(name) + 1 for name in labels)
+    return failures + _look_at_mask(root, image, augmented, bool(splits_of_image), look, len(names), values, quick)
 
 
 def _look_at_mask(
-    root: Path, image: str, augmented: bool, needed: bool, look: ImageLook | None, classes: int, quick: bool
+    root: Path,
+    image: str,
+    augmented: bool,
+    needed: bool,
+    look: ImageLook | None,
+    classes: int,
+    labelled: frozenset[int] | None,
+    quick: bool,
 ) -> list[tuple[str, str]]:
     """As `_look`, of the mask. `augmented`: it may be SBD's; `needed`: without it the image cannot be scored; `look`: the
-    image's size and orientation, None where they are not known."""
+    image's size and orientation, `labelled`: the values of its classes, None where they are not known."""
     folders = (MASKS, EXTRA_MASKS) if augmented else (MASKS,)
     candidates = [label_file(root / folder, image) for folder in folders]
     path = next((path for path in candidates if path.is_file()), None)
@@ -188,7 +210,7 @@ def _look_at_mask(
             failures += _misfits(name, (mask.height, mask.width), look)
         if mask.mode not in INDEXED:
             failures.append(("masks are palette PNGs", f"{name} ({mask.mode})"))
-        return failures if quick else failures + _odd_values(name, mask.mode, read_label_map(path, classes), classes)
+        return failures if quick else failures + _odd_values(name, mask.mode, read_label_map(path, classes), classes, labelled)
     except (DataError, OSError) as error:
         return [*failures, ("damaged files", f"{name}: {error}")]
 
@@ -205,14 +227,20 @@ def _misfits(name: str, size: tuple[int, int], image: ImageLook) -> list[tuple[s
     return []
 
 
-def _odd_values(name: str, mode: str, file: LabelMapFile, classes: int) -> list[tuple[str, str]]:
+def _odd_values(
+    name: str, mode: str, file: LabelMapFile, classes: int, labelled: frozenset[int] | None
+) -> list[tuple[str, str]]:
     """As `_look`, of a decoded mask."""
     failures: list[tuple[str, str]] = []
     if file.by_colour and mode in INDEXED:
         failures.append(("masks are palette PNGs", f"{name} (VOC's colours under other numbers)"))
     if holds_no_class(file.labels):
         failures.append(("masks hold classes", name))
-    odd = [value for value in np.unique(file.labels).tolist() if classes < value < IGNORE]
+    values = [value for value in np.unique(file.labels).tolist() if 0 < value < IGNORE]
+    odd = [value for value in values if value > classes]
+    others = [value for value in values if value <= classes and labelled is not None and value not in labelled]
+    if others:
+        failures.append(("masks hold labelled classes", f"{name}: {', '.join(map(str, others))}"))
     return [*failures, ("mask values", f"{name}: {odd[0]}")] if odd else failures
 
 
