@@ -19,6 +19,7 @@ from excel_core.datasets.manifest import image_digest
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import DataError
 from excel_core.evaluation.examples import ImageScore
+from excel_core.prediction.photos import enlarge_labels
 from excel_core.stores import read_counts
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.output import StageResult
@@ -127,11 +128,14 @@ def _explored_run(
 
 
 def _load(record: ImageRecord, files: dict[str, Path], truth: Path) -> ExploredArrays:
-    """DataError for a photo that is not the one of the runs any more."""
+    """Label maps at the size at which run B read the photo; run A may have read it at another. DataError for a photo that is
+    not the one of the runs any more."""
     if image_digest(record.path) != record.digest:
         raise DataError(f"{record.path}: was changed since the runs; run again, or leave out --page")
-    maps = {kind: load_labels_png(path) for kind, path in files.items()}
-    return ExploredArrays(image=record.read(), maps=maps, truth=load_labels_png(truth), cams={})
+    photo = record.read()
+    size = (photo.shape[0], photo.shape[1])
+    maps = {kind: enlarge_labels(load_labels_png(path), size) for kind, path in files.items()}
+    return ExploredArrays(image=photo, maps=maps, truth=enlarge_labels(load_labels_png(truth), size), cams={})
 
 
 def _drawn(a: ExploredImage, b: ExploredImage, kind: str) -> ChangedImage:
