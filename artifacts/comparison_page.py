@@ -63,7 +63,7 @@ def write_comparison(folder: Path, runs: ComparedRuns) -> None:
         sheet = draw_changed_images(runs.drawn, runs.class_names, ("A", "B"), "foreground IoU")
         _write(folder / "images.png", sheet)
     context = {
-        "title": "excel compare: A and B",
+        "title": f"excel compare {comparison['preset']}",
         "runs": runs_text(comparison),
         "comparison": comparison,
         "tiles": _tiles(comparison),
