@@ -37,7 +37,7 @@ def test_the_page_says_numbers_with_protocol_interval_and_verdict(tmp_path: Path
     for words in ("B − A: B better", "+0.068", "95 % interval +0.010 to +0.120", "over 55 images that both runs scored"):
         assert words in page
     assert "over 55 shared images; CAM seed · train · images: 3." in page
-    rows = page[page.index('id="classes"') :]
+    rows = page[page.index('aria-label="IoU by class"') :]
     order = [rows.index(name) for name in ("car|van", "&lt;script&gt;", "$kite$")]
     assert order == sorted(order)  # the largest gain first
     assert "few images" in rows and "no clear difference" in rows

@@ -23,7 +23,12 @@ def test_markdown_cells_are_escaped() -> None:
 def test_two_runs_beside_each_other() -> None:
     spec = [{"field": "cams.depth", "a": [1, 2], "b": None}]
     found = {"class": "kite", "a": 0.4, "b": 0.25, "difference": -0.15, "low": -0.2, "high": -0.1, "images": 12}
-    classes = [found, {"class": "cup", "a": 0.4, "b": 0.5, "difference": 0.1}, {"class": "car", "a": None, "b": 0.1}]
+    open_ = {"low": None, "high": None, "images": 1}
+    classes = [
+        found,
+        {"class": "cup", "a": 0.4, "b": 0.5, "difference": 0.1} | open_,
+        {"class": "car", "a": None, "b": 0.1} | open_,
+    ]
     images = [{"id": f"{n}", "a": 0.5, "b": 0.5 + n / 100, "difference": n / 100} for n in range(-20, 10)]
     assert spec_difference_rows(spec) == [{"field": "cams.depth", "A": "1, 2", "B": "–"}]
     rows = class_difference_rows(classes)

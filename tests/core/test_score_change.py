@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from artifacts.score_change import ChangedImage, change_notes, change_rows, draw_changed_images, print_change, verdict
+from artifacts.changed_images import ChangedImage, draw_changed_images
+from artifacts.score_change import change_notes, change_rows, print_change, verdict
 
 UNEDITED = {"prompt": None, "added": [], "removed": [], "edited": False, "moved": 0.001, "noise": 0.002}
 

@@ -111,7 +111,7 @@ def test_photos_are_there_once_and_nothing_is_asked_of_the_network(written):
     page = (written[2].folder / "index.html").read_text()
     b, a = _data(page, 'class="picture-data"'), _data(page, 'class="paired-picture-data"')
     assert all(picture["photo"] for picture in b) and not any(picture["photo"] for picture in a)
-    assert "http" not in page.replace("http-equiv", "") and "connect-src" not in page
+    assert "://" not in page and "connect-src" not in page
     assert list(a[0]["maps"]) == list(b[0]["maps"]) == [f"static.{step}" for step in ("raw", "affinity", "par", "crf")]
 
 
@@ -164,7 +164,7 @@ def test_a_photo_that_was_replaced_since_is_refused(runs, written, tmp_path):
     job = written[1]
     data = shutil.copytree(job.folder("world"), tmp_path / "data")
     photo = data / "JPEGImages" / f"{json.loads((written[2].folder / 'comparison.json').read_text())['images'][0]['id']}.jpg"
-    Image.new("RGB", Image.open(photo).size).save(photo)
+    Image.new("RGB", (128, 128)).save(photo)
     inputs = {name: output for name, output in job.inputs.items() if name != "world"}
     environment = job.environment.model_copy(update={"data": data, "store": tmp_path / "store"})
     moved = type(job)(COMPARE, job.run, environment, inputs, other=job.other, comparison=job.comparison, shared=job.shared)
