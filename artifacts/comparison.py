@@ -7,7 +7,7 @@ from rich.console import Console
 
 from artifacts.rows import ABSENT, Row, defined, number, print_rows
 from artifacts.score_change import difference_text, verdict
-from artifacts.tables import protocol_text
+from artifacts.tables import protocol_text, shared_protocol
 from artifacts.view import Comparison
 
 __all__ = [
@@ -31,8 +31,16 @@ def comparison_note(comparison: Comparison) -> str:
     miou = comparison["miou"]
     return (
         f"{comparison['result']}: mIoU {number(miou['a'])} → {number(miou['b'])}, difference {difference_text(miou)} over "
-        f"{comparison['images_shared']:,} shared images; {protocol_text(comparison['protocol'])}"
+        f"{comparison['images_shared']:,} shared images; {_protocols_text(comparison['protocol_a'], comparison['protocol'])}"
     )
+
+
+def _protocols_text(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """What both protocols say, and behind it what each says otherwise."""
+    shared = shared_protocol([a, b])
+    others = [name for name in dict.fromkeys((*a, *b)) if name not in shared]
+    differing = [f"{name}: A {_plain(a.get(name))}, B {_plain(b.get(name))}" for name in others]
+    return " · ".join([protocol_text(shared), *differing])
 
 
 def spec_difference_rows(differences: Records) -> list[Row]:

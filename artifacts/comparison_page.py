@@ -31,8 +31,8 @@ __all__ = ["ComparedRuns", "class_differences_png", "write_comparison"]
 
 MAX_SHEET_BYTES = 400_000  # of the picture that a page without scripts shows
 A_BETTER, B_BETTER, UNCLEAR = VERDICTS
-# Groups of the chart by class, from top to bottom, in the colours that the images have for a gain and a loss.
-GROUPS = {B_BETTER: COLOURS[0], UNCLEAR: "#555555", FEW_IMAGES: "#555555", ABSENT: "#555555", A_BETTER: COLOURS[5]}
+# Groups of the chart by class, from top to bottom. These colours are bright enough when a dark page inverts them.
+GROUPS = {B_BETTER: COLOURS[0], UNCLEAR: "#555555", FEW_IMAGES: "#555555", ABSENT: "#555555", A_BETTER: COLOURS[1]}
 READING = (
     f"B − A: the difference of the IoU with its 95 % bootstrap interval over the same images. {B_BETTER} or {A_BETTER}: the "
     f"interval leaves out 0; {FEW_IMAGES}: fewer than {MIN_IMAGES} hold the class"
@@ -105,11 +105,11 @@ def _ends(entry: Mapping[str, object]) -> dict[str, object]:
 def _tiles(comparison: Comparison) -> list[Tile]:
     miou, images = comparison["miou"], comparison["images_shared"]
     low, high = (number(miou[end], sign="+") for end in ("low", "high"))
-    protocol = protocol_text(comparison["protocol"])
+    protocol_a, protocol_b = (protocol_text(comparison[name]) for name in ("protocol_a", "protocol"))
     said = verdict(miou | {"images": images}, VERDICTS)
     return [
-        Tile(f"A: {comparison['a']}", number(miou["a"]), "", protocol),
-        Tile(f"B: {comparison['b']}", number(miou["b"]), "", protocol),
+        Tile(f"A: {comparison['a']}", number(miou["a"]), "", protocol_a),
+        Tile(f"B: {comparison['b']}", number(miou["b"]), "", protocol_b),
         Tile(
             f"B − A: {said}",
             number(miou["difference"], sign="+"),

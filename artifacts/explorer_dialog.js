@@ -97,24 +97,28 @@ class LargeView {
     this.fillTable(row);
   }
 
+  // In the order of the cards.
   panels(row, look, title) {
     const { picture, run, style } = this;
-    const { image, kind, beside } = row;
+    const { image, beside } = row;
+    const own = this.ownPanels(row, look, title);
+    const truth = picture.truth ? [labelPanel("truth", image, picture, picture.truth, run, style, LARGE_SIZE)] : [];
+    if (!this.otherPicture) return [...own, ...truth];
+    const labels = this.otherPicture.maps.get(beside.kind);
+    const fitting = translated(labels, this.otherPicture, picture, beside.run, run);
+    const theirs = labelPanel(beside.run.titleOf(beside.kind), beside.image, this.otherPicture, labels, beside.run, style, LARGE_SIZE);
+    const difference = differencePanel(run, row, picture, fitting, style, LARGE_SIZE);
+    return run.label ? [...truth, theirs, ...own, difference] : [...own, theirs, difference, ...truth];
+  }
+
+  ownPanels({ image, kind }, look, title) {
+    const { picture, run, style } = this;
     const labels = picture.maps.get(kind);
-    const panels = [];
     this.find("live").textContent = "";
-    if (look === "photo") panels.push(photoPanel(image, picture, LARGE_SIZE));
-    else if (look === "cam") panels.push(...this.camPanels());
-    else if (look === "errors") panels.push(this.errorPanel(title, labels));
-    else panels.push(labelPanel(title, image, picture, labels, run, style, LARGE_SIZE));
-    if (this.otherPicture) {
-      const theirs = this.otherPicture.maps.get(beside.kind);
-      panels.push(labelPanel(beside.run.titleOf(beside.kind), beside.image, this.otherPicture, theirs, beside.run, style, LARGE_SIZE));
-      const fitting = translated(theirs, this.otherPicture, picture, beside.run, run);
-      panels.push(differencePanel(run, row, picture, fitting, style, LARGE_SIZE));
-    }
-    if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, style, LARGE_SIZE));
-    return panels;
+    if (look === "photo") return [photoPanel(image, picture, LARGE_SIZE)];
+    if (look === "cam") return this.camPanels();
+    if (look === "errors") return [this.errorPanel(title, labels)];
+    return [labelPanel(title, image, picture, labels, run, style, LARGE_SIZE)];
   }
 
   // The activation map with its threshold's outline, and the label map of all of them at it.

@@ -43,11 +43,12 @@ function differencePanel(run, row, picture, theirs, style, size) {
   const marks = Array.from(own, (label, pixel) => differenceAt(theirs[pixel], label, picture.truth?.[pixel]));
   const counted = picture.truth ? picture.truth.reduce((sum, value) => sum + (value !== IGNORE), 0) : own.length;
   const share = (mark) => percent(marks.filter((each) => each === mark).length / Math.max(1, counted));
+  for (const [mark, look] of Object.entries(looks)) look.words += ` ${share(mark)}`;
   const words = picture.truth
-    ? Object.entries(looks).map(([mark, look]) => `${look.words} ${share(mark)}`).join(", ")
+    ? Object.values(looks).map((look) => look.words).join(", ")
     : `differs on ${share("changed")}; no truth says which is right`;
   const { figure, canvas } = makePanel("difference", words, `difference of both label maps of image ${row.image.id}: ${words}`);
   drawMarks(canvas, picture, marks, looks, Math.max(0.35, style.opacity), size);
-  if (picture.truth) figure.querySelector(".words").append(legendOf(looks));
+  if (picture.truth) figure.querySelector(".words").replaceChildren(legendOf(looks));
   return figure;
 }

@@ -21,11 +21,12 @@ def example_comparison() -> ComparedRuns:
         {"class": "$kite$", "a": 0.3, "b": 0.1, "difference": -0.2, "low": -0.3, "high": -0.1, "images": 3},
     ]
     a, b = (tuple(_explored(name, shifts[side]) for name, shifts in SHIFTS.items()) for side in (0, 1))
+    protocol = {"what": "CAM seed", "split": "train", "scales": "single", "images": 3}
     comparison = {
         "a": f"calm-owl {HOSTILE}", "b": "brave-newt (20261127-031424-abcdef)", "preset": "demo",
         "spec": [{"field": "train.note", "a": HOSTILE, "b": None}], "result": "seeds.static.train.crf",
         "results": [{"key": "seeds.static.train.crf", "a": 0.4321, "b": 0.5}],
-        "protocol": {"what": "CAM seed", "split": "train", "images": 3}, "images_shared": 55, "classes": classes, "images": [],
+        "protocol": protocol, "protocol_a": protocol | {"scales": "0.5"}, "images_shared": 55, "classes": classes, "images": [],
         "miou": {"a": 0.4321, "b": 0.5, "difference": 0.0679, "low": 0.01, "high": 0.12},
     }  # fmt: skip
     sides = ExploredRun("A", NAMES, a, name="A", photos=False), ExploredRun("B", NAMES, b, name="B")

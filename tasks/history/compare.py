@@ -34,10 +34,10 @@ MAX_IMAGES = 10  # that are listed
 def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[str, Any]:
     """Differences B − A of result key `result` (default: the headline of what both have, `artifacts.tables.headline_key`):
 
-    spec: [{field, a, b}]; results: [{key, a, b}]; result; miou: {a, b, difference, low, high} with the 95 % interval of the
-    difference over the same resampled images; classes: the same with `class` and the number of `images` that hold it; images:
-    those that changed most. Images are shared where both runs scored them and read the same photo. SettingError where the two
-    share no result or image.
+    spec: [{field, a, b}]; results: [{key, a, b}]; result; protocol of B, protocol_a of A; miou: {a, b, difference, low, high} with
+    the 95 % interval of the difference over the same resampled images; classes: the same with `class` and the number of
+    `images` that hold it; images: those that changed most. Images are shared where both runs scored them and read the same
+    photo. SettingError where the two share no result or image.
     """
     metrics = [read_json(record.output("evaluate") / "metrics.json") for record in (a, b)]
     supervision = [scored.get("supervision", "labels") for scored in metrics]
@@ -53,7 +53,7 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
     names = list(metrics[0]["results"][key]["iou"])
     if names != list(metrics[1]["results"][key]["iou"]):
         raise SettingError(f"runs {a.title} and {b.title} have other classes")
-    protocol = metrics[1]["results"][key]["protocol"]
+    protocols = [scored["results"][key]["protocol"] for scored in metrics]
     return {
         "a": a.title,
         "b": b.title,
@@ -61,8 +61,9 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
         "spec": spec_differences(a.spec, b.spec),
         "results": [{"key": k, **{r: m["results"][k]["miou"] for r, m in zip("ab", metrics, strict=True)}} for k in shared],
         "result": key,
-        "protocol": protocol,
-        **_paired(a, b, key, protocol["split"], names),
+        "protocol": protocols[1],
+        "protocol_a": protocols[0],
+        **_paired(a, b, key, protocols[1]["split"], names),
     }
 
 

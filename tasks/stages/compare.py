@@ -150,10 +150,10 @@ def _note(job: ComparisonJob, shown: int, changed: int, with_truth: int, defined
     total = len(job.shared)
     parts = [f"{shown:,} of {total:,} shared images, those whose foreground IoU changed most"]
     for count, why in (
-        (total - defined, "have no class in truth and label maps"),
-        (defined - with_truth, "have no copy of their truth (report.images)"),
-        (with_truth - changed, "have the same foreground IoU in both runs"),
-        (changed - shown, f"changed less than the {MAX_IMAGES} that are shown"),
+        (total - defined, "without a class in truth and label map"),
+        (defined - with_truth, "without a copy of their truth (report.images)"),
+        (with_truth - changed, "with the same foreground IoU in both runs"),
+        (changed - shown, f"with smaller changes than the {MAX_IMAGES} that are shown"),
     ):
         if count:
             parts.append(f"{count:,} {why}")

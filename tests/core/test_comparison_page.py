@@ -36,7 +36,8 @@ def test_the_page_says_numbers_with_protocol_interval_and_verdict(tmp_path: Path
     page = " ".join((tmp_path / "index.html").read_text(encoding="utf-8").split())
     for words in ("B − A: B better", "+0.068", "95 % interval +0.010 to +0.120", "over 55 images that both runs scored"):
         assert words in page
-    assert "over 55 shared images; CAM seed · train · images: 3." in page
+    assert "over 55 shared images; CAM seed · train · images: 3 · scales: A 0.5, B single." in page
+    assert page.count("CAM seed · train · scales: 0.5 · images: 3") == 1  # A's own protocol below A's number
     rows = page[page.index('aria-label="IoU by class"') :]
     order = [rows.index(name) for name in ("car|van", "&lt;script&gt;", "$kite$")]
     assert order == sorted(order)  # the largest gain first

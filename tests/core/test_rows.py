@@ -39,7 +39,9 @@ def test_two_runs_beside_each_other() -> None:
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
     miou = {"a": 0.5, "b": 0.25, "difference": -0.25, "low": None, "high": None}
     comparison = {"a": "one", "b": "two", "spec": spec, "classes": classes, "images": images, "miou": miou}
-    print_comparison(console, comparison | {"result": "key", "images_shared": 1234, "protocol": {"what": "a protocol"}})
+    protocol = {"what": "a protocol"}
+    comparison |= {"result": "key", "images_shared": 1234, "protocol": protocol, "protocol_a": protocol}
+    print_comparison(console, comparison)
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for text in (
         "A: one, B: two; key: mIoU 0.500 → 0.250, difference -0.250 over 1,234 shared images;",

@@ -131,7 +131,7 @@ def test_it_is_made_once(written, runs):
     nothing = build_stage(comparison_job(*runs, other))
     assert nothing.key != output.key and nothing.result == {"images": 0} and not (nothing.folder / "images.png").exists()
     page = (nothing.folder / "index.html").read_text()
-    assert "None is shown: 0 of 12 shared images" in page and "12 have the same foreground IoU" in page
+    assert "None is shown: 0 of 12 shared images" in page and "12 with the same foreground IoU" in page
     assert 'id="explorer-data"' not in page
 
 
