@@ -34,8 +34,8 @@ MAX_IMAGES = 10  # that are listed
 def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[str, Any]:
     """Differences B − A of result key `result` (default: the headline of what both have, `artifacts.tables.headline_key`):
 
-    spec: [{field, a, b}]; results: [{key, a, b}]; result; protocol of B, protocol_a of A; miou: {a, b, difference, low, high} with
-    the 95 % interval of the difference over the same resampled images; classes: the same with `class` and the number of
+    spec: [{field, a, b}]; results: [{key, a, b}]; result; protocol of B, protocol_a of A; miou: {a, b, difference, low, high}
+    with the 95 % interval of the difference over the same resampled images; classes: the same with `class` and the number of
     `images` that hold it; images: those that changed most. Images are shared where both runs scored them and read the same
     photo. SettingError where the two share no result or image.
     """
