@@ -66,9 +66,8 @@ def class_difference_rows(differences: Records) -> list[Row]:
     gain first."""
     ranked = _ranked(differences, lambda difference: -difference)
     return [
-        {"class": str(entry["class"]), "verdict": verdict(entry, VERDICTS)}
-        | _score_cells(entry)
-        | {"images": str(entry.get("images", ABSENT))}
+        {"class": str(entry["class"]), "B − A": difference_text(entry), "verdict": verdict(entry, VERDICTS)}
+        | {"A": number(entry["a"]), "B": number(entry["b"]), "images": str(entry["images"])}
         for entry in ranked
     ]
 
@@ -77,7 +76,10 @@ def image_difference_rows(differences: Records, max_images: int = MAX_CHANGED_IM
     """{id, a, b, difference}, each image's own mIoU → the `max_images` images that changed most, in either direction, largest
     change first."""
     ranked = _ranked(differences, lambda difference: -abs(difference))[:max_images]
-    return [{"image": str(entry["id"])} | _score_cells(entry) for entry in ranked]
+    return [
+        {"image": str(entry["id"]), "A": number(entry["a"]), "B": number(entry["b"]), "B − A": difference_text(entry)}
+        for entry in ranked
+    ]
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -93,10 +95,6 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 def _ranked(differences: Records, key: Callable[[float], float]) -> list[Mapping[str, Any]]:
     """Sorted by `key` of their difference; those without one last."""
     return sorted(differences, key=lambda entry: (not defined(entry.get("difference")), key(entry.get("difference") or 0.0)))
-
-
-def _score_cells(entry: Mapping[str, Any]) -> Row:
-    return {"A": number(entry.get("a")), "B": number(entry.get("b")), "B − A": difference_text(entry)}
 
 
 def _plain(value: Any) -> str:

@@ -43,7 +43,7 @@ def test_the_flow_writes_the_page_and_shows_it(store):
     found = _artifacts(store)
     assert set(found) == {"excel-compare-demo", "excel-compare-classes-demo", "excel-compare-images-demo"}
     text = found["excel-compare-demo"].data
-    assert page in text and "refine.crf.iterations" in text and "| verdict |" in text.replace("class | verdict", "| verdict |")
+    assert page in text and "refine.crf.iterations" in text and "| class | B − A | verdict | A | B | images |" in text
     for name in ("classes", "images"):
         assert "](data:image/webp;base64," in found[f"excel-compare-{name}-demo"].data
     again = compare.with_options(flow_run_name="side by side again")("compared-first", store=str(store))
