@@ -55,7 +55,7 @@ def draw_changed_images(
         )
         for image in images
     ]
-    legend = f"difference: blue, only {names[1]} is right; orange, only {names[0]} is right; pink, neither"
+    legend = f"difference: blue, only “{names[1]}” is right; orange, only “{names[0]}” is right; pink, neither"
     return draw_sheet(["photo", "truth", *names, "difference"], rows, [], [_numbers(images, class_names), legend])
 
 

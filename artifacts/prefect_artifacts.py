@@ -153,7 +153,8 @@ def _tables(view: ReportView) -> list[TableBody | MarkdownBody]:
         [_attribute_row(row) for row in view.attributes],
     )
     curve = TableBody(artifact_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = _non_empty([_results(view), *_class_tables(view), curve])
+    results = _results(artifact_key("results", view.preset), f"Results of {_run_words(view)}", view.metrics)
+    tables = _non_empty([results, *_class_tables(view), curve])
     return [*tables, *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes])]
 
 
@@ -216,7 +217,7 @@ def score_bodies(folder: Path, change: Path) -> list[TableBody | MarkdownBody]:
     preset, run = scores["preset"], f"preset {scores['preset']}, {scores['method']} method with {scores['clip']}"
     runs = f"run {document['before']} → {document['after']}"
     tables = [
-        TableBody(artifact_key("score", preset), f"Training-free label maps of {run}", results_rows(scores)),
+        _results(artifact_key("score", preset), f"Training-free label maps of {run}", scores),
         TableBody(artifact_key("score-change", preset), f"Classes that were edited, {runs}", change_rows(document)),
         TableBody(
             artifact_key("score-others", preset), f"Other classes that changed, {runs}", change_rows(document, edited=False)
@@ -240,15 +241,14 @@ def _class_tables(view: ReportView) -> list[TableBody]:
     return tables
 
 
-def _results(view: ReportView) -> TableBody:
+def _results(key: str, description: str, metrics: Metrics) -> TableBody:
     """The results with intervals apart, in RESULT_ORDER. Long parts of protocols are explained in the description, which the UI
     shows whole."""
-    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(view.metrics)])
+    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(metrics)])
     if any(row["what"].endswith(MARK) for row in rows):
         notes.append(f"{MARK.strip()} the pseudo labels")
     ordered = [{column: row.get(column, ABSENT) for column in RESULT_ORDER} for row in rows]
-    description = "; ".join([f"Results of {_run_words(view)}", *notes])
-    return TableBody(artifact_key("results", view.preset), description, ordered)
+    return TableBody(key, "; ".join([description, *notes]), ordered)
 
 
 def _with_mark(row: Row) -> Row:
