@@ -6,6 +6,7 @@ The page's explorer is that of the report, with both runs in it: A's label maps 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifacts.changed_images import ChangedImage, draw_changed_images
 from artifacts.charts import COLOURS, intervals_png
@@ -84,22 +85,19 @@ def write_comparison(folder: Path, runs: ComparedRuns) -> None:
     write_page(folder / "index.html", "comparison", context)
 
 
-def class_differences_png(classes: Sequence[Mapping[str, object]]) -> bytes:
+def class_differences_png(classes: Sequence[Mapping[str, Any]]) -> bytes:
     """{class, a, b, difference, low, high, images} → a dot a class at B − A with its interval, in panels by verdict, the
     largest gain on top."""
-    rows = []
-    for group in GROUPS:
-        of_group = [entry for entry in classes if verdict(entry, VERDICTS) == group]
-        of_group.sort(key=lambda entry: -float(str(entry["difference"])) if entry["difference"] is not None else 0.0)
-        title = "no interval" if group == ABSENT else group
-        rows += [{"group": title, "name": entry["class"], "miou": entry["difference"]} | _ends(entry) for entry in of_group]
-    groups = {verdict(entry, VERDICTS) for entry in classes}
-    colours = [colour for group, colour in GROUPS.items() if group in groups]
+    groups: dict[str, list[Mapping[str, Any]]] = {group: [] for group in GROUPS}
+    for entry in sorted(classes, key=lambda entry: -entry["difference"]):
+        groups[verdict(entry, VERDICTS)].append(entry)
+    rows = [
+        {"group": group, "name": entry["class"], "miou": entry["difference"], "low": entry["low"], "high": entry["high"]}
+        for group, entries in groups.items()
+        for entry in entries
+    ]
+    colours = [colour for group, colour in GROUPS.items() if groups[group]]
     return intervals_png(rows, "IoU of B − A; whiskers: 95 % interval over images", colours or COLOURS, zero=True)
-
-
-def _ends(entry: Mapping[str, object]) -> dict[str, object]:
-    return {"low": entry["low"], "high": entry["high"]}
 
 
 def _tiles(comparison: Comparison) -> list[Tile]:
