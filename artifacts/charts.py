@@ -23,7 +23,7 @@ from excel_core.files import written_then_renamed
 
 __all__ = [
     "COLOURS", "SHAPES", "ablation_png", "confusion_png", "curve_png", "draw_curve", "draw_losses", "empty_figure",
-    "knowledge_png", "losses_png", "png_bytes", "tidy",
+    "intervals_png", "knowledge_png", "losses_png", "png_bytes", "tidy",
 ]  # fmt: skip
 
 # Okabe-Ito without its yellow, which is too pale on white: told apart by most people, and always paired with a shape.
@@ -155,15 +155,23 @@ def ablation_png(metrics: Metrics) -> bytes:
     """metrics["ablation"]["rows"] in panels by group: a dot per variant at its mIoU, with whiskers over its 95 % interval and
     a thick bar over ± its standard deviation over seeds."""
     rows = [row for row in metrics["ablation"]["rows"] if defined(row.get("miou"))]
+    return intervals_png(rows, "mean mIoU" + _ablation_legend(rows))
+
+
+def intervals_png(rows: Sequence[Mapping[str, Any]], label: str, colours: Sequence[str] = COLOURS, zero: bool = False) -> bytes:
+    """rows {group, name, miou, low, high, std} in panels by group, a dot each with its whiskers and bar as in `ablation_png`.
+    `label`: of the axis; `colours`: of the groups in order; `zero`: with a line there, of differences."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(str(row.get("group", "")), []).append(row)
     sizes = [len(variants) for variants in groups.values()]
     figure = empty_figure(8, 0.9 + sum(ABLATION_ROW_INCHES * count + 0.35 for count in sizes))
     panels = figure.subplots(max(1, len(groups)), 1, sharex=True, squeeze=False, height_ratios=sizes or [1])[:, 0]
-    for axes, (group, variants), colour in zip(panels, groups.items(), COLOURS, strict=False):
+    for axes, (group, variants), colour in zip(panels, groups.items(), colours, strict=False):
         _draw_ablation_group(axes, group, variants, colour)
-    panels[-1].set_xlabel("mean mIoU" + _ablation_legend(rows))
+        if zero:
+            axes.axvline(0, color="#777777", linewidth=1, zorder=0.5)
+    panels[-1].set_xlabel(label)
     return png_bytes(figure)
 
 

@@ -17,7 +17,7 @@ function startExplorer() {
 
   const showMore = () => {
     const next = rows.slice(shown, shown + CARDS_AT_ONCE);
-    const cards = next.map((row) => makeCard(run, other, row, asked, (chosen) => large.open(chosen, rows, other, asked)));
+    const cards = next.map((row) => makeCard(run, row, asked, (chosen) => large.open(chosen, rows, other, asked)));
     list.append(...cards);
     for (const card of cards) nearWindow.observe(card);
     shown += cards.length;
@@ -41,33 +41,34 @@ function startExplorer() {
   }
   document.querySelector("#images > .controls").addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => showMore()?.querySelector(".open").focus());
-  const setOther = (opened) => {
+  const setOther = (opened, order) => {
     other = opened;
-    const order = document.getElementById("order");
-    for (const option of order.querySelectorAll("[value=gain], [value=loss]")) option.hidden = !other;
-    order.value = other ? "loss" : "worst";
-    document.getElementById("forget").hidden = !other;
+    const orders = document.getElementById("order");
+    for (const option of orders.querySelectorAll("[value=change], [value=gain], [value=loss]")) option.hidden = !other;
+    orders.value = order;
+    for (const button of document.querySelectorAll("#forget")) button.hidden = !other;
     showAnew();
   };
-  document.getElementById("other").addEventListener("change", async (event) => {
+  document.getElementById("other")?.addEventListener("change", async (event) => {
     const trouble = document.getElementById("trouble");
     trouble.hidden = true;
     try {
-      if (event.target.files.length) setOther(await runOfFiles([...event.target.files]));
+      if (event.target.files.length) setOther(await runOfFiles([...event.target.files]), "loss");
     } catch (error) {
       trouble.textContent = `The other run cannot be opened: ${error.message}`;
       trouble.hidden = false;
     }
   });
-  document.getElementById("forget").addEventListener("click", () => {
+  document.getElementById("forget")?.addEventListener("click", () => {
     document.getElementById("other").value = "";
-    setOther(null);
+    setOther(null, "worst");
     document.getElementById("other").focus();
   });
 
   fillControls(run);
   for (const part of document.querySelectorAll("#images, .by-script")) part.hidden = false;
-  showAnew();
+  const paired = pairedRun();
+  setOther(paired, paired ? "change" : "worst");
 }
 
 function fillControls(run) {

@@ -1,10 +1,10 @@
-"""The data of the report's explorer: a row of scores for each image, and what is drawn of it, as JSON that its script reads.
+"""The data of the explorer: a row of scores for each image, and what is drawn of it, as JSON that its script reads.
 
 `rows` (excel-explorer/1) lies in the page. The pictures of an image lie there too, or beside it as images/N.json with a drawn
 picture images/N.webp, where there are more than MAX_INLINE_IMAGES. Arrays are zlib in base64, exact where a picture's pixels
 would pass through a browser's colours:
 
-    photo            WebP, of the size `width` x `height`
+    photo            WebP, of the size `width` x `height`; null where the run beside this one has it
     maps, truth      uint8 (height, width): 0 background, c+1 class c, 255 ignore, by nearest value
     cams             uint8 (h, w) of the patch grid: 255 times the CAM
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from artifacts.drawing import STEP_NAMES, overlay_labels
-from artifacts.view import Cam, ExploredArrays, ExploredImage, Labels, Pixels, ReportView
+from artifacts.view import Cam, ExploredArrays, ExploredImage, ExploredRun, Labels, Pixels
 from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.files import written_then_renamed
 
@@ -45,30 +45,31 @@ class Explorer:
     beside: bool
 
 
-def write_explorer(folder: Path, view: ReportView) -> Explorer | None:
-    """The explorer of a report in `folder`; writes `folder`/images where the page cannot hold them. None without images."""
-    if not view.explored:
+def write_explorer(folder: Path, run: ExploredRun) -> Explorer | None:
+    """The explorer of a page in `folder`; writes `folder`/images where the page cannot hold them. None without images."""
+    if not run.images:
         return None
-    beside = len(view.explored) > MAX_INLINE_IMAGES
+    beside = len(run.images) > MAX_INLINE_IMAGES
     side = BESIDE_SIDE if beside else INLINE_SIDE
     pictures = []
-    for number, image in enumerate(view.explored):
+    for number, image in enumerate(run.images):
         arrays = image.load()
-        text = _dump(_pictures(arrays, side))
+        text = _dump(_pictures(arrays, side, run.photos))
         if beside:
             _write_beside(folder / "images", number, image, arrays, text)
         else:
             pictures.append(text)
     document = {
         "format": "excel-explorer/1",
-        "title": view.title,
-        "classes": ["background", *view.class_names],
-        "palette": VOC_PALETTE[: len(view.class_names) + 1].tolist(),
+        "title": run.title,
+        "name": run.name,
+        "classes": ["background", *run.class_names],
+        "palette": VOC_PALETTE[: len(run.class_names) + 1].tolist(),
         "heat": _base64((colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8).tobytes()),
-        "kinds": {kind: kind_title(kind) for image in view.explored for kind in image.scores},
-        "threshold": raw_threshold(view.background_power),
+        "kinds": {kind: kind_title(kind) for image in run.images for kind in image.scores},
+        "threshold": raw_threshold(run.background_power),
         "beside": beside,
-        "images": [_row(image) for image in view.explored],
+        "images": [_row(image) for image in run.images],
     }
     return Explorer(_dump(document), tuple(pictures), beside)
 
@@ -101,13 +102,13 @@ def _row(image: ExploredImage) -> dict[str, Any]:
     return {"id": image.id, "split": image.split, "labels": [c + 1 for c in image.classes], "scores": scores}
 
 
-def _pictures(arrays: ExploredArrays, side: int) -> dict[str, Any]:
+def _pictures(arrays: ExploredArrays, side: int, with_photo: bool) -> dict[str, Any]:
     photo = _shrunk(arrays.image, side)
     height, width = photo.shape[:2]
     return {
         "width": width,
         "height": height,
-        "photo": _webp(photo),
+        "photo": _webp(photo) if with_photo else None,
         "maps": {kind: _packed(_shrunk_labels(labels, side)) for kind, labels in arrays.maps.items()},
         "truth": None if arrays.truth is None else _packed(_shrunk_labels(arrays.truth, side)),
         "cams": [

@@ -20,10 +20,19 @@ function readControls() {
 function counterpart(other, image, kind) {
   const same = other?.same(image);
   const sameKind = same && (same.kind(kind) ?? same.lastKind);
-  return sameKind && { image: same, kind: sameKind };
+  return sameKind && { run: other, image: same, kind: sameKind };
 }
 
-// Rows {image, kind, iou, other, gain} of the images that the controls ask for, in order.
+// {image, kind, iou, beside, otherIou, gain}: an image's label map, its number, and the other run's.
+function rowOf(run, other, image, kind, value) {
+  const iou = image.iou(kind, value);
+  const beside = counterpart(other, image, kind);
+  const otherValue = value && other ? other.names.indexOf(run.name(value)) : 0;
+  const otherIou = beside && otherValue >= 0 ? beside.image.iou(beside.kind, otherValue) : null;
+  return { image, kind, iou, beside, otherIou, gain: iou === null || otherIou === null ? null : iou - otherIou };
+}
+
+// Rows of the images that the controls ask for, in order.
 function chosenRows(run, other, asked) {
   const rows = [];
   for (const image of run.images) {
@@ -31,11 +40,7 @@ function chosenRows(run, other, asked) {
     if (!kind || (asked.split && image.split !== asked.split)) continue;
     if (asked.class && !image.holds(kind, asked.class)) continue;
     if (!hasMistakes(image.scores.get(kind), asked.mistakes)) continue;
-    const iou = image.iou(kind, asked.class);
-    const beside = counterpart(other, image, kind);
-    const otherValue = asked.class && other ? other.names.indexOf(run.name(asked.class)) : 0;
-    const otherIou = beside && otherValue >= 0 ? beside.image.iou(beside.kind, otherValue) : null;
-    rows.push({ image, kind, iou, beside, otherIou, gain: iou === null || otherIou === null ? null : iou - otherIou });
+    rows.push(rowOf(run, other, image, kind, asked.class));
   }
   return ordered(rows, asked.order);
 }
@@ -60,6 +65,7 @@ function ordered(rows, order) {
     best: by((row) => row.iou, -1),
     name: byName,
     classes: (a, b) => (a.image.labels[0] ?? 0) - (b.image.labels[0] ?? 0) || by((row) => row.iou, 1)(a, b),
+    change: by((row) => row.gain && Math.abs(row.gain), -1),
     gain: by((row) => row.gain, -1),
     loss: by((row) => row.gain, 1),
   };
@@ -71,7 +77,7 @@ function ordered(rows, order) {
 }
 
 // The card of a row; its pictures are drawn once it is near the window.
-function makeCard(run, other, row, asked, open) {
+function makeCard(run, row, asked, open) {
   const card = fromTemplate("card");
   const { image, kind } = row;
   card.querySelector(".id").textContent = image.id;
@@ -82,7 +88,7 @@ function makeCard(run, other, row, asked, open) {
   button.setAttribute("aria-label", `Open ${image.id}`);
   button.addEventListener("click", () => open(row));
   card.querySelector(".panels").addEventListener("click", () => open(row)); // for a mouse; keys have the button
-  card.draw = () => drawCard(card.querySelector(".panels"), run, other, row, asked);
+  card.draw = () => drawCard(card.querySelector(".panels"), run, row, asked);
   return card;
 }
 
@@ -91,10 +97,11 @@ function fillBadges(place, run, row, value) {
   const { image, kind } = row;
   const what = value ? `IoU of ${run.name(value)}` : "foreground IoU";
   const score = image.scores.get(kind);
-  const badges = [["iou", score ? `${what} ${decimals(row.iou)}` : "not scored"]];
+  const own = score ? `${what} ${decimals(row.iou)}` : "not scored";
+  const badges = [["iou", run.label ? `${run.label}: ${own}` : own]];
   if (row.beside) {
     const gain = row.gain === null ? "" : ` (${row.gain >= 0 ? "+" : "−"}${Math.abs(row.gain).toFixed(3)})`;
-    badges.push(["other", `other run ${decimals(row.otherIou)}${gain}`]);
+    badges.push(["other", `${row.beside.run.label} ${decimals(row.otherIou)}${gain}`]);
   }
   for (const missed of score?.missed ?? []) badges.push(["missed", `missed: ${run.name(missed)}`]);
   for (const falsely of score?.false ?? []) badges.push(["false", `false: ${run.name(falsely)}`]);
@@ -113,8 +120,9 @@ function element(tag, className, text) {
   return result;
 }
 
-// The label map, the other run's, the truth, and activation maps.
-async function drawCard(place, run, other, row, asked) {
+// The label map, the other run's, where they differ, the truth, and activation maps. Of two runs that a page compares, the photo
+// and the truth come first.
+async function drawCard(place, run, row, asked) {
   const { image, kind } = row;
   let picture;
   try {
@@ -124,9 +132,12 @@ async function drawCard(place, run, other, row, asked) {
     place.replaceChildren(drawnPicture(run, image, kind));
     return;
   }
-  const panels = [labelPanel(run.kinds.get(kind), image, picture, picture.maps.get(kind), run, asked.style, CARD_SIZE)];
-  if (row.beside) panels.push(await otherPanel(other, row.beside, asked.style, CARD_SIZE));
-  if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, asked.style, CARD_SIZE));
+  const own = labelPanel(run.titleOf(kind), image, picture, picture.maps.get(kind), run, asked.style, CARD_SIZE);
+  const beside = row.beside ? await besidePanels(run, row, picture, asked.style, CARD_SIZE) : [];
+  const truth = picture.truth ? [labelPanel("truth", image, picture, picture.truth, run, asked.style, CARD_SIZE)] : [];
+  const panels = run.label
+    ? [photoPanel(image, picture, CARD_SIZE), ...truth, ...beside.slice(0, 1), own, ...beside.slice(1)]
+    : [own, ...beside, ...truth];
   const cams = picture.cams.map((cam, number) => ({ value: cam.value, number }));
   cams.sort((a, b) => (b.value === asked.class) - (a.value === asked.class)); // the class asked for comes first
   for (const { value, number } of cams.slice(0, MAX_CARD_CAMS)) {
@@ -155,17 +166,31 @@ function labelPanel(title, image, picture, labels, run, style, size) {
   return figure;
 }
 
-// The other run's label map over its own photo; without its files, words.
-async function otherPanel(other, beside, style, size) {
-  const title = `other run: ${other.kinds.get(beside.kind)}`;
+function photoPanel(image, picture, size) {
+  const { figure, canvas } = makePanel("photo", "", `image ${image.id}`);
+  drawPhoto(canvas, picture, size);
+  return figure;
+}
+
+// The other run's label map over its own photo, and where it differs from this run's; without its files, words.
+async function besidePanels(run, row, picture, style, size) {
+  const { run: other, image, kind } = row.beside;
   try {
-    const picture = await other.picture(beside.image);
-    return labelPanel(title, beside.image, picture, picture.maps.get(beside.kind), other, style, size);
+    const theirs = await otherPicture(row, picture);
+    const labels = theirs.maps.get(kind);
+    const difference = differencePanel(run, row, picture, translated(labels, theirs, picture, other, run), style, size);
+    return [labelPanel(other.titleOf(kind), image, theirs, labels, other, style, size), difference];
   } catch (error) {
-    const { figure, canvas } = makePanel(title, String(error.message), "");
+    const { figure, canvas } = makePanel(other.titleOf(kind), String(error.message), "");
     canvas.remove();
-    return figure;
+    return [figure];
   }
+}
+
+// The picture of the other run's image; where its data have no photo, with this run's, of which it then is.
+async function otherPicture(row, picture) {
+  const theirs = await row.beside.run.picture(row.beside.image);
+  return { ...theirs, photo: theirs.photo ?? picture.photo };
 }
 
 // `horse 23 %, person 4 %`, the largest first: of the pixels that are not ignored.

@@ -1,4 +1,5 @@
-// Runs and their pictures: this page's own, from the page or from files beside it, and another report's that a reader opens.
+// Runs and their pictures: this page's own, from the page or from files beside it, the one that the page compares with it, and
+// another report's that a reader opens.
 // A report of somebody else may hold anything: names go to textContent alone, sizes are bounded, pictures are WebP.
 "use strict";
 const IGNORE = 255;
@@ -7,11 +8,13 @@ const MAX_SIDE = 2048; // pixels of a picture
 const KEPT_PICTURES = 60; // of a run, unpacked
 
 class Run {
-  // text: the JSON of `explorer-data`; readPicture: an image's number → a promise of the JSON of its pictures.
-  constructor(text, readPicture) {
+  // text: the JSON of `explorer-data`; readPicture: an image's number → a promise of the JSON of its pictures; label: what titles
+  // and numbers call the run, "" for one alone.
+  constructor(text, readPicture, label = null) {
     const content = JSON.parse(text);
     if (content.format !== FORMAT || !Array.isArray(content.images)) throw new Error(`the data are not ${FORMAT}`);
     this.title = String(content.title);
+    this.label = label ?? String(content.name ?? "");
     this.names = content.classes.map(String);
     this.palette = content.palette;
     this.heat = bytesOf(content.heat);
@@ -28,6 +31,11 @@ class Run {
 
   name(value) {
     return this.names[value] ?? `class ${value}`;
+  }
+
+  // The title of a label map of this run.
+  titleOf(kind) {
+    return this.label ? `${this.label}: ${this.kinds.get(kind)}` : this.kinds.get(kind);
   }
 
   // The same image in this run as `image` of another.
@@ -93,6 +101,13 @@ function ownRun() {
   return run;
 }
 
+// The run that this page compares with its own; null on a page of one run.
+function pairedRun() {
+  const data = document.getElementById("paired-data");
+  const pictures = document.getElementsByClassName("paired-picture-data");
+  return data && new Run(data.textContent, async (number) => pictures[number].textContent);
+}
+
 // The run of another report: its index.html, and of a large one the files of its folder images too.
 async function runOfFiles(files) {
   const page = files.find((file) => file.name.endsWith(".html"));
@@ -108,16 +123,18 @@ async function runOfFiles(files) {
     const file = beside.get(`${number}.json`);
     if (!file) throw new Error(`${number}.json was not chosen: choose the files of the report's folder images too`);
     return file.text();
-  });
+  }, "other run");
 }
 
-// JSON of an image → {width, height, photo, maps, truth, cams}, arrays as Uint8Array.
+// JSON of an image → {width, height, photo, maps, truth, cams}, arrays as Uint8Array; photo: null where the run beside has it.
 async function unpacked(text) {
   const raw = JSON.parse(text);
   const [width, height] = [checkedSide(raw.width), checkedSide(raw.height)];
-  const photo = new Image();
-  photo.src = `data:image/webp;base64,${raw.photo}`;
-  await photo.decode();
+  const photo = raw.photo === null ? null : new Image();
+  if (photo) {
+    photo.src = `data:image/webp;base64,${raw.photo}`;
+    await photo.decode();
+  }
   const maps = new Map();
   for (const [kind, packed] of Object.entries(raw.maps)) maps.set(kind, await inflated(packed, width * height));
   const truth = raw.truth === null ? null : await inflated(raw.truth, width * height);

@@ -54,9 +54,9 @@ class LargeView {
     [this.picture, this.otherPicture] = [null, null];
     try {
       const picture = await this.run.picture(image);
-      const otherPicture = row.beside && (await this.other.picture(row.beside.image).catch(() => null));
+      const theirs = row.beside && (await otherPicture(row, picture).catch(() => null));
       if (this.row !== row) return; // the reader has gone on
-      [this.picture, this.otherPicture] = [picture, otherPicture];
+      [this.picture, this.otherPicture] = [picture, theirs];
     } catch (error) {
       showTrouble(this.run, error);
       this.find("panels").replaceChildren(drawnPicture(this.run, image, kind));
@@ -83,46 +83,42 @@ class LargeView {
     const { image } = this.row;
     const kind = image.kinds[Number(this.find("step").value)];
     const look = this.find("look").value;
-    const title = this.run.kinds.get(kind);
+    const title = this.run.titleOf(kind);
     this.find("step-name").textContent = title;
     this.find("step").setAttribute("aria-valuetext", title);
     for (const part of this.dialog.querySelectorAll(".for-cam")) part.hidden = look !== "cam";
     this.style = { ...this.asked.style, opacity: Number(this.find("opacity").value) / 100 };
-    fillBadges(this.find("badges"), this.run, this.rowOf(kind), this.asked.class);
-    const panels = this.panels(kind, look, title);
+    const row = rowOf(this.run, this.other, image, kind, this.asked.class); // the same step of both runs, where both have it
+    fillBadges(this.find("badges"), this.run, row, this.asked.class);
+    const panels = this.panels(row, look, title);
     for (const figure of panels) this.makeScrollable(figure);
     this.find("panels").replaceChildren(...panels);
     this.zoom();
-    this.fillTable(kind);
+    this.fillTable(row);
   }
 
-  // The row for another step of the same image.
-  rowOf(kind) {
-    const iou = this.row.image.iou(kind, this.asked.class);
-    const gain = iou === null || this.row.otherIou === null ? null : iou - this.row.otherIou;
-    return { ...this.row, kind, iou, gain };
-  }
-
-  panels(kind, look, title) {
+  // In the order of the cards.
+  panels(row, look, title) {
     const { picture, run, style } = this;
-    const { image, beside } = this.row;
+    const { image, beside } = row;
+    const own = this.ownPanels(row, look, title);
+    const truth = picture.truth ? [labelPanel("truth", image, picture, picture.truth, run, style, LARGE_SIZE)] : [];
+    if (!this.otherPicture) return [...own, ...truth];
+    const labels = this.otherPicture.maps.get(beside.kind);
+    const fitting = translated(labels, this.otherPicture, picture, beside.run, run);
+    const theirs = labelPanel(beside.run.titleOf(beside.kind), beside.image, this.otherPicture, labels, beside.run, style, LARGE_SIZE);
+    const difference = differencePanel(run, row, picture, fitting, style, LARGE_SIZE);
+    return run.label ? [...truth, theirs, ...own, difference] : [...own, theirs, difference, ...truth];
+  }
+
+  ownPanels({ image, kind }, look, title) {
+    const { picture, run, style } = this;
     const labels = picture.maps.get(kind);
-    const panels = [];
     this.find("live").textContent = "";
-    if (look === "photo") {
-      const { figure, canvas } = makePanel("photo", "", `image ${image.id}`);
-      drawPhoto(canvas, picture, LARGE_SIZE);
-      panels.push(figure);
-    } else if (look === "cam") panels.push(...this.camPanels());
-    else if (look === "errors") panels.push(this.errorPanel(title, labels));
-    else panels.push(labelPanel(title, image, picture, labels, run, style, LARGE_SIZE));
-    if (this.otherPicture) {
-      const other = `other run: ${this.other.kinds.get(beside.kind)}`;
-      const theirs = this.otherPicture.maps.get(beside.kind);
-      panels.push(labelPanel(other, beside.image, this.otherPicture, theirs, this.other, style, LARGE_SIZE));
-    }
-    if (picture.truth) panels.push(labelPanel("truth", image, picture, picture.truth, run, style, LARGE_SIZE));
-    return panels;
+    if (look === "photo") return [photoPanel(image, picture, LARGE_SIZE)];
+    if (look === "cam") return this.camPanels();
+    if (look === "errors") return [this.errorPanel(title, labels)];
+    return [labelPanel(title, image, picture, labels, run, style, LARGE_SIZE)];
   }
 
   // The activation map with its threshold's outline, and the label map of all of them at it.
@@ -159,7 +155,7 @@ class LargeView {
     const words = `right ${percent(counts.right / total)}, ${parts.join(", ")}; the truth is outlined`;
     const { figure, canvas } = makePanel(`errors of ${title}`, words, `errors of ${title} on image ${this.row.image.id}: ${words}`);
     drawErrors(canvas, this.picture, labels, Math.max(0.35, this.style.opacity), LARGE_SIZE);
-    figure.querySelector(".words").append(errorLegend());
+    figure.querySelector(".words").append(legendOf(ERRORS));
     return figure;
   }
 
@@ -182,15 +178,14 @@ class LargeView {
     for (const canvas of this.dialog.querySelectorAll("canvas")) canvas.style.width = `${100 * zoom}%`;
   }
 
-  fillTable(kind) {
-    const { image, beside } = this.row;
+  fillTable({ image, kind, beside }) {
     const score = image.scores.get(kind);
     const values = new Set([...image.labels, ...Object.keys(score?.classes ?? {}).map(Number)]);
-    const head = ["class", "image-level label", "IoU", ...(beside ? ["IoU of the other run"] : []), "mistake"];
+    const head = ["class", "image-level label", this.run.label ? `IoU of ${this.run.label}` : "IoU", ...(beside ? [`IoU of ${beside.run.label}`] : []), "mistake"];
     const rows = [...values].sort((a, b) => a - b).map((value) => {
       const mistakes = ["missed", "false"].filter((kind) => score?.[kind].includes(value));
       const name = this.run.name(value);
-      const theirs = beside ? [decimals(beside.image.iou(beside.kind, this.other.names.indexOf(name)))] : [];
+      const theirs = beside ? [decimals(beside.image.iou(beside.kind, beside.run.names.indexOf(name)))] : [];
       return [name, image.labels.includes(value) ? "yes" : "no", decimals(image.iou(kind, value)), ...theirs, mistakes.join()];
     });
     this.find("by-class").replaceChildren(tableRow("th", head), ...rows.map((cells) => tableRow("td", cells)));
@@ -202,21 +197,4 @@ function tableRow(tag, cells) {
   row.append(...cells.map((cell) => element(tag, "", cell)));
   if (tag === "th") for (const cell of row.cells) cell.scope = "col";
   return row;
-}
-
-// Each kind of error in its colour and pattern.
-function errorLegend() {
-  const legend = element("span", "error-legend", "");
-  for (const look of Object.values(ERRORS)) {
-    const chip = document.createElement("canvas");
-    [chip.width, chip.height] = [28, 14];
-    chip.setAttribute("aria-hidden", "true");
-    const context = chip.getContext("2d");
-    context.fillStyle = `rgb(${look.colour.join(" ")})`;
-    context.fillRect(0, 0, 28, 14);
-    context.fillStyle = context.createPattern(tile(look.pattern, 10), "repeat");
-    context.fillRect(0, 0, 28, 14);
-    legend.append(chip, ` ${look.words} `);
-  }
-  return legend;
 }

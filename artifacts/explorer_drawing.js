@@ -39,14 +39,35 @@ function drawLabels(canvas, picture, labels, run, style, size) {
   writeNames(context, labels, picture.width, picture.height, scale, unit * size.letters, (value) => run.name(value));
 }
 
-// The mistakes of a label map.
+// The mistakes of a label map, over the truth's outlines.
 function drawErrors(canvas, picture, labels, opacity, size) {
+  drawMarks(canvas, picture, Array.from(labels, (label, pixel) => mistake(label, picture.truth[pixel])), ERRORS, opacity, size);
+}
+
+// Pixels in the look of their mark, a name of `looks` or "", over the outlines of the truth, where there is one.
+function drawMarks(canvas, picture, marks, looks, opacity, size) {
   const { context, scale, unit } = startPicture(canvas, picture, size);
-  const names = Object.keys(ERRORS);
-  const kinds = Uint8Array.from(labels, (label, pixel) => names.indexOf(mistake(label, picture.truth[pixel])) + 1);
-  const looks = new Map(names.map((name, place) => [place + 1, ERRORS[name]]));
-  paintRegions(context, picture, kinds, looks, opacity, unit);
-  strokeEdges(context, edges(picture.truth, picture.width, picture.height, scale), unit);
+  const names = Object.keys(looks);
+  const values = Uint8Array.from(marks, (mark) => names.indexOf(mark) + 1);
+  paintRegions(context, picture, values, new Map(names.map((name, place) => [place + 1, looks[name]])), opacity, unit);
+  strokeEdges(context, edges(picture.truth ?? values, picture.width, picture.height, scale), unit);
+}
+
+// Each look's colour and pattern with its words.
+function legendOf(looks) {
+  const legend = element("span", "error-legend", "");
+  for (const look of Object.values(looks)) {
+    const chip = document.createElement("canvas");
+    [chip.width, chip.height] = [28, 14];
+    chip.setAttribute("aria-hidden", "true");
+    const context = chip.getContext("2d");
+    context.fillStyle = `rgb(${look.colour.join(" ")})`;
+    context.fillRect(0, 0, 28, 14);
+    context.fillStyle = context.createPattern(tile(look.pattern, 10), "repeat");
+    context.fillRect(0, 0, 28, 14);
+    legend.append(chip, ` ${look.words} `);
+  }
+  return legend;
 }
 
 // The activation map at `place`, over the grey photo; with a threshold, the outline of what lies above it.

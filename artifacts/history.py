@@ -1,23 +1,19 @@
-"""A store's runs as tables in the terminal: the plan of a run, the list of runs, two runs or two knowledge bases compared."""
+"""A store's runs as tables in the terminal: the plan of a run, the list of runs, two knowledge bases compared."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
-from artifacts.rows import ABSENT, Row, defined, duration, interval, number, print_rows, size
+from artifacts.rows import ABSENT, Row, duration, number, print_rows, size
 from artifacts.stages import gibibytes
 
 if TYPE_CHECKING:  # at run time it would load torch, for which `excel runs` need not wait
     from excel_core.text.knowledge_diff import ClassChange, NamedAttribute
 
-__all__ = [
-    "PlanStep", "class_change_rows", "class_difference_rows", "image_difference_rows", "plan_rows", "print_comparison",
-    "print_plan", "print_prompts_diff", "run_rows", "spec_difference_rows",
-]  # fmt: skip
+__all__ = ["PlanStep", "class_change_rows", "plan_rows", "print_plan", "print_prompts_diff", "run_rows"]
 
 MAX_NAMED_PARTS = 3  # up to so many missing parts are named
-MAX_CHANGED_IMAGES = 10
 MAX_CHANGED_SETTINGS = 4  # of a run in the list of runs
 
 Records = Iterable[Mapping[str, Any]]
@@ -121,48 +117,6 @@ def _changed_lines(settings: Mapping[str, Any]) -> list[str]:
 def _setting_text(value: Any) -> str:
     """A value as `--set` takes it."""
     return f"[{', '.join(map(_setting_text, value))}]" if isinstance(value, list) else "null" if value is None else str(value)
-
-
-def spec_difference_rows(differences: Records) -> list[Row]:
-    """{field, a, b} → one row per field in which two runs' specs differ."""
-    return [{"field": str(entry["field"]), "a": _plain(entry["a"]), "b": _plain(entry["b"])} for entry in differences]
-
-
-def class_difference_rows(differences: Records) -> list[Row]:
-    """{class, a, b, difference, low, high}, IoU and the 95 % interval of b - a → one row per class, largest gain first."""
-    ranked = _ranked(differences, lambda difference: -difference)
-    return [{"class": str(entry["class"])} | _score_cells(entry) for entry in ranked]
-
-
-def image_difference_rows(differences: Records, max_images: int = MAX_CHANGED_IMAGES) -> list[Row]:
-    """{id, a, b, difference} → the `max_images` images that changed most, in either direction, largest change first."""
-    ranked = _ranked(differences, lambda difference: -abs(difference))[:max_images]
-    return [{"image": str(entry["id"])} | _score_cells(entry) for entry in ranked]
-
-
-def print_comparison(
-    console: Console, a: str, b: str, spec: Records, classes: Records, images: Records, note: str = ""
-) -> None:
-    """Print what differs between the runs named `a` and `b`; `note` is the protocol of the scores."""
-    runs = f"a: {a}, b: {b}"
-    print_rows(console, "Spec", spec_difference_rows(spec), [runs], ["field", "a", "b"])
-    class_note = "; ".join(filter(None, [runs, note]))
-    print_rows(console, "IoU by class", class_difference_rows(classes), [class_note], ["class"])
-    print_rows(console, "Images that changed most", image_difference_rows(images), [runs], ["image"])
-
-
-def _ranked(differences: Records, key: Callable[[float], float]) -> list[Mapping[str, Any]]:
-    """Sorted by `key` of their difference; those without one last."""
-    return sorted(differences, key=lambda entry: (not defined(entry.get("difference")), key(entry.get("difference") or 0.0)))
-
-
-def _score_cells(entry: Mapping[str, Any]) -> Row:
-    difference = interval(entry, "difference", sign="+")
-    return {"a": number(entry.get("a")), "b": number(entry.get("b")), "b - a": difference}
-
-
-def _plain(value: Any) -> str:
-    return ABSENT if value is None else ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def class_change_rows(changes: Sequence["ClassChange"]) -> list[Row]:

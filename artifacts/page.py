@@ -10,18 +10,32 @@ from typing import Any
 from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.files import written_then_renamed
 
-__all__ = ["ClassColour", "Filters", "class_colours", "template_files", "write_page"]
+__all__ = ["ClassColour", "Filters", "Tile", "class_colours", "template_files", "write_page"]
 
 Filters = Mapping[str, Callable[..., Any]]  # of a template, by name
 ALONE, BESIDE = "img-src data:", "img-src data: 'self'; connect-src 'self'"  # of a page's content security policy
 TEMPLATES = Path(__file__).parent
 SHARED = ("macros.html.j2", "report.css")  # of every page
-PARTS = {  # of one page alone: its templates beside the first, and its script's files, as they follow each other
-    "report": (
-        "explorer.html.j2", "explorer_data.js", "explorer_scores.js", "explorer_drawing.js", "explorer_cards.js",
-        "explorer_dialog.js", "explorer.js",
-    ),
-}  # fmt: skip
+EXPLORER = (
+    "explorer.html.j2", "explorer_data.js", "explorer_scores.js", "explorer_drawing.js", "explorer_difference.js",
+    "explorer_cards.js", "explorer_dialog.js", "explorer.js",
+)  # fmt: skip
+PARTS = {
+    "report": EXPLORER,
+    "comparison": EXPLORER,
+}  # of some pages: templates beside the first, and the script's files in order
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline number: what was scored, its mIoU or a difference of two, the interval, the rest of the protocol, and means of
+    other scores."""
+
+    title: str
+    value: str
+    interval: str
+    note: str
+    means: str = ""
 
 
 @dataclass(frozen=True)

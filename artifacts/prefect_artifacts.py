@@ -9,6 +9,8 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
     excel-score-change-<preset>       what an edit of prompts did to them, by class
     excel-score-others-<preset>       the same of classes that nobody edited
     excel-score-pictures-<preset>     the images that changed most, and how to read the tables
+    excel-compare-<preset>            two runs side by side: settings, scores, classes (artifacts/comparison_artifacts.py)
+    excel-compare-NAME-<preset>       the same drawn: classes, images
     excel-benchmark-<preset>          methods on the same images: scores, differences, costs
     excel-benchmark-NAME-<preset>     the same drawn: overview, classes by kind of label map, galleries
     excel-ablation-<preset>           the ablation's rows
@@ -30,12 +32,11 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
 What a run has nothing for is left out.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifacts.artifact_pages import MAX_MARKDOWN_BYTES, artifact_key, picture_page, slug
 from artifacts.benchmark import benchmark_markdown
-from artifacts.drawing import bounded_data_uri
 from artifacts.gallery import (
     Picture,
     ablation_picture,
@@ -78,39 +79,37 @@ RESULT_ORDER = (
     "mIoU", "what", "split", "refinement", "scales", "labels used", "images", "precision", "recall", "interval",
 )  # fmt: skip
 MARK = " *"
-RESERVED_BYTES = 10_000  # of a picture's page, for what is around it: a path may be long
-MAX_MARKDOWN_BYTES = 400_000  # artifacts lie in the server's database
 
 
 def publish(view: ReportView, report: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """Create the artifacts of a run and link them to the flow or task run that calls this → their keys. `link`: the address of
     the report, where a server has it."""
-    return publish_bodies(bodies(view, report, link), _slug(view.preset), keep_pictures)
+    return publish_bodies(bodies(view, report, link), slug(view.preset), keep_pictures)
 
 
 def publish_stage(
     stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path, keep_pictures: int = KEEP_PICTURES
 ) -> list[str]:
     """The same of a stage that ran alone: `view` holds what it made and nothing else; `pages` come before it."""
-    return publish_bodies(stage_bodies(stage, view, pages, folder), _slug(stage, view.preset), keep_pictures)
+    return publish_bodies(stage_bodies(stage, view, pages, folder), slug(stage, view.preset), keep_pictures)
 
 
 def publish_ablation(metrics: Metrics, preset: str, keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the ablation alone; of metrics.json's content only `ablation` is read."""
-    return publish_bodies(ablation_bodies(metrics, preset), _slug("ablation", preset), keep_pictures)
+    return publish_bodies(ablation_bodies(metrics, preset), slug("ablation", preset), keep_pictures)
 
 
 def publish_paper(table: str, path: Path) -> list[str]:
     """A table of the paper, read from its JSON file, as a Markdown page → its key."""
     document = read_json(path)
     description = f"{document['title']}, preset {document['preset']}"
-    return publish_bodies([MarkdownBody(_key("paper", table), description, paper_markdown(document))], _slug(table))
+    return publish_bodies([MarkdownBody(artifact_key("paper", table), description, paper_markdown(document))], slug(table))
 
 
 def publish_benchmark(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the benchmark; `folder` is the output of the stage `benchmark`."""
     bodies = benchmark_bodies(folder, link)
-    return publish_bodies(bodies, _slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
+    return publish_bodies(bodies, slug("benchmark", read_json(folder / "benchmark.json")["preset"]), keep_pictures)
 
 
 def publish_figures(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
@@ -121,24 +120,24 @@ def publish_figures(folder: Path, link: str = "", keep_pictures: int = KEEP_PICT
 def publish_score(folder: Path, change: Path, keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """The same for the flow `score`; `folder` is the output of the stage, `change` the comparison's file."""
     found = score_bodies(folder, change)
-    return publish_bodies(found, _slug("score", read_json(folder / "score.json")["preset"]), keep_pictures)
+    return publish_bodies(found, slug("score", read_json(folder / "score.json")["preset"]), keep_pictures)
 
 
 def bodies(view: ReportView, report: Path, link: str = "") -> list[TableBody | MarkdownBody]:
     """What `publish` creates, in order; `report` is the page's path."""
     gallery = gallery_markdown(view, place("The full report", report, link), MAX_MARKDOWN_BYTES)
-    page = MarkdownBody(_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
+    page = MarkdownBody(artifact_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
     return [*_tables(view), page, *_charts(view), *_stages(view, "stages")]
 
 
 def stage_bodies(stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path) -> list[TableBody | MarkdownBody]:
     """What `publish_stage` creates, in order; `folder` is the stage's output."""
     made: list[TableBody | MarkdownBody] = [
-        MarkdownBody(_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
+        MarkdownBody(artifact_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
     ]
     if view.gallery or view.segmented:
         pictures = gallery_markdown(view, place("All of them", folder), MAX_MARKDOWN_BYTES)
-        made.append(MarkdownBody(_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
+        made.append(MarkdownBody(artifact_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
     return [*made, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
 
 
@@ -149,12 +148,13 @@ def _run_words(view: ReportView) -> str:
 def _tables(view: ReportView) -> list[TableBody | MarkdownBody]:
     """Tables of what the view has: results, classes, curve, ablation, attributes."""
     attributes = TableBody(
-        _key("attributes", view.preset),
+        artifact_key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
-    curve = TableBody(_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = _non_empty([_results(view), *_class_tables(view), curve])
+    curve = TableBody(artifact_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
+    results = _results(artifact_key("results", view.preset), f"Results of {_run_words(view)}", view.metrics)
+    tables = _non_empty([results, *_class_tables(view), curve])
     return [*tables, *ablation_bodies(view.metrics, view.preset), *_non_empty([attributes])]
 
 
@@ -170,13 +170,13 @@ def _charts(view: ReportView) -> list[TableBody | MarkdownBody]:
 def _stages(view: ReportView, name: str) -> list[TableBody | MarkdownBody]:
     if not view.stages:
         return []
-    return [MarkdownBody(_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
+    return [MarkdownBody(artifact_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
 
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[TableBody | MarkdownBody]:
     """What `publish_ablation` creates: the table and the chart, or nothing."""
     rows = [_score_first(row, "mean mIoU") for row in ablation_rows(metrics)]
-    table = TableBody(_key("ablation", preset), ablation_note(metrics), rows)
+    table = TableBody(artifact_key("ablation", preset), ablation_note(metrics), rows)
     return [*_non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
@@ -187,10 +187,10 @@ def figure_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownBody
     pages: list[TableBody | MarkdownBody] = []
     for number, title in document["figures"].items():
         file = folder / f"figure_{number}.png"
-        picture = _picture_page(f"figure {number}, {title}: {content}", file.read_bytes())
+        picture = picture_page(f"figure {number}, {title}: {content}", file.read_bytes())
         page = f"{place('The figure alone', file, f'{link}/{file.name}' if link else '')}\n\n{picture}"
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
-        key = _key("figure", number, document["preset"])
+        key = artifact_key("figure", number, document["preset"])
         pages.append(MarkdownBody(key, f"Figure {number}: {title}; {run}", page))
     return pages
 
@@ -201,11 +201,13 @@ def benchmark_bodies(folder: Path, link: str = "") -> list[TableBody | MarkdownB
     methods = ", ".join(method["name"] for method in document["methods"])
     words = f"{methods} on preset {document['preset']} with {document['clip']}"
     text = f"{place('The page with all pictures', folder / 'index.html', link)}\n\n{benchmark_markdown(document)}"
-    pages: list[TableBody | MarkdownBody] = [MarkdownBody(_key("benchmark", document["preset"]), f"Benchmark: {words}", text)]
+    pages: list[TableBody | MarkdownBody] = [
+        MarkdownBody(artifact_key("benchmark", document["preset"]), f"Benchmark: {words}", text)
+    ]
     for path in sorted(folder.glob("*.png")):
         name = path.stem.replace("_", " ")
-        key = _key("benchmark", name, document["preset"])
-        pages.append(MarkdownBody(key, f"Benchmark, {name}: {words}", _picture_page(f"{name}: {words}", path.read_bytes())))
+        key = artifact_key("benchmark", name, document["preset"])
+        pages.append(MarkdownBody(key, f"Benchmark, {name}: {words}", picture_page(f"{name}: {words}", path.read_bytes())))
     return pages
 
 
@@ -215,15 +217,17 @@ def score_bodies(folder: Path, change: Path) -> list[TableBody | MarkdownBody]:
     preset, run = scores["preset"], f"preset {scores['preset']}, {scores['method']} method with {scores['clip']}"
     runs = f"run {document['before']} → {document['after']}"
     tables = [
-        TableBody(_key("score", preset), f"Training-free label maps of {run}", results_rows(scores)),
-        TableBody(_key("score-change", preset), f"Classes that were edited, {runs}", change_rows(document)),
-        TableBody(_key("score-others", preset), f"Other classes that changed, {runs}", change_rows(document, edited=False)),
+        _results(artifact_key("score", preset), f"Training-free label maps of {run}", scores),
+        TableBody(artifact_key("score-change", preset), f"Classes that were edited, {runs}", change_rows(document)),
+        TableBody(
+            artifact_key("score-others", preset), f"Other classes that changed, {runs}", change_rows(document, edited=False)
+        ),
     ]
     text = "\n".join(f"* {markdown_text(note)}" for note in change_notes(document)) + "\n"
     if document["picture"]:
         images = ", ".join(entry["id"] for entry in document["images"])
-        text = _picture_page(f"photo, label maps before and after, and truth of {images}", picture.read_bytes()) + "\n" + text
-    page = MarkdownBody(_key("score-pictures", preset), "Images that changed most, and how to read the scores", text)
+        text = picture_page(f"photo, label maps before and after, and truth of {images}", picture.read_bytes()) + "\n" + text
+    page = MarkdownBody(artifact_key("score-pictures", preset), "Images that changed most, and how to read the scores", text)
     return [*_non_empty(tables), page]
 
 
@@ -233,19 +237,18 @@ def _class_tables(view: ReportView) -> list[TableBody]:
     for family, keys in families(view.metrics).items():
         protocol = protocol_text(common_protocol(view.metrics, keys))
         description = f"{family}: {protocol}; precision and recall of {result_words(keys[-1])}"
-        tables.append(TableBody(_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
+        tables.append(TableBody(artifact_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
     return tables
 
 
-def _results(view: ReportView) -> TableBody:
+def _results(key: str, description: str, metrics: Metrics) -> TableBody:
     """The results with intervals apart, in RESULT_ORDER. Long parts of protocols are explained in the description, which the UI
     shows whole."""
-    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(view.metrics)])
+    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(metrics)])
     if any(row["what"].endswith(MARK) for row in rows):
         notes.append(f"{MARK.strip()} the pseudo labels")
     ordered = [{column: row.get(column, ABSENT) for column in RESULT_ORDER} for row in rows]
-    description = "; ".join([f"Results of {_run_words(view)}", *notes])
-    return TableBody(_key("results", view.preset), description, ordered)
+    return TableBody(key, "; ".join([description, *notes]), ordered)
 
 
 def _with_mark(row: Row) -> Row:
@@ -270,25 +273,8 @@ def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[
     """A page of one picture, described by its caption; no picture, no page."""
     if picture is None:
         return []
-    return [MarkdownBody(_key(name, preset), f"{title}: {picture.caption}", _picture_page(picture.alt, picture.png))]
-
-
-def _picture_page(alt: str, png: bytes) -> str:
-    """A picture alone; with a line above it, of at most MAX_MARKDOWN_BYTES."""
-    text = markdown_text(alt)
-    max_length = MAX_MARKDOWN_BYTES - len(text.encode()) - RESERVED_BYTES
-    return f"![{text}]({bounded_data_uri(png, max_length)})\n"
+    return [MarkdownBody(artifact_key(name, preset), f"{title}: {picture.caption}", picture_page(picture.alt, picture.png))]
 
 
 def _non_empty(tables: Sequence[TableBody]) -> list[TableBody | MarkdownBody]:
     return [table for table in tables if table.rows]
-
-
-def _key(name: str, *parts: str) -> str:
-    return _slug("excel", name, *parts)
-
-
-def _slug(*parts: str) -> str:
-    """Lowercase letters, digits and dashes, as Prefect asks."""
-    cleaned = (re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
-    return "-".join(filter(None, cleaned))

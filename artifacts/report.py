@@ -18,7 +18,7 @@ from artifacts.gallery import (
     loss_picture,
     segmented_pictures,
 )
-from artifacts.page import Filters, class_colours, write_page
+from artifacts.page import Filters, Tile, class_colours, write_page
 from artifacts.quality import doubt_rows, quality_rows
 from artifacts.rows import Row, duration, number, size
 from artifacts.stages import COSTS_NOTE, cost_rows, origin_facts, summary_text
@@ -37,23 +37,12 @@ from artifacts.tables import (
     protocol_text,
     results_rows,
 )
-from artifacts.view import GalleryItem, Metrics, ReportView, SegmentedItem
+from artifacts.view import ExploredRun, GalleryItem, Metrics, ReportView, SegmentedItem
 
 __all__ = ["write_report"]
 
 MAX_TABLE_CLASSES = 25  # a matrix of more classes is a picture and a list: nobody reads 6,561 numbers
 PICTURES = PictureSize(side=192, quality=72, webp=True)  # of the few images that a page without scripts shows
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """What was scored, its mIoU with the interval, mean precision and recall, and the rest of the protocol."""
-
-    title: str
-    miou: str
-    interval: str
-    means: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,8 @@ def write_report(folder: Path, view: ReportView) -> Path:
     """Write `folder`/index.html → its path. Of more images than MAX_INLINE_IMAGES,
     `folder`/images holds the pictures."""
     path = folder / "index.html"
-    explorer = write_explorer(folder, view)
+    explored = ExploredRun(view.title, view.class_names, view.explored, view.background_power)
+    explorer = write_explorer(folder, explored)
     filters: Filters = {"duration": duration, "size": size, "summary": summary_text, "facts": origin_facts}
     context = {"view": view, "explorer": explorer, **_context(view)}
     write_page(path, "report", context, filters, beside=explorer is not None and explorer.beside)
@@ -136,7 +126,7 @@ def _context(view: ReportView) -> dict[str, object]:
     }
 
 
-def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[_Tile]:
+def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[Tile]:
     tiles = []
     for key in keys:
         result = metrics["results"][key]
@@ -146,7 +136,7 @@ def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[_Tile]:
         protocol = result.get("protocol", {})
         title = f"{protocol.get('what', key)}, {protocol['split']}" if "split" in protocol else str(protocol.get("what", key))
         rest = protocol_text({name: value for name, value in protocol.items() if name not in ("what", "split")})
-        tiles.append(_Tile(title, number(result.get("miou")), within, means, rest))
+        tiles.append(Tile(title, number(result.get("miou")), within, rest, means))
     return tiles
 
 

@@ -1,51 +1,35 @@
 """What an edit of prompts did to the training-free label maps (excel-score-change/1, tasks/history/score_change.py): as tables,
-as notes, in the terminal, and the images that changed most as one picture."""
+as notes, in the terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from artifacts.drawing import STEP_NAMES, class_mask, fit_image, fit_labels, overlay_labels
+from artifacts.drawing import STEP_NAMES
 from artifacts.rows import ABSENT, Row, defined, number, print_rows
-from artifacts.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.tables import protocol_text
-from artifacts.view import Labels, Pixels
 
-__all__ = ["ChangedImage", "change_notes", "change_rows", "draw_changed_images", "print_change", "verdict"]
+__all__ = ["FEW_IMAGES", "MIN_IMAGES", "change_notes", "change_rows", "difference_text", "print_change", "verdict"]
 
 Change = Mapping[str, Any]  # the content of STORE/score/RUN.json
 MIN_IMAGES = 10  # that hold a class; of fewer, resampled images tell no interval
-SIDE = 300  # pixels, of a picture before it is drawn in its column
+FEW_IMAGES = "few images"
+VERDICTS = ("hurt", "helped", "no clear change")
 NO_EARLIER_RUN = "there is no earlier complete run of the same data to compare with: the next score is compared with this one"
 
 
-@dataclass(frozen=True, eq=False)
-class ChangedImage:
-    """An image (H, W, 3) with its label maps (H, W) before and after, its truth, and its own mIoU before and after."""
-
-    id: str
-    split: str
-    image: Pixels
-    before: Labels
-    after: Labels
-    truth: Labels
-    miou_before: float
-    miou_after: float
-
-
-def verdict(difference: Mapping[str, Any] | None) -> str:
-    """`hurt` or `helped` where the 95 % interval of an IoU's difference leaves out 0, else `no clear change`; `few images`
-    where fewer than MIN_IMAGES hold the class."""
+def verdict(difference: Mapping[str, Any] | None, words: tuple[str, str, str] = VERDICTS) -> str:
+    """The first of `words` where the 95 % interval of an IoU's difference lies below 0, the second where it lies above, else
+    the third; FEW_IMAGES where fewer than MIN_IMAGES hold the class."""
     low, high = (None, None) if difference is None else (difference["low"], difference["high"])
     if difference is None or not defined(low) or not defined(high):
         return ABSENT
     if difference["images"] < MIN_IMAGES:
-        return "few images"
-    return "hurt" if high < 0 else "helped" if low > 0 else "no clear change"
+        return FEW_IMAGES
+    worse, better, unclear = words
+    return worse if high < 0 else better if low > 0 else unclear
 
 
 def change_rows(change: Change, edited: bool = True) -> list[Row]:
@@ -68,7 +52,7 @@ def change_rows(change: Change, edited: bool = True) -> list[Row]:
 
 
 def _is_clear(differences: Sequence[Mapping[str, Any] | None]) -> bool:
-    return any(verdict(difference) in ("hurt", "helped") for difference in differences)
+    return any(verdict(difference) in VERDICTS[:2] for difference in differences)
 
 
 def _row(
@@ -78,7 +62,7 @@ def _row(
     row = {"class": words["class"], "verdict": verdict(differences[-1])}
     row |= {"IoU before": number(last.get("a")), "after": number(last.get("b"))}
     for result, difference in zip(reversed(results), reversed(differences), strict=True):
-        row[f"Δ {STEP_NAMES.get(result['step'], result['step'])}"] = _difference(difference or {})
+        row[f"Δ {STEP_NAMES.get(result['step'], result['step'])}"] = difference_text(difference or {})
     row |= {
         "images": str(last.get("images", ABSENT)),
         "T_c moved": number(words["moved"], 4),
@@ -87,7 +71,7 @@ def _row(
     return row | ({"edit": _edit(words)} if words["edited"] else {})
 
 
-def _difference(scores: Mapping[str, Any]) -> str:
+def difference_text(scores: Mapping[str, Any]) -> str:
     """`-0.212 [-0.390, +0.050]`: three digits, since small changes of IoU are the rule."""
     ends = [number(scores.get(name), sign="+") for name in ("low", "high")]
     return number(scores.get("difference"), sign="+") + (f" [{', '.join(ends)}]" if ABSENT not in ends else "")
@@ -113,7 +97,7 @@ def change_notes(change: Change) -> list[str]:
         miou = result["miou"]
         notes.append(
             f"mIoU, {result['split']}, {STEP_NAMES.get(result['step'], result['step'])}: {number(miou['a'])} → "
-            f"{number(miou['b'])}, difference {_difference(miou)}; {protocol_text(result['protocol'])}"
+            f"{number(miou['b'])}, difference {difference_text(miou)}; {protocol_text(result['protocol'])}"
         )
     notes.append(
         "Δ: IoU after − before with its 95 % bootstrap interval over the same images, each class by itself. The verdict is "
@@ -150,33 +134,3 @@ def print_change(change: Change, console: Console) -> None:
     print_rows(console, "Other classes that changed", others, [], ["class", "verdict"])
     for note in change_notes(change):
         console.print(Text(note, style="dim"), soft_wrap=True)
-
-
-def draw_changed_images(images: Sequence[ChangedImage], class_names: Sequence[str]) -> bytes:
-    """A row an image, photo, before, after and truth → PNG."""
-    rows = [
-        SheetRow(
-            f"{image.id}: mIoU {image.miou_before:.2f} → {image.miou_after:.2f}",
-            f"{image.split}; {'worse' if image.miou_after < image.miou_before else 'better'} than before",
-            (
-                Panel(fit_image(image.image, SIDE)),
-                _panel(image, image.before, f"mIoU {image.miou_before:.2f}"),
-                _panel(image, image.after, f"mIoU {image.miou_after:.2f}"),
-                _panel(image, image.truth, ""),
-            ),
-        )
-        for image in images
-    ]
-    return draw_sheet(["photo", "before", "after", "truth"], rows, [], [_numbers(images, class_names)])
-
-
-def _panel(image: ChangedImage, labels: Labels, words: str) -> Panel:
-    picture = overlay_labels(fit_image(image.image, SIDE), fit_labels(labels, SIDE))
-    return Panel(picture, (Paragraph(words, faint=True),) if words else ())
-
-
-def _numbers(images: Sequence[ChangedImage], class_names: Sequence[str]) -> str:
-    """`1 house, 3 car`: the classes that the label maps hold."""
-    maps = [labels for image in images for labels in (image.before, image.after, image.truth)]
-    values = sorted({int(value) for labels in maps for value in np.unique(labels[class_mask(labels)])})
-    return ", ".join(f"{value} {class_names[value - 1]}" for value in values if value <= len(class_names))

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from excel_core.evaluation.examples import ImageScore
 
 __all__ = [
-    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Counts", "Curve", "DoubtRow", "ExploredArrays", "ExploredImage",
-    "GalleryItem", "KnowledgeMap", "Labels", "Metrics", "Pixels", "QualityRow", "ReportView", "SegmentedItem", "StageRow",
+    "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Comparison", "Counts", "Curve", "DoubtRow", "ExploredArrays",
+    "ExploredImage", "ExploredRun", "GalleryItem", "KnowledgeMap", "Labels", "Metrics", "Pixels", "QualityRow", "ReportView",
+    "SegmentedItem", "StageRow",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]  # HWC RGB in [0, 255]
@@ -25,6 +26,7 @@ Counts = NDArray[np.int64]  # (C+1, C+1) pixels, rows truth, columns prediction,
 Metrics = Mapping[str, Any]  # the content of metrics.json (excel-metrics/1), or a part of it
 Curve = Mapping[str, Any]  # the content of curve.json (excel-curve/1)
 Benchmark = Mapping[str, Any]  # the content of benchmark.json (excel-benchmark/1)
+Comparison = Mapping[str, Any]  # two runs side by side, as tasks/history/compare.py makes it
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == has no single answer
@@ -73,6 +75,19 @@ class ExploredImage:
     classes: tuple[int, ...]  # image-level, 0-based
     scores: dict[str, ImageScore | None]
     load: Callable[[], ExploredArrays]
+
+
+@dataclass(frozen=True, eq=False)
+class ExploredRun:
+    """What the explorer shows of a run. `name`: what titles and numbers call it beside another run, such as "A"; "" of a run
+    alone. `background_power` as in ReportView. `photos`: whether its data hold the photos; the run beside it may."""
+
+    title: str
+    class_names: tuple[str, ...]  # (C), without background
+    images: tuple[ExploredImage, ...]
+    background_power: float = 1.0
+    name: str = ""
+    photos: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,21 +1,18 @@
 """Each stage as a flow of its own: it runs that stage and, where they are not complete yet, the ones it needs. What it made is
 then seen in the Prefect UI."""
 
-from pathlib import Path
-
 from prefect import Flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish, publish_stage
+from artifacts.prefect_artifacts import publish_stage
 from flows.chain_run import chain_run
-from flows.local.reports import report_link
 from flows.parameters import chain_flow, logged_flow
+from flows.published_report import publish_report
 from flows.request import LoggedRequest, RunRequest
 from flows.retention import kept_pictures
 from tasks.engine.stage import Job, mask_access
 from tasks.pipeline import STAGES, report_job
 from tasks.stage_view import stage_pages, stage_view
-from tasks.stages.report import make_view
 
 __all__ = ["cams", "dataset", "describe", "dynamic", "evaluate", "knowledge", "predict", "refine", "report", "train"]
 
@@ -31,7 +28,7 @@ def _stage_flow(name: str) -> Flow[..., str]:
             folder = chain.until_last().folder
         if name == "report":
             job = report_job(run, environment, chain.outputs)
-            _publish_report(job, frozenset(chain.cached), str(folder / "index.html"), pictures)
+            publish_report(job, frozenset(chain.cached), str(folder / "index.html"), pictures)
         else:
             _publish_stage(Job(STAGES[name], run, environment, chain.outputs), frozenset(chain.cached), pictures)
         return str(folder)
@@ -39,13 +36,7 @@ def _stage_flow(name: str) -> Flow[..., str]:
     return logged_flow(name, description)(run_stage) if name == "train" else chain_flow(name, description)(run_stage)
 
 
-# Never cached, as in flows/excel.py.
-@task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
-def _publish_report(job: Job, cached: frozenset[str], page: str, keep_pictures: int) -> list[str]:
-    link = report_link(job.environment.store, Path(page))
-    return publish(make_view(job, cached), Path(page), link, keep_pictures)
-
-
+# Never cached, as in flows/published_report.py.
 @task(name="artifacts", cache_policy=NO_CACHE, persist_result=False)
 def _publish_stage(job: Job, cached: frozenset[str], keep_pictures: int) -> list[str]:
     with mask_access(Job(STAGES["report"], job.run, job.environment, job.inputs)):  # which may open none, `evaluate` or not

@@ -214,7 +214,7 @@ STAGES: dict[str, Stage] = {
             "evaluate",
             reads=("world", "dataset", "knowledge"),
             also_reads=label_maps_to_score,
-            makes="metrics.json, confusion.parquet, examples.json, truth/, explored.json, explored/",
+            makes="metrics.json, confusion.parquet, examples.json, explored.json, truth/",
             work=Sharded(label_scores.score_parts, label_scores.score_shard, evaluate.join_scores),
             key=KeyParts(evaluate.settings, inputs=evaluate.input_key),
             masks=MaskAccess.ALWAYS,

@@ -7,9 +7,14 @@ from excel_core.config import RunSpec
 from tasks.engine.executor import Step, build_stage, complete_output, find_or_build
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, RunEnvironment
+from tasks.history.run_record import RunRecord, start_record
 from tasks.pipeline import STAGES, pipeline
+from tests.mask_watch import opened_masks
 
-__all__ = ["complete", "files_made", "files_named", "follow", "follow_and_note", "follow_and_watch"]
+__all__ = [
+    "complete", "files_made", "files_named", "follow", "follow_and_note", "follow_and_watch", "follow_and_watch_masks",
+    "recorded",
+]  # fmt: skip
 
 Outputs = dict[str, StageOutput]
 
@@ -62,6 +67,35 @@ def follow_and_watch(run: RunSpec, environment: RunEnvironment, last: str) -> tu
         return build_stage(replace(job, inputs=inputs))
 
     return follow(run, environment, last, build), read
+
+
+def follow_and_watch_masks(run: RunSpec, environment: RunEnvironment, last: str) -> tuple[Outputs, dict[str, set[str]]]:
+    """The run's own outputs, and the masks that each stage opened."""
+    opened: dict[str, set[str]] = {}
+
+    def build(job: Job) -> StageOutput:
+        with opened_masks() as masks:
+            output = build_stage(job)
+        opened.setdefault(job.stage.name, set()).update(masks)
+        return output
+
+    return follow(run, environment, last, build), opened
+
+
+def recorded(run: RunSpec, environment: RunEnvironment, last: str = "report", flow: str = "excel") -> tuple[RunRecord, Outputs]:
+    """A complete run, as a flow leaves its record → record, and the run's own outputs."""
+    record = start_record(flow, run, environment)
+
+    def build(job: Job) -> StageOutput:
+        cached = complete(job) is not None
+        output = build_stage(job)
+        record.use(output, cached)
+        return output
+
+    outputs = follow(run, environment, last, build)
+    record.note_own(outputs)
+    record.end("complete")
+    return record, outputs
 
 
 def files_named(stage: str) -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from excel_core.exports.coco_numbers import CocoNumbers, category_numbers, number_of
+from excel_core.exports.coco_numbers import CocoIndex, CocoNumbers
 from excel_core.exports.label_maps import LabelMap
 from excel_core.exports.outlines import Region, one_ring, regions
 
@@ -26,26 +26,20 @@ def write_coco(
 
     SettingError for an image or class that `numbers` does not know.
     """
-    categories = category_numbers(class_names, numbers)
-    images: list[dict[str, Any]] = []
-    count = 0
+    index, count = CocoIndex(class_names, numbers), 0
     with (folder / "annotations.json").open("w", encoding="utf-8") as file:
         # Written as it goes: the annotations of a large data set take gigabytes in memory.
         file.write('{"info": {"description": "label maps by excel; a connected region of a class is an annotation"},\n')
-        entries = [{"id": number, "name": name} for name, number in categories.items()]
-        file.write(f'"categories": {json.dumps(entries, ensure_ascii=False)},\n"annotations": [')
-        for position, label_map in enumerate(maps, start=1):
-            number = position if numbers is None else number_of(label_map.id, numbers.images, "image")
-            height, width = label_map.read(len(class_names)).shape
-            name = label_map.file_name or f"{label_map.id}.png"
-            images.append({"id": number, "width": width, "height": height, "file_name": name})
+        file.write(f'"categories": {json.dumps(index.categories, ensure_ascii=False)},\n"annotations": [')
+        for label_map in maps:
+            number = index.add(label_map)
             for class_name, region in _regions(label_map, class_names):
                 count += 1
-                ids = {"id": count, "image_id": number, "category_id": categories[class_name]}
+                ids = {"id": count, "image_id": number, "category_id": index.class_numbers[class_name]}
                 file.write(",\n" if count > 1 else "\n")
                 file.write(json.dumps(ids | _shape(region)))
-        file.write(f'],\n"images": {json.dumps(images, ensure_ascii=False)}}}\n')
-    return {"numbers": "the data set's own" if numbers else "counted from 1", "annotations": count}
+        file.write(f'],\n"images": {json.dumps(index.images, ensure_ascii=False)}}}\n')
+    return index.about | {"annotations": count}
 
 
 def _regions(label_map: LabelMap, class_names: Sequence[str]) -> Iterator[tuple[str, Region]]:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from excel_core.config import DatasetSpec
 from excel_core.datasets.coco import annotation_file, unlabelled_source
 from excel_core.datasets.coco_json import read_entries
 from excel_core.errors import DataError, SettingError
+from excel_core.exports.label_maps import LabelMap
 
-__all__ = ["CocoNumbers", "category_numbers", "coco_numbers", "number_of"]
+__all__ = ["CocoIndex", "CocoNumbers", "coco_numbers"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,41 @@ def coco_numbers(root: Path, spec: DatasetSpec, split: str) -> CocoNumbers | Non
     return CocoNumbers(images, {name: number for number, name in categories.items()})
 
 
-def category_numbers(class_names: Sequence[str], numbers: CocoNumbers | None) -> dict[str, int]:
-    """Class names in their order → their numbers; SettingError for a class that `numbers` does not know."""
-    if numbers is None:
-        return {name: position + 1 for position, name in enumerate(class_names)}
-    return {name: number_of(name, numbers.categories, "class") for name in class_names}
+class CocoIndex:
+    """Numbers for one export as it goes: those of `numbers`, or counted from 1. `images`: entries of the images so far.
+
+    SettingError for an image or class that `numbers` does not know.
+    """
+
+    def __init__(self, class_names: Sequence[str], numbers: CocoNumbers | None) -> None:
+        self._numbers = numbers
+        self.class_numbers = {
+            name: position if numbers is None else _number_of(name, numbers.categories, "class")
+            for position, name in enumerate(class_names, start=1)
+        }
+        self.images: list[dict[str, Any]] = []
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO's entries of the classes."""
+        return [{"id": number, "name": name} for name, number in self.class_numbers.items()]
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What export.json says of the numbers."""
+        return {"numbers": "the data set's own" if self._numbers else "counted from 1"}
+
+    def add(self, label_map: LabelMap) -> int:
+        """Note the image of a label map → its number."""
+        own = self._numbers
+        number = len(self.images) + 1 if own is None else _number_of(label_map.id, own.images, "image")
+        height, width = label_map.read(len(self.class_numbers)).shape
+        name = label_map.file_name or f"{label_map.id}.png"
+        self.images.append({"id": number, "width": width, "height": height, "file_name": name})
+        return number
 
 
-def number_of(name: str, numbers: dict[str, int], kind: str) -> int:
+def _number_of(name: str, numbers: dict[str, int], kind: str) -> int:
     """The number of an image or class; SettingError where it has none."""
     if name not in numbers:
         raise SettingError(f"the {kind} {name!r} has no number in the data's annotation file; is it still the run's data?")

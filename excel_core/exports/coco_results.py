@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from excel_core.datasets.run_lengths import encode_mask
-from excel_core.exports.coco_numbers import CocoNumbers, category_numbers, number_of
+from excel_core.exports.coco_numbers import CocoIndex, CocoNumbers
 from excel_core.exports.label_maps import LabelMap
 
 __all__ = ["write_coco_results"]
@@ -25,23 +25,19 @@ def write_coco_results(
 
     SettingError for an image or class that `numbers` does not know.
     """
-    categories = category_numbers(class_names, numbers)
+    index = CocoIndex(class_names, numbers)
     results: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    for position, label_map in enumerate(maps):
-        number = position + 1 if numbers is None else number_of(label_map.id, numbers.images, "image")
-        height, width = label_map.read(len(class_names)).shape
-        name = label_map.file_name or f"{label_map.id}.png"
-        images.append({"id": number, "width": width, "height": height, "file_name": name})
+    for label_map in maps:
+        number = index.add(label_map)
         for class_name, pixels in label_map.segments(class_names):
-            entry = {"image_id": number, "category_id": categories[class_name], "segmentation": encode_mask(pixels)}
-            results.append(entry | {"score": 1.0})
+            ids = {"image_id": number, "category_id": index.class_numbers[class_name]}
+            results.append(ids | {"segmentation": encode_mask(pixels), "score": 1.0})
     dataset = {
         "info": {"description": "label maps by excel; the results are in results.json"},
-        "images": images,
-        "categories": [{"id": number, "name": name} for name, number in categories.items()],
+        "images": index.images,
+        "categories": index.categories,
         "annotations": [],
     }
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     (folder / "dataset.json").write_text(json.dumps(dataset, ensure_ascii=False), encoding="utf-8")
-    return {"numbers": "the data set's own" if numbers else "counted from 1", "segments": len(results)}
+    return index.about | {"segments": len(results)}

@@ -46,27 +46,25 @@ def compare(
     a: Run,
     b: Run,
     result: Annotated[str | None, typer.Option(help="result key, e.g. seeds.lvc.train.crf", show_default=False)] = None,
+    page: Annotated[bool, typer.Option("--page", help="also write a page, with the images that changed most")] = False,
     store: Store = None,
 ) -> None:
     """Show how run B differs from run A: settings, classes with 95 % intervals, and the images that changed most."""
-    from artifacts.history import print_comparison
-    from artifacts.tables import protocol_text
+    from artifacts.comparison import print_comparison
+    from tasks.engine.executor import build_stage
     from tasks.engine.lock import store_in_use
-    from tasks.history.compare import compare_runs
+    from tasks.history.compare import NEEDED, compare_runs, comparison_job
     from tasks.history.find_run import find_record
 
     folder = store_folder(store)
     with store_in_use(folder):
-        comparison = compare_runs(find_record(folder, a, ["evaluate"]), find_record(folder, b, ["evaluate"]), result)
-    give(comparison)
-    miou = comparison["miou"]
-    note = (
-        f"{comparison['result']}: mIoU {miou['a']:.3f} → {miou['b']:.3f}, difference {miou['difference']:+.3f} "
-        f"[{miou['low']:+.3f}, {miou['high']:+.3f}] over {comparison['images_shared']} shared images; "
-        + protocol_text(comparison["protocol"])
-    )
-    spec, classes, images = (comparison[key] for key in ("spec", "classes", "images"))
-    print_comparison(console(FILE_COLUMNS), comparison["a"], comparison["b"], spec, classes, images, note)
+        run_a, run_b = (find_record(folder, name, NEEDED) for name in (a, b))
+        comparison = compare_runs(run_a, run_b, result)
+        written = build_stage(comparison_job(run_a, run_b, comparison)).folder / "index.html" if page else None
+    give(comparison | ({"page": str(written)} if written else {}))
+    print_comparison(console(FILE_COLUMNS), comparison)
+    if written:
+        print(f"page: {written}")
 
 
 def gc(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "report_app", "report_link"]
 
 PREFIX = "/reports/"
-STAGES = ("report", "benchmark", "figures")  # whose outputs are made to be looked at
+STAGES = ("report", "benchmark", "figures", "compare")  # whose outputs are made to be looked at
 MARKER = "stage.json"
 TYPES = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json",

@@ -20,15 +20,17 @@ from tasks.engine.progress import say
 from tasks.engine.shared_outputs import shared_marker
 from tasks.history.kept_runs import kept_runs
 from tasks.history.named_folder import remove_strays
+from tasks.history.needed_comparisons import needed_comparisons
 from tasks.history.needed_texts import needed_texts
 from tasks.history.run_record import Records, RunRecord, read_records
 from tasks.history.shared_garbage import shared_outputs, unnamed_objects
 from tasks.history.shared_records import remove_shared
 from tasks.pipeline import STAGES
+from tasks.stages.compare import COMPARE
 
 __all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
 
-KINDS = tuple(kind for name in STAGES for kind in (name, f"{name}-parts"))
+KINDS = (*(kind for name in STAGES for kind in (name, f"{name}-parts")), COMPARE.name)
 TEMPORARY = ".*.tmp"
 
 
@@ -144,6 +146,7 @@ def _needed_outputs(store: Path, records: Sequence[RunRecord]) -> _Needed:
             continue
         if marker is not None:  # else what a killed run was building, or what somebody removed
             outputs |= {f"{kind}-parts/{part}" for part in marker.origin.parts.values()}
+    outputs |= set(needed_comparisons(store, outputs))
     return _Needed(frozenset(outputs), frozenset(kinds))
 
 

@@ -16,17 +16,14 @@ STORE/score/RUN.json (excel-score-change/1):
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isnan
 from pathlib import Path
 from typing import Any
 
-from scipy.sparse import csr_matrix
-
-from artifacts.score_change import ChangedImage, draw_changed_images
+from artifacts.changed_images import ChangedImage, draw_changed_images
 from excel_core.checked_files import read_checked_json, write_checked_json
 from excel_core.datasets.palette import load_labels_png
 from excel_core.errors import StoreError
-from excel_core.evaluation.bootstrap import Difference, compare_scores, confusions_by_image
+from excel_core.evaluation.bootstrap import confusions_by_image
 from excel_core.evaluation.examples import most_changed_images
 from excel_core.files import read_json, written_then_renamed
 from excel_core.stores import read_counts, read_knowledge
@@ -37,6 +34,7 @@ from excel_core.text.prompts import PromptSet
 from tasks.engine.fingerprint import file_digest
 from tasks.engine.output import StageOutput
 from tasks.engine.stage import Job, mask_access
+from tasks.history.compared_scores import compared_scores
 from tasks.history.earlier_run import EarlierRun, other_code, other_settings, shared_photos
 from tasks.inputs.images import images_of
 from tasks.inputs.masks import mask_reader_of
@@ -162,24 +160,12 @@ def _scores(before: ScoredRun, after: ScoredRun) -> dict[str, Any]:
         for place, key in enumerate(keys):
             a, b = (confusions_by_image(steps[place], images, len(names)) for steps in tables)
             protocol = scored[1]["results"][key]["protocol"] | {"images": len(images)}
-            results.append({"split": split, "step": _step(key), "protocol": protocol} | _compared(a, b, names))
+            results.append({"split": split, "step": _step(key), "protocol": protocol} | compared_scores(a, b, names))
         most = most_changed_images(images, a, b, len(names), MAX_IMAGES)  # of the last step
         most = [entry for entry in most if abs(entry["difference"]) >= MIN_CHANGE]
         changed += [{"split": split, "step": _step(keys[-1])} | entry for entry in most]
     changed.sort(key=lambda entry: -abs(entry["difference"]))
     return {"results": results, "left_out": left_out, "images": changed[:MAX_IMAGES]}
-
-
-def _compared(a: csr_matrix, b: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
-    """Both results' mIoU, and the IoU of each class in the truth with the number of images that hold it."""
-    comparison = compare_scores(a, b, names)
-    images = [int((a[:, i * len(names) : (i + 1) * len(names)].sum(axis=1) > 0).sum()) for i in range(len(names))]
-    classes = {
-        name: _plain(comparison.classes[name]) | {"images": count}
-        for name, count in zip(names, images, strict=True)
-        if name in comparison.classes
-    }
-    return {"miou": _plain(comparison.miou), "classes": classes}
 
 
 def _shared_steps(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:
@@ -192,11 +178,6 @@ def _shared_steps(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:
 
 def _step(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def _plain(difference: Difference) -> dict[str, float | None]:
-    """For JSON, which has no NaN."""
-    return {name: None if isnan(value) else value for name, value in asdict(difference).items()}
 
 
 def _changed_images(before: ScoredRun, after: ScoredRun, entries: Sequence[dict[str, Any]]) -> list[ChangedImage]:

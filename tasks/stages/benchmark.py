@@ -172,11 +172,12 @@ def _cost(job: Job, method: str, run: RunSpec) -> dict[str, Any]:
 
 
 def _chosen(job: Job, methods: Mapping[str, MethodScores], gallery: str) -> list[dict[str, Any]]:
-    """The images of a gallery: of those whose truth evaluation copied for some method, those with the largest spread."""
+    """The images of a gallery: of some method's examples, whose truth evaluation copied, those with the largest spread."""
     shown: dict[str, set[str]] = {}
     for method in methods:
-        for path in (_outputs(job, method, "evaluate")[0].folder / "truth").glob("*/*.png"):
-            shown.setdefault(path.parent.name, set()).add(path.stem)
+        examples = read_json(_outputs(job, method, "evaluate")[0].folder / "examples.json")
+        for split, rows in examples.items():
+            shown.setdefault(split, set()).update(row["id"] for row in rows)
     for kind in GALLERIES[gallery]:
         rows = disagreement(methods, kind, shown)
         if rows:

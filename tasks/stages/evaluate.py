@@ -8,8 +8,8 @@ and why. Keys:
     seeds.<static|lvc>.<split>.<raw|affinity|par|crf>      label maps of image-level classes against the truth
     segmentation.<split>.<single_scale|multi_scale|multi_scale_crf>
 
-Beside it: confusion.parquet (pixels by image), examples.json (the best, median and worst images) with truth/, and explored.json
-(the images of the report's explorer) with explored/: copies of those images' masks, so that the report opens none.
+Beside it: confusion.parquet (pixels by image), examples.json (the best, median and worst images), explored.json (the images of
+the report's explorer), and truth/: copies of the masks of both, so that the report opens none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,8 +56,7 @@ def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> Evalua
     write_counts(folder / "confusion.parquet", counts)
     write_json(folder / "examples.json", examples)
     write_json(folder / "explored.json", explored)
-    _copy_truths(job, folder / "explored", explored)
-    _copy_truths(job, folder / "truth", {split: [entry["id"] for entry in rows] for split, rows in examples.items()})
+    _copy_truths(job, folder / "truth", {s: {*explored[s], *(row["id"] for row in rows)} for s, rows in examples.items()})
     write_json(folder / "metrics.json", _metrics(job, results, skipped, doubted))
     return EvaluateResult(miou={key: round(result["miou"], 4) for key, result in results.items()})
 
@@ -79,11 +78,10 @@ def _metrics(job: Job, results: dict[str, Any], skipped: dict[str, str], doubted
     }
 
 
-def _copy_truths(job: Job, folder: Path, ids: dict[str, list[str]]) -> None:
-    for split, examples in ids.items():
+def _copy_truths(job: Job, folder: Path, ids: dict[str, set[str]]) -> None:
+    for split, shown in ids.items():
         masks = mask_reader_of(job, split)
-        images = {image.id: image for image in masked_images(job, split)}
-        for image in (images[id] for id in examples):
+        for image in (image for image in masked_images(job, split) if image.id in shown):
             save_labels_png(folder / split / f"{image.id}.png", masks.read(image.id, image.height, image.width))
 
 

@@ -21,7 +21,7 @@ from tasks.stages.evaluate import explored_shares, explored_splits
 from tasks.stages.predict import PredictResult
 from tasks.stages.refine import LabelsResult, step_folder
 
-__all__ = ["explored_images", "explored_note"]
+__all__ = ["explored_images", "explored_note", "image_scores_by_id"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def explored_images(job: Job) -> Iterator[ExploredImage]:
     counts = read_counts(job.folder("evaluate") / "confusion.parquet")
     for split in explored_splits(job.run):
         records, kinds = _chosen(job, split), _kinds(job, split)
-        scores = {kind.name: _scores(job, counts, kind, records) for kind in kinds}
+        scores = {kind.name: image_scores_by_id(job, counts, kind.result, records) for kind in kinds}
         for record in records:
             files = {kind.name: path for kind in kinds if (path := kind.folder / f"{record.id}.png").is_file()}
-            truth = job.folder("evaluate") / "explored" / split / f"{record.id}.png"
+            truth = job.folder("evaluate") / "truth" / split / f"{record.id}.png"
             own_cams = cams if record.id in with_cams else None
             yield ExploredImage(
                 id=record.id,
@@ -92,9 +92,9 @@ def _kinds(job: Job, split: str) -> list[_Kind]:
     return kinds
 
 
-def _scores(job: Job, counts: pd.DataFrame, kind: _Kind, records: Sequence[ImageRecord]) -> dict[str, ImageScore]:
-    """The score of each image that was scored, by id."""
-    own = counts[counts["result"] == kind.result]
+def image_scores_by_id(job: Job, counts: pd.DataFrame, key: str, records: Sequence[ImageRecord]) -> dict[str, ImageScore]:
+    """Of result `key`, the score of each of the images that was scored, by id."""
+    own = counts[counts["result"] == key]
     scored = set(own["image"])
     ids = [record.id for record in records if record.id in scored]
     classes = len(classes_of(job)) + 1

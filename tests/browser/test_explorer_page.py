@@ -230,7 +230,7 @@ def test_two_runs_stand_side_by_side(chromium: Any, address: str, tmp_path: Path
     )
     gain = here["d"] - there["d"]  # type: ignore[operator]
     assert cards["d"][1] == f"other run {there['d']:.3f} (−{-gain:.3f})"
-    assert _wait(chromium, TITLES)[:3] == ["CAM seed: + CRF", "other run: CAM seed: + CRF", "truth"]
+    assert _wait(chromium, TITLES)[:4] == ["CAM seed: + CRF", "other run: CAM seed: + CRF", "difference", "truth"]
     _choose(chromium, "#order", "gain")
     assert chromium.execute_script(CARDS)[0][0] == "b"
     chromium.find_element("id", "forget").click()

@@ -1,4 +1,4 @@
-"""What several core tests look at: a small CLIP with texts, and an untrained segmenter over it."""
+"""What several core tests look at: a small CLIP with texts, an untrained segmenter over it, and label maps to export."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import CamSpec, SegmenterSpec
+from excel_core.datasets.palette import save_labels_png
+from excel_core.exports.label_maps import LabelMap
 from excel_core.models.segmenter import Segmenter
 
 
@@ -21,3 +23,18 @@ def segmenter():
     """A seeded segmenter of three classes, in evaluation mode."""
     torch.manual_seed(0)
     return Segmenter(4, 32, 3, SegmenterSpec(width=16, layers=1, heads=2)).eval()
+
+
+@pytest.fixture
+def maps(truth, tmp_path):
+    """The label maps of a file's own fixture `truth`, arrays (H, W) by id, as PNGs."""
+    for name, labels in truth.items():
+        save_labels_png(tmp_path / "maps" / f"{name}.png", labels)
+    return [LabelMap(name, tmp_path / "maps" / f"{name}.png", f"{name}.jpg") for name in truth]
+
+
+@pytest.fixture
+def out(tmp_path):
+    """An empty folder to export to."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"

@@ -25,6 +25,7 @@ from excel_core.exports.label_studio import write_label_studio, write_label_stud
 from excel_core.exports.outlines import one_ring, regions
 from excel_core.exports.photos import check_photos, with_photos
 from excel_core.exports.yolo import write_yolo
+from tests.core.exported_maps import counted
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools' decoder
 CLASSES = ("dog", "potted plant", 'a "<b>" & c', "Dog")
@@ -48,23 +49,6 @@ def truth():
     blocks = np.random.default_rng(0).integers(0, 5, (6, 4), dtype=np.uint8)
     blocks[0, 0] = 255
     return {"a b": ringed(), "ü": np.kron(blocks, np.ones((5, 9), np.uint8)), "empty": np.zeros((9, 12), np.uint8)}
-
-
-@pytest.fixture
-def maps(truth, tmp_path):
-    for name, labels in truth.items():
-        save_labels_png(tmp_path / "maps" / f"{name}.png", labels)
-    return [LabelMap(name, tmp_path / "maps" / f"{name}.png", f"{name}.jpg") for name in truth]
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-def counted(labels):
-    return np.where(labels == 255, 0, labels)
 
 
 def filled(points, height, width):

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
-from excel_core.datasets.palette import VOC_PALETTE, save_labels_png
+from excel_core.datasets.palette import VOC_PALETTE
 from excel_core.errors import DataError, SettingError, StoreError
 from excel_core.exports.coco import write_coco
 from excel_core.exports.coco_numbers import CocoNumbers
@@ -20,10 +20,11 @@ from excel_core.exports.coco_results import write_coco_results
 from excel_core.exports.cvat import CVAT_ZIP, write_cvat
 from excel_core.exports.folder import check_free, whole_folder
 from excel_core.exports.formats import LABEL_FORMATS
-from excel_core.exports.label_maps import LabelMap, folder_names, write_binary, write_palette
+from excel_core.exports.label_maps import folder_names, write_binary, write_palette
 from excel_core.exports.voc_submission import VOC_ARCHIVE, VOC_CLASSES, write_voc_submission
 from excel_core.text.prompts import load_prompts
 from tests.conftest import ROOT
+from tests.core.exported_maps import counted
 
 CLASSES = ("dog", "potted plant", "a/b", "Dog")
 
@@ -37,23 +38,6 @@ def truth():
     large[0, :3] = 255
     empty = np.zeros((7, 9), np.uint8)
     return {"000000000042": large, "b": small, "c": empty}
-
-
-@pytest.fixture
-def maps(truth, tmp_path):
-    for name, labels in truth.items():
-        save_labels_png(tmp_path / "maps" / f"{name}.png", labels)
-    return [LabelMap(name, tmp_path / "maps" / f"{name}.png", f"{name}.jpg") for name in truth]
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-def counted(labels):
-    return np.where(labels == 255, 0, labels)
 
 
 def test_palette_is_a_copy(maps, truth, out):

@@ -4,13 +4,8 @@ import io
 
 from rich.console import Console
 
-from artifacts.history import (
-    class_difference_rows,
-    image_difference_rows,
-    print_comparison,
-    run_rows,
-    spec_difference_rows,
-)
+from artifacts.comparison import class_difference_rows, image_difference_rows, print_comparison, spec_difference_rows
+from artifacts.history import run_rows
 from artifacts.rows import duration, interval, markdown_table, size
 
 
@@ -27,18 +22,32 @@ def test_markdown_cells_are_escaped() -> None:
 
 def test_two_runs_beside_each_other() -> None:
     spec = [{"field": "cams.depth", "a": [1, 2], "b": None}]
-    found = {"class": "kite", "a": 0.4, "b": 0.25, "difference": -0.15, "low": -0.2, "high": -0.1}
-    classes = [found, {"class": "cup", "a": 0.4, "b": 0.5, "difference": 0.1}, {"class": "car", "a": None, "b": 0.1}]
+    found = {"class": "kite", "a": 0.4, "b": 0.25, "difference": -0.15, "low": -0.2, "high": -0.1, "images": 12}
+    open_ = {"low": None, "high": None, "images": 1}
+    classes = [
+        found,
+        {"class": "cup", "a": 0.4, "b": 0.5, "difference": 0.1} | open_,
+        {"class": "car", "a": None, "b": 0.1} | open_,
+    ]
     images = [{"id": f"{n}", "a": 0.5, "b": 0.5 + n / 100, "difference": n / 100} for n in range(-20, 10)]
-    assert spec_difference_rows(spec) == [{"field": "cams.depth", "a": "1, 2", "b": "–"}]
+    assert spec_difference_rows(spec) == [{"field": "cams.depth", "A": "1, 2", "B": "–"}]
     rows = class_difference_rows(classes)
-    assert [row["class"] for row in rows] == ["cup", "kite", "car"] and rows[0]["b - a"] == "+0.100"
-    assert rows[1] == {"class": "kite", "a": "0.400", "b": "0.250", "b - a": "-0.150 [-0.20, -0.10]"}
+    assert [row["class"] for row in rows] == ["cup", "kite", "car"] and rows[0]["B − A"] == "+0.100"
+    kite = {"class": "kite", "verdict": "A better", "A": "0.400", "B": "0.250", "B − A": "-0.150 [-0.200, -0.100]"}
+    assert rows[1] == kite | {"images": "12"} and [row["verdict"] for row in rows[::2]] == ["–", "–"]
     assert [row["image"] for row in image_difference_rows(images, 2)] == ["-20", "-19"]
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
-    print_comparison(console, "one", "two", spec, classes, images, "the protocol")
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    for text in ("a: one, b: two; the protocol", "cams.depth", "+0.100"):
+    miou = {"a": 0.5, "b": 0.25, "difference": -0.25, "low": None, "high": None}
+    comparison = {"a": "one", "b": "two", "spec": spec, "classes": classes, "images": images, "miou": miou}
+    protocol = {"what": "a protocol"}
+    comparison |= {"result": "key", "images_shared": 1234, "protocol": protocol, "protocol_a": protocol}
+    print_comparison(console, comparison)
+    printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    for text in (
+        "A: one, B: two; key: mIoU 0.500 → 0.250, difference -0.250 over 1,234 shared images;",
+        "cams.depth",
+        "+0.100",
+    ):
         assert text in printed
 
 

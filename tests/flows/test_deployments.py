@@ -13,6 +13,7 @@ import yaml
 from flows import stages
 from flows.ablation import ablation, upgrades
 from flows.benchmark import benchmark
+from flows.compare import compare
 from flows.excel import excel
 from flows.local.processes import is_running, marked
 from flows.local.state import read_state
@@ -21,9 +22,15 @@ from flows.score import score
 from tests.conftest import ROOT, SMALL_DEMO
 from tests.up import PATIENCE, brought_up, command
 
-FLOWS = {"excel": excel, "ablation": ablation, "upgrades": upgrades, "benchmark": benchmark, "paper": paper, "score": score} | {
-    name: getattr(stages, name) for name in stages.__all__
-}
+FLOWS = {
+    "excel": excel,
+    "ablation": ablation,
+    "upgrades": upgrades,
+    "benchmark": benchmark,
+    "paper": paper,
+    "score": score,
+    "compare": compare,
+} | {name: getattr(stages, name) for name in stages.__all__}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +92,10 @@ def test_every_deployment_is_there_with_its_form(up):
     assert {(stage, f"{data}-{stage}") for stage in stages.__all__ for data in ("voc", "coco")} <= set(found)
     comparisons = ("ablation", "upgrades", "benchmark", "score")
     assert {(flow, f"{data}-{flow}") for flow in comparisons for data in ("demo", "voc")} <= set(found)
-    assert ("score", "coco-score") in found
+    assert {("score", "coco-score"), ("compare", "compare-runs")} <= set(found)
     assert len({name for _, name in found}) == len(found)  # the UI lists names alone
     tables = [f"table-{number}" for number in range(1, 8)]
-    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 41
+    assert {("paper", name) for name in (*tables, "figures")} <= set(found) and len(found) == 42
     assert [found["paper", name]["parameters"] for name in tables] == [{"table": name} for name in tables]
     for (flow, _), one in found.items():
         form = {key: value for key, value in FLOWS[flow].parameters.model_dump().items() if value}

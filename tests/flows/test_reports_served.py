@@ -16,10 +16,10 @@ PAGE = b"<!doctype html><title>report</title>"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Two complete reports with what may lie beside a page, an incomplete one, and what nobody may have."""
+    """Two complete reports and a comparison with what may lie beside a page, an incomplete one, and what nobody may have."""
     store = tmp_path_factory.mktemp("served") / "store"
-    for key in (KEY, OTHER):
-        folder = store / "report" / key
+    for stage, key in (("report", KEY), ("report", OTHER), ("compare", KEY)):
+        folder = store / stage / key
         (folder / "images" / "train").mkdir(parents=True)
         (folder / "index.html").write_bytes(PAGE)
         (folder / "images" / "train" / "a b.png").write_bytes(b"png")
@@ -77,7 +77,7 @@ def test_who_has_the_link_sees_the_page_and_what_lies_beside_it(ask, link):
     assert (status, body, headers["content-type"]) == (200, PAGE, "text/html; charset=utf-8")
     page = link("index.html").rpartition("/")[0]
     assert ask(f"{page}/images/train/a%20b.png")[::2] == (200, b"png") == ask(link("images", "train", "a b.png"))[::2]
-    assert ask(link("index.html"), "HEAD")[0] == 200
+    assert ask(link("index.html"), "HEAD")[0] == ask(link("index.html", stage="compare"))[0] == 200
 
 
 def test_a_page_has_an_origin_of_its_own(ask, link):

@@ -11,12 +11,10 @@ from safetensors.torch import load_file
 from excel_core.config.presets import preset, with_settings
 from excel_core.errors import SettingError
 from excel_core.files import read_json
-from tasks.engine.executor import build_stage
 from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import STAGES, pipeline
 from tasks.stages.train import kept_segmenters
-from tests.mask_watch import opened_masks
-from tests.pipeline_runs import files_made, files_named, follow, follow_and_note
+from tests.pipeline_runs import files_made, files_named, follow, follow_and_note, follow_and_watch_masks
 from tests.voc_folder import VAL, write_voc
 
 SPLITS = ("held_out_1", "held_out_2", "held_out_3")
@@ -39,16 +37,8 @@ def environment(chain, tmp_path_factory):
 @pytest.fixture(scope="module")
 def curved(run, environment):
     """(outputs, masks that each stage opened) of a run whose training keeps segmenters."""
-    masks = {}
-
-    def build(job):
-        with opened_masks() as found:
-            output = build_stage(job)
-        masks[job.name] = found
-        return output
-
     follow(run, environment, "dataset")  # what was copied is verified once, its masks too
-    return follow(run, environment, "report", build), masks
+    return follow_and_watch_masks(run, environment, "report")
 
 
 def test_segmenters_are_kept_when_they_were_asked_for(curved, chain):

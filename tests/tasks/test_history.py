@@ -13,14 +13,13 @@ import pytest
 
 from excel_core.config.presets import with_settings
 from excel_core.errors import SettingError, StoreError
-from tasks.engine.executor import build_stage
 from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.find_run import find_record
 from tasks.history.garbage import find_garbage, remove_garbage
 from tasks.history.run_record import Process, read_records, start_record
-from tests.pipeline_runs import complete, follow
+from tests.pipeline_runs import complete, follow, recorded
 
 
 @pytest.fixture
@@ -30,17 +29,7 @@ def environment(chain, tmp_path):
 
 
 def _recorded(run, environment, last="report"):
-    record = start_record("excel", run, environment)
-
-    def build(job):
-        cached = complete(job) is not None
-        output = build_stage(job)
-        record.use(output, cached)
-        return output
-
-    record.note_own(follow(run, environment, last, build))
-    record.end("complete")
-    return record
+    return recorded(run, environment, last)[0]
 
 
 def test_what_no_run_refers_to_goes_and_nothing_else(environment, small_run):

@@ -69,7 +69,7 @@ def flow_calls(monkeypatch, small_run, chain):
         yield stage
 
     monkeypatch.setattr(flows.excel, "chain_run", recording)
-    monkeypatch.setattr(flows.excel, "_publish", lambda *arguments: [])
+    monkeypatch.setattr(flows.excel, "publish_report", lambda *arguments: [])
     monkeypatch.setattr(RunRequest, "resolve", lambda request: ResolvedRun(small_run, chain[1]))
     flows.excel.excel.fn(preset="demo")
     return calls

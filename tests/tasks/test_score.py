@@ -24,7 +24,7 @@ from tasks.history.score_change import ScoredRun, change_file, read_change, writ
 from tasks.history.verify import verify_store
 from tasks.pipeline import STAGES
 from tests.mask_watch import opened_masks
-from tests.pipeline_runs import complete, files_made, files_named, follow, follow_and_note
+from tests.pipeline_runs import complete, files_made, files_named, follow, follow_and_note, follow_and_watch_masks, recorded
 
 STEPS = ("raw", "affinity", "par", "crf")
 
@@ -50,18 +50,7 @@ def edited(small_run, tmp_path_factory):
 
 def _recorded(run, environment):
     """A complete run of the flow `score` → its record and outputs."""
-    record = start_record("score", run, environment)
-
-    def build(job):
-        cached = complete(job) is not None
-        output = build_stage(job)
-        record.use(output, cached)
-        return output
-
-    outputs = follow(run, environment, "score", build)
-    record.note_own(outputs)
-    record.end("complete")
-    return record, outputs
+    return recorded(run, environment, "score", "score")
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +101,9 @@ def test_it_is_cached_and_hangs_on_label_maps_alone(small_run, environment, befo
 
 
 def test_it_trains_and_opens_masks_by_its_own_name_alone(small_run, environment, before, tmp_path):
-    masks = {}
-
-    def build(job):
-        with opened_masks() as found:
-            output = build_stage(job)
-        masks[job.name] = found
-        return output
-
     store = shutil.copytree(environment.store, tmp_path / "store", symlinks=True, ignore=shutil.ignore_patterns("score*"))
     outputs = follow(small_run, RunEnvironment(store=store), "dataset")  # what was copied is verified once, its masks too
-    outputs = follow(small_run, RunEnvironment(store=store), "score", build)
+    outputs, masks = follow_and_watch_masks(small_run, RunEnvironment(store=store), "score")
     assert list(outputs) == ["world", "dataset", "describe", "knowledge", "cams", "refine", "score"]
     assert {name for name, found in masks.items() if found} == {"score"} and len(masks["score"]) == 12
     assert STAGES["score"].masks is MaskAccess.ALWAYS

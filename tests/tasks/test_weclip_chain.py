@@ -9,11 +9,10 @@ from excel_core.datasets.palette import load_labels_png
 from excel_core.files import read_json
 from excel_core.stores import CamReader
 from excel_core.world.scenes import CLASSES
-from tasks.engine.executor import Step, build_stage, complete_output
+from tasks.engine.executor import Step, complete_output
 from tasks.engine.stage import RunEnvironment
 from tasks.stages import train
-from tests.mask_watch import opened_masks
-from tests.pipeline_runs import follow
+from tests.pipeline_runs import follow, follow_and_watch_masks
 
 SMALL = [
     "dataset.train_scenes=6", "dataset.val_scenes=2", "train.iterations=4", "train.batch_size=2", "train.warmup=1",
@@ -32,15 +31,7 @@ def environment(tmp_path_factory):
 def chain(request, environment):
     """(method, its outputs by stage, masks that were opened by stage)."""
     run = with_settings(preset("demo", request.param), SMALL + CHANGES[request.param])
-    opened = {}
-
-    def build(job):
-        with opened_masks() as masks:
-            output = build_stage(job)
-        opened[job.stage.name] = masks
-        return output
-
-    return request.param, follow(run, environment, "report", build), opened
+    return request.param, *follow_and_watch_masks(run, environment, "report")
 
 
 def test_no_mask_is_opened_but_to_score(chain):
