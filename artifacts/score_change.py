@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from artifacts.drawing import STEP_NAMES, class_mask, fit_image, fit_labels, overlay_labels
+from artifacts.drawing.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.rows import ABSENT, Row, defined, number, print_rows
-from artifacts.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.tables import protocol_text
 from artifacts.view import Labels, Pixels
 

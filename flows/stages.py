@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import Flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish, publish_stage
+from artifacts.prefect_artifacts.publish import publish, publish_stage
 from flows.chain_run import chain_run
 from flows.local.reports import report_link
 from flows.parameters import chain_flow

@@ -122,7 +122,7 @@ def _show(results: list[Any], left_out: list[Path], out: Path) -> None:
 
 
 def _row(result: Any) -> dict[str, str]:
-    from artifacts.overlay import share_text
+    from artifacts.drawing.photo_masks import share_text
     from excel_core.datasets.photo_files import printable
 
     shares = [

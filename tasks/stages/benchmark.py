@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.benchmark_page import write_benchmark
+from artifacts.benchmark.page import write_benchmark
 from artifacts.page import template_files
 from artifacts.stages import largest_known
 from artifacts.view import ComparedItem, Labels

@@ -34,7 +34,7 @@ from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
 from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerprint
 from tasks.engine.output import StageResult, read_marker, resume_folder
 from tasks.engine.progress import Counter, say
-from tasks.engine.stage import Job, RunEnvironment
+from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.given_segmenter import given_segmenter, segmenter_file
 from tasks.inputs.images import ImageRecord, images_key, images_of
 from tasks.inputs.masks import mask_reader_of, masks_key
@@ -43,18 +43,21 @@ from tasks.processes.launch import launch_training
 from tasks.stages.refine import labels_before_crf
 
 __all__ = [
+    "TRAINED_STAGES",
     "TrainResult",
     "TrainingProgress",
     "check_resume_file",
     "input_key",
     "kept_segmenters",
     "outside",
+    "pseudo_labels_for_crops",
     "reads_pseudo_labels",
     "settings",
     "train_here",
     "train_segmenter",
 ]
 
+TRAINED_STAGES = ("train", "dynamic", "predict")  # of a run that trains a segmenter
 SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
 KEPT_FORMAT = "excel-kept/1"
 # Hears of every iteration that is done, with the mean loss of those that were fetched last: None before the first are.
@@ -169,6 +172,11 @@ def reads_pseudo_labels(run: RunSpec) -> bool:
     """Whether static pseudo labels choose the training's crops."""
     spec = run.train
     return spec.crop_rule == "pseudo" and spec.supervision == "labels" and spec.from_checkpoint is None
+
+
+def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Training looks at pseudo labels where these choose its crops."""
+    return {"refine": Dependency("refine", run)} if reads_pseudo_labels(run) else {}
 
 
 def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:

@@ -16,8 +16,9 @@ from rich.console import Console
 from artifacts.charts import ablation_png, draw_losses, knowledge_png, losses_png
 from artifacts.drawing import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
 from artifacts.gallery import knowledge_picture
-from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
-from artifacts.published import without_pictures
+from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody
+from artifacts.prefect_artifacts.run_bodies import ablation_bodies, bodies
+from artifacts.prefect_artifacts.server import without_pictures
 from artifacts.rows import number
 from artifacts.stages import cost_rows, stages_markdown
 from artifacts.tables import (
@@ -253,7 +254,7 @@ def test_pictures_and_labels_are_fitted_alike(shape: tuple[int, int]) -> None:
 
 def test_nothing_but_excel_core_is_imported_until_published() -> None:
     code = (
-        "import sys, artifacts.history, artifacts.report, artifacts.prefect_artifacts\n"
+        "import sys, artifacts.history, artifacts.report, artifacts.prefect_artifacts.publish\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'dask', 'tasks', 'flows') or 'pyplot' in m])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

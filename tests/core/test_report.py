@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from artifacts.charts import confusion_png
-from artifacts.prefect_artifacts import MarkdownBody, bodies
+from artifacts.prefect_artifacts.body import MarkdownBody
+from artifacts.prefect_artifacts.run_bodies import bodies
 from artifacts.report import write_report
 from artifacts.tables import confusion_table, largest_confusions
 from artifacts.view import ReportView, StageRow

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from artifacts.prefect_artifacts import bodies
+from artifacts.prefect_artifacts.run_bodies import bodies
 from artifacts.readme_figures import write_figures
 from excel_core.config.presets import with_settings
 from excel_core.errors import ModelError, SettingError
