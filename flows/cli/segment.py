@@ -8,7 +8,8 @@ import typer
 from flows.cli.complete import run_names
 from flows.cli.options import console, takes_request
 from flows.cli.output import give
-from flows.request import METHOD_HELP, RunRequest
+from flows.request import RunRequest
+from flows.request_fields import METHOD_HELP
 
 __all__ = ["segment"]
 

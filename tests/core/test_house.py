@@ -40,7 +40,7 @@ def test_imports_go_one_way():
 
 
 # What `make check` (ruff's rules S) does not look for: what runs code that a file brings, whatever it is called through.
-# Weights are read by excel_core/models/torchscript_archive.py (an interpreter of its own over `pickletools`, which decodes
+# Weights are read by excel_core/models/torchscript_pickle.py (an interpreter of its own over `pickletools`, which decodes
 # alone), by `torch.load(weights_only=True)` and by safetensors.
 CALLS_CODE = (
     "eval", "exec", "compile", "os.system", "os.popen", "torch.hub.load", "runpy.run_path", "torch.jit.load",

@@ -3,7 +3,8 @@
 import pytest
 
 from excel_core.errors import ModelError, SettingError
-from flows.request import MethodName, RunRequest
+from flows.request import RunRequest
+from flows.request_fields import MethodName
 
 
 def _spec(method, *settings, preset="demo", **fields):
