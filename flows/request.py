@@ -1,7 +1,7 @@
 """What a user can ask for, written once: the command line, Prefect's forms and Python callers share these models.
 
-A field holds its type, bounds and choices, its description in Prefect's form, and its command-line option;
-request_fields.py has the types. flows/parameters.py makes the flows' parameters from the fields, flows/cli/options.py those of the commands.
+A field holds its type, bounds and choices (request_fields.py), its description in Prefect's form, and its option. From the
+fields flows/parameters.py makes the flows' parameters, and flows/cli/options.py those of the commands.
 """
 
 import errno
