@@ -139,11 +139,11 @@ class MethodScores:
 def common_images(evaluated: Iterable[Evaluated]) -> dict[tuple[str, str], list[str]]:
     """(kind, split) → ids of the images that every result of it has, whatever the method and seed, sorted."""
     sets: dict[tuple[str, str], list[set[str]]] = {}
-    for one in evaluated:
-        for key in one.results:
+    for evaluation in evaluated:
+        for key in evaluation.results:
             kind, split, _ = parse_result_key(key)
-            sets.setdefault((kind, split), []).append(one.images(key))
-    return {place: sorted(set.intersection(*found)) for place, found in sets.items()}
+            sets.setdefault((kind, split), []).append(evaluation.images(key))
+    return {place: sorted(set.intersection(*image_sets)) for place, image_sets in sets.items()}
 
 
 def score_method(

@@ -38,15 +38,17 @@ def set_up(request: UpRequest, installation: Installation, notify: Callable[[str
     digest = _sources_digest()
     changed = digest != installation.deployed
     pool, limit, watch, deploy = setup_commands(request.gpus)
-    watches = [one for one in call_api(installation, "automations/filter", {}) or [] if one["name"] == ZOMBIE_WATCH]
+    automations = call_api(installation, "automations/filter", {}) or []
+    watches = [automation["id"] for automation in automations if automation["name"] == ZOMBIE_WATCH]
     if watches:  # a second `create` would make a second one
-        watch = ["automation", "update", "--id", watches[0]["id"], *watch[2:]]
-    found = call_api(installation, f"work_pools/{POOL}")
-    if found:  # with Prefect's own template a run may bring a command of its own
+        watch = ["automation", "update", "--id", watches[0], *watch[2:]]
+    existing_pool = call_api(installation, f"work_pools/{POOL}")
+    if existing_pool:  # with Prefect's own template a run may bring a command of its own
         pool = ["work-pool", "update", POOL, "--base-job-template", POOL_TEMPLATE]
-    has_pool = found and found["base_job_template"] == json.loads((ROOT / POOL_TEMPLATE).read_text(encoding="utf-8"))
+    template = json.loads((ROOT / POOL_TEMPLATE).read_text(encoding="utf-8"))
+    has_pool = existing_pool and existing_pool["base_job_template"] == template
     has_limit = request.gpus is None and call_api(installation, "concurrency_limits/tag/gpu")
-    has_deployments = not changed and _declared_deployments() <= _existing_deployments(installation)
+    has_deployments = not changed and _declared_deployments() <= set(_existing_deployments(installation))
     steps = {
         "pool": (has_pool, pool),
         "gpu limit": (has_limit, limit),
@@ -69,18 +71,17 @@ def _declared_deployments() -> set[tuple[str, str]]:
     return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
 
 
-def _existing_deployments(installation: Installation) -> set[tuple[str, str]]:
+def _existing_deployments(installation: Installation) -> dict[tuple[str, str], str]:
+    """The id of every deployment on the server by (entrypoint, name)."""
     deployments = call_api(installation, "deployments/filter", {}) or []
-    return {(deployment["entrypoint"], deployment["name"]) for deployment in deployments}
+    return {(deployment["entrypoint"], deployment["name"]): deployment["id"] for deployment in deployments}
 
 
 def _drop_renamed(installation: Installation) -> None:
     """Delete deployments under the names that an earlier excel gave them; their runs stay."""
     declared = _declared_deployments()
-    entrypoints = {entrypoint for entrypoint, _ in declared}
-    known = call_api(installation, "deployments/filter", {}) or []
-    earlier = [one for one in known if one["entrypoint"] in entrypoints and one["name"] in EARLIER_NAMES]
-    ids = [one["id"] for one in earlier if (one["entrypoint"], one["name"]) not in declared]
+    earlier = {(entrypoint, name) for entrypoint, _ in declared for name in EARLIER_NAMES} - declared
+    ids = [id for deployment, id in _existing_deployments(installation).items() if deployment in earlier]
     if ids:
         call_api(installation, "deployments/bulk_delete", {"deployments": {"id": {"any_": ids}}})
 
