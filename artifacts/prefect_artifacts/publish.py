@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from artifacts.prefect_artifacts.body import slug
-from artifacts.prefect_artifacts.run_bodies import ablation_bodies, bodies, stage_bodies
+from artifacts.prefect_artifacts.run_bodies import ablation_bodies, run_bodies, stage_bodies
 from artifacts.prefect_artifacts.server import KEEP_PICTURES, publish_bodies
 from artifacts.prefect_artifacts.study_bodies import benchmark_bodies, figure_bodies, paper_body, score_bodies
 from artifacts.stage_pages import StagePage
@@ -19,7 +19,7 @@ __all__ = [
 def publish(view: ReportView, report: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
     """Create the artifacts of a run and link them to the flow or task run that calls this → their keys. `link`: the address of
     the report, where a server has it."""
-    return publish_bodies(bodies(view, report, link), slug(view.preset), keep_pictures)
+    return publish_bodies(run_bodies(view, report, link), slug(view.preset), keep_pictures)
 
 
 def publish_stage(

@@ -38,7 +38,7 @@ from artifacts.tables import (
 )
 from artifacts.view import AttributeRow, Metrics, ReportView
 
-__all__ = ["ablation_bodies", "bodies", "stage_bodies"]
+__all__ = ["ablation_bodies", "run_bodies", "stage_bodies"]
 
 # Columns of results. The UI shows a row in one line and cuts it off: a phone has room for the first two or three, a window of
 # 1,400 pixels for all up to `images`.
@@ -48,7 +48,7 @@ RESULT_ORDER = (
 MARK = " *"
 
 
-def bodies(view: ReportView, report: Path, link: str = "") -> list[Body]:
+def run_bodies(view: ReportView, report: Path, link: str = "") -> list[Body]:
     """What `publish` creates, in order; `report` is the page's path."""
     gallery = gallery_markdown(view, place("The full report", report, link), MAX_MARKDOWN_BYTES)
     page = MarkdownBody(body_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)

@@ -147,7 +147,7 @@ class FrozenClip:
                     rows.append(self.model.encode_text(tokens, normalize=True).float().cpu())
         return torch.cat(rows)
 
-    def rest_text_tower(self) -> None:
+    def park_text_tower(self) -> None:
         """Keep the text tower on the CPU until the next text: on a GPU it would fill 0.24 GiB for nothing (ViT-B/16)."""
         if self.tokenizer is not None:
             with _text_towers:

@@ -246,7 +246,7 @@ def _remove_leftovers(store: Path, records: Records) -> None:
             if lock.name[1:].removesuffix(".lock") not in outputs:
                 with last_lock(lock):
                     pass
-    alive = {record.sign_of_life for record in records if record.state == "running" and not record.dead}
+    alive = {record.heartbeat_file for record in records if record.state == "running" and not record.dead}
     for path in set((store / "records").glob(".*.alive")) - alive:
         path.unlink(missing_ok=True)
     remove_strays(store, records)
