@@ -52,7 +52,7 @@ class DeviceLattice:
     pieces: Pieces
 
     def grids(self, blocks: int, lanes: int) -> tuple[Tensor, Tensor]:
-        """Work space of `blurred`."""
+        """Two work spaces (blocks, rows, lanes) float32 of `blurred`."""
         shape = (blocks, self.pieces.row_count, lanes)
         return self.weights.new_empty(shape), self.weights.new_empty(shape)
 

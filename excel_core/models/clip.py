@@ -238,7 +238,7 @@ def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def denormalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
-    """The reverse of `normalise_pixels`."""
+    """network input (B, 3, H, W) → image in [0, 1]: the reverse of `normalise_pixels`."""
     mean, std = _pixel_statistics(normalisation, 1, image)
     return image * std + mean
 

@@ -168,7 +168,7 @@ class PickleInterpreter:
     def _load_storage(self) -> None:
         self._stack.append(self._storage(self._stack.pop()))
 
-    def refused(self, why: str) -> ModelError:
+    def _refused(self, why: str) -> ModelError:
         return refused(self._path, why)
 
 
