@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.markdown import wrapped
+
 __all__ = ["speed_row"]
 
 COCO_IMAGES = 82_081  # of its training split
@@ -239,7 +241,7 @@ def main() -> None:
     lines += _active_labels(active_labels) + _device(device) + _overhead(overhead)
     gpu = folder / "gpu.json"
     lines += _gpu(json.loads(gpu.read_text(encoding="utf-8"))) if gpu.exists() else ["## On a GPU", "", "Not measured."]
-    print("\n".join(lines).rstrip())
+    print("\n".join(wrapped(lines)).rstrip())
 
 
 if __name__ == "__main__":

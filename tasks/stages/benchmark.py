@@ -116,7 +116,7 @@ def _method(name: str, run: RunSpec) -> dict[str, Any]:
 
 
 def _outputs(job: Job, method: str, stage: str) -> list[StageOutput]:
-    """A stage's outputs for a method, its own seed's first; of the seeds that it hangs on."""
+    """A stage's outputs for a method, its own seed's first; of the seeds that it depends on."""
     names = [_input(method, seed, stage) for seed in range(job.run.benchmark.seeds)]
     return [job.inputs[name] for name in names if name in job.inputs]
 
