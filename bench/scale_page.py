@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-def page(folder: Path, prices: dict[str, float]) -> str:
+def scale_page(folder: Path, prices: dict[str, float]) -> str:
     """The page's text."""
     far = json.loads((folder / "scale_far.json").read_text(encoding="utf-8"))
     rates = {"CPU, 2 cores": cpu_rates(folder), "one card": gpu_rates(folder)}
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--price", action="append", default=[], metavar="NAME=USD")
     arguments = parser.parse_args()
     given = dict(price.split("=") for price in arguments.price)
-    print(page(arguments.folder, PRICES | {name: float(value) for name, value in given.items()}), end="")
+    print(scale_page(arguments.folder, PRICES | {name: float(value) for name, value in given.items()}), end="")
 
 
 if __name__ == "__main__":

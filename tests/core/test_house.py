@@ -29,6 +29,16 @@ def test_importing_the_core_imports_no_orchestration():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
+MAX_LINES = 300
+
+
+def test_a_file_is_no_longer_than_its_idea():
+    for room in (*ALLOWED, "bench", "docs"):
+        for path in (ROOT / room).rglob("*.py"):
+            lines = len(path.read_text().splitlines())
+            assert lines <= MAX_LINES, f"{path}: {lines} lines; a file of one idea has at most {MAX_LINES}"
+
+
 def test_imports_go_one_way():
     for room, allowed in ALLOWED.items():
         for path in (ROOT / room).rglob("*.py"):
