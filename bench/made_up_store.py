@@ -58,6 +58,7 @@ def write_made_up_manifest(path: Path, images: int) -> None:
 
 
 def run_and_environment(folder: Path) -> tuple[Any, RunEnvironment]:
+    """The run that is measured, and its store and data in `folder`."""
     return with_settings(preset("voc"), SETTINGS), RunEnvironment(store=folder / "store", data=folder / "data")
 
 

@@ -37,6 +37,7 @@ class TrainingSubject:
         return self.cam_model.clip.device
 
     def spec(self, **changes: Any) -> TrainSpec:
+        """The run's own with changes."""
         return self.run.train.model_copy(update=changes)
 
     def architecture(self) -> Architecture:

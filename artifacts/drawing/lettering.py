@@ -34,6 +34,7 @@ class LegendEntry:
 
 @lru_cache(maxsize=16)
 def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans with letters of `size` pixels."""
     return ImageFont.truetype(str(FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
 
 

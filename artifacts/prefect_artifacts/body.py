@@ -59,10 +59,12 @@ def picture_page(alt: str, png: bytes) -> str:
 
 
 def non_empty(tables: Sequence[TableBody]) -> list[Body]:
+    """The tables that have rows."""
     return [table for table in tables if table.rows]
 
 
 def body_key(name: str, *parts: str) -> str:
+    """`excel-NAME-PART…`, the same from run to run."""
     return slug("excel", name, *parts)
 
 

@@ -103,4 +103,5 @@ def _run_prefect(command: list[str], env: dict[str, str]) -> None:
 
 
 def prefect_command(*arguments: str) -> list[str]:
+    """`prefect ARGUMENTS` under this Python."""
     return [sys.executable, "-m", "prefect", *arguments]

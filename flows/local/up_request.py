@@ -24,6 +24,7 @@ class UpRequest:
 
     @property
     def home(self) -> Path:
+        """Where the installation keeps its files."""
         return self.store / "prefect"
 
 

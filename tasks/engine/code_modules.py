@@ -79,6 +79,7 @@ sources_below(ROOT)
 
 @cache
 def read_module(name: str, root: Path) -> ModuleSource:
+    """The definitions and imports of a module of `sources_below(root)`."""
     module = ModuleSource()
     for statement in _statements(sources_below(root)[name][0]):
         for local, target in bindings(statement, name, root):
