@@ -201,6 +201,7 @@ def _bindings_from(node: ast.ImportFrom, module: str, root: Path) -> Iterator[tu
 
 
 def is_below(module: str, packages: tuple[str, ...]) -> bool:
+    """Whether a module is one of the packages, or inside one."""
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
