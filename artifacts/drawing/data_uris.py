@@ -8,7 +8,7 @@ from PIL import Image
 
 from artifacts.view import Pixels
 
-__all__ = ["bounded_data_uri", "jpeg_data_uri", "png_data_uri", "webp_data_uri"]
+__all__ = ["PNG_URI", "bounded_data_uri", "jpeg_data_uri", "png_data_uri", "webp_data_uri"]
 
 PNG_URI = "data:image/png;base64,"
 
