@@ -30,6 +30,7 @@ Keys are stable, so that the UI shows an artifact's history from run to run:
 What a run has nothing for is left out.
 
 body.py          an artifact before it is written: key, description, content
+results_body.py  the table of results
 run_bodies.py    those of a run, of a stage alone, and of the ablation
 study_bodies.py  those of the paper's tables and figures, the benchmark and the score
 publish.py       which of them a flow writes

@@ -9,7 +9,7 @@ from artifacts.drawing import bounded_data_uri
 from artifacts.rows import Row, markdown_text
 
 __all__ = [
-    "MAX_MARKDOWN_BYTES", "Body", "MarkdownBody", "TableBody", "body_key", "non_empty", "picture_page", "slug",
+    "MAX_MARKDOWN_BYTES", "Body", "MarkdownBody", "TableBody", "artifact_key", "non_empty", "picture_page", "slug",
 ]  # fmt: skip
 
 RESERVED_BYTES = 10_000  # of a picture's page, for what is around it: a path may be long
@@ -63,7 +63,7 @@ def non_empty(tables: Sequence[TableBody]) -> list[Body]:
     return [table for table in tables if table.rows]
 
 
-def body_key(name: str, *parts: str) -> str:
+def artifact_key(name: str, *parts: str) -> str:
     """`excel-NAME-PART…`, the same from run to run."""
     return slug("excel", name, *parts)
 

@@ -16,11 +16,12 @@ from artifacts.prefect_artifacts.body import (
     Body,
     MarkdownBody,
     TableBody,
-    body_key,
+    artifact_key,
     non_empty,
     picture_page,
 )
-from artifacts.rows import ABSENT, Row, place
+from artifacts.prefect_artifacts.results_body import results_body, score_first
+from artifacts.rows import Row, place
 from artifacts.stage_pages import StagePage
 from artifacts.stages import stages_markdown
 from artifacts.tables import (
@@ -31,45 +32,36 @@ from artifacts.tables import (
     curve_rows,
     families,
     family_rows,
-    footnoted,
     protocol_text,
     result_words,
-    results_rows,
 )
 from artifacts.view import AttributeRow, Metrics, ReportView
 
 __all__ = ["ablation_bodies", "run_bodies", "stage_bodies"]
 
-# Columns of results. The UI shows a row in one line and cuts it off: a phone has room for the first two or three, a window of
-# 1,400 pixels for all up to `images`.
-RESULT_ORDER = (
-    "mIoU", "what", "split", "refinement", "scales", "labels used", "images", "precision", "recall", "interval",
-)  # fmt: skip
-MARK = " *"
-
 
 def run_bodies(view: ReportView, report: Path, link: str = "") -> list[Body]:
     """What `publish` creates, in order; `report` is the page's path."""
     gallery = gallery_markdown(view, place("The full report", report, link), MAX_MARKDOWN_BYTES)
-    page = MarkdownBody(body_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
+    page = MarkdownBody(artifact_key("gallery", view.preset), f"Gallery of {_run_words(view)}", gallery)
     return [*_tables(view), page, *_charts(view), *_stages(view, "stages")]
 
 
 def stage_bodies(stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path) -> list[Body]:
     """What `publish_stage` creates, in order; `folder` is the stage's output."""
     made: list[Body] = [
-        MarkdownBody(body_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
+        MarkdownBody(artifact_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
     ]
     if view.gallery or view.segmented:
         pictures = gallery_markdown(view, place("All of them", folder), MAX_MARKDOWN_BYTES)
-        made.append(MarkdownBody(body_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
+        made.append(MarkdownBody(artifact_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
     return [*made, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
 
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[Body]:
     """What `publish_ablation` creates: the table and the chart, or nothing."""
-    rows = [_score_first(row, "mean mIoU") for row in ablation_rows(metrics)]
-    table = TableBody(body_key("ablation", preset), ablation_note(metrics), rows)
+    rows = [score_first(row, "mean mIoU") for row in ablation_rows(metrics)]
+    table = TableBody(artifact_key("ablation", preset), ablation_note(metrics), rows)
     return [*non_empty([table]), *_chart("ablation-chart", preset, "Ablation", ablation_picture(metrics))]
 
 
@@ -80,12 +72,13 @@ def _run_words(view: ReportView) -> str:
 def _tables(view: ReportView) -> list[Body]:
     """Tables of what the view has: results, classes, curve, ablation, attributes."""
     attributes = TableBody(
-        body_key("attributes", view.preset),
+        artifact_key("attributes", view.preset),
         f"Attributes: {view.attributes_are}; nearest descriptions first; classes with their softmax weights",
         [_attribute_row(row) for row in view.attributes],
     )
-    curve = TableBody(body_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
-    tables = non_empty([_results(view), *_class_tables(view), curve])
+    curve = TableBody(artifact_key("curve", view.preset), curve_note(view.curve), curve_rows(view.curve))
+    results = results_body(artifact_key("results", view.preset), f"Results of {_run_words(view)}", view.metrics)
+    tables = non_empty([results, *_class_tables(view), curve])
     return [*tables, *ablation_bodies(view.metrics, view.preset), *non_empty([attributes])]
 
 
@@ -101,7 +94,7 @@ def _charts(view: ReportView) -> list[Body]:
 def _stages(view: ReportView, name: str) -> list[Body]:
     if not view.stages:
         return []
-    return [MarkdownBody(body_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
+    return [MarkdownBody(artifact_key(name, view.preset), f"Stages of {_run_words(view)}", stages_markdown(view.stages))]
 
 
 def _class_tables(view: ReportView) -> list[TableBody]:
@@ -110,31 +103,8 @@ def _class_tables(view: ReportView) -> list[TableBody]:
     for family, keys in families(view.metrics).items():
         protocol = protocol_text(common_protocol(view.metrics, keys))
         description = f"{family}: {protocol}; precision and recall of {result_words(keys[-1])}"
-        tables.append(TableBody(body_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
+        tables.append(TableBody(artifact_key("classes", view.preset, family), description, family_rows(view.metrics, keys)))
     return tables
-
-
-def _results(view: ReportView) -> TableBody:
-    """The results with intervals apart, in RESULT_ORDER. Long parts of protocols are explained in the description, which the UI
-    shows whole."""
-    rows, notes = footnoted([_with_mark(_score_first(row, "mIoU")) for row in results_rows(view.metrics)])
-    if any(row["what"].endswith(MARK) for row in rows):
-        notes.append(f"{MARK.strip()} the pseudo labels")
-    ordered = [{column: row.get(column, ABSENT) for column in RESULT_ORDER} for row in rows]
-    description = "; ".join([f"Results of {_run_words(view)}", *notes])
-    return TableBody(body_key("results", view.preset), description, ordered)
-
-
-def _with_mark(row: Row) -> Row:
-    """`CAM seed, the pseudo labels` → `CAM seed *`."""
-    return row | {"what": row["what"].replace(", the pseudo labels", MARK)}
-
-
-def _score_first(row: Row, column: str) -> Row:
-    """The score in `column` before all else, as a number alone, and its interval behind all else."""
-    score, _, interval = row[column].partition(" ")
-    rest = {name: cell for name, cell in row.items() if name != column}
-    return {column: score} | rest | {"interval": interval or ABSENT}
 
 
 def _attribute_row(row: AttributeRow) -> Row:
@@ -147,4 +117,4 @@ def _chart(name: str, preset: str, title: str, picture: Picture | None) -> list[
     """A page of one picture, described by its caption; no picture, no page."""
     if picture is None:
         return []
-    return [MarkdownBody(body_key(name, preset), f"{title}: {picture.caption}", picture_page(picture.alt, picture.png))]
+    return [MarkdownBody(artifact_key(name, preset), f"{title}: {picture.caption}", picture_page(picture.alt, picture.png))]
