@@ -54,7 +54,6 @@ def score_bodies(folder: Path, change: Path) -> list[Body]:
     scores, document, picture = read_json(folder / "score.json"), read_json(change), change.with_suffix(".png")
     preset, run = scores["preset"], f"preset {scores['preset']}, {scores['method']} method with {scores['clip']}"
     runs = f"run {document['before']} → {document['after']}"
-    others = change_rows(document, edited=False)
     tables = [
         TableBody(artifact_key("score", preset), f"Training-free label maps of {run}", results_rows(scores)),
         TableBody(artifact_key("score-change", preset), f"Classes that were edited, {runs}", change_rows(document)),
