@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 
 from artifacts.charts import COLOURS
 from artifacts.drawing import class_mask, fit_image, fit_labels, overlay_labels
-from artifacts.sheet import Panel, Paragraph, SheetRow, draw_sheet
+from artifacts.drawing.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.view import Labels, Pixels
 from excel_core.datasets.palette import IGNORE
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from artifacts.drawing import fit_image, fit_labels, overlay_labels
+from artifacts.drawing.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.gallery import ItemPictures, Picture, PictureSize
-from artifacts.sheet import Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.view import ComparedItem, Labels
 
 __all__ = ["NOTHING", "ComparedRow", "compared_rows", "compared_sheet"]

@@ -1,5 +1,5 @@
 """Pages of a stage that ran alone, in Markdown for the Prefect UI: images of a data set, descriptions, what moved since an
-earlier run. What stages have in common, tables of scores, pictures and charts, is in artifacts/prefect_artifacts.py."""
+earlier run. What stages have in common, tables of scores, pictures and charts, is in artifacts/prefect_artifacts/."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

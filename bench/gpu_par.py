@@ -10,24 +10,16 @@ files to files. Prints one JSON line per figure.
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-import excel_core.cams.affinity
-import excel_core.cams.cam_model
-import excel_core.cams.par
 from bench.device import classes_of
+from bench.gpu_host import host
+from bench.gpu_timing import Case, case, kernel_times, rate, smooth, without_triton
 from bench.plain_vit import random_clip
 from excel_core.cams.affinity import box_masks
 from excel_core.cams.cam_model import CamModel
@@ -38,12 +30,8 @@ from excel_core.cams.seeds import static_cams
 from excel_core.config import ParSpec
 from excel_core.config.presets import preset
 from excel_core.datasets.images import read_image
-from excel_core.datasets.jpeg import torchvision_decodes_alike
-from excel_core.datasets.palette import save_labels_png
 
-Case = dict[str, Any]
 CLASSES, BACKGROUND = 20, 25
-USES_TRITON = (excel_core.cams.par, excel_core.cams.affinity, excel_core.cams.cam_model)  # modules that ask `has_triton`
 
 
 def cases(photos: Path, images: int = 512, tiny: bool = False, only: str = "") -> Iterator[Case]:
@@ -66,60 +54,52 @@ def cases(photos: Path, images: int = 512, tiny: bool = False, only: str = "") -
 
 
 def kernels(device: torch.device, tiny: bool) -> Iterator[Case]:
-    """PAR and boxes of training's batches, and of photos of one native size."""
+    """PAR and boxes of training's batches, and of photos of one native size; training's labels."""
+    shrink = 8 if tiny else 1
     for batch, (H, W), K in [(16, (320, 320), 3), (8, (375, 500), 3)]:
-        if tiny:
-            batch, H, W = 1, H // 8, W // 8
-        image, maps = _smooth(batch, 3, H, W, 0).to(device) * 255, _smooth(batch, K, H, W, 1).to(device)
-        results = {}
-        for precision in ("fp32", "fp16"):
-            spec = ParSpec(precision=precision)
-
-            def par(image: Tensor = image, maps: Tensor = maps, spec: ParSpec = spec) -> Tensor:
-                return pixel_adaptive_refinement(image, maps, spec)
-
-            ours, peak = rate(par, batch, device)
-            with without_triton():
-                before, _ = rate(par, batch, device, 0.3)
-                expected = par()
-            results[precision] = par()
-            same = float((results[precision].argmax(1) == expected.argmax(1)).float().mean())
-            away = float((results[precision] - expected).abs().max())
-            name = f"PAR {precision}, {batch} of {H}x{W}, {K} maps"
-            yield case(name, ours, before, "images/s", peak, equal_labels=same, largest_difference=away)
-    cams = _smooth(64, 1, 20, 20, 2)[:, 0].to(device)
+        yield from _par(device, 1 if tiny else batch, H // shrink, W // shrink, K)
+    cams = smooth(64, 1, 20, 20, 2)[:, 0].to(device)
     ours, peak = rate(lambda: box_masks(cams, 0.79), 64, device)
     with without_triton():
         before, _ = rate(lambda: box_masks(cams, 0.79), 64, device, 0.3)
     yield case("boxes of 64 maps of 20x20", ours, before, "maps/s", peak)
-    for batch in (4,):
-        pixels, grid = _smooth(batch, 3, 320, 320, 0).to(device) * 255, _smooth(batch, CLASSES, 20, 20, 3).to(device)
-        attention = torch.rand(batch, 400, 400, device=device) ** 8
-        slots = class_slots(classes_of(batch), 4).to(device)
-        spec = preset("voc").refine
+    yield from _training_labels(device, 4)
 
-        def label(
-            pixels: Any = pixels, slots: Any = slots, grid: Any = grid, attention: Any = attention, spec: Any = spec
-        ) -> Tensor:
-            return refine_batch(pixels, slots, grid, attention, spec)
 
-        ours, peak = rate(label, batch, device)
+def _par(device: torch.device, batch: int, H: int, W: int, K: int) -> Iterator[Case]:
+    """PAR of K maps in each precision, beside torch's operations."""
+    image, maps = smooth(batch, 3, H, W, 0).to(device) * 255, smooth(batch, K, H, W, 1).to(device)
+    for precision in ("fp32", "fp16"):
+        call = partial(pixel_adaptive_refinement, image, maps, ParSpec(precision=precision))
+        ours, peak = rate(call, batch, device)
         with without_triton():
-            before, _ = rate(label, batch, device, 0.3)
-        yield case(f"training's labels, batch {batch} at 320", ours, before, "images/s", peak)
-        if device.type == "cuda":
-            graph = torch.cuda.CUDAGraph()
+            before, _ = rate(call, batch, device, 0.3)
+            expected = call()
+        refined = call()
+        same = float((refined.argmax(1) == expected.argmax(1)).float().mean())
+        away = float((refined - expected).abs().max())
+        name = f"PAR {precision}, {batch} of {H}x{W}, {K} maps"
+        yield case(name, ours, before, "images/s", peak, equal_labels=same, largest_difference=away)
+
+
+def _training_labels(device: torch.device, batch: int) -> Iterator[Case]:
+    """From CAMs to the labels of a training step, alone and in a CUDA graph."""
+    pixels, grid = smooth(batch, 3, 320, 320, 0).to(device) * 255, smooth(batch, CLASSES, 20, 20, 3).to(device)
+    attention = torch.rand(batch, 400, 400, device=device) ** 8
+    slots = class_slots(classes_of(batch), 4).to(device)
+    label = partial(refine_batch, pixels, slots, grid, attention, preset("voc").refine)
+    ours, peak = rate(label, batch, device)
+    with without_triton():
+        before, _ = rate(label, batch, device, 0.3)
+    yield case(f"training's labels, batch {batch} at 320", ours, before, "images/s", peak)
+    if device.type == "cuda":
+        graph = torch.cuda.CUDAGraph()
+        label()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
             label()
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph):
-                label()
-            yield case(
-                f"training's labels in a CUDA graph, batch {batch}",
-                *rate(graph.replay, batch, device)[:1],
-                before,
-                "images/s",
-                0,
-            )
+        replayed, _ = rate(graph.replay, batch, device)
+        yield case(f"training's labels in a CUDA graph, batch {batch}", replayed, before, "images/s", 0)
 
 
 def packed(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case]:
@@ -134,74 +114,18 @@ def packed(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case
             torch.randn(len(part), 3, 320, 320, device=device),
             torch.rand(len(part), 400, 400, device=device) ** 8,
         )
-        cams, labels = _smooth(len(part), 3, 20, 20, 3).to(device), {}
+        cams, labels = smooth(len(part), 3, 20, 20, 3).to(device), {}
         for precision in ("fp32", "fp16"):
             par = run.refine.par.model_copy(update={"precision": precision})
             crf = run.refine.crf.model_copy(update={"enabled": False})
             spec = run.refine.model_copy(update={"par": par, "crf": crf})
 
-            def label(
-                part: Any = part, inputs: Any = inputs, cams: Any = cams, attention: Any = attention, spec: Any = spec
-            ) -> Any:
-                return packed_labels(part, inputs, classes_of(len(part)), cams, attention, spec)
-
+            label = partial(packed_labels, part, inputs, classes_of(len(part)), cams, attention, spec)
             ours, peak = rate(label, len(part), device)
             labels[precision] = label().labels.numpy()[-1]
             same = float((labels[precision] == labels["fp32"]).mean())
             name = f"affinity + PAR {precision} of {count} photos of their own sizes"
             yield case(name, ours, None, "images/s", peak, equal_labels=same)
-
-
-def host(paths: list[Path], tiny: bool) -> Iterator[Case]:
-    """What threads do in a second beside each other: decode photos, write label maps, read and write CAMs and attention."""
-    from excel_core.stores import CamReader, CamWriter, join_cams
-
-    repeats = 1 if tiny else 4
-    some = paths[: 2 if tiny else 64]
-    decoders: dict[str, Callable[[Path], Any]] = {"Pillow": read_image}
-    if torchvision_decodes_alike():
-        decoders["torchvision"] = partial(read_image, by_torchvision=True)
-    labels = [(np.asarray(read_image(path))[..., 0] // 100).astype(np.uint8) for path in some]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for threads in (1, 8, torch.get_num_threads()):
-            with ThreadPoolExecutor(threads) as pool:
-                for name, decode in decoders.items():
-                    speed = _through(pool, decode, some * repeats)
-                    yield case(f"photos decoded by {name}, {threads} threads", speed, None, "images/s", 0)
-                files = [(folder / f"{i}.png", each) for i, each in enumerate(labels * repeats)]
-                speed = _through(pool, lambda pair: save_labels_png(*pair), files)
-                size = sum(path.stat().st_size for path, _ in files) / len(files)
-                yield case(f"label maps written, {threads} threads", speed, None, "maps/s", 0, bytes=round(size))
-        count, batch = (8, 8) if tiny else (256, 32)
-        ids, random = [str(i) for i in range(count)], np.random.default_rng(0)
-        cams = torch.from_numpy(random.random((batch, 2, 20, 20), dtype=np.float32)).half()
-        attention = (torch.from_numpy(random.standard_normal((batch, 400, 400), dtype=np.float32)) * 2).softmax(-1).half()
-        for name, kept in (("CAMs", None), ("CAMs and attention", attention)):
-            target = folder / name
-            (target / "all").mkdir(parents=True)
-            first = CamWriter(folder / f"{name}, first", ids, [[1, 2]] * count)
-            first.add(batch, cams, kept)
-            first.close()  # by now all is imported
-            started = time.perf_counter()
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                writer = CamWriter(target, ids, [[1, 2]] * count, pool.submit)
-                for _ in range(0, count, batch):
-                    writer.add(batch, cams, kept)
-                writer.close()
-            seconds = time.perf_counter() - started
-            size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / count
-            yield case(f"{name} written, a shard of {count}", count / seconds, None, "images/s", 0, bytes=round(size))
-            (target / "cams.zarr").rename(target / "shard")
-            (target / "all" / "cams.zarr").mkdir()
-            (target / "shard").rename(target / "all" / "cams.zarr" / "shard")
-            join_cams(target / "all", {"shard": target})
-            reader = CamReader(target / "all")
-            groups = [ids[i : i + batch] for i in range(0, count, batch)]
-            for threads in (1, 4):
-                with ThreadPoolExecutor(threads) as pool:
-                    speed = batch * _through(pool, reader.read_together, groups)
-                    yield case(f"{name} read, {threads} threads", speed, None, "images/s", 0)
 
 
 def encoder(device: torch.device, paths: list[Path], tiny: bool) -> Iterator[Case]:
@@ -244,69 +168,6 @@ def stages(device: torch.device, paths: list[Path], images: int, tiny: bool) -> 
         for crf in (False, True):
             edits = {"cams": {"precision": "fp16", "batch_size": 32}, "refine": {"crf": {"enabled": crf}}}
             yield jobs.case(f"dynamic {'with' if crf else 'without'} CRF", "dynamic", edits)
-
-
-@contextmanager
-def without_triton() -> Iterator[None]:
-    """Compute with torch alone meanwhile."""
-    patches = [patch.object(module, "has_triton", lambda device: False) for module in USES_TRITON]
-    for each in patches:
-        each.start()
-    try:
-        yield
-    finally:
-        for each in patches:
-            each.stop()
-
-
-def rate(call: Callable[[], Any], items: int, device: torch.device, seconds: float = 0.5) -> tuple[float, int]:
-    """(items per second, peak bytes of the device's memory) over about so many seconds, after a warm-up."""
-    cuda = device.type == "cuda"
-    wait = torch.cuda.synchronize if cuda else lambda: None
-    call()
-    wait()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    started, calls = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        for _ in range(4):
-            call()
-        wait()
-        calls += 4
-    elapsed = time.perf_counter() - started
-    return items * calls / elapsed, torch.cuda.max_memory_allocated() if cuda else 0
-
-
-def kernel_times(call: Callable[[], Any]) -> list[str]:
-    """What takes the GPU's time in a call: the first kernels, milliseconds and launches of each, and the sum of all."""
-    if not torch.cuda.is_available():
-        return []
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        call()
-        torch.cuda.synchronize()
-    events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
-    total, launches = sum(event.self_device_time_total for event in events), sum(event.count for event in events)
-    longest = [f"{event.self_device_time_total / 1000:.2f} ms {event.count}x {event.key[:70]}" for event in events[:14]]
-    return [f"{total / 1000:.2f} ms {launches}x in all", *longest]
-
-
-def case(what: str, ours: float, before: float | None, unit: str, peak: int, **more: Any) -> Case:
-    """A figure."""
-    return {"what": what, "ours": ours, "before": before, "unit": unit, "peak_mib": round(peak / 2**20), **more}
-
-
-def _smooth(batch: int, channels: int, H: int, W: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(batch, channels, 12, 12, generator=generator)
-    noise = 0.02 * torch.rand(batch, channels, H, W, generator=generator)
-    return (F.interpolate(coarse, size=(H, W), mode="bicubic") + noise).clamp(0, 1)
-
-
-def _through(pool: ThreadPoolExecutor, call: Callable[[Any], Any], items: list[Any]) -> float:
-    """Items per second."""
-    started = time.perf_counter()
-    list(pool.map(call, items))
-    return len(items) / (time.perf_counter() - started)
 
 
 def main() -> None:

@@ -15,31 +15,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from bench import published
-from bench.plain_vit import random_clip
-from bench.scene import BACKGROUND, CLASSES, Scene
-from excel_core.cams.cam_model import CamModel
-from excel_core.config import RunSpec, TrainSpec
+from bench.gpu_loader import loader
+from bench.scene import Scene
+from bench.training_subject import TrainingSubject, plain_cam_model, striped_images
+from excel_core.config import TrainSpec
 from excel_core.config.presets import preset
-from excel_core.datasets.images import AS_STORED, read_header
-from excel_core.datasets.palette import save_labels_png
-from excel_core.models.checkpoints import Architecture
-from excel_core.models.segmenter import Segmenter
-from excel_core.training.batches import Batch, Batches
+from excel_core.training.batches import Batch
 from excel_core.training.captured import CapturedSteps
-from excel_core.training.loading import loaded
 from excel_core.training.loop import train
 from excel_core.training.optimiser import make_optimiser
-from excel_core.training.samples import LabelFile, Sample, TrainingImage
 from excel_core.training.step import StepResult, training_step
 
 __all__ = ["cases"]
@@ -50,7 +40,6 @@ PHASES = {"before LVC": 60, "with LVC": 14_000, "own argmax": 24_000}  # an iter
 WARM_UPS, STEPS, SLOW_STEPS = 3, 24, 8
 LOOP, SLOW_LOOP = 60, 30  # iterations of each phase
 STRETCH = 10  # iterations that are timed together
-LOADER_SECONDS = 1.0
 COMPARED = 40  # steps, half of them with LVC
 Row = dict[str, Any]
 
@@ -58,73 +47,22 @@ Row = dict[str, Any]
 def cases(photos: Path, parts: Sequence[str] = PARTS, tiny: bool = False) -> Iterator[Row]:
     """The figures of the parts, in order: what, unit, ours, before, published, MiB."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run, cam_model = preset("voc"), _cam_model(device, tiny)
+    run, cam_model = preset("voc"), plain_cam_model(device, tiny)
     if tiny:
         run = run.model_copy(update={"train": run.train.model_copy(update={"crop": 96})})
     with tempfile.TemporaryDirectory() as folder:
-        subject = _Subject(cam_model, _images(Scene(photos, 1000), Path(folder)), run, Path(folder))
-        rows: dict[str, Callable[[_Subject], Iterator[Row]]] = {
+        subject = TrainingSubject(cam_model, striped_images(Scene(photos, 1000), Path(folder)), run, Path(folder))
+        rows: dict[str, Callable[[TrainingSubject], Iterator[Row]]] = {
             "step": _step,
             "loop": _loop,
-            "loader": _loader,
+            "loader": loader,
             "losses": _losses,
         }
         for part in parts:
             yield from rows[part](subject)
 
 
-@dataclass
-class _Subject:
-    """What is measured: the CAM model, the photos, the run, and a folder for checkpoints."""
-
-    cam_model: CamModel
-    images: list[TrainingImage]
-    run: RunSpec
-    folder: Path
-
-    @property
-    def device(self) -> torch.device:
-        return self.cam_model.clip.device
-
-    def spec(self, **changes: Any) -> TrainSpec:
-        return self.run.train.model_copy(update=changes)
-
-    def architecture(self) -> Architecture:
-        return Architecture.of(self.cam_model.clip, [f"class {c}" for c in range(CLASSES)], self.run.train.segmenter)
-
-    def segmenter(self) -> Segmenter:
-        """A fresh one, the same each time."""
-        torch.manual_seed(0)
-        return self.architecture().build().to(self.device).train()
-
-    def batches(self, count: int) -> list[Batch]:
-        """The first batches of a training, in page-locked memory where there is a GPU."""
-        batches = Batches(self.images, self.run.train, slice(0, self.run.train.batch_size))
-        first = [batches[iteration] for iteration in range(count)]
-        return [batch.pin_memory() for batch in first] if self.device.type == "cuda" else first
-
-
-def _cam_model(device: torch.device, tiny: bool) -> CamModel:
-    clip = random_clip(blocks=6, width=64, joint=32) if tiny else random_clip()
-    clip.model.to(device)
-    text = F.normalize(torch.randn(CLASSES + BACKGROUND, clip.joint_width, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return CamModel(clip, text.to(device), CLASSES, preset("voc").cams)
-
-
-def _images(scene: Scene, folder: Path) -> list[TrainingImage]:
-    """Photos with label maps of three upright stripes, some 600 in all."""
-    images = []
-    for path, classes in zip(scene.paths, scene.classes, strict=True):
-        header = read_header(path)
-        labels = np.zeros((header.height, header.width), np.uint8)
-        labels[:, header.width // 3 :] = classes[0] + 1
-        labels[:, 2 * header.width // 3 :] = classes[-1] + 1
-        save_labels_png(folder / f"{path.stem}.png", labels)
-        images.append(TrainingImage(path, classes, AS_STORED, LabelFile(folder / f"{path.stem}.png")))
-    return images * max(1, 600 // len(images))
-
-
-def _step(subject: _Subject) -> Iterator[Row]:
+def _step(subject: TrainingSubject) -> Iterator[Row]:
     """Steps a second on one batch that is there already, by phase and precision."""
     [batch] = subject.batches(1)
     for phase in ("before LVC", "with LVC"):
@@ -142,7 +80,7 @@ def _step(subject: _Subject) -> Iterator[Row]:
 class _Steps:
     """Steps of a fresh segmenter, recorded or one by one."""
 
-    def __init__(self, subject: _Subject, spec: TrainSpec, graph: bool) -> None:
+    def __init__(self, subject: TrainingSubject, spec: TrainSpec, graph: bool) -> None:
         _empty_memory()
         self.cam_model, self.spec, self.refine = subject.cam_model, spec, subject.run.refine
         self.segmenter = subject.segmenter()
@@ -158,7 +96,7 @@ class _Steps:
         training_step(self.cam_model, self.segmenter, self.optimiser, batch, iteration, self.spec, self.refine)
 
 
-def _published_rate(subject: _Subject, batch: Batch, phase: str) -> float:
+def _published_rate(subject: TrainingSubject, batch: Batch, phase: str) -> float:
     """Steps a second of the published way, in float32."""
     _empty_memory()
     segmenter, clip = subject.segmenter(), subject.cam_model.clip
@@ -185,7 +123,7 @@ def _timed(step: Callable[[Batch, int], None], batch: Batch, iteration: int, ste
     return steps / (time.perf_counter() - started), _peak()
 
 
-def _loop(subject: _Subject) -> Iterator[Row]:
+def _loop(subject: TrainingSubject) -> Iterator[Row]:
     """Iterations a second of `train` over photos on disk, by phase and precision; recording is not in the median."""
     [batch] = subject.batches(1)
     published_rates = {phase: _published_rate(subject, batch, phase) for phase in ("before LVC", "with LVC")}
@@ -199,7 +137,7 @@ def _loop(subject: _Subject) -> Iterator[Row]:
             yield row | {"published": published_rates.get(phase)}
 
 
-def _loop_rates(subject: _Subject, spec: TrainSpec, length: int) -> tuple[list[float], Row]:
+def _loop_rates(subject: TrainingSubject, spec: TrainSpec, length: int) -> tuple[list[float], Row]:
     """The median rate of each phase over stretches, but the first, and the peak of the whole training's memory."""
     times: dict[int, float] = {}
     spec = spec.model_copy(
@@ -225,45 +163,7 @@ def _loop_rates(subject: _Subject, spec: TrainSpec, length: int) -> tuple[list[f
     return rates, _peak()
 
 
-def _loader(subject: _Subject) -> Iterator[Row]:
-    """Batches a second that arrive on the device, by workers."""
-    for workers in (4, 8, 14):
-        spec, device = subject.spec(workers=workers), subject.device
-        batches = Batches(subject.images, spec, slice(0, spec.batch_size))
-        row: Row = {"what": f"loader alone, {workers} workers", "unit": "batches/s"}
-        row["ours"] = _rate(batch.to(device) for _, batch in loaded(batches, 0, device))
-        if workers == 4:  # others are no faster: the main thread is what they wait for
-            apart: Any = DataLoader(_Apart(batches), batch_size=None, sampler=range(len(batches)), num_workers=workers)
-            row["before"] = _rate(Batch.of(samples).to(device) for samples in apart)
-        yield row
-
-
-class _Apart(Dataset[list[Sample]]):
-    """Batches as lists of samples, each of which travels on its own."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, iteration: int) -> list[Sample]:
-        size = self.batches.spec.batch_size
-        return [self.batches.sample(position) for position in range(iteration * size, (iteration + 1) * size)]
-
-
-def _rate(batches: Iterator[Batch]) -> float:
-    """Batches a second, from the tenth on."""
-    for _ in range(10):
-        next(batches)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < LOADER_SECONDS:
-        next(batches)
-        count += 1
-    return count / (time.perf_counter() - started)
-
-
-def _losses(subject: _Subject) -> Iterator[Row]:
+def _losses(subject: TrainingSubject) -> Iterator[Row]:
     """How far a step's loss and pseudo labels in each precision are from those in fp32 at the same weights: those of a training
     in fp32, half of it with LVC."""
     changes = {"iterations": COMPARED, "dynamic_from": COMPARED // 2, "own_argmax_from": None, "warmup": 5}

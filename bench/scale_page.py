@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.markdown import wrapped
+
 MILLION = 1_000_000
 CARDS = 64
 PRICES = {"gpu_hour": 3.0, "core_hour": 0.04, "disk_month": 0.08, "s3_month": 0.023, "s3_write": 5.0}
@@ -24,11 +26,11 @@ MEASURES = {
 }
 
 
-def page(folder: Path, prices: dict[str, float]) -> str:
+def scale_page(folder: Path, prices: dict[str, float]) -> str:
     """The page's text."""
     far = json.loads((folder / "scale_far.json").read_text(encoding="utf-8"))
     rates = {"CPU, 2 cores": cpu_rates(folder), "one card": gpu_rates(folder)}
-    return "\n".join([*_intro(), *_planning(far), *_costs(folder, rates, prices), *_breaks(far)]) + "\n"
+    return "\n".join(wrapped([*_intro(), *_planning(far), *_costs(folder, rates, prices), *_breaks(far)])) + "\n"
 
 
 def cpu_rates(folder: Path) -> dict[str, float]:
@@ -115,7 +117,7 @@ def _costs(folder: Path, rates: dict[str, dict[str, float]], prices: dict[str, f
         "## Time and cost of a million photos",
         "",
         "hours = 1,000,000 / (images a second) / 3,600. On the CPU as many hours of 2 cores; on 64 cards a 64th, by",
-        "shards that hang on nothing but their images, plus what Dask adds (docs/speed.md). USD = hours × price.",
+        "shards that depend on their images alone, plus what Dask adds (docs/speed.md). USD = hours × price.",
         "",
         "| stage | " + " | ".join(f"{place}: images/s | hours | USD" for place in rates) + f" | {CARDS} cards: hours |",
         "|---|" + "---|" * (3 * len(rates) + 1),
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--price", action="append", default=[], metavar="NAME=USD")
     arguments = parser.parse_args()
     given = dict(price.split("=") for price in arguments.price)
-    print(page(arguments.folder, PRICES | {name: float(value) for name, value in given.items()}), end="")
+    print(scale_page(arguments.folder, PRICES | {name: float(value) for name, value in given.items()}), end="")
 
 
 if __name__ == "__main__":

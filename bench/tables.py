@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["speed_row"]
+from bench.markdown import wrapped
+
+__all__ = ["speed_page", "speed_row"]
 
 COCO_IMAGES = 82_081  # of its training split
 WITH_ATTENTION = "static chain in two stages, photo to PNG"  # names of cases in bench/speed.py
@@ -228,8 +230,8 @@ def _overhead(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def speed_page(folder: Path) -> str:
+    """The page, of the files that `make bench` wrote into the folder."""
     names = ("speed", "scale", "active_labels", "device", "overhead")
     speed, scale, active_labels, device, overhead = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names
@@ -239,8 +241,8 @@ def main() -> None:
     lines += _active_labels(active_labels) + _device(device) + _overhead(overhead)
     gpu = folder / "gpu.json"
     lines += _gpu(json.loads(gpu.read_text(encoding="utf-8"))) if gpu.exists() else ["## On a GPU", "", "Not measured."]
-    print("\n".join(lines).rstrip())
+    return "\n".join(wrapped(lines)).rstrip() + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    print(speed_page(Path(sys.argv[1])), end="")

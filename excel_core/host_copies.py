@@ -23,7 +23,7 @@ class HostCopy:
             self._ready.record()
 
     def numpy(self) -> NDArray[Any]:
-        """The values, once they are there."""
+        """The values in their own shape and dtype; waits until they are there."""
         if self._ready is not None:
             self._ready.synchronize()
         return self._values.numpy()

@@ -6,7 +6,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish_ablation
+from artifacts.prefect_artifacts.publish import publish_ablation
 from excel_core.config import RunSpec
 from excel_core.files import read_json
 from flows.chain_run import chain_run

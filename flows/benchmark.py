@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish_benchmark
+from artifacts.prefect_artifacts.publish import publish_benchmark
 from flows.chain_run import chain_run
 from flows.local.reports import report_link
 from flows.parameters import benchmark_flow

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.comparison_artifacts import publish_comparison
+from artifacts.prefect_artifacts.publish import publish_comparison
 from flows.local.reports import report_link
 from flows.local.state import store_folder
 from flows.request import Text

@@ -18,9 +18,9 @@ def foreign_package(root: Path = Path(__file__).parents[1]) -> str | None:
         spec = find_spec(name)
         places = [] if spec is None else list(spec.submodule_search_locations or [str(spec.origin)])
         if [Path(place).resolve() for place in places] != [(root / name).resolve()]:
-            found = ", ".join(places) or "nothing"
+            locations = ", ".join(places) or "nothing"
             return (
-                f"excel needs its package {name!r} from {root}, but Python finds {found}; rename that, start elsewhere, or "
+                f"excel needs its package {name!r} from {root}, but Python finds {locations}; rename that, start elsewhere, or "
                 "uninstall the other distribution (PYTHONSAFEPATH=1 leaves the current folder out)"
             )
     return None

@@ -6,8 +6,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.paper_table import joined_tables
-from artifacts.prefect_artifacts import publish_figures, publish_paper
+from artifacts.paper.table import joined_tables
+from artifacts.prefect_artifacts.publish import publish_figures, publish_paper
 from excel_core.checked_files import write_checked_json
 from excel_core.config import RunSpec
 from excel_core.files import read_json

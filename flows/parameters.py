@@ -19,17 +19,8 @@ from typer.models import ParameterInfo
 from excel_core.config import RunSpec, Spec
 from excel_core.config.methods import METHODS
 from flows.config_file import of_request
-from flows.request import (
-    MAX_SETTING,
-    MAX_SETTINGS,
-    BenchmarkRequest,
-    LoggedRequest,
-    PaperRequest,
-    Request,
-    RunRequest,
-    ScoreRequest,
-    Text,
-)
+from flows.request import BenchmarkRequest, LoggedRequest, PaperRequest, Request, RunRequest, ScoreRequest
+from flows.request_fields import MAX_SETTING, MAX_SETTINGS, Text
 
 __all__ = ["Edits", "benchmark_flow", "chain_flow", "logged_flow", "paper_flow", "score_flow"]
 

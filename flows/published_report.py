@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish
+from artifacts.prefect_artifacts.publish import publish
 from flows.local.reports import report_link
 from tasks.engine.stage import Job
 from tasks.stages.report import make_view

@@ -1,7 +1,7 @@
 """What a user can ask for, written once: the command line, Prefect's forms and Python callers share these models.
 
-A field holds its type, bounds and choices, its description in Prefect's form, and its command-line option.
-flows/parameters.py makes the flows' parameters from the fields, flows/cli/options.py those of the commands.
+A field holds its type, bounds and choices (request_fields.py), its description in Prefect's form, and its option. From the
+fields flows/parameters.py makes the flows' parameters, and flows/cli/options.py those of the commands.
 """
 
 import errno
@@ -10,55 +10,33 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import typer
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from excel_core.errors import SettingError, shown
+from flows.request_fields import (
+    MAX_GPUS,
+    MAX_METHODS,
+    MAX_SEEDS,
+    MAX_SETTINGS,
+    METHOD_HELP,
+    STORE_HELP,
+    MethodName,
+    Preset,
+    Settings,
+    Table,
+    Text,
+    option,
+    path_option,
+)
 
 if TYPE_CHECKING:  # `excel --help` imports this module: what imports torch is imported where it is used
     from excel_core.config import RunSpec
     from tasks.engine.stage import RunEnvironment
 
 __all__ = [
-    "METHOD_HELP", "STORE_HELP", "BenchmarkRequest", "DataRequest", "LoggedRequest", "PaperRequest", "Request", "ResolvedRun",
-    "RunRequest", "ScoreRequest",
+    "BenchmarkRequest", "DataRequest", "LoggedRequest", "PaperRequest", "Request", "ResolvedRun", "RunRequest", "ScoreRequest",
 ]  # fmt: skip
-
-MAX_GPUS = 64  # of one machine
-MAX_METHODS, MAX_SEEDS = 20, 20  # of a benchmark
-STORE_HELP = "where outputs go, a folder or s3://BUCKET/PREFIX; default $EXCEL_STORE or runs/"
-MAX_TEXT = 4096  # characters of a path or name
-MAX_SETTING, MAX_SETTINGS = 20_000, 1000  # characters of one, and how many
-
-
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a name or path has no NUL character")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
-Setting = Annotated[str, Field(pattern=r"^\w+(\.\w+)+ *=", max_length=MAX_SETTING)]
-# One string is short for a list of one.
-Settings = Annotated[list[Setting], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
-Preset = Literal["voc", "coco", "photos", "demo"]
-# As excel_core.config.methods has them, which takes too long to import for `excel --help`.
-MethodName = Literal[
-    "excel", "excel:reference", "excel:paper", "excel:clean", "maskclip", "maskclip:reference", "maskclip:clean",
-    "clip_es", "clip_es:reference", "clip_es:clean", "weclip", "weclip:reference", "weclip:clean",
-    "weclip_plus", "weclip_plus:reference", "weclip_plus:clean", "reference", "paper", "clean",
-]  # fmt: skip
-METHOD_HELP = "NAME[:VARIANT]: excel (reference, paper, clean), maskclip, clip_es, weclip or weclip_plus (reference, clean)"
-Table = Literal["table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7", "figures"]
-
-
-def _option(help: str, *names: str, metavar: str | None = None) -> Any:
-    """A command-line option without a default, or with one that its help text names."""
-    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
-
-
-def _path(help: str) -> Any:
-    return _option(help, metavar="<path>")
 
 
 class ResolvedRun(NamedTuple):
@@ -73,10 +51,10 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store: Annotated[Text | None, _path(STORE_HELP)] = Field(
+    store: Annotated[Text | None, path_option(STORE_HELP)] = Field(
         None, description="Folder of all outputs, or s3://BUCKET/PREFIX; empty: the worker's $EXCEL_STORE, else runs/."
     )
-    clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
+    clip: Annotated[Text | None, option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
         None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: the preset's."
     )
     device: Annotated[Literal["cpu", "cuda", "mps"], typer.Option(help="cpu, cuda or mps")] = Field(
@@ -93,7 +71,7 @@ class Request(BaseModel):
         pattern=r"^(sequential|dask(:tcp://[\w.-]+:\d{1,5})?)$",
         description="sequential (in the flow's own process), dask (workers on this machine) or dask:tcp://HOST:PORT.",
     )
-    settings: Annotated[Settings, _option("stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, option("stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; one needs no list. They win over `edits`.",
@@ -134,7 +112,7 @@ class DataRequest(Request):
         "voc",
         description="Data set with its hyper-parameters; photos: a folder of your own; demo: the built-in picture-book world.",
     )
-    data: Annotated[Text | None, _path("data folder in the preset's layout")] = Field(
+    data: Annotated[Text | None, path_option("data folder in the preset's layout")] = Field(
         None,
         description="Data folder in the preset's layout, absolute or relative to the worker's; demo has its own.",
     )
@@ -168,7 +146,7 @@ class LoggedRequest(RunRequest):
 
     log: Annotated[
         Annotated[Text, Field(pattern=r"^(tensorboard|mlflow|wandb):.*\S")] | None,
-        _option("tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT gets the losses while it trains"),
+        option("tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT gets the losses while it trains"),
     ] = Field(
         None,
         description="Tracker that gets the losses while the run trains, and its scores: tensorboard:FOLDER, mlflow:FOLDER, "
@@ -187,7 +165,7 @@ class LoggedRequest(RunRequest):
 class ScoreRequest(RunRequest):
     """A score of the training-free label maps, compared with an earlier run's."""
 
-    against: Annotated[Text | None, _option("run to compare with: its id or beginning, its Prefect name, or `latest`")] = Field(
+    against: Annotated[Text | None, option("run to compare with: its id or beginning, its Prefect name, or `latest`")] = Field(
         None,
         description="Run to compare with: its id or its beginning, its name, or `latest`; empty: the newest "
         "complete run of the same data with other texts.",
@@ -209,23 +187,23 @@ class PaperRequest(MethodRequest):
     table: Annotated[Table, typer.Argument(help="table-1 … table-7, or figures")] = Field(
         "table-1", description="table-1 to table-7, or figures."
     )
-    data: Annotated[Text | None, _path("PASCAL VOC 2012, as downloaded")] = Field(
+    data: Annotated[Text | None, path_option("PASCAL VOC 2012, as downloaded")] = Field(
         None, description="PASCAL VOC 2012, as downloaded."
     )
-    coco: Annotated[Text | None, _path("MS COCO 2014, for its rows in tables 1 and 7")] = Field(
+    coco: Annotated[Text | None, path_option("MS COCO 2014, for its rows in tables 1 and 7")] = Field(
         None, description="MS COCO 2014 as downloaded, for its rows in tables 1 and 7; empty: they are left out."
     )
-    checkpoint: Annotated[Text | None, _path("a segmenter of the published code, instead of training")] = Field(
+    checkpoint: Annotated[Text | None, path_option("a segmenter of the published code, instead of training")] = Field(
         None, description="A segmenter that the published code trained, instead of training the full method."
     )
     limit: Annotated[
         Annotated[int, Field(ge=1)] | None,
         typer.Option(min=1, help="so many images a split, to try it: no reproduction", show_default=False),
     ] = Field(None, description="Images of each split, to try a table out; the result is no reproduction.")
-    clip: Annotated[Text | None, _option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
+    clip: Annotated[Text | None, option("excel-tiny, MODEL:TAG or MODEL:FILE")] = Field(
         None, description="excel-tiny, MODEL:TAG (downloaded) or MODEL:FILE; empty: ViT-B-16:openai."
     )
-    settings: Annotated[Settings, _option("stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, option("stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; with voc. or coco. before it, of that data set "
@@ -249,7 +227,7 @@ class PaperRequest(MethodRequest):
 class BenchmarkRequest(DataRequest):
     """Methods on the same images."""
 
-    methods: Annotated[list[MethodName], _option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = (
+    methods: Annotated[list[MethodName], option("NAME[:VARIANT],…; the others are compared with the first", "--methods")] = (
         Field(
             [],
             max_length=MAX_METHODS,
@@ -258,12 +236,12 @@ class BenchmarkRequest(DataRequest):
     )
     seeds: Annotated[
         Annotated[int, Field(ge=1, le=MAX_SEEDS)] | None,
-        _option("seeds of k-means and training, from the run's own on; default 3, of the demo 2"),
+        option("seeds of k-means and training, from the run's own on; default 3, of the demo 2"),
     ] = Field(None, description="Seeds of k-means and training, from the run's own on; empty: 3, of the demo 2.")
-    limit: Annotated[Annotated[int, Field(ge=1)] | None, _option("so many images a split, to try it out")] = Field(
+    limit: Annotated[Annotated[int, Field(ge=1)] | None, option("so many images a split, to try it out")] = Field(
         None, description="Images of each split, to try it out; on VOC and COCO training is shortened in proportion."
     )
-    settings: Annotated[Settings, _option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
+    settings: Annotated[Settings, option("[METHOD.]stage.field=value, repeatable", "--set")] = Field(
         [],
         max_length=MAX_SETTINGS,
         description="Edits as text, each stage.field=value with a YAML value; with a method's name before it, of that method "

@@ -2,7 +2,7 @@
 
 import os
 
-from artifacts.published import KEEP_PICTURES
+from artifacts.prefect_artifacts.server import KEEP_PICTURES
 from excel_core.errors import SettingError
 
 __all__ = ["kept_pictures"]

@@ -90,7 +90,7 @@ def local_cluster(environment: RunEnvironment, **changes: Any) -> LocalCluster:
     """Workers on this machine: one a core, or one a GPU, which sees that GPU alone; `changes` to what LocalCluster is asked
     for."""
     gpus, cores = gpu_names() if environment.device == "cuda" else [], os.cpu_count() or 1
-    # A worker a core leaves one thread to each. Last bits hang on this number: set it for both to compare with another
+    # A worker a core leaves one thread to each. Last bits depend on this number: set it for both to compare with another
     # runner, which takes all cores by itself.
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // len(gpus))) if gpus else "1")
     options = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish_score
+from artifacts.prefect_artifacts.publish import publish_score
 from excel_core.errors import DataError
 from flows.chain_run import ChainRun, chain_run
 from flows.parameters import score_flow

@@ -4,7 +4,7 @@ then seen in the Prefect UI."""
 from prefect import Flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.prefect_artifacts import publish_stage
+from artifacts.prefect_artifacts.publish import publish_stage
 from flows.chain_run import chain_run
 from flows.parameters import chain_flow, logged_flow
 from flows.published_report import publish_report

@@ -16,7 +16,7 @@ from excel_core.errors import SettingError
 from tasks.engine.executor import Step, complete_output
 from tasks.engine.graph import Graph, make_graph
 from tasks.engine.output import StageOutput
-from tasks.engine.stage import Dependency, Job, KeyParts, MaskAccess, RunEnvironment, Sharded, Stage, Whole
+from tasks.engine.stage import Job, KeyParts, MaskAccess, RunEnvironment, Sharded, Stage, Whole
 from tasks.stages import (
     ablation,
     benchmark,
@@ -44,44 +44,6 @@ from tasks.stages import (
 __all__ = ["STAGES", "complete_outputs", "pipeline", "report_job"]
 
 
-def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """Training looks at pseudo labels where these choose its crops."""
-    return {"refine": Dependency("refine", run)} if train.reads_pseudo_labels(run) else {}
-
-
-def label_maps_to_score(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """The stages that make the label maps, and the ablation under the run's own seed where it is asked for."""
-    makers = [label_scores.MAKERS[kind] for kind in run.evaluate.kinds]
-    dependencies = {maker: Dependency(maker, run) for maker in makers}
-    if run.evaluate.ablation:
-        changes = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
-        variant = run.model_copy(update={"ablation": run.ablation.model_copy(update=changes)})
-        dependencies["ablation"] = Dependency("ablation", variant)
-    return dependencies
-
-
-def kept_segmenters(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """Nothing more. SettingError for a checkpoint, of which nobody knows after how many iterations it was kept."""
-    if run.train.from_checkpoint is not None:
-        raise SettingError("curve: train.from_checkpoint trains nothing, so there is nothing on the way; leave one of them out")
-    return {}
-
-
-def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
-    """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
-    ranking, where it is asked for. SettingError for a run that does not score everything."""
-    missing = [
-        kind for kind in label_scores.MAKERS if kind not in run.evaluate.kinds and (run.train.enabled or kind == "static")
-    ]
-    if missing:
-        raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
-    ranking = quality.quality_of_run(run, environment)
-    if not run.train.enabled:
-        return ranking
-    trained = (*TRAINED_STAGES, *(("curve",) if run.train.keep_every is not None else ()))
-    return {name: Dependency(name, run) for name in trained} | ranking
-
-
 SWEEP = Stage(
     "sweep",
     reads=("world", "dataset", "knowledge"),
@@ -92,8 +54,7 @@ SWEEP = Stage(
     on_device=True,
 )
 
-TRAINED_STAGES = ("train", "dynamic", "predict")  # of a run that trains a segmenter
-RUN_STAGES = ("dataset", "describe", "knowledge", "cams", "refine", *TRAINED_STAGES, "evaluate", "report")
+RUN_STAGES = ("dataset", "describe", "knowledge", "cams", "refine", *train.TRAINED_STAGES, "evaluate", "report")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -165,7 +126,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             reads=("world", "dataset", "knowledge"),
-            also_reads=pseudo_labels_for_crops,
+            also_reads=train.pseudo_labels_for_crops,
             makes="segmenter.safetensors, losses.csv, kept/",
             work=Whole(train.train_segmenter),
             key=KeyParts(train.settings, inputs=train.input_key, outside=train.outside),
@@ -194,7 +155,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "curve",
             reads=("world", "dataset", "knowledge", "train"),
-            also_reads=kept_segmenters,
+            also_reads=curve.own_training,
             makes="curve.json, curve.png: scores during training",
             work=Sharded(curve.curve_parts, curve.score_kept_segmenters, curve.join_curve),
             key=KeyParts(curve.settings),
@@ -213,7 +174,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             reads=("world", "dataset", "knowledge"),
-            also_reads=label_maps_to_score,
+            also_reads=evaluate.label_maps_to_score,
             makes="metrics.json, confusion.parquet, examples.json, explored.json, truth/",
             work=Sharded(label_scores.score_parts, label_scores.score_shard, evaluate.join_scores),
             key=KeyParts(evaluate.settings, inputs=evaluate.input_key),
@@ -230,7 +191,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "report",
             reads=("world", "dataset", "describe", "knowledge", "cams", "refine", "evaluate"),
-            also_reads=trained_results_and_quality,
+            also_reads=report.trained_results_and_quality,
             makes="index.html, losses.png, images/: the report, with images beside it where one file cannot hold them",
             work=Whole(report.make_report),
             key=KeyParts(report.settings, outside=report.outside),
@@ -270,7 +231,7 @@ def pipeline(run: RunSpec, environment: RunEnvironment, last: str = "report") ->
     one that needs a segmenter where the run trains none."""
     graph = make_graph(STAGES, run, environment, last)
     if not run.train.enabled and any(node.stage.name == "train" and node.run == run for node in graph.nodes.values()):
-        valid = ", ".join(name for name in RUN_STAGES if name not in TRAINED_STAGES)
+        valid = ", ".join(name for name in RUN_STAGES if name not in train.TRAINED_STAGES)
         raise SettingError(
             f"method {run.method} trains no segmenter (train.enabled=false), which {last} needs; stages that it has: {valid}"
         )

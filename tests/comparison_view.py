@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from artifacts.changed_images import ChangedImage
-from artifacts.comparison_page import ComparedRuns
+from artifacts.comparison.page import ComparedRuns
 from artifacts.view import ExploredImage, ExploredRun
 from tests.report_view import HOSTILE, NAMES, explored_image
 

@@ -166,8 +166,8 @@ class CamModel:
         return layers if self.spec.precision == "fp32" else layers.float()
 
     def segmenter_input(self, encoded: Encoded) -> tuple[Tensor, tuple[int, int], Tensor | None]:
-        """What `Segmenter.forward` takes: `layers`, their grid, and the second encoder's features. Copies, so that gradients
-        may flow through what is made of them."""
+        """What `Segmenter.forward` takes: `layers` (L, B, N, D_s), their grid (h, w), and the second encoder's features
+        (B, D', h', w'). Copies, so that gradients may flow through what is made of them."""
         second = None if encoded.second is None else encoded.second.float().clone()
         return self.layers(encoded), encoded.activations.grid, second
 

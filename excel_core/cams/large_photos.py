@@ -106,11 +106,11 @@ def par_by_tiles(colours: Colours, maps: DiskMaps, spec: ParSpec, device: torch.
     refined = DiskMaps(maps.shape, maps.folder)
     source = maps
     while done < spec.iterations:
-        some = spec.model_copy(update={"iterations": min(at_once, spec.iterations - done)})
-        margin = some.iterations * reach
+        at_a_time = spec.model_copy(update={"iterations": min(at_once, spec.iterations - done)})
+        margin = at_a_time.iterations * reach
         for tile in tiles(maps.size, side, (margin, margin)):
-            _refine_tile(colours, source, refined, tile, some, device)
-        done += some.iterations
+            _refine_tile(colours, source, refined, tile, at_a_time, device)
+        done += at_a_time.iterations
         # `maps` itself is the caller's, and is not written.
         source, refined = refined, DiskMaps(maps.shape, maps.folder) if source is maps else source
     return source

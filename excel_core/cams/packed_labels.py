@@ -56,7 +56,7 @@ class PackedLabels:
 
 
 def runs_of_photos(images: Sequence[Image]) -> Iterator[slice]:
-    """Photos that are refined together: as many neighbours as have MAX_PIXELS, at least one."""
+    """images (H, W, 3) → slices of those that are refined together: as many neighbours as have MAX_PIXELS, at least one."""
     start, pixels = 0, 0
     for index, image in enumerate(images):
         size = image.shape[0] * image.shape[1]

@@ -46,7 +46,7 @@ def refine_labels(
 def refined_labels(
     image: Image, network_input: Tensor, classes: Sequence[int], cams: Tensor, attention: Tensor, spec: RefineSpec
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """`refine_labels`, step by step: of a large photo, one label map is held at a time."""
+    """As `refine_labels`, step by step: (step, label map (H, W) uint8); of a large photo, one map is held at a time."""
     if is_large(image.shape):
         return large_label_steps(image, network_input, classes, cams, attention, spec)
     return iter(label_steps(image, classes, refine_maps(image, network_input, cams, attention, spec), spec).items())
@@ -109,7 +109,8 @@ def _label_names(classes: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def crf_scores(maps: Tensor, dim: int, spec: RefineSpec) -> Tensor:
-    """maps with labels along `dim` → what the CRF takes for their probabilities; float16 where the maps are rounded to that."""
+    """maps (..., K+1, ...) with labels along `dim` → what the CRF takes for their probabilities, of the same shape, at least 0;
+    float16 where the maps are rounded to that, else float32."""
     scores = maps.float().clamp_min(0)
     if spec.crf.normalised:
         return scores / scores.sum(dim=dim, keepdim=True).clamp_min(1e-8)

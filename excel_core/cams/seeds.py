@@ -11,7 +11,7 @@ from torch import Tensor
 from excel_core.cams.affinity import kept_layers
 from excel_core.cams.cam_model import CamModel, Encoded
 from excel_core.cams.pseudo_labels import refine_maps
-from excel_core.cams.windows import cut_windows, seen_in_views, windows_at_once
+from excel_core.cams.windows import blend_views, cut_windows, windows_at_once
 from excel_core.config import RefineSpec
 from excel_core.models.calibration import EncoderActivations, relation_of
 from excel_core.models.segmenter import Segmenter
@@ -70,12 +70,12 @@ class LearntActivations:
 def static_cams(cam_model: CamModel, images: Images, refine: RefineSpec | None = None) -> CamBatch:
     """B images, or network input → CamBatch with static calibration (eqs. 1, 5, 6), blended over the views of
     `cam_model.spec`. Attention is there with `refine` alone."""
-    return _seen(cam_model, images, lambda view: _static_view(cam_model, view, refine))
+    return _in_views(cam_model, images, lambda view: _static_view(cam_model, view, refine))
 
 
-def _seen(cam_model: CamModel, images: Images, see: Callable[[Tensor], CamBatch]) -> CamBatch:
+def _in_views(cam_model: CamModel, images: Images, encode_view: Callable[[Tensor], CamBatch]) -> CamBatch:
     network_input, spec, patch = _network_input(cam_model, images), cam_model.spec, cam_model.clip.patch
-    return seen_in_views(network_input, spec, patch, see, windows_at_once(spec, patch, network_input.device))
+    return blend_views(network_input, spec, patch, encode_view, windows_at_once(spec, patch, network_input.device))
 
 
 def _static_view(cam_model: CamModel, network_input: Tensor, refine: RefineSpec | None) -> CamBatch:
@@ -93,7 +93,7 @@ def learnt_cams(cam_model: CamModel, segmenter: Segmenter, images: Images, refin
     With `mirror`, a photo and its mirror share the mean of eq. 8, and a CAM is the greater of the two, from 0 to almost 1. The
     attention is the unmirrored photo's, under its own relation. Each view of `cam_model.spec` has a relation of its own.
     """
-    return _seen(cam_model, images, lambda view: _learnt_view(cam_model, segmenter, view, refine, mirror))
+    return _in_views(cam_model, images, lambda view: _learnt_view(cam_model, segmenter, view, refine, mirror))
 
 
 def _learnt_view(

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attention_side",
+    "blend_views",
     "blend_windows",
     "cut_windows",
-    "seen_in_views",
     "window_corners",
     "window_values",
     "windows_at_once",
@@ -34,38 +34,38 @@ MAX_PATCHES_ON_CPU = 1600
 Grid = tuple[int, int]  # rows and columns of patches
 
 
-def seen_in_views(
-    network_input: Tensor, spec: CamSpec, patch: int, see: "Callable[[Tensor], CamBatch]", at_once: int
+def blend_views(
+    network_input: Tensor, spec: CamSpec, patch: int, encode_view: "Callable[[Tensor], CamBatch]", at_once: int
 ) -> "CamBatch":
-    """network input (B, 3, S, S) → CamBatch on the grid of S, its CAMs blended over the views that `spec` asks for; `see` makes
-    the CamBatch of a view (B', 3, s, s), of `at_once` windows at most.
+    """network input (B, 3, S, S) → CamBatch on the grid of S, its CAMs blended over the views that `spec` asks for.
+    `encode_view` makes the CamBatch of views (B', 3, s, s), of `at_once` windows at most.
 
     Without windows: the mean of the whole photo's CAMs at `spec.scales` times S, and the attention at S. With windows of side
     w: the whole photo is seen at `spec.scales` times w; a window's CAM of a class counts as much as the whole photo shows the
     class there, at most; the result is the mean of both. The attention is that of the windows, (B, W, m, m), m = (w/patch)².
     """
     if spec.window is None and spec.scales == (1.0,):
-        return see(network_input)
+        return encode_view(network_input)
     side = network_input.shape[-1]
     grid = (side // patch, side // patch)
     base = spec.window or side
-    seen = {scale: see(_resized(network_input, round(base * scale / patch) * patch)) for scale in spec.scales}
+    seen = {scale: encode_view(_resized(network_input, round(base * scale / patch) * patch)) for scale in spec.scales}
     whole = torch.stack([_on_grid(batch.cams, grid) for batch in seen.values()]).mean(dim=0)
     if spec.window is None:
         return replace(seen[1.0], network_input=network_input, cams=whole)
-    cams, attention = _see_windows(network_input, whole, spec.window // patch, patch, see, at_once)
+    cams, attention = _window_cams(network_input, whole, spec.window // patch, patch, encode_view, at_once)
     return replace(seen[1.0], network_input=network_input, cams=(whole + cams) / 2, attention=attention)
 
 
-def _see_windows(
-    network_input: Tensor, whole: Tensor, window: int, patch: int, see: "Callable[[Tensor], CamBatch]", at_once: int
+def _window_cams(
+    network_input: Tensor, whole: Tensor, window: int, patch: int, encode_view: "Callable[[Tensor], CamBatch]", at_once: int
 ) -> tuple[Tensor, Tensor | None]:
     """network input (B, 3, S, S), CAMs of the whole photo (B, C, h, w), window in patches → CAMs (B, C, h, w) of the windows,
     blended, and their attention (B, W, m, m)."""
     B, grid = len(whole), (whole.shape[-2], whole.shape[-1])
     cam_parts, attention_parts = [], []
     for views in cut_windows(network_input, window * patch, patch, at_once):
-        batch = see(views)  # its activations are let go: those of all windows would be gigabytes
+        batch = encode_view(views)  # its activations are let go: those of all windows would be gigabytes
         cam_parts.append(batch.cams)
         attention_parts += [] if batch.attention is None else [batch.attention]
     cams = torch.cat(cam_parts).unflatten(0, (B, -1))
@@ -91,8 +91,8 @@ def cut_windows(network_input: Tensor, side: int, patch: int, at_once: int) -> I
         for top, left in window_corners(grid, side // patch)
     ]
     for first in range(0, len(corners), at_once):
-        some = corners[first : first + at_once]
-        yield torch.stack([network_input[photo, :, top : top + side, left : left + side] for photo, top, left in some])
+        batch = corners[first : first + at_once]
+        yield torch.stack([network_input[photo, :, top : top + side, left : left + side] for photo, top, left in batch])
 
 
 def window_corners(grid: Grid, window: int) -> list[tuple[int, int]]:

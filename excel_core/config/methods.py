@@ -10,7 +10,7 @@ from typing import Any
 from excel_core.config.weclip import WECLIP, WECLIP_PLUS
 from excel_core.errors import SettingError, shown
 
-__all__ = ["METHODS", "Edits", "Method", "method_names", "parse_method", "short_method"]
+__all__ = ["METHODS", "Edits", "Method", "parse_method", "short_method"]
 
 Edits = dict[str, Any]  # {stage: {field: value}}, nested as the specs are
 FIRST_NAME, FIRST_VARIANT = "excel", "reference"  # what a name without a variant, and a variant without a name, stand for
@@ -115,14 +115,6 @@ METHODS: dict[str, dict[str, Method]] = {
     "weclip": {variant: Method(of_preset=edits) for variant, edits in WECLIP.items()},
     "weclip_plus": {variant: Method(of_preset=edits) for variant, edits in WECLIP_PLUS.items()},
 }
-
-
-def method_names() -> list[str]:
-    """Every method as it may be written: NAME:VARIANT, NAME for its `reference`, and ExCEL's variants alone."""
-    names = []
-    for name, variants in METHODS.items():
-        names += [name, *(f"{name}:{variant}" for variant in variants)]
-    return [*names, *METHODS[FIRST_NAME]]
 
 
 def parse_method(text: str) -> tuple[str, str]:

@@ -20,13 +20,13 @@ __all__ = ["LABEL_FIELDS", "Entries", "Photo", "read_entries"]
 Fields = Mapping[str, Callable[[Any], Any]]  # a field to keep → the function that its value goes through when it is parsed
 
 
-def as_it_is(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
     """The value itself."""
     return value
 
 
 LABEL_FIELDS: Fields = dict.fromkeys(
-    ("images", "categories", "annotations", "id", "file_name", "height", "width", "name", "image_id", "category_id"), as_it_is
+    ("images", "categories", "annotations", "id", "file_name", "height", "width", "name", "image_id", "category_id"), unchanged
 )
 
 

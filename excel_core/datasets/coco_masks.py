@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from excel_core.datasets.coco import annotation_file
-from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, as_it_is, read_entries
+from excel_core.datasets.coco_json import LABEL_FIELDS, Photo, read_entries, unchanged
 from excel_core.datasets.mask_guard import check_mask_access
 from excel_core.datasets.palette import IGNORE
 from excel_core.datasets.run_lengths import Runs, counts_of, inside, read_runs, runs_problem
@@ -138,7 +138,7 @@ def read_masks(path: Path, class_names: tuple[str, ...]) -> CocoMasks:
     """Parse an annotation file with its segmentations. Raises DataError as `read_entries` does, and for an annotation whose
     category is no class."""
     # Packed while the file is parsed: polygons as Python lists of floats need four times the memory.
-    mask_fields = {**LABEL_FIELDS, **dict.fromkeys(("iscrowd", "size", "counts"), as_it_is), "segmentation": pack}
+    mask_fields = {**LABEL_FIELDS, **dict.fromkeys(("iscrowd", "size", "counts"), unchanged), "segmentation": pack}
     entries = read_entries(path, mask_fields)
     label_of = {name: index + 1 for index, name in enumerate(class_names)}
     regions: dict[int, list[Region]] = {}

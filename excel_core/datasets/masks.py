@@ -139,7 +139,7 @@ class TrueMask:
 
 
 def holds_no_class(mask: NDArray[np.uint8]) -> bool:
-    """Whether a mask holds 255 and no class: probably one of two values, whose objects are 255."""
+    """Whether a mask (H, W) holds 255 and no class: probably one of two values, whose objects are 255."""
     values = np.bincount(mask.ravel(), minlength=256)
     return bool(values[IGNORE]) and not values[1:IGNORE].any()
 

@@ -196,12 +196,12 @@ def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]
     indices = np.empty(colours.shape[:2], dtype=np.uint8)
     for row, line in enumerate(colours):  # row by row, since the codes of a large label map take a gigabyte
         codes = line.astype(np.int64) @ COLOUR_CODE
-        found = index_of[codes]
-        if (found < 0).any():
-            code = int(codes[found < 0][0])
+        row_indices = index_of[codes]
+        if (row_indices < 0).any():
+            code = int(codes[row_indices < 0][0])
             colour = (code >> 16, code >> 8 & 255, code & 255)
             raise DataError(f"{path}: colour {colour} is not in the VOC palette; save labels as a palette PNG")
-        indices[row] = found
+        indices[row] = row_indices
     return indices
 
 

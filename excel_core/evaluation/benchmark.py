@@ -139,11 +139,11 @@ class MethodScores:
 def common_images(evaluated: Iterable[Evaluated]) -> dict[tuple[str, str], list[str]]:
     """(kind, split) → ids of the images that every result of it has, whatever the method and seed, sorted."""
     sets: dict[tuple[str, str], list[set[str]]] = {}
-    for one in evaluated:
-        for key in one.results:
+    for evaluation in evaluated:
+        for key in evaluation.results:
             kind, split, _ = parse_result_key(key)
-            sets.setdefault((kind, split), []).append(one.images(key))
-    return {place: sorted(set.intersection(*found)) for place, found in sets.items()}
+            sets.setdefault((kind, split), []).append(evaluation.images(key))
+    return {place: sorted(set.intersection(*image_sets)) for place, image_sets in sets.items()}
 
 
 def score_method(
@@ -155,24 +155,24 @@ def score_method(
     protocols: dict[StepKey, list[Mapping[str, Any]]] = {}
     class_iou: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     image_miou: dict[str, dict[str, dict[str, float]]] = {}
-    for number, one in enumerate(by_seed):
-        last = {parse_result_key(key)[:2]: key for key in one.results}
-        for key, result in one.results.items():
+    for number, evaluation in enumerate(by_seed):
+        last = {parse_result_key(key)[:2]: key for key in evaluation.results}
+        for key, result in evaluation.results.items():
             kind, split, step = parse_result_key(key)
-            ids = images[kind, split]
+            ids, is_last = images[kind, split], key == last[kind, split]
             if not ids:
                 continue
-            by_image = confusions_by_image(one.counts[one.counts["result"] == key], ids, len(names))
+            by_image = confusions_by_image(evaluation.counts[evaluation.counts["result"] == key], ids, len(names))
             total = np.asarray(by_image.sum(axis=0)).reshape(len(names), len(names))
             resampled = mean_iou(resample(by_image, image_draws(len(ids), resamples), len(names)))
             scores.setdefault((kind, step), {}).setdefault(split, []).append(ResampledScore(float(mean_iou(total)), resampled))
-            if number == 0:
-                protocols.setdefault((kind, step), []).append({**result["protocol"], "images": len(ids)})
-            if key == last[kind, split]:
+            if is_last:
                 class_iou.setdefault(kind, {}).setdefault(split, []).append(present_class_iou(total))
-                if number == 0:
-                    miou = per_image_miou(by_image, len(names)).tolist()
-                    image_miou.setdefault(kind, {})[split] = dict(zip(ids, miou, strict=True))
+            if number == 0:  # of the run's own seed
+                protocols.setdefault((kind, step), []).append({**result["protocol"], "images": len(ids)})
+            if number == 0 and is_last:
+                miou = per_image_miou(by_image, len(names)).tolist()
+                image_miou.setdefault(kind, {})[split] = dict(zip(ids, miou, strict=True))
     mean_class_iou = {kind: {split: np.mean(iou, axis=0) for split, iou in of.items()} for kind, of in class_iou.items()}
     joined = {key: _joined(of_splits) for key, of_splits in protocols.items()}
     return MethodScores(scores, joined, mean_class_iou, image_miou)

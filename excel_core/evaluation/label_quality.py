@@ -25,11 +25,11 @@ def agreements(static: Mapping[str, Labels], learnt: Mapping[str, Labels], label
     """Label maps by step, from static CAMs and from those with LVC (may be empty) → the agreement of each two steps, of the
     learnt maps where there are any, and of static and learnt maps at the last step they share."""
     steps = learnt or static
-    found = {f"{a}-{b}": agreement(steps[a], steps[b], labels) for a, b in combinations(steps, 2)}
+    by_pair = {f"{a}-{b}": agreement(steps[a], steps[b], labels) for a, b in combinations(steps, 2)}
     shared = [step for step in static if step in learnt]
     if shared:
-        found["static-lvc"] = agreement(static[shared[-1]], learnt[shared[-1]], labels)
-    return found
+        by_pair["static-lvc"] = agreement(static[shared[-1]], learnt[shared[-1]], labels)
+    return by_pair
 
 
 def quality_score(parts: Mapping[str, float]) -> float:

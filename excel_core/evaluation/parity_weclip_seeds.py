@@ -34,12 +34,12 @@ COCO_IMAGE = 2  # the crop that the COCO keys are about
 
 
 def own_classes(slots: Tensor, golden: Arrays, n: int) -> Tensor:
-    """Slots (B, K, ...) → those of image n's classes."""
+    """slots (B, K, ...) → (K', ...): those of image n's K' classes."""
     return slots[n, : len(golden[f"classes_{n}"])]
 
 
 def seed_keys(golden: Arrays, model: Model, cam: GradCam, n: int) -> Iterator[tuple[str, Tensor]]:
-    """GradCAM of image n of a batch."""
+    """GradCAM of image n of a batch: (key, array) of its K' classes, as `weclip.npz` names them."""
     count, slots = len(golden[f"classes_{n}"]), cam.seeds.shape[1]
     yield f"probabilities_{n}", torch.cat([cam.probabilities[n, :count], cam.probabilities[n, slots:]])
     yield f"gradcam_weights_{n}", own_classes(cam.weights, golden, n)
@@ -67,7 +67,8 @@ def enlarged_keys(cams: Tensor, attention: Tensor, colours: Tensor, refine: Refi
 def chosen_keys(
     model: Model, activations: EncoderActivations, cam: GradCam, relation: Relation, n: int, name: str
 ) -> Iterator[tuple[str, Tensor]]:
-    """By how much R exceeds each block's attention, and which blocks image n keeps; `name` has a place for the key."""
+    """By how much R exceeds each block's attention (A,), and which of them (A,) image n keeps; `name` has a place for the
+    key."""
     affinity = model.run.refine.affinity
     maps = gradcam_maps(model.cam_model, activations, cam)
     scaled = scale_attention(maps, model.cam_model.clip.heads, model.run.cams.calibration, affinity)

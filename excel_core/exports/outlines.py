@@ -32,7 +32,7 @@ class Region:
 def regions(mask: NDArray[np.bool_]) -> list[Region]:
     """The regions of a mask (H, W), from top to bottom."""
     numbered, _ = ndimage.label(mask)
-    found = []
+    components = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
         pixels = numbered[rows, columns] == number
         offset = np.array([columns.start, rows.start])
@@ -41,8 +41,8 @@ def regions(mask: NDArray[np.bool_]) -> list[Region]:
         for ring in _rings(pixels):
             (outer if _signed_area(ring) > 0 else holes).append(ring + offset)
         height, width = pixels.shape
-        found.append(Region(outer[0], tuple(holes), int(pixels.sum()), (columns.start, rows.start, width, height)))
-    return found
+        components.append(Region(outer[0], tuple(holes), int(pixels.sum()), (columns.start, rows.start, width, height)))
+    return components
 
 
 def one_ring(region: Region) -> Corners:

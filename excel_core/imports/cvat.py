@@ -23,18 +23,22 @@ def read_cvat(path: Path) -> Iterator[Annotated]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            large = [entry.filename for entry in archive.infolist() if entry.file_size > MAX_BYTES]
-            if large:
-                raise DataError(f"{path}: {large[0]} has more than {MAX_BYTES:,} bytes")
-            if XML in archive.namelist():
-                with archive.open(XML) as member:
-                    yield from read_cvat_xml(member, path)
-            elif LABEL_MAP in archive.namelist():
-                yield from read_cvat_masks(archive, path)
-            else:
-                raise DataError(
-                    f"{path}: holds neither {XML} nor {LABEL_MAP}; export the task as 'CVAT for images 1.1' or as "
-                    "'Segmentation mask 1.1'"
-                )
+            yield from _read_archive(archive, path)
     except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: a member with a password
         raise DataError(f"{path}: not a readable zip ({error})") from error
+
+
+def _read_archive(archive: zipfile.ZipFile, path: Path) -> Iterator[Annotated]:
+    large = [entry.filename for entry in archive.infolist() if entry.file_size > MAX_BYTES]
+    if large:
+        raise DataError(f"{path}: {large[0]} has more than {MAX_BYTES:,} bytes")
+    if XML in archive.namelist():
+        with archive.open(XML) as member:
+            yield from read_cvat_xml(member, path)
+    elif LABEL_MAP in archive.namelist():
+        yield from read_cvat_masks(archive, path)
+    else:
+        raise DataError(
+            f"{path}: holds neither {XML} nor {LABEL_MAP}; export the task as 'CVAT for images 1.1' or as "
+            "'Segmentation mask 1.1'"
+        )

@@ -52,7 +52,7 @@ class DeviceLattice:
     pieces: Pieces
 
     def grids(self, blocks: int, lanes: int) -> tuple[Tensor, Tensor]:
-        """Work space of `blurred`."""
+        """Two work spaces (blocks, rows, lanes) float32 of `blurred`."""
         shape = (blocks, self.pieces.row_count, lanes)
         return self.weights.new_empty(shape), self.weights.new_empty(shape)
 
@@ -82,35 +82,35 @@ class DeviceLattice:
 def build_device_lattice(features: Tensor, photos: Tensor) -> DeviceLattice:
     """features (d, N) float32 on a GPU, in units of the Gaussian's sigma; photos (N,) int64, the photo of each pixel → the
     lattices of all photos as one."""
-    found = find_device_corners(features, photos)
-    plain = DeviceLattice(found.corners, found.weights, found.neighbours, _pieces(found, found.weights))
+    table = find_device_corners(features, photos)
+    plain = DeviceLattice(table.corners, table.weights, table.neighbours, _pieces(table, table.weights))
     ones = features.new_ones(1, features.shape[1], 1)
     grid = plain.blurred(ones, plain.grids(1, 1)).flatten()
-    mass = torch.zeros_like(found.weights[0])
-    for corner, weight in zip(found.corners, found.weights, strict=True):  # in this order, whatever the number of pixels
+    mass = torch.zeros_like(table.weights[0])
+    for corner, weight in zip(table.corners, table.weights, strict=True):  # in this order, whatever the number of pixels
         mass += plain.scale() * weight * grid[corner]
     # A pixel's weights enter when it spreads and when it reads: dividing by the root on both sides is the symmetric
     # normalisation.
-    weights = found.weights / (mass + 1e-20).sqrt()
-    return DeviceLattice(found.corners, weights, found.neighbours, _pieces(found, weights))
+    weights = table.weights / (mass + 1e-20).sqrt()
+    return DeviceLattice(table.corners, weights, table.neighbours, _pieces(table, weights))
 
 
-def _pieces(found: DeviceCorners, weights: Tensor) -> Pieces:
+def _pieces(table: DeviceCorners, weights: Tensor) -> Pieces:
     """The pixels of each corner, with weights (D, N)."""
-    D, M = len(found.corners), len(found.starts)
-    extra = (found.ends - found.starts - 1) // PIECE  # pieces after the first
+    D, M = len(table.corners), len(table.starts)
+    extra = (table.ends - table.starts - 1) // PIECE  # pieces after the first
     with_rest = extra.nonzero().flatten()
     extra_ends = extra.cumsum(0)
     total = int(extra_ends[-1])
     corner = torch.repeat_interleave(with_rest, extra[with_rest], output_size=total)
     number = torch.arange(total, device=extra.device)  # of a piece after the first, of all corners
-    starts = found.starts[corner] + PIECE * (number - (extra_ends - extra)[corner] + 1)
-    starts = torch.cat([found.starts, starts.int()])
-    ends = torch.minimum(starts + PIECE, torch.cat([found.ends, found.ends[corner]]))
+    starts = table.starts[corner] + PIECE * (number - (extra_ends - extra)[corner] + 1)
+    starts = torch.cat([table.starts, starts.int()])
+    ends = torch.minimum(starts + PIECE, torch.cat([table.ends, table.ends[corner]]))
     by_length = torch.argsort(ends - starts, descending=True, stable=True)  # so that a program's pieces are equally long
     return Pieces(
-        pixels=(found.order // D).int(),
-        weights=weights.T.flatten()[found.order],
+        pixels=(table.order // D).int(),
+        weights=weights.T.flatten()[table.order],
         starts=starts[by_length],
         ends=ends[by_length],
         rows=by_length.int(),

@@ -147,7 +147,7 @@ class FrozenClip:
                     rows.append(self.model.encode_text(tokens, normalize=True).float().cpu())
         return torch.cat(rows)
 
-    def rest_text_tower(self) -> None:
+    def park_text_tower(self) -> None:
         """Keep the text tower on the CPU until the next text: on a GPU it would fill 0.24 GiB for nothing (ViT-B/16)."""
         if self.tokenizer is not None:
             with _text_towers:
@@ -238,7 +238,7 @@ def normalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def denormalise_pixels(image: Tensor, normalisation: Normalisation) -> Tensor:
-    """The reverse of `normalise_pixels`."""
+    """network input (B, 3, H, W) → image in [0, 1]: the reverse of `normalise_pixels`."""
     mean, std = _pixel_statistics(normalisation, 1, image)
     return image * std + mean
 

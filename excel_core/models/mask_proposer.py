@@ -51,6 +51,6 @@ class MaskProposer:
         """photo (H, W, 3) uint8 RGB → its masks (H, W) bool, the model's own thresholds applied, best first."""
         from PIL import Image
 
-        found = self._generator(Image.fromarray(photo), points_per_batch=POINTS_AT_ONCE)
-        for index in np.argsort(-np.asarray(found["scores"], dtype=np.float64), kind="stable"):
-            yield np.asarray(found["masks"][index], dtype=bool)
+        outputs = self._generator(Image.fromarray(photo), points_per_batch=POINTS_AT_ONCE)
+        for index in np.argsort(-np.asarray(outputs["scores"], dtype=np.float64), kind="stable"):
+            yield np.asarray(outputs["masks"][index], dtype=bool)

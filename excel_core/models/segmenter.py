@@ -34,6 +34,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), as in OpenAI's CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape → the same shape."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -46,6 +47,7 @@ class ChannelDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, h, w) → the same with whole channels zero and the others scaled by 1 / (1 - p); x itself in evaluation."""
         if not self.training or self.p == 0:
             return x
         group, (B, C) = process_group(), x.shape[:2]
@@ -68,6 +70,7 @@ class Neck(nn.Module):
         self.dropout = ChannelDropout(spec.dropout)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """patches (L, B, M, D_s), M = h*w of `grid` → F_d (B, D_d, h, w), after dropout. ExCEL eq. 7."""
         L, B, M, _ = patches.shape
         # One product for all blocks instead of one each.
         hidden = torch.relu(self._linear(0, patches.flatten(1, 2)))
@@ -95,6 +98,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, M, D_d) → the same shape."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False)[0]
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]

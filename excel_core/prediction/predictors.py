@@ -53,7 +53,7 @@ class Predictor:
     warnings: tuple[str, ...] = ()
 
     def predict(self, image: Image) -> dict[str, Labels]:
-        """The label maps alone."""
+        """image (H, W, 3) uint8 RGB → its label maps (H, W) uint8 by step, the last one the result."""
         return self.look(image).steps
 
 

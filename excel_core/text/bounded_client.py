@@ -14,7 +14,7 @@ from typing import Any
 
 from openai import DefaultHttpxClient, OpenAIError
 
-from excel_core.text.error_bodies import with_its_status
+from excel_core.text.error_bodies import error_status
 
 __all__ = ["MAX_REPLY_BYTES", "BoundedClient", "UnreadReplyError"]
 
@@ -80,7 +80,7 @@ class BoundedClient(DefaultHttpxClient):
         headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in REWRITTEN]
         # Without a character set: Python has some that unpack.
         headers.append(("content-type", response.headers.get("content-type", "").partition(";")[0]))
-        status, content = with_its_status(response.status_code, bytes(body))
+        status, content = error_status(response.status_code, bytes(body))
         return type(response)(status, headers=headers, content=content, request=response.request)
 
 

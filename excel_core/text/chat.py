@@ -132,8 +132,8 @@ class Chat:
             raise DescriptionError(f"{model}: the answer is not that of a chat completion: {words}{advice}")
         content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
         reason = getattr(choice, "finish_reason", None)
-        said = f"{_text_of(content)} {refusal} {_reasoning(message)} {getattr(completion, 'model', None)}"
-        if self._guard.holds(said):
+        answer = f"{_text_of(content)} {refusal} {_reasoning(message)} {getattr(completion, 'model', None)}"
+        if self._guard.holds(answer):
             raise DescriptionError(f"{model}: {HOLDS_KEY}")
         if refusal or reason == "content_filter":
             raise DescriptionError(
@@ -189,8 +189,8 @@ def _text_of(content: Any) -> str:
 
 def _reasoning(message: Any) -> str:
     """What the model thought, as vLLM, LM Studio (reasoning_content), OpenRouter and Ollama (reasoning) tell it."""
-    told = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
-    return next((text for text in told if isinstance(text, str) and text), "")
+    thoughts = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in thoughts if isinstance(text, str) and text), "")
 
 
 def _server_words(error: Any) -> str:

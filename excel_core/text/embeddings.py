@@ -46,18 +46,23 @@ class TextEmbeddings:
 
     def _embedding(self, clip: FrozenClip, text: str) -> NDArray[np.float32]:
         path = self.path(text)
-        row = None if path is None else _read_or_none(path)
-        if row is None:
-            self.encoded += 1
-            row = clip.encode_texts([text])[0].cpu().numpy()
-            if path is not None:
-                # After a power cut its digest shows what is missing, and one forward pass makes it again: no need to wait.
-                try:
-                    write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
-                except OSError as error:
-                    if error.errno not in READ_ONLY:  # a store that can only be read is good for single photos
-                        raise
+        stored = None if path is None else _read_or_none(path)
+        if stored is not None:
+            return stored
+        self.encoded += 1
+        row: NDArray[np.float32] = clip.encode_texts([text])[0].cpu().numpy()
+        if path is not None:
+            _write(path, row)
         return row
+
+
+def _write(path: Path, row: NDArray[np.float32]) -> None:
+    """Not synced: after a power cut the digest shows what is missing, and one forward pass makes it again."""
+    try:
+        write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
+    except OSError as error:
+        if error.errno not in READ_ONLY:  # a store that can only be read is good for single photos
+            raise
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:

@@ -8,12 +8,12 @@
 import json
 from typing import Any
 
-__all__ = ["with_its_status"]
+__all__ = ["error_status"]
 
 BAD_GATEWAY = 502  # of an error that names no status: tried again, as what a server cannot help
 
 
-def with_its_status(status: int, body: bytes) -> tuple[int, bytes]:
+def error_status(status: int, body: bytes) -> tuple[int, bytes]:
     """Status and body of a reply; where a 200 tells of an error, the error's status, and a body {"error": …}."""
     if status != 200 or b"error" not in body:
         return status, body

@@ -31,8 +31,8 @@ def reply_texts(content: str) -> list[Any] | None:
     answer = THINKING.sub("", content).lstrip("\ufeff")
     texts, singles = None, []
     for value in _values(answer):
-        found = _list_of(value)
-        texts = found if found is not None else texts
+        members = _list_of(value)
+        texts = members if members is not None else texts
         singles += [value] if _has_text([value]) else []
     if texts is None and len(singles) > 1:
         texts = singles
@@ -65,12 +65,12 @@ def reply_problem(content: str, reasoning: str = "") -> str:
 def normal_text(text: str, prefix: str) -> str:
     """`text` in lower case, with single spaces, without what stands before `prefix` and has no letter: `1. `, `- `, a quote."""
     plain = " ".join(text.translate(UNSEEN).replace("**", "").split()).lower()
-    before, found, after = plain.partition(prefix.lower())
-    if not found or not before or any(sign.isalpha() for sign in before):
+    before, beginning, after = plain.partition(prefix.lower())
+    if not beginning or not before or any(sign.isalpha() for sign in before):
         return plain
     if before[-1] in "\"'“‘":
         after = after.rstrip("\"'”’")
-    return found + after
+    return beginning + after
 
 
 def _values(answer: str) -> Iterator[Any]:

@@ -42,7 +42,7 @@ class LabelFile:
     path: Path
 
     def read(self) -> Labels:
-        """The file's labels."""
+        """(H, W) uint8. DataError for a damaged file."""
         return load_labels_png(self.path)
 
 
@@ -76,7 +76,7 @@ class TrainingImage:
     labels: LabelMap | None = None
 
     def read(self) -> NDArray[np.uint8]:
-        """Decode the file."""
+        """(H, W, 3) uint8 RGB. ImageError for a damaged file."""
         return self.decode.read(self.path)
 
 
@@ -89,7 +89,7 @@ class TrainingArray:
     labels: LabelMap | None = None
 
     def read(self) -> NDArray[np.uint8]:
-        """The pixels."""
+        """(H, W, 3) uint8 RGB."""
         return self.pixels
 
 

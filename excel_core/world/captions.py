@@ -17,7 +17,7 @@ from excel_core.world.objects import CLASSES, COLOURS
 from excel_core.world.phrases import GROUND_WORDS, STATEMENTS
 from excel_core.world.scenes import Piece, Scene
 
-__all__ = ["CLASS_TEMPLATES", "TEMPLATE", "Captions", "Phrase", "build_phrases", "facts_of_piece", "sample_captions"]
+__all__ = ["CLASS_TEMPLATES", "TEMPLATE", "Captions", "Phrase", "build_phrases", "facts_of_piece"]
 
 TEMPLATE = "a clean origami {}."
 CLASS_TEMPLATES = (TEMPLATE, "a photo of a {}.", "{}", "a picture with a {}.", "a clean origami {}")
@@ -136,12 +136,3 @@ def _threshold(fact: str) -> float:
     if fact in CLASSES:
         return _MIN_SHARE["owner"]
     return _MIN_SHARE["ground" if fact.removeprefix("ground/") in BACKGROUNDS else "part"]
-
-
-def sample_captions(captions: Captions, scene: Scene, rng: np.random.Generator, count: int = 36) -> list[tuple[Phrase, bool]]:
-    """`count` phrases of a scene with their truth, half of them true where there are enough true ones."""
-    truth = captions.scene_truth(scene)
-    true, false = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
-    positive = rng.choice(true, size=min(count // 2, len(true)), replace=False)
-    negative = rng.choice(false, size=min(count - len(positive), len(false)), replace=False)
-    return [(captions.phrases[i], True) for i in positive] + [(captions.phrases[i], False) for i in negative]

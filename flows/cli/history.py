@@ -50,7 +50,7 @@ def compare(
     store: Store = None,
 ) -> None:
     """Show how run B differs from run A: settings, classes with 95 % intervals, and the images that changed most."""
-    from artifacts.comparison import print_comparison
+    from artifacts.comparison.tables import print_comparison
     from tasks.engine.executor import build_stage
     from tasks.engine.lock import store_in_use
     from tasks.history.compare import NEEDED, compare_runs, comparison_job

@@ -27,8 +27,10 @@ def up(
     worker: Annotated[bool, typer.Option(help="also start a worker on this machine")] = True,
 ) -> None:
     """Start Prefect for a store: server, work pool, GPU limit, deployments and a worker. Again: repair what is missing."""
+    from flows.local.deployments import setup_commands
     from flows.local.state import store_folder
-    from flows.local.up import UpRequest, bring_up, setup_commands
+    from flows.local.up import bring_up
+    from flows.local.up_request import UpRequest
 
     folder = store_folder(store)
     installation = bring_up(UpRequest(folder, port, database, gpus, worker), lambda text: print(text, flush=True))
@@ -51,8 +53,8 @@ def up(
 
 def down(store: Store = None) -> None:
     """End what `excel up` started: the worker with its runs, then the server. Outputs and Prefect's history stay."""
+    from flows.local.down import take_down
     from flows.local.state import store_folder
-    from flows.local.up import take_down
 
     folder = store_folder(store)
     take_down(folder, lambda text: print(text, flush=True))

@@ -16,7 +16,8 @@ from typer.models import ArgumentInfo, ParameterInfo
 
 from excel_core.errors import SettingError
 from flows.cli.complete import choices_of
-from flows.request import STORE_HELP, Request
+from flows.request import Request
+from flows.request_fields import STORE_HELP
 
 __all__ = ["FILE_COLUMNS", "Name", "Store", "check_name", "console", "takes_request"]
 

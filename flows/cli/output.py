@@ -113,11 +113,11 @@ def _check_place(place: str | None) -> None:
 @contextmanager
 def _silenced(stdout: bool, stderr: bool) -> Iterator[None]:
     with ExitStack() as stack:
-        if stdout or stderr:
-            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-            for silenced, redirect in ((stdout, redirect_stdout), (stderr, redirect_stderr)):
-                if silenced:
-                    stack.enter_context(redirect(nowhere))
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        if stdout:
+            stack.enter_context(redirect_stdout(nowhere))
+        if stderr:
+            stack.enter_context(redirect_stderr(nowhere))
         token = _silent.set(stdout)
         try:
             yield

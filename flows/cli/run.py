@@ -81,7 +81,7 @@ def ablation(request: RunRequest, name: Name = None) -> None:
 def benchmark(request: BenchmarkRequest, name: Name = None) -> None:
     """Run several methods on the same images of PRESET and compare their scores, time and memory; stages that they share are
     built once. With `--set METHOD.stage.field=value` a setting is of one of them."""
-    from artifacts.benchmark import print_benchmark
+    from artifacts.benchmark.tables import print_benchmark
     from excel_core.files import read_json
     from tasks.pipeline import complete_outputs
 
@@ -254,7 +254,7 @@ def _by_name(outputs: "dict[str, StageOutput]", stage: str, run: dict[str, Any] 
 
 
 def _show_paper(table: str, path: Path) -> None:
-    from artifacts.paper_table import print_paper
+    from artifacts.paper.table import print_paper
     from excel_core.files import read_json
 
     if table == "figures":

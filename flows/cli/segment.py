@@ -8,7 +8,8 @@ import typer
 from flows.cli.complete import run_names
 from flows.cli.options import console, takes_request
 from flows.cli.output import give
-from flows.request import METHOD_HELP, RunRequest
+from flows.request import RunRequest
+from flows.request_fields import METHOD_HELP
 
 __all__ = ["segment"]
 
@@ -122,7 +123,7 @@ def _show(results: list[Any], left_out: list[Path], out: Path) -> None:
 
 
 def _row(result: Any) -> dict[str, str]:
-    from artifacts.overlay import share_text
+    from artifacts.drawing.photo_masks import share_text
     from excel_core.datasets.photo_files import printable
 
     shares = [

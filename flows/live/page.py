@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.drawing import STEP_NAMES
-from artifacts.overlay import class_shares, draw_overlay, share_text
+from artifacts.drawing.photo_masks import class_shares, draw_overlay, share_text
 from excel_core.datasets.images import image_formats, load_image
 from excel_core.errors import ExcelError, SettingError
 from excel_core.prediction.predictors import parse_classes

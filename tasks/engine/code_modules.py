@@ -79,6 +79,7 @@ sources_below(ROOT)
 
 @cache
 def read_module(name: str, root: Path) -> ModuleSource:
+    """The definitions and imports of a module of `sources_below(root)`."""
     module = ModuleSource()
     for statement in _statements(sources_below(root)[name][0]):
         for local, target in bindings(statement, name, root):
@@ -200,6 +201,7 @@ def _bindings_from(node: ast.ImportFrom, module: str, root: Path) -> Iterator[tu
 
 
 def is_below(module: str, packages: tuple[str, ...]) -> bool:
+    """Whether a module is one of the packages, or inside one."""
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 

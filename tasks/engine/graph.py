@@ -63,7 +63,7 @@ def make_graph(stages: Mapping[str, Stage], run: RunSpec, environment: RunEnviro
             # An input that is not called as its stage is a variant, and what it needs in turn is called like it.
             called = name if name not in stages else "" if dependency.run == run else variant
             inputs[name] = add(stages[dependency.stage], dependency.run, called)
-        # What keys depend on beside settings and inputs, as far as it hangs on the run.
+        # What keys depend on beside settings and inputs, as far as the run decides it.
         outside = [stage_run.clip.model, stage_run.describe.file, stage_run.dataset.model_dump(mode="json")]
         id = digest_of([stage.name, stage.key.settings(stage_run), inputs, *outside])
         nodes.setdefault(id, Node(stage, stage_run, id, inputs, variant))

@@ -1,4 +1,4 @@
-"""What a stage is: its name, what it reads and makes, what its key hangs on, and the work itself. Knows no Prefect.
+"""What a stage is: its name, what it reads and makes, what its key depends on, and the work itself. Knows no Prefect.
 
 Stage        a named step of the pipeline (tasks/pipeline.py lists them all)
 Dependency   an edge: another stage, under this run or a variant of it

@@ -53,13 +53,13 @@ def earlier_run(
         if dataset is not None and not shared_photos({"dataset": dataset}, outputs):
             continue  # of other data
         try:
-            found = _opened(record, outputs)
+            candidate = _opened(record, outputs)
         except (SettingError, StoreError) as error:
             passed_over[record.id] = str(error)
             continue
-        is_same = all(found.outputs[stage].content == outputs[stage].content for stage in MADE)
+        is_same = all(candidate.outputs[stage].content == outputs[stage].content for stage in MADE)
         if not is_same:
-            return EarlierRun(found.id, found.run, found.outputs, passed_over)
+            return EarlierRun(candidate.id, candidate.run, candidate.outputs, passed_over)
     return passed_over
 
 
@@ -82,16 +82,16 @@ def _differs_in_texts_alone(record: RunRecord, run: RunSpec) -> bool:
 def _opened(record: RunRecord, outputs: Mapping[str, StageOutput]) -> EarlierRun:
     """The run with its outputs. SettingError for one of other classes, or whose outputs are gone; StoreError for one of another
     version of excel."""
-    made = {}
+    own_outputs = {}
     for stage in MADE:
         output = find_output(record.store / stage / record.own[stage])
         if output is None:
             raise SettingError(f"run {record.id}: its {stage} was removed or damaged; run it again to compare with it")
-        made[stage] = output
-    names = [_class_names(one["describe"]) for one in (made, outputs)]
+        own_outputs[stage] = output
+    names = [_class_names(run_outputs["describe"]) for run_outputs in (own_outputs, outputs)]
     if names[0] != names[1]:
         raise SettingError(f"run {record.id} has other classes, or others in their order: its scores cannot be compared")
-    return EarlierRun(record.id, record.run, made)
+    return EarlierRun(record.id, record.run, own_outputs)
 
 
 def _class_names(describe: StageOutput) -> list[str]:
@@ -100,8 +100,8 @@ def _class_names(describe: StageOutput) -> list[str]:
 
 def shared_photos(a: Mapping[str, StageOutput], b: Mapping[str, StageOutput]) -> set[tuple[str, str]]:
     """(split, id) of the photos that two runs read, byte for byte the same in both."""
-    one, other = (_photos(outputs["dataset"]) for outputs in (a, b))
-    return {photo for photo, digest in one.items() if digest and other.get(photo) == digest}
+    digests_a, digests_b = (_photos(outputs["dataset"]) for outputs in (a, b))
+    return {photo for photo, digest in digests_a.items() if digest and digests_b.get(photo) == digest}
 
 
 def _photos(dataset: StageOutput) -> dict[tuple[str, str], str]:

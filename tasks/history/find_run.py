@@ -78,8 +78,8 @@ def _named(records: Sequence[RunRecord], name: str) -> list[RunRecord]:
         lambda record: name in (record.flow_run_name, record.folder),
         lambda record: bool(name) and record.id.startswith(name),
     ):
-        if found := [record for record in records if fits(record)]:
-            return found
+        if matching := [record for record in records if fits(record)]:
+            return matching
     return []
 
 

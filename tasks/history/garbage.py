@@ -243,19 +243,22 @@ def _lock_of(folder: Path) -> Path:
 
 def _remove_leftovers(store: Path, records: Records) -> None:
     """Locks of outputs that are gone, signs of life of runs that are dead, named folders of no run, and folders of no text."""
-    for kind in KINDS:
-        outputs = {key_of(path) for path in (store / kind).glob("[!.]*")}
-        for lock in (store / kind).glob(".*.lock"):
-            if lock.name[1:].removesuffix(".lock") not in outputs:
-                with last_lock(lock):
-                    pass
-    alive = {record.sign_of_life for record in records if record.state == "running" and not record.dead}
+    for lock in chain.from_iterable(_unused_locks(store / kind) for kind in KINDS):
+        with last_lock(lock):  # which removes it, unless somebody has it
+            pass
+    alive = {record.heartbeat_file for record in records if record.state == "running" and not record.dead}
     for path in set((store / "records").glob(".*.alive")) - alive:
         path.unlink(missing_ok=True)
     remove_strays(store, records)
     for folder in (store / "texts").glob("*"):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _unused_locks(folder: Path) -> list[Path]:
+    """Locks whose output is gone."""
+    outputs = {key_of(path) for path in folder.glob("[!.]*")}
+    return [lock for lock in folder.glob(".*.lock") if lock.name[1:].removesuffix(".lock") not in outputs]
 
 
 def _with_sizes(garbage: list[Garbage]) -> list[Garbage]:

@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 from excel_core.errors import StoreError
 from tasks.history.shared_records import remove_shared, send_file
 
-__all__ = ["MAX_SILENCE", "give_sign", "heartbeat", "seconds_since_beat"]
+__all__ = ["MAX_SILENCE", "beat_once", "heartbeat", "seconds_since_beat"]
 
 BEAT_SECONDS = 30.0
 MAX_SILENCE = 600.0  # seconds after which whoever should touch the file is taken for dead
@@ -22,13 +22,13 @@ MAX_SILENCE = 600.0  # seconds after which whoever should touch the file is take
 @contextmanager
 def heartbeat(path: Path) -> Iterator[None]:
     """Touch `path` now and every BEAT_SECONDS, from a thread of its own; after the block remove it."""
-    give_sign(path)
+    beat_once(path)
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError, StoreError):  # a disk or storage that is away for a while, or a store that was removed
-                give_sign(path)
+                beat_once(path)
 
     thread = threading.Thread(target=beat, name="excel-heartbeat", daemon=True)
     thread.start()
@@ -42,7 +42,7 @@ def heartbeat(path: Path) -> Iterator[None]:
             remove_shared(path)
 
 
-def give_sign(path: Path) -> None:
+def beat_once(path: Path) -> None:
     """Touch `path`, here and on the storage behind the store."""
     path.touch()
     send_file(path, b"alive")

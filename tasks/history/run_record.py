@@ -29,7 +29,7 @@ from excel_core.errors import SettingError, StoreError
 from tasks.engine.lock import locked
 from tasks.engine.process_start import machine, start_ticks
 from tasks.engine.shared_outputs import bring_here
-from tasks.history.heartbeat import MAX_SILENCE, give_sign, heartbeat, seconds_since_beat
+from tasks.history.heartbeat import MAX_SILENCE, beat_once, heartbeat, seconds_since_beat
 from tasks.history.shared_records import receive_records, remove_shared, send_file
 
 if TYPE_CHECKING:  # at run time they would load torch, for which `excel runs` need not wait
@@ -127,7 +127,7 @@ class RunRecord(BaseModel):
             return False
         alive = self.process.alive()
         if alive is None:
-            silence = seconds_since_beat(self.sign_of_life)
+            silence = seconds_since_beat(self.heartbeat_file)
             alive = silence is None or silence < MAX_SILENCE
         return not alive
 
@@ -137,13 +137,13 @@ class RunRecord(BaseModel):
         return self.store / "records" / f"{self.id}.json"
 
     @property
-    def sign_of_life(self) -> Path:
+    def heartbeat_file(self) -> Path:
         """The file that it touches while it is at work."""
         return self.path.with_name(f".{self.id}.alive")
 
     def at_work(self) -> AbstractContextManager[None]:
         """Around the run's work: other machines see that it goes on."""
-        return heartbeat(self.sign_of_life)
+        return heartbeat(self.heartbeat_file)
 
     @property
     def run(self) -> RunSpec:
@@ -194,8 +194,8 @@ class RunRecord(BaseModel):
         """Note how it ended."""
         self.state, self.message, self.finished = state, message, _now()
         self.save()
-        self.sign_of_life.unlink(missing_ok=True)
-        remove_shared(self.sign_of_life)
+        self.heartbeat_file.unlink(missing_ok=True)
+        remove_shared(self.heartbeat_file)
 
     def save(self) -> None:
         """Write the record. StoreError where the store was removed: a record alone would make another."""
@@ -235,7 +235,7 @@ def start_record(
         earlier = read_records(place.store)
         record.number = 1 + max((other.number for other in earlier), default=0)
         record.folder = _folder_name(record, {other.folder.casefold() for other in earlier})
-        give_sign(record.sign_of_life)
+        beat_once(record.heartbeat_file)
         record.save()
     return record
 

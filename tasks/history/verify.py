@@ -89,17 +89,22 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
     elif folder.suffix == PARTIAL or not (folder / MARKER).exists() or is_earlier(folder):
         check.left.append(folder)
     else:
-        check.checked += 1
-        if _damage(folder, digests):
-            with _alone(folder) as alone:  # a run may have put another in its place
-                names = _damage(folder, {})
-                if names and alone:
-                    _drop(folder / MARKER)
-            if names:
-                check.damaged[folder] = names
-        else:
-            written = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
-            check.unknown += [path for path in _files(folder) if path not in written]
+        _check_output(check, folder, digests)
+
+
+def _check_output(check: StoreCheck, folder: Path, digests: Digests) -> None:
+    """Read a complete output; of a damaged one the marker is removed, so that the next run makes it again."""
+    check.checked += 1
+    if not _damage(folder, digests):
+        written = {folder / name for name in read_marker(folder).files} | {folder / MARKER}
+        check.unknown += [path for path in _files(folder) if path not in written]
+        return
+    with _alone(folder) as alone:  # a run may have put another in its place
+        names = _damage(folder, {})
+        if names and alone:
+            _drop(folder / MARKER)
+    if names:
+        check.damaged[folder] = names
 
 
 def _damage(folder: Path, digests: Digests) -> list[str]:

@@ -45,7 +45,7 @@ class ImageRecord(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class _Columns:
     """Columns of N images. ids, digests: Arrow's arrays of text; sizes (N, 2) int32; classes (M,) int16, those of image i from
-    starts[i] to starts[i + 1]; starts (N + 1,) int64. `read_paths`: their paths, which keys do not hang on."""
+    starts[i] to starts[i + 1]; starts (N + 1,) int64. `read_paths`: their paths, which no key depends on."""
 
     ids: Any
     digests: Any

@@ -44,7 +44,7 @@ def classes_of(job: Job) -> tuple[str, ...]:
 def load_cam_model(job: Job) -> CamModel:
     """The run's CLIP with the run's texts, which are encoded already, and its second encoder, if it has one."""
     clip = cached_clip(job.run.clip.model, job.environment.device)
-    clip.rest_text_tower()
+    clip.park_text_tower()
     store = load_knowledge(job)
     dino = second_encoder(job.run, job.environment.device)
     return CamModel.of(clip, store.knowledge.text.to(clip.device), len(store.class_names), job.run.cams, dino)

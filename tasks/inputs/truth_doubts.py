@@ -42,7 +42,7 @@ class TruthDoubts:
     ignored: list[str] = field(default_factory=list)
     no_class: list[str] = field(default_factory=list)
 
-    def see(self, image_id: str, mask: NDArray[np.uint8]) -> None:
+    def add(self, image_id: str, mask: NDArray[np.uint8]) -> None:
         """Note what is odd about an image's mask (H, W)."""
         if (mask == IGNORE).all():
             self.ignored.append(image_id)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from artifacts.overlay import class_shares, draw_overlay, draw_steps
+from artifacts.drawing.photo_masks import class_shares, draw_overlay, draw_steps
 from excel_core.datasets.images import DecodeOptions
 from excel_core.datasets.palette import save_labels_png
 from excel_core.datasets.photo_files import printable

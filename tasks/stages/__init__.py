@@ -1,1 +1,1 @@
-"""One file per stage: its work, its result, and what its key hangs on. tasks/pipeline.py says what each reads."""
+"""One file per stage: its work, its result, and what its key holds. tasks/pipeline.py says what each reads."""

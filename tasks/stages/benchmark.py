@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.benchmark_page import write_benchmark
+from artifacts.benchmark.page import write_benchmark
 from artifacts.page import template_files
 from artifacts.stages import largest_known
 from artifacts.view import ComparedItem, Labels
@@ -66,9 +66,9 @@ class BenchmarkResult(StageResult):
 def method_inputs(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """Of each method and seed: its scores, and the stages whose costs and pictures are shown."""
     dependencies: dict[str, Dependency] = {}
-    for method, one in method_runs(run).items():
+    for method, method_run in method_runs(run).items():
         for seed in range(run.benchmark.seeds):
-            varied = seed_run(one, seed)
+            varied = seed_run(method_run, seed)
             if varied is not None:
                 stages = ("evaluate", *_stages(varied))
                 dependencies |= {_input(method, seed, stage): Dependency(stage, varied) for stage in stages}
@@ -94,10 +94,10 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
         "limit": job.run.benchmark.limit,
         "seeds": job.run.benchmark.seeds,
         "resamples": resamples,
-        "methods": [_method(method, one) for method, one in runs.items()],
+        "methods": [_method(method, method_run) for method, method_run in runs.items()],
         "numbers": numbers,
         "classes": _by_class(methods, names),
-        "costs": [_cost(job, method, one) for method, one in runs.items()],
+        "costs": [_cost(job, method, method_run) for method, method_run in runs.items()],
         "gallery": galleries,
         "skipped": _skipped(evaluated),
     }
@@ -116,7 +116,7 @@ def _method(name: str, run: RunSpec) -> dict[str, Any]:
 
 
 def _outputs(job: Job, method: str, stage: str) -> list[StageOutput]:
-    """A stage's outputs for a method, its own seed's first; of the seeds that it hangs on."""
+    """A stage's outputs for a method, its own seed's first; of the seeds that it depends on."""
     names = [_input(method, seed, stage) for seed in range(job.run.benchmark.seeds)]
     return [job.inputs[name] for name in names if name in job.inputs]
 
@@ -145,7 +145,7 @@ def _by_class(methods: Mapping[str, MethodScores], names: Sequence[str]) -> dict
         for index, name in enumerate(names):
             values = {method: [iou[index] for iou in splits if not np.isnan(iou[index])] for method, splits in having.items()}
             if any(values.values()):
-                rows.append({"class": name, "iou": {method: float(np.mean(found)) for method, found in values.items()}})
+                rows.append({"class": name, "iou": {method: float(np.mean(ious)) for method, ious in values.items()}})
         tables |= {kind: rows} if rows else {}
     return tables
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from artifacts.changed_images import ChangedImage
-from artifacts.comparison_page import ComparedRuns, write_comparison
+from artifacts.comparison.page import ComparedRuns, write_comparison
 from artifacts.page import template_files
 from artifacts.view import ExploredArrays, ExploredImage, ExploredRun
 from excel_core.config import RunSpec

@@ -14,6 +14,7 @@ import pandas as pd
 from artifacts.charts import draw_curve
 from excel_core.background_pool import read_ahead
 from excel_core.config import RunSpec
+from excel_core.errors import SettingError
 from excel_core.evaluation.curve import KINDS, curve_protocol, curve_refine_spec, labels_by_iteration, score_iterations
 from excel_core.evaluation.metrics import confusion_matrix, pixel_counts
 from excel_core.files import write_json
@@ -22,20 +23,27 @@ from excel_core.paper.published import CURVE
 from excel_core.stores import read_counts, write_counts
 from tasks.engine.output import StageOutput, StageResult
 from tasks.engine.progress import track
-from tasks.engine.stage import Job, Part
+from tasks.engine.stage import Dependency, Job, Part, RunEnvironment
 from tasks.inputs.images import ImageRecord, in_shard
 from tasks.inputs.masks import mask_reader_of, masked_images, masked_shards, missing_masks
 from tasks.inputs.models import architecture, classes_of, load_cam_model, model_key
 from tasks.stages.cams import ShardResult
 from tasks.stages.train import kept_segmenters
 
-__all__ = ["CurveResult", "curve_parts", "join_curve", "score_kept_segmenters", "settings"]
+__all__ = ["CurveResult", "curve_parts", "join_curve", "own_training", "score_kept_segmenters", "settings"]
 
 
 class CurveResult(StageResult):
     """mIoU of the trained segmenter by split and kind of label map, four decimals."""
 
     miou: dict[str, dict[str, float]]
+
+
+def own_training(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Reads nothing more. SettingError for a checkpoint, of which nobody knows after how many iterations it was kept."""
+    if run.train.from_checkpoint is not None:
+        raise SettingError("curve: train.from_checkpoint trains nothing, so there is nothing on the way; leave one of them out")
+    return {}
 
 
 def curve_parts(job: Job) -> list[Part]:

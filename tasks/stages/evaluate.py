@@ -23,21 +23,47 @@ from excel_core.evaluation.protocols import segmentation_protocol
 from excel_core.files import read_json, write_json
 from excel_core.stores import write_counts
 from tasks.engine.output import StageOutput, StageResult
-from tasks.engine.stage import Job
+from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.images import images_of
 from tasks.inputs.masks import mask_reader_of, masked_images
 from tasks.inputs.models import classes_of
 from tasks.inputs.truth_doubts import read_doubts
 from tasks.stages.dataset import DatasetResult
-from tasks.stages.label_scores import ScoredMaps, label_map_kinds, read_part_counts, score_maps, scored_splits, seed_maps
+from tasks.stages.label_scores import (
+    MAKERS,
+    ScoredMaps,
+    label_map_kinds,
+    read_part_counts,
+    score_maps,
+    scored_splits,
+    seed_maps,
+)
 
-__all__ = ["EvaluateResult", "explored_shares", "explored_splits", "input_key", "join_scores", "settings"]
+__all__ = [
+    "EvaluateResult",
+    "explored_shares",
+    "explored_splits",
+    "input_key",
+    "join_scores",
+    "label_maps_to_score",
+    "settings",
+]
 
 
 class EvaluateResult(StageResult):
     """mIoU by result key, four decimals."""
 
     miou: dict[str, float]
+
+
+def label_maps_to_score(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """The stages that make the label maps, and the ablation under the run's own seed where it is asked for."""
+    dependencies = {MAKERS[kind]: Dependency(MAKERS[kind], run) for kind in run.evaluate.kinds}
+    if run.evaluate.ablation:
+        changes = {"groups": ("components", "calibration"), "own_trainings": False, "seeds": 1}
+        variant = run.model_copy(update={"ablation": run.ablation.model_copy(update=changes)})
+        dependencies["ablation"] = Dependency("ablation", variant)
+    return dependencies
 
 
 def join_scores(job: Job, parts: dict[str, StageOutput], folder: Path) -> EvaluateResult:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses, figures_document
+from artifacts.paper.figures import PaperImage, draw_cams, draw_query, draw_responses, figures_document
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import RunSpec
 from excel_core.config.variants import without_tse

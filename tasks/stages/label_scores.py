@@ -115,7 +115,7 @@ def score_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     tables, doubts = [], TruthDoubts(split)
     for image in track(images):
         mask = masks.read(image.id, image.height, image.width)
-        doubts.see(image.id, mask)
+        doubts.add(image.id, mask)
         for name, path in label_maps(job, kind, split, image.id).items():
             counts = pixel_counts(confusion_matrix(mask, load_labels_png(path), classes))
             tables.append(counts.assign(image=image.id, result=f"{family}.{name}"))

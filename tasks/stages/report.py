@@ -16,28 +16,44 @@ from artifacts.report import write_report
 from artifacts.view import DoubtRow, GalleryItem, QualityRow, ReportView, SegmentedItem, StageRow
 from excel_core.config import RunSpec
 from excel_core.datasets.palette import load_labels_png
+from excel_core.errors import SettingError
 from excel_core.evaluation.metrics import confusion_of_counts
 from excel_core.files import read_json
 from excel_core.safe_csv import read_rows
 from excel_core.stores import CamReader, read_counts
 from tasks.engine.fingerprint import files_fingerprint
 from tasks.engine.output import StageOutput, StageResult, read_marker
-from tasks.engine.stage import Job, RunEnvironment
+from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.images import ImageRecord, images_of
 from tasks.inputs.models import load_knowledge
 from tasks.stages.dataset import left_out_told
 from tasks.stages.explored_images import explored_images, explored_note
-from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult
+from tasks.stages.label_scores import MAKERS
+from tasks.stages.quality import DOUBTS_CSV, QUALITY_CSV, QualityResult, quality_of_run
 from tasks.stages.refine import LabelsResult, step_folder
-from tasks.stages.train import TrainResult
+from tasks.stages.train import TRAINED_STAGES, TrainResult
 
-__all__ = ["ReportResult", "make_report", "make_view", "outside", "settings", "stage_row"]
+__all__ = ["ReportResult", "make_report", "make_view", "outside", "settings", "stage_row", "trained_results_and_quality"]
 
 
 class ReportResult(StageResult):
     """The page's file."""
 
     page: str
+
+
+def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
+    ranking, where it is asked for. SettingError for a run that does not score everything."""
+    needed = MAKERS if run.train.enabled else ("static",)
+    missing = [kind for kind in needed if kind not in run.evaluate.kinds]
+    if missing:
+        raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
+    ranking = quality_of_run(run, environment)
+    if not run.train.enabled:
+        return ranking
+    trained = (*TRAINED_STAGES, *(("curve",) if run.train.keep_every is not None else ()))
+    return {name: Dependency(name, run) for name in trained} | ranking
 
 
 def make_report(job: Job, folder: Path) -> ReportResult:

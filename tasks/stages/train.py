@@ -35,7 +35,7 @@ from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerpri
 from tasks.engine.losses import tell_losses
 from tasks.engine.output import StageResult, read_marker, resume_folder
 from tasks.engine.progress import Counter, say
-from tasks.engine.stage import Job, RunEnvironment
+from tasks.engine.stage import Dependency, Job, RunEnvironment
 from tasks.inputs.given_segmenter import given_segmenter, segmenter_file
 from tasks.inputs.images import ImageRecord, images_key, images_of
 from tasks.inputs.masks import mask_reader_of, masks_key
@@ -44,18 +44,21 @@ from tasks.processes.launch import launch_training
 from tasks.stages.refine import labels_before_crf
 
 __all__ = [
+    "TRAINED_STAGES",
     "TrainResult",
     "TrainingProgress",
     "check_resume_file",
     "input_key",
     "kept_segmenters",
     "outside",
+    "pseudo_labels_for_crops",
     "reads_pseudo_labels",
     "settings",
     "train_here",
     "train_segmenter",
 ]
 
+TRAINED_STAGES = ("train", "dynamic", "predict")  # of a run that trains a segmenter
 SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
 KEPT_FORMAT = "excel-kept/1"
 # Hears of every iteration that is done, with the losses that were fetched since it last heard.
@@ -172,6 +175,11 @@ def reads_pseudo_labels(run: RunSpec) -> bool:
     """Whether static pseudo labels choose the training's crops."""
     spec = run.train
     return spec.crop_rule == "pseudo" and spec.supervision == "labels" and spec.from_checkpoint is None
+
+
+def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
+    """Training looks at pseudo labels where these choose its crops."""
+    return {"refine": Dependency("refine", run)} if reads_pseudo_labels(run) else {}
 
 
 def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
-from artifacts.prefect_artifacts import publish
+from artifacts.prefect_artifacts.publish import publish
 from tests.report_view import example_view
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.comparison_page import write_comparison
+from artifacts.comparison.page import write_comparison
 from tests.browser.conftest import console_errors, requested_addresses, set_width
 from tests.browser.test_explorer_page import CARDS, CONTRAST, TITLES, _choose, _load, _open, _slide, _wait
 from tests.comparison_view import SHIFTS, example_comparison

@@ -16,8 +16,9 @@ from rich.console import Console
 from artifacts.charts import ablation_png, draw_losses, knowledge_png, losses_png
 from artifacts.drawing import fit_image, fit_labels, jpeg_data_uri, overlay_cam, overlay_labels
 from artifacts.gallery import knowledge_picture
-from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody, ablation_bodies, bodies
-from artifacts.published import without_pictures
+from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES, MarkdownBody, TableBody
+from artifacts.prefect_artifacts.run_bodies import ablation_bodies, run_bodies
+from artifacts.prefect_artifacts.server import without_pictures
 from artifacts.rows import number
 from artifacts.stages import cost_rows, stages_markdown
 from artifacts.tables import (
@@ -61,7 +62,7 @@ def test_every_table_names_its_protocol(view: ReportView) -> None:
 
 
 def test_the_artifacts_of_a_run(view: ReportView) -> None:
-    made = {body.key: body for body in bodies(view, Path("index.html"))}
+    made = {body.key: body for body in run_bodies(view, Path("index.html"))}
     names = (
         "results-de-mo", "classes-de-mo-seeds-static-train", "classes-de-mo-segmentation-val", "ablation-de-mo",
         "ablation-chart-de-mo", "attributes-de-mo", "gallery-de-mo", "losses-de-mo", "knowledge-de-mo", "stages-de-mo",
@@ -92,7 +93,7 @@ def test_scores_come_first_and_no_protocol_is_cut_off(view: ReportView) -> None:
     last = results["seeds.static.train.par"]
     long_names = {"what": "CAM seed with LVC, the pseudo labels", "split": "held_out_1", "refinement": "affinity+PAR+CRF"}
     results["seeds.static.train.par"] = last | {"protocol": last["protocol"] | long_names, "miou_interval": [0.61, 0.7]}
-    made = {body.key: body for body in bodies(replace(view, metrics=view.metrics | {"results": results}), Path("i.html"))}
+    made = {body.key: body for body in run_bodies(replace(view, metrics=view.metrics | {"results": results}), Path("i.html"))}
     table, ablation = made["excel-results-de-mo"], made["excel-ablation-de-mo"]
     assert isinstance(table, TableBody) and isinstance(ablation, TableBody)
     columns = list(table.rows[0])
@@ -178,21 +179,21 @@ def test_the_gallery_shows_best_median_and_worst_and_counts_the_others(view: Rep
 
 
 def _gallery(view: ReportView) -> MarkdownBody:
-    (body,) = [body for body in bodies(view, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
+    (body,) = [body for body in run_bodies(view, Path("runs") / "index.html") if body.key == "excel-gallery-de-mo"]
     assert isinstance(body, MarkdownBody)
     return body
 
 
 def test_a_chart_in_the_ui_has_every_pixel_of_the_reports_in_half_the_bytes(view: ReportView) -> None:
     picture = knowledge_picture(view)
-    (page,) = [body for body in bodies(view, Path("index.html")) if body.key == "excel-knowledge-de-mo"]
+    (page,) = [body for body in run_bodies(view, Path("index.html")) if body.key == "excel-knowledge-de-mo"]
     assert picture is not None and isinstance(page, MarkdownBody) and len(page.markdown) < len(picture.uri) / 2
     (uri,) = re.findall(r"\((data:[^)]+)\)", page.markdown)
     assert (np.asarray(decoded(uri)) == np.asarray(decoded(picture.uri).convert("RGB"))).all()
 
 
 def test_a_page_without_pictures_says_what_they_showed(view: ReportView) -> None:
-    pages = [body.markdown for body in bodies(view, Path("index.html")) if isinstance(body, MarkdownBody)]
+    pages = [body.markdown for body in run_bodies(view, Path("index.html")) if isinstance(body, MarkdownBody)]
     gallery = next(page for page in pages if page.startswith("# "))
     text = without_pictures(gallery)
     assert "data:" not in text and len(text) < len(gallery) / 4 and text.startswith("Pictures of older runs")
@@ -253,7 +254,7 @@ def test_pictures_and_labels_are_fitted_alike(shape: tuple[int, int]) -> None:
 
 def test_nothing_but_excel_core_is_imported_until_published() -> None:
     code = (
-        "import sys, artifacts.history, artifacts.report, artifacts.prefect_artifacts\n"
+        "import sys, artifacts.history, artifacts.report, artifacts.prefect_artifacts.publish\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'dask', 'tasks', 'flows') or 'pyplot' in m])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from artifacts.benchmark import benchmark_csv, benchmark_markdown, print_benchmark, sections
-from artifacts.benchmark_charts import class_chart_png, overview_png
+from artifacts.benchmark.charts import class_chart_png, overview_png
+from artifacts.benchmark.tables import benchmark_csv, benchmark_markdown, print_benchmark, sections
 from excel_core.config.presets import preset, with_edits, with_settings
 from excel_core.evaluation.benchmark import (
     Evaluated,

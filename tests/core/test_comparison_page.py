@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from artifacts.artifact_pages import MAX_MARKDOWN_BYTES
 from artifacts.changed_images import ChangedImage, overlay_difference
-from artifacts.comparison_artifacts import comparison_bodies
-from artifacts.comparison_page import class_differences_png, write_comparison
+from artifacts.comparison.page import class_differences_png, write_comparison
+from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES
+from artifacts.prefect_artifacts.comparison_bodies import comparison_bodies
 from tests.comparison_view import example_comparison
 from tests.report_view import HOSTILE
 

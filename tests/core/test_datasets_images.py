@@ -2,8 +2,6 @@
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from excel_core.datasets.images import MIN_SIDE, DecodeOptions, load_image, read
 from excel_core.datasets.manifest import image_digest
 from excel_core.datasets.photo_files import picture_kind
 from excel_core.errors import ImageError
+from tests.png_bytes import png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 
@@ -193,13 +192,8 @@ def test_a_side_below_the_minimum_is_refused(tmp_path: Path, size: tuple[int, in
 @pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns about the first and refuses the second
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused_from_its_header(tmp_path: Path, side: int) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    path.write_bytes(png(side, side, 8, 2, rows=b""))
     with pytest.raises(ImageError, match="over the limit|too large"):
         read_image(path)
 

@@ -10,6 +10,8 @@ import pytest
 import typer
 import yaml
 
+from bench.scale_page import PRICES, scale_page
+from bench.tables import speed_page
 from excel_core.config import RunSpec
 from excel_core.config.methods import METHODS
 from excel_core.config.presets import PRESETS, preset, with_settings
@@ -17,6 +19,7 @@ from flows.cli import app
 from tests.conftest import ROOT
 
 MAX_README_WORDS = 900
+MAX_LINE = 128  # characters, as in code
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
@@ -151,6 +154,20 @@ def test_pictures_and_settings_are_what_their_sources_say():
     assert (ROOT / "docs/data_flow.svg").read_text(encoding="utf-8") == flow, "run: make docs"
     settings = runpy.run_path(str(ROOT / "docs/settings.py"))["settings_page"]()
     assert TEXTS["docs/settings.md"] == settings, "run: python docs/settings.py"
+
+
+def test_measurements_are_told_as_they_were_written():
+    folder = ROOT / "docs/bench"
+    assert TEXTS["docs/speed.md"] == speed_page(folder), "run: python -m bench.tables docs/bench > docs/speed.md"
+    assert TEXTS["docs/scale.md"] == scale_page(folder, PRICES), "run: python -m bench.scale_page docs/bench > docs/scale.md"
+
+
+def test_lines_are_short():
+    """Of pages that people write; tables, commands and what a run has printed are as long as they are."""
+    for page in set(TEXTS) - {"CHANGELOG.md", "docs/demo_benchmark.md", "docs/demo_results.md"}:
+        outside = re.sub(r"^```.*?^```$", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
+        long = [line for line in outside.splitlines() if len(line) > MAX_LINE and not line.startswith("|")]
+        assert not long, f"{page}: {long[0]}"
 
 
 def test_promises_have_their_tests_and_figures():

@@ -261,7 +261,7 @@ def test_the_text_tower_rests_on_the_cpu() -> None:
     held = torch.cuda.memory_allocated()
     first = clip.encode_texts(["a cat.", "a dog, sitting."])
     assert model.words.weight.is_cuda and model.bias.is_cuda and torch.cuda.memory_allocated() > held + 32 * 50_000 * 4
-    clip.rest_text_tower()
+    clip.park_text_tower()
     assert not model.words.weight.is_cuda and not model.bias.is_cuda and clip.device.type == "cuda"
     assert torch.cuda.memory_allocated() <= held + 2**20  # cuBLAS may have begun
     assert torch.equal(clip.encode_texts(["a cat.", "a dog, sitting."]), first)

@@ -1,9 +1,13 @@
 """Options of another method are refused before work starts, with the valid ones."""
 
+from typing import get_args
+
 import pytest
 
+from excel_core.config.methods import METHODS
 from excel_core.errors import ModelError, SettingError
-from flows.request import MethodName, RunRequest
+from flows.request import RunRequest
+from flows.request_fields import MethodName
 
 
 def _spec(method, *settings, preset="demo", **fields):
@@ -11,11 +15,8 @@ def _spec(method, *settings, preset="demo", **fields):
 
 
 def test_the_form_offers_every_method():
-    from typing import get_args
-
-    from excel_core.config.methods import method_names
-
-    assert set(get_args(MethodName)) == set(method_names())
+    names = {f"{name}:{variant}" for name, variants in METHODS.items() for variant in variants}
+    assert set(get_args(MethodName)) == {*METHODS, *names, *METHODS["excel"]}
 
 
 @pytest.mark.parametrize("preset", ["voc", "coco", "photos", "demo"])

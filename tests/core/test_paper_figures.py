@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from artifacts.drawing import bounded_data_uri, draw_paragraph, load_font, wrapped_lines
-from artifacts.paper_figures import PaperImage, draw_cams, draw_query, draw_responses, mark_patch
-from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES, MarkdownBody, figure_bodies
+from artifacts.paper.figures import PaperImage, draw_cams, draw_query, draw_responses, mark_patch
+from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES, MarkdownBody
+from artifacts.prefect_artifacts.study_bodies import figure_bodies
 from excel_core.paper.figures import AttributeResponses, CamColumns, QueryMaps
 from tests.report_view import HOSTILE, decoded
 

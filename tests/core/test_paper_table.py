@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from artifacts.paper_table import joined_tables, paper_markdown, paper_notes, paper_rows, print_paper
+from artifacts.paper.table import joined_tables, paper_markdown, paper_notes, paper_rows, print_paper
 
 PROTOCOL = {"what": "segmentation", "split": "val", "refinement": "none", "method": "reference", "images": 4}
 

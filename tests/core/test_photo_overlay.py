@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from artifacts.drawing import INK, PAPER, LegendEntry, draw_legend, draw_tag
-from artifacts.overlay import class_shares, draw_overlay, draw_steps, share_text
+from artifacts.drawing.photo_masks import class_shares, draw_overlay, draw_steps, share_text
 from excel_core.datasets.palette import VOC_PALETTE
 
 NAMES = tuple(f"class {n}" for n in range(1, 21))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from artifacts.charts import confusion_png
-from artifacts.prefect_artifacts import MarkdownBody, bodies
+from artifacts.prefect_artifacts.body import MarkdownBody
+from artifacts.prefect_artifacts.run_bodies import run_bodies
 from artifacts.report import write_report
 from artifacts.tables import confusion_table, largest_confusions
 from artifacts.view import ReportView, StageRow
@@ -58,7 +59,7 @@ def test_attributes_of_a_file_are_called_so(tmp_path: Path, view: ReportView) ->
     given = replace(view, attributes_are="centroids of the file bank.pth")
     text = " ".join("".join(Page(write_report(tmp_path, given).read_text(encoding="utf-8")).text).split())
     assert "Attributes are centroids of the file bank.pth: the descriptions nearest" in text
-    (table,) = (body for body in bodies(given, tmp_path) if body.key == "excel-attributes-de-mo")
+    (table,) = (body for body in run_bodies(given, tmp_path) if body.key == "excel-attributes-de-mo")
     assert table.description.startswith("Attributes: centroids of the file bank.pth;")
 
 
@@ -103,7 +104,7 @@ def test_hostile_names_stay_text(tmp_path: Path, view: ReportView) -> None:
         assert place in text
     spec, _ = json.JSONDecoder().raw_decode(text[text.index('{\n  "train"') :])
     assert spec == {"train": {"note": HOSTILE}, "folder": "runs"}
-    for body in bodies(view, Path("index.html")):
+    for body in run_bodies(view, Path("index.html")):
         assert not isinstance(body, MarkdownBody) or "<script" not in body.markdown.partition("```")[0]
 
 
@@ -140,7 +141,7 @@ def test_the_page_of_a_run_with_nothing_to_show(tmp_path: Path, view: ReportView
     page = Page(write_report(tmp_path, bare).read_text(encoding="utf-8"))
     assert "Nothing was scored." in "".join(page.text) and not page.all("img")
     assert {attributes["id"] for attributes in page.all("section")} == {"results", "stages"}
-    assert [body.key for body in bodies(bare, tmp_path)] == ["excel-gallery-de-mo"]
+    assert [body.key for body in run_bodies(bare, tmp_path)] == ["excel-gallery-de-mo"]
 
 
 def test_confusions_are_shares_of_the_truth(tmp_path: Path, view: ReportView) -> None:

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from artifacts.comparison import class_difference_rows, image_difference_rows, print_comparison, spec_difference_rows
+from artifacts.comparison.tables import class_difference_rows, image_difference_rows, print_comparison, spec_difference_rows
 from artifacts.history import run_rows
 from artifacts.rows import duration, interval, markdown_table, size
 

@@ -1,6 +1,6 @@
 """What a stage that ran alone shows: the line of its log, and its pages."""
 
-from artifacts.prefect_artifacts import MAX_MARKDOWN_BYTES
+from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES
 from artifacts.stage_pages import changes_page, images_page, texts_page
 from artifacts.stages import result_line
 from excel_core.text.knowledge_diff import ClassChange

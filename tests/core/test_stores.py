@@ -10,16 +10,8 @@ import zarr
 
 from excel_core.errors import StoreError
 from excel_core.files import read_json, write_json, written_then_renamed
-from excel_core.stores import (
-    ATTENTION_PER_CHUNK,
-    CAMS_PER_CHUNK,
-    CamReader,
-    CamWriter,
-    join_cams,
-    read_knowledge,
-    write_cams,
-    write_knowledge,
-)
+from excel_core.stores import CamReader, CamWriter, join_cams, read_knowledge, write_cams, write_knowledge
+from excel_core.stores.cam_writer import ATTENTION_PER_CHUNK, CAMS_PER_CHUNK
 from excel_core.text.knowledge import Knowledge, KnowledgeBase
 
 

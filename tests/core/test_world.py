@@ -12,7 +12,7 @@ from PIL import Image
 
 from excel_core.text.descriptions import load_descriptions
 from excel_core.text.prompts import load_prompts
-from excel_core.world.captions import Captions, build_phrases, facts_of_piece, sample_captions
+from excel_core.world.captions import Captions, build_phrases, facts_of_piece
 from excel_core.world.objects import draw_object
 from excel_core.world.phrases import GROUND_WORDS, STATEMENTS
 from excel_core.world.scenes import CLASSES, HELD_OUT_SEEDS, TRAIN_SEEDS, Scene, render_scene
@@ -111,12 +111,6 @@ def test_captions_tell_the_truth(captions: Captions, scenes: list[Scene]) -> Non
         for name in CLASSES:
             for template in ("a clean origami {}.", "a photo of a {}.", "{}"):
                 assert drawn[names[template.format(name)]] == (name in scene.labels)
-
-
-def test_sampled_captions_are_balanced(captions: Captions, scenes: list[Scene]) -> None:
-    pairs = sample_captions(captions, scenes[0], np.random.default_rng(0))
-    assert len(pairs) == 36 == len({phrase.text for phrase, _ in pairs})
-    assert sum(truth for _, truth in pairs) == 18
 
 
 def test_views_count_only_the_patches_that_are_shown(captions: Captions) -> None:

@@ -21,6 +21,7 @@ from excel_core.datasets.doctor.checks import ImageLook, look_at_image
 from excel_core.datasets.images import read_image
 from excel_core.errors import DataError
 from tests.conftest import ROOT
+from tests.png_bytes import chunk, png
 
 MAX_GROWTH = 1 << 30
 LARGE = 9400  # pixels a side: just below Pillow's limit of 89 million
@@ -43,20 +44,6 @@ for name in sys.argv[2:]:
     except DataError as error:
         print(json.dumps([path.name, str(error)]), flush=True)
 """
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, depth: int, colour: int, *chunks: bytes, rows: bytes | None = None) -> bytes:
-    """A PNG whose pixels are zeros: `rows` compressed, or all of them."""
-    if rows is None:
-        bits = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] * depth
-        packer, line = zlib.compressobj(9), bytes(1 + (width * bits + 7) // 8)
-        rows = b"".join([*(packer.compress(line) for _ in range(height)), packer.flush()])
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 from excel_core.errors import ServerError, SettingError
 from flows.cli import app
 from flows.cli.run import _use_prefect_of
-from flows.local import up as local
 from flows.local.access import make_credential, without_foreign_settings, write_profile
+from flows.local.down import take_down
+from flows.local.environment import environment
 from flows.local.guard import guarded
 from flows.local.private import private_folder
 from flows.local.processes import MARK, Process, end, is_running, marked, start_detached
 from flows.local.state import Installation, alone, call_api, keep_private, read_state, running_server, write_state
-from flows.local.up import UpRequest, bring_up, take_down
+from flows.local.up import bring_up
+from flows.local.up_request import UpRequest, without_password
 
 KEY = "excel:0123456789abcdefghij"
 PASSWORD = "s3/cr@t:?"
@@ -107,7 +109,7 @@ def test_a_lost_database_is_asked_for_again(tmp_path):
     ],
 )
 def test_databases_are_shown_without_password(database, shown):
-    assert local._without_password(database) == shown
+    assert without_password(database) == shown
 
 
 def test_a_wrong_database_is_refused_unshown(tmp_path):
@@ -124,7 +126,7 @@ def test_only_the_server_gets_the_password_and_only_the_worker_the_models_key(tm
     monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "*")
     now = Installation("m", 4321, "shown", credential=KEY)
     for role in ("server", "worker", "setup"):
-        env = local._environment(UpRequest(tmp_path, database=DATABASE), now, role)
+        env = environment(UpRequest(tmp_path, database=DATABASE), now, role)
         assert [name for name, value in env.items() if PASSWORD in value] == (
             ["PREFECT_API_DATABASE_CONNECTION_URL"] if role == "server" else []
         )
@@ -149,7 +151,7 @@ def test_down_where_nothing_runs(tmp_path):
 
 
 def test_a_server_that_ends_as_it_starts_names_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "serve_command", lambda listening: [sys.executable, "-c", "print('why')"])
+    monkeypatch.setattr("flows.local.up.serve_command", lambda listening: [sys.executable, "-c", "print('why')"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -12,7 +12,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events.worker import EventsWorker
 
-from artifacts.published import MarkdownBody, TableBody, publish_bodies
+from artifacts.prefect_artifacts.body import MarkdownBody, TableBody
+from artifacts.prefect_artifacts.server import publish_bodies
 from excel_core.errors import SettingError
 from flows.local.access import server_settings
 from flows.local.server_settings import SERVER_SETTINGS

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from artifacts.prefect_artifacts import bodies
+from artifacts.prefect_artifacts.run_bodies import run_bodies
 from artifacts.readme_figures import write_figures
 from excel_core.config.presets import with_settings
 from excel_core.errors import ModelError, SettingError
@@ -107,7 +107,7 @@ def test_the_report_and_all_figures_do_without_losses(given, tmp_path):
     assert f"Nothing was trained: the segmenter comes from {words}; trained otherwise: cams.normalisation is clip" in page
     assert "loss curve over" not in page and 'href="#training"' in page
     view = make_view(report_job(run, environment, outputs))
-    made = {body.key: body for body in bodies(view, tmp_path / "index.html")}
+    made = {body.key: body for body in run_bodies(view, tmp_path / "index.html")}
     assert "excel-losses-demo" not in made and words.split("(")[0] in made["excel-gallery-demo"].markdown
     results = write_figures(tmp_path, view)[1].read_text()
     assert "Nothing was trained: the segmenter comes from checkpoint best.pth" in results

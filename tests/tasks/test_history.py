@@ -119,13 +119,13 @@ def test_a_run_of_another_machine_lives_while_it_gives_signs(environment, small_
         find_garbage(environment.store)
     assert find_garbage(environment.store, ignored=[record.id])
     with record.at_work():
-        assert record.sign_of_life.exists()
-    record.sign_of_life.touch()
-    hour_ago = record.sign_of_life.stat().st_mtime - 3600
-    os.utime(record.sign_of_life, (hour_ago, hour_ago))
+        assert record.heartbeat_file.exists()
+    record.heartbeat_file.touch()
+    hour_ago = record.heartbeat_file.stat().st_mtime - 3600
+    os.utime(record.heartbeat_file, (hour_ago, hour_ago))
     (read,) = read_records(environment.store)
     assert read.dead and find_garbage(environment.store)
-    read.sign_of_life.unlink()  # of a version that gave none
+    read.heartbeat_file.unlink()  # of a version that gave none
     assert not read.dead
 
 

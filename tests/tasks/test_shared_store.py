@@ -203,14 +203,14 @@ def test_runs_of_every_machine_are_listed_and_their_end_is_seen(machine):
     first = start_record("toy", RUN, one)
     two = machine("two")
     [seen] = read_records(two.store)
-    assert seen.id == first.id and seen.state == "running" and seen.sign_of_life.exists()
+    assert seen.id == first.id and seen.state == "running" and seen.heartbeat_file.exists()
     second = start_record("toy", RUN, two)
     first.end("complete")
     assert [(record.id, record.state, record.number) for record in read_records(two.store)] == [
         (first.id, "complete", 1),
         (second.id, "running", 2),
     ]
-    assert not seen.sign_of_life.exists()
+    assert not seen.heartbeat_file.exists()
 
 
 def test_gc_keeps_what_kept_runs_need_and_no_more(machine, monkeypatch):

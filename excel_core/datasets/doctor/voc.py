@@ -218,10 +218,10 @@ def _look_at_mask(
 def _misfits(name: str, size: tuple[int, int], image: ImageLook) -> list[tuple[str, str]]:
     """As `_look`, of a mask of this size, (height, width), and its image."""
     if size != (image.height, image.width):
-        found, expected = (size[1], size[0]), (image.width, image.height)
-        upright = f"; EXIF orientation {image.orientation}: drawn for the turned photo" if found == expected[::-1] else ""
+        mask_size, image_size = (size[1], size[0]), (image.width, image.height)
+        upright = f"; EXIF orientation {image.orientation}: drawn for the turned photo" if mask_size == image_size[::-1] else ""
         turned = upright if size_tells_turn(image.orientation, image.height, image.width) else ""
-        return [("masks fit their images", f"{name}: {found} for an image of {expected}, width by height{turned}")]
+        return [("masks fit their images", f"{name}: {mask_size} for an image of {image_size}, width by height{turned}")]
     if image.orientation > 1 and not size_tells_turn(image.orientation, image.height, image.width):
         return [("EXIF orientation", f"{name}: orientation {image.orientation}")]
     return []

@@ -6,8 +6,8 @@ benchmark.json, benchmark.csv, benchmark.md, overview.png, classes_<kind>.png, g
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from artifacts.benchmark import KINDS, benchmark_csv, benchmark_markdown, first_method, sections
-from artifacts.benchmark_charts import class_chart_png, overview_png
+from artifacts.benchmark.charts import class_chart_png, overview_png
+from artifacts.benchmark.tables import KINDS, benchmark_csv, benchmark_markdown, first_method, sections
 from artifacts.compared import NOTHING, compared_rows, compared_sheet
 from artifacts.drawing import png_data_uri
 from artifacts.gallery import Picture, PictureSize

@@ -6,58 +6,22 @@
 The report has every picture, so nothing is lost. Prefect is imported when something is published.
 """
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from artifacts.rows import Row, markdown_text
+from artifacts.prefect_artifacts.body import Body, MarkdownBody
+from artifacts.rows import markdown_text
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["KEEP_PICTURES", "MarkdownBody", "TableBody", "publish_bodies", "without_pictures"]
+__all__ = ["KEEP_PICTURES", "publish_bodies", "without_pictures"]
 
 KEEP_PICTURES = 5  # newest artifacts of a key
 PICTURE = re.compile(r"!\[((?:[^\]\\]|\\.)*)\]\(data:[^)]*\)")
 OLD_AT_ONCE = 10  # artifacts that are read together: each may be large
 NOTE = "Pictures of older runs are not kept here; they are in the run's report. Each one's description stands in its place.\n\n"
-
-
-@dataclass(frozen=True)
-class TableBody:
-    """A table artifact: its rows, and their protocol as description."""
-
-    key: str
-    description: str
-    rows: list[Row]
-
-    type = "table"
-
-    @property
-    def data(self) -> str:
-        """As Prefect stores it."""
-        return json.dumps(self.rows)
-
-
-@dataclass(frozen=True)
-class MarkdownBody:
-    """A Markdown artifact of at most MAX_MARKDOWN_BYTES."""
-
-    key: str
-    description: str
-    markdown: str
-
-    type = "markdown"
-
-    @property
-    def data(self) -> str:
-        """As Prefect stores it."""
-        return self.markdown
-
-
-Body = TableBody | MarkdownBody
 
 
 def publish_bodies(bodies: Sequence[Body], scope: str, keep_pictures: int = KEEP_PICTURES) -> list[str]:

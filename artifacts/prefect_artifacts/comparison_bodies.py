@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from artifacts.artifact_pages import artifact_key, picture_page, slug
-from artifacts.comparison import class_difference_rows, comparison_note, runs_text, spec_difference_rows
-from artifacts.comparison_page import READING
-from artifacts.published import KEEP_PICTURES, MarkdownBody, publish_bodies
+from artifacts.comparison.page import READING
+from artifacts.comparison.tables import class_difference_rows, comparison_note, runs_text, spec_difference_rows
+from artifacts.prefect_artifacts.body import Body, MarkdownBody, artifact_key, picture_page
 from artifacts.rows import markdown_table, markdown_text, place
 from excel_core.files import read_json
 
-__all__ = ["comparison_bodies", "publish_comparison"]
+__all__ = ["comparison_bodies"]
 
 PICTURES = {
     "classes": "IoU by class, B − A with intervals",
@@ -17,15 +16,10 @@ PICTURES = {
 }
 
 
-def publish_comparison(folder: Path, link: str = "", keep_pictures: int = KEEP_PICTURES) -> list[str]:
-    """Create the artifacts of a comparison and link them to the flow or task run that calls this → their keys. `folder`: what
-    `write_comparison` filled; `link`: its address, where a server has it."""
-    return publish_bodies(comparison_bodies(folder, link), slug("compare", _preset(folder)), keep_pictures)
-
-
-def comparison_bodies(folder: Path, link: str = "") -> list[MarkdownBody]:
+def comparison_bodies(folder: Path, link: str = "") -> list[Body]:
     """What `publish_comparison` creates, in order."""
-    comparison, preset = read_json(folder / "comparison.json"), _preset(folder)
+    comparison = read_json(folder / "comparison.json")
+    preset = str(comparison["preset"])
     runs, page = runs_text(comparison), folder / "index.html"
     settings = markdown_table(spec_difference_rows(comparison["spec"])) or "None: both runs were asked for the same.\n"
     text = "\n".join(
@@ -37,14 +31,10 @@ def comparison_bodies(folder: Path, link: str = "") -> list[MarkdownBody]:
             f"## By class\n\n{markdown_text(READING)}.\n\n{markdown_table(class_difference_rows(comparison['classes']))}",
         ]
     )
-    pages = [MarkdownBody(artifact_key("compare", preset), f"Two runs: {runs}", text)]
+    pages: list[Body] = [MarkdownBody(artifact_key("compare", preset), f"Two runs: {runs}", text)]
     for name, title in PICTURES.items():
         file = folder / f"{name}.png"
         if file.is_file():
             picture = picture_page(f"{title}; {runs}", file.read_bytes())
             pages.append(MarkdownBody(artifact_key("compare", name, preset), f"{title}; {runs}", picture))
     return pages
-
-
-def _preset(folder: Path) -> str:
-    return str(read_json(folder / "comparison.json")["preset"])

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from artifacts.drawing import fit_image, overlay_cam
-from artifacts.sheet import ColourScale, Panel, Paragraph, SheetRow, draw_sheet
+from artifacts.drawing.sheet import ColourScale, Panel, Paragraph, SheetRow, draw_sheet
 from artifacts.view import Cam, Pixels
 from excel_core.config import RunSpec
 from excel_core.paper.figures import AttributeResponses, CamColumns, QueryMaps

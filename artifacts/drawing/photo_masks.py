@@ -6,17 +6,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from artifacts.drawing import (
-    PAPER,
-    STEP_NAMES,
-    Colour,
-    LegendEntry,
-    class_mask,
-    deepest_point,
-    draw_caption,
-    draw_legend,
-    draw_tag,
-)
+from artifacts.drawing.lettering import PAPER, Colour, LegendEntry, draw_caption, draw_legend, draw_tag
+from artifacts.drawing.overlays import STEP_NAMES, class_mask, deepest_point
 from artifacts.view import Labels, Pixels
 from excel_core.datasets.palette import IGNORE, VOC_PALETTE
 from excel_core.prediction.photos import enlarge_labels

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from artifacts.benchmark import KINDS, last_numbers, step_words
+from artifacts.benchmark.tables import KINDS, last_numbers, step_words
 from artifacts.charts import COLOURS, SHAPES, ablation_png, empty_figure, png_bytes, tidy
 from artifacts.view import Benchmark
 

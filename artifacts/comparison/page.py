@@ -10,7 +10,7 @@ from typing import Any
 
 from artifacts.changed_images import ChangedImage, draw_changed_images
 from artifacts.charts import COLOURS, intervals_png
-from artifacts.comparison import (
+from artifacts.comparison.tables import (
     VERDICTS,
     class_difference_rows,
     comparison_note,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from artifacts.drawing import FAINT, INK, PAPER, draw_paragraph
+from artifacts.drawing.lettering import FAINT, INK, PAPER, draw_paragraph
 from artifacts.view import Pixels
 
 __all__ = ["ColourScale", "Panel", "Paragraph", "SheetRow", "draw_sheet"]

@@ -1,0 +1,1 @@
+"""The benchmark of methods: tables, charts, and the page that holds both."""
