@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from artifacts.prefect_artifacts.publish import publish_comparison
 from flows.local.reports import report_link
 from flows.local.state import store_folder
-from flows.request import Text
+from flows.request_fields import Text
 from flows.retention import kept_pictures
 from tasks.engine.executor import build_stage
 from tasks.engine.failures import plain_failures
