@@ -14,7 +14,9 @@ from excel_core.datasets.voc import image_file, read_split
 from excel_core.distributed import ProcessGroup
 from excel_core.errors import SettingError, shown
 from excel_core.models.clip_names import check_settings_fit_clip, clip_sizes, parse_clip_name
+from excel_core.models.clip_weights import check_clip_file
 from excel_core.models.dino_names import check_dino_settings
+from excel_core.models.dino_weights import load_dino
 from excel_core.models.mask_proposer import check_proposer
 from excel_core.text.ask_class import instruction_of
 from excel_core.text.attributes_file import load_attributes
@@ -72,7 +74,7 @@ def check_run(run: RunSpec) -> None:
 
 def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
     """Where `run` happens, with absolute paths. Raises for a missing or unfit data folder, for a device or GPUs that are not
-    there, and for a checkpoint of other classes or another CLIP, which it loads."""
+    there, for weights of another architecture, and for a checkpoint of other classes or another CLIP; it reads them all."""
     environment = environment_without_data(request)
     check_store_access(environment.store)
     _check_gpus(run, request.device, request.gpus)
@@ -83,9 +85,17 @@ def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
             written_descriptions(run, data)
     if data is not None:
         check_data(run, data)
+    _check_weights(run)
     check_clip_fits_method(run, request.device)
     check_given_segmenter(run, data, request.device)
     return environment.model_copy(update={"data": data, "processes": request.gpus})
+
+
+def _check_weights(run: RunSpec) -> None:
+    """ModelError for files of weights that are of another architecture: `describe` may cost money before they are needed."""
+    check_clip_file(run.clip.model)
+    for name in {run.dino.model, run.ablation.second_encoder} - {None}:
+        load_dino(name)
 
 
 def environment_without_data(request: Request) -> RunEnvironment:

@@ -17,7 +17,7 @@ from excel_core.models.clip_names import WANTED_CLIP, ClipSource, clip_config, p
 from excel_core.models.torchscript_archive import is_torchscript
 from excel_core.models.weight_files import load_state
 
-__all__ = ["clip_from_openai_state", "expand_token_rows", "load_clip", "prune_token_rows", "vision_clip"]
+__all__ = ["check_clip_file", "clip_from_openai_state", "expand_token_rows", "load_clip", "prune_token_rows", "vision_clip"]
 
 VOCABULARY_SIZE = 49408  # of CLIP's tokeniser, where a configuration does not say
 UNTRAINED_SIGMA = 0.02  # open_clip's initialisation of token embeddings
@@ -50,6 +50,19 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
     check_plain_vit(model, name)
     model.visual.to(device)
     return FrozenClip(model, tokenizer, name, vision_config)
+
+
+def check_clip_file(name: str) -> None:
+    """ModelError unless the file that the CLIP `name` has its weights from, if it has one, is of that architecture. It is read,
+    and no model is built."""
+    source = parse_clip_name(name)
+    if source.file is None:
+        return
+    config = clip_config(source.model)
+    state, from_openai = _read_state(source.file)
+    state = expand_token_rows(state, config["text_cfg"].get("vocab_size", VOCABULARY_SIZE))
+    with torch.device("meta"):
+        _checked(_build(config, from_openai), state, name)
 
 
 @torch.inference_mode(False)
@@ -121,6 +134,14 @@ def _build(config: dict[str, Any], quick_gelu: bool) -> Any:
 
 def _fill(model: Any, state: State, name: str) -> None:
     """Copy `state` into `model`; another architecture's state is refused with the first differences."""
+    state = _checked(model, state, name)
+    model.load_state_dict(state, strict=False)  # in the model's own precision
+    if "logit_scale" not in state:
+        model.logit_scale = None  # not open_clip's initial value, which no training chose
+
+
+def _checked(model: Any, state: State, name: str) -> State:
+    """The tensors of `state` that are weights. ModelError, with the first differences, unless they are those of `model`."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     # Unknown scalars are no weights, but settings that some files hold.
     state = {key: value for key, value in state.items() if key in expected or value.ndim > 0}
@@ -134,9 +155,7 @@ def _fill(model: Any, state: State, name: str) -> None:
     if differences:
         named = "; ".join(differences[:MAX_NAMED_DIFFERENCES])
         raise ModelError(f"{name}: the weights are of another architecture ({len(differences)} differences: {named})")
-    model.load_state_dict(state, strict=False)  # in the model's own precision
-    if "logit_scale" not in state:
-        model.logit_scale = None  # not open_clip's initial value, which no training chose
+    return state
 
 
 def _read_state(file: Path) -> tuple[State, bool]:

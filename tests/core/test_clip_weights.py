@@ -9,7 +9,7 @@ from excel_core.errors import ModelError
 from excel_core.models import clip_weights
 from excel_core.models.clip import FrozenClip, check_plain_vit
 from excel_core.models.clip_names import parse_clip_name
-from excel_core.models.clip_weights import clip_from_openai_state, load_clip
+from excel_core.models.clip_weights import check_clip_file, clip_from_openai_state, load_clip
 from tests.conftest import small_clip_model
 
 CONFIG = {
@@ -78,6 +78,10 @@ def test_weights_of_another_architecture(known, tmp_path):
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"another architecture .*visual.proj: file has \(32, 8\), the model \(32, 16\)"):
         load_clip(f"small:{tmp_path / 'other.pt'}")
+    with pytest.raises(ModelError, match="another architecture"):  # before any work, too
+        check_clip_file(f"small:{tmp_path / 'other.pt'}")
+    torch.save({f"_orig_mod.module.{key}": value for key, value in small_clip_model().state_dict().items()}, tmp_path / "it.pt")
+    check_clip_file(f"small:{tmp_path / 'it.pt'}")
 
 
 class _Evil:

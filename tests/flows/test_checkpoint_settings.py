@@ -1,9 +1,11 @@
-"""`train.from_checkpoint` is refused before work starts, one line each, where it cannot be."""
+"""`train.from_checkpoint`, and weights of another architecture, are refused before work starts, one line each."""
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from excel_core.errors import ExcelError, ModelError, SettingError
+from excel_core.models.clip_names import BUILT_IN_FOLDER
 from excel_core.models.clip_weights import load_clip
 from flows.request import RunRequest
 from tests.core.published_toys import published_state, seeded_segmenter
@@ -78,3 +80,20 @@ def test_files_that_do_not_fit(checkpoint, tmp_path, spoil, message):
     torch.save(state, tmp_path / "c.pth")
     error = _refused(tmp_path, f"train.from_checkpoint={tmp_path / 'c.pth'}")
     assert isinstance(error, ModelError) and message in str(error)
+
+
+def test_weights_of_another_architecture(tmp_path):
+    other = {}
+    for model, name, weight in (
+        ("excel-tiny", "tiny_clip", "visual.ln_post.weight"),
+        ("dino-tiny", "tiny_dino", "norm.weight"),
+    ):
+        state = load_file(BUILT_IN_FOLDER / f"{name}.safetensors")
+        save_file(state | {weight: state[weight][:-1].clone()}, file := tmp_path / f"{name}.safetensors")
+        other[model] = f"{model}:{file}"
+    for clip, dino in ((other["excel-tiny"], "dino-tiny"), ("excel-tiny", other["dino-tiny"])):
+        settings = [f"clip.model={clip}", f"dino.model={dino}"]
+        request = RunRequest(preset="demo", method="weclip_plus", store=str(tmp_path / "store"), settings=settings)
+        with pytest.raises(ModelError, match="another architecture"):
+            request.resolve()
+        assert not (tmp_path / "store").exists()
