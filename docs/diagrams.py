@@ -96,18 +96,23 @@ def data_flow_svg() -> str:
 
 def layers_svg(root: Path = ROOT) -> str:
     """The four layers and their folders; arrows are imports, which go down alone."""
-    places = {"flows": (20, 20, 860), "tasks": (20, 150, 560), "artifacts": (620, 150, 260), "excel_core": (20, 320, 860)}
-    arrows = [(300, 110, 150), (750, 110, 150), (300, 280, 320), (750, 280, 320)]
+    # Left, top, width, and how many lines of folders fit.
+    places = {
+        "flows": (20, 20, 860, 1),
+        "tasks": (20, 150, 560, 3),
+        "artifacts": (620, 150, 260, 3),
+        "excel_core": (20, 352, 860, 2),
+    }
+    arrows = [(300, 110, 150), (750, 110, 150), (300, 312, 352), (750, 312, 352)]
     parts = [_line([(x, y), (x, end)], INK) for x, y, end in arrows]
-    parts.append(_line([(580, 215), (620, 215)], INK))
-    for name, (x, y, width) in places.items():
+    parts.append(_line([(580, 231), (620, 231)], INK))
+    for name, (x, y, width, lines) in places.items():
         folders = tuple(sorted(path.parent.name for path in (root / name).glob("*/__init__.py")))
-        height = 90 if name == "flows" else 130  # of one line of folders, or of two
-        parts.append(_rectangle(x, y, width, height, FILLS[name]))
+        parts.append(_rectangle(x, y, width, 54 + 36 * lines, FILLS[name]))
         parts.append(_text(x + 14, y + 25, f"{name}/", "name"))
         parts.append(_text(x + 14 + 9 * len(name) + 22, y + 25, LAYERS[name], "note"))
         parts += _chips(folders, x + 14, y + 42, width - 28)
-    return _svg(900, 470, "Layers and imports", parts)
+    return _svg(900, 498, "Layers and imports", parts)
 
 
 def write_diagrams(folder: Path = DOCS) -> None:
