@@ -10,7 +10,7 @@ PARALLEL ?= -n 2
 # The first held-out scene; the picture in README shows it.
 SCENE := world_1000000
 
-.PHONY: demo test soak test-fast bench bench-far benchmark figures docs check lint install clean
+.PHONY: demo test soak test-fast bench bench-far benchmark benchmark-voc figures docs check lint install clean
 
 demo: install
 	$(BIN)/excel demo --store $(STORE)
@@ -44,6 +44,13 @@ benchmark: install # every method on the demo: the table and picture of docs/ben
 	$(BIN)/excel benchmark demo --store $(STORE)
 	cp "$$(ls -td $(STORE)/benchmark/*/ | head -1)benchmark.md" docs/demo_benchmark.md
 	cp "$$(ls -td $(STORE)/benchmark/*/ | head -1)gallery_segmentation.png" docs/demo_benchmark.png
+
+# Every method on VOC photos, VOC=folder, with the repository's tiny encoders at 128 pixels: docs/voc_benchmark.md. An hour.
+TINY := cams.image_size=128 train.crop=128 predict.image_size=128 dino.model=dino-tiny benchmark.iterations=150
+benchmark-voc: install
+	$(BIN)/excel benchmark voc --data $(VOC) --store $(STORE) --clip excel-tiny --seeds 1 $(TINY:%=--set %) \
+		--set dataset.train_split=train --set "dataset.seed_splits=[train,val]"
+	cp "$$(ls -td $(STORE)/benchmark/*/ | head -1)benchmark.md" docs/voc_benchmark.md
 
 figures: demo
 	$(BIN)/excel figures docs --store $(STORE)
