@@ -284,6 +284,7 @@ def _names_of_files() -> Iterator[None]:
 def _refusal(model: type[Request], problem: ErrorDetails) -> str:
     """What a user reads in place of pydantic's words."""
     name, value = str(problem["loc"][0]), shown(problem["input"])
+    tool = shown(str(problem["input"]).partition(":")[0])  # what follows may be an address with a password
     if problem["type"] == "literal_error":
         valid = "valid" + {"preset": " presets"}.get(name, "")
         return f"unknown {name} {value}; {valid}: {', '.join(get_args(model.model_fields[name].annotation))}"
@@ -291,7 +292,7 @@ def _refusal(model: type[Request], problem: ErrorDetails) -> str:
         "runner": f"unknown runner {value}; valid: sequential, dask, dask:tcp://HOST:PORT",
         "gpus": f"--gpus {value}: expected 1 to {MAX_GPUS}",
         "seeds": f"--seeds {value}: expected 1 to {MAX_SEEDS}",
-        "log": f"--log {value}: expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT",
+        "log": f"--log {tool}: expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or wandb:PROJECT",
         "settings": f"--set {value}: expected stage.field=value, e.g. refine.par.iterations=10",
     }
     return expected.get(name, f"--{name} {value}: {problem['msg']}")

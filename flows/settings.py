@@ -94,8 +94,9 @@ def run_environment(run: RunSpec, request: DataRequest) -> RunEnvironment:
 def _check_weights(run: RunSpec) -> None:
     """ModelError for files of weights that are of another architecture: `describe` may cost money before they are needed."""
     check_clip_file(run.clip.model)
-    for name in {run.dino.model, run.ablation.second_encoder} - {None}:
-        load_dino(name)
+    for name in {run.dino.model, run.ablation.second_encoder}:
+        if name is not None:
+            load_dino(name)
 
 
 def environment_without_data(request: Request) -> RunEnvironment:

@@ -26,7 +26,8 @@ def example_comparison() -> ComparedRuns:
         "a": f"calm-owl {HOSTILE}", "b": "brave-newt (20261127-031424-abcdef)", "preset": "demo",
         "spec": [{"field": "train.note", "a": HOSTILE, "b": None}], "result": "seeds.static.train.crf",
         "results": [{"key": "seeds.static.train.crf", "a": 0.4321, "b": 0.5}],
-        "protocol": protocol, "protocol_a": protocol | {"scales": "0.5"}, "images_shared": 55, "classes": classes, "images": [],
+        "protocol": protocol, "protocol_a": protocol | {"scales": "0.5"}, "images_shared": 55,
+        "images_of_edited_truth": 0, "classes": classes, "images": [],
         "miou": {"a": 0.4321, "b": 0.5, "difference": 0.0679, "low": 0.01, "high": 0.12},
     }  # fmt: skip
     sides = ExploredRun("A", NAMES, a, name="A", photos=False), ExploredRun("B", NAMES, b, name="B")

@@ -22,7 +22,7 @@ from artifacts.drawing import bounded_data_uri, png_data_uri
 from artifacts.explorer import write_explorer
 from artifacts.gallery import Picture
 from artifacts.page import Tile, class_colours, write_page
-from artifacts.rows import ABSENT, number
+from artifacts.rows import ABSENT, defined, number
 from artifacts.score_change import FEW_IMAGES, MIN_IMAGES, verdict
 from artifacts.tables import protocol_text
 from artifacts.view import Comparison, ExploredRun
@@ -89,7 +89,7 @@ def class_differences_png(classes: Sequence[Mapping[str, Any]]) -> bytes:
     """{class, a, b, difference, low, high, images} → a dot a class at B − A with its interval, in panels by verdict, the
     largest gain on top."""
     groups: dict[str, list[Mapping[str, Any]]] = {group: [] for group in GROUPS}
-    for entry in sorted(classes, key=lambda entry: -entry["difference"]):
+    for entry in sorted(filter(_has_difference, classes), key=lambda entry: -entry["difference"]):
         groups[verdict(entry, VERDICTS)].append(entry)
     rows = [
         {"group": group, "name": entry["class"], "miou": entry["difference"], "low": entry["low"], "high": entry["high"]}
@@ -98,6 +98,11 @@ def class_differences_png(classes: Sequence[Mapping[str, Any]]) -> bytes:
     ]
     colours = [colour for group, colour in GROUPS.items() if groups[group]]
     return intervals_png(rows, "IoU of B − A; whiskers: 95 % interval over images", colours or COLOURS, zero=True)
+
+
+def _has_difference(entry: Mapping[str, Any]) -> bool:
+    """Not where only one run's truth holds the class."""
+    return defined(entry["difference"])
 
 
 def _tiles(comparison: Comparison) -> list[Tile]:

@@ -31,8 +31,14 @@ def comparison_note(comparison: Comparison) -> str:
     miou = comparison["miou"]
     return (
         f"{comparison['result']}: mIoU {number(miou['a'])} → {number(miou['b'])}, difference {difference_text(miou)} over "
-        f"{comparison['images_shared']:,} shared images; {_protocols_text(comparison['protocol_a'], comparison['protocol'])}"
+        f"{comparison['images_shared']:,} shared images{_left_out_text(comparison)}; "
+        f"{_protocols_text(comparison['protocol_a'], comparison['protocol'])}"
     )
+
+
+def _left_out_text(comparison: Comparison) -> str:
+    edited = comparison["images_of_edited_truth"]
+    return f", without {edited:,} whose true mask was edited in between" if edited else ""
 
 
 def _protocols_text(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from excel_core.datasets.images import shrunk_size
 from excel_core.datasets.label_files import label_file
 from excel_core.datasets.manifest import check_image_id
 from excel_core.datasets.mask_guard import check_mask_access
-from excel_core.datasets.palette import IGNORE, load_labels_png
+from excel_core.datasets.palette import IGNORE, load_labels_png, values_used
 from excel_core.datasets.published_voc import AUGMENTED
 from excel_core.errors import DataError
 
@@ -63,7 +63,7 @@ class MaskReader(Protocol):
 @dataclass(frozen=True)
 class VocMaskReader:
     """The masks of a data set in VOC layout, for evaluation only: those in `folder`, else those in `fallback`. `classes` as in
-    `read_label_map`. `shrinks`: a mask of a larger size in the same proportions is shrunk, as its photo was."""
+    `read_label_map`. `shrinks`: a mask of the photo's own size is shrunk to the size at which the run reads the photo."""
 
     root: Path
     folder: str = "SegmentationClass"
@@ -140,8 +140,8 @@ class TrueMask:
 
 def holds_no_class(mask: NDArray[np.uint8]) -> bool:
     """Whether a mask (H, W) holds 255 and no class: probably one of two values, whose objects are 255."""
-    values = np.bincount(mask.ravel(), minlength=256)
-    return bool(values[IGNORE]) and not values[1:IGNORE].any()
+    used = values_used(mask)
+    return IGNORE in used and not ((used > 0) & (used < IGNORE)).any()
 
 
 def require_masks(reader: MaskReader, split: str, ids: Sequence[str]) -> None:

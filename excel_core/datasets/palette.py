@@ -14,7 +14,7 @@ from PIL import Image
 from excel_core.errors import DataError
 from excel_core.files import written_then_renamed
 
-__all__ = ["IGNORE", "VOC_PALETTE", "LabelMapFile", "load_labels_png", "read_label_map", "save_labels_png"]
+__all__ = ["IGNORE", "VOC_PALETTE", "LabelMapFile", "load_labels_png", "read_label_map", "save_labels_png", "values_used"]
 
 IGNORE = 255  # the label of a pixel that no score counts
 STRIP_ROWS = 1024  # of a label map, that are compressed at once
@@ -138,11 +138,19 @@ def _labels_of(image: Image.Image, classes: int | None, path: Path) -> LabelMapF
 
 def _is_grey_of_values(colours: NDArray[np.uint8]) -> bool:
     """Whether colours (H, W, 3) are greys, of which one is neither VOC's nor white: labels that were saved as RGB."""
-    grey = colours[..., :1]
-    if not (colours == grey).all():
+    if not all((row == row[:, :1]).all() for row in colours):  # row by row, in as little memory
         return False
-    used = np.flatnonzero(np.bincount(grey.ravel(), minlength=256)[:IGNORE]).astype(np.uint8)
-    return bool((_voc_index(used[:, None].repeat(3, axis=1)) < 0).any())
+    used = values_used(colours[..., 0])
+    greys = used[used < IGNORE].astype(np.uint8)
+    return bool((_voc_index(greys[:, None].repeat(3, axis=1)) < 0).any())
+
+
+def values_used(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """labels (H, W) → the values that occur, in order. Row by row: counting all at once takes eight bytes a pixel."""
+    used = np.zeros(256, dtype=bool)
+    for row in labels:
+        used[row] = True
+    return np.flatnonzero(used)
 
 
 def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: int | None) -> LabelMapFile:
@@ -150,7 +158,7 @@ def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: 
     if np.array_equal(palette, VOC_PALETTE[: len(palette)]):  # as it is saved here and by VOC
         return LabelMapFile(values, by_colour=False)
     label_of_value = _voc_index(palette)
-    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    used = values_used(values)
     # Unused entries count too: else one mask of another data set could be read by colour, and the next one by number. Only
     # what fills up a palette does not count: white, and Pillow's grey of the entry's own number.
     number = np.arange(len(palette))
@@ -163,7 +171,7 @@ def _renumbered(values: NDArray[np.uint8], palette: NDArray[np.uint8], classes: 
 
 def _from_grey(values: NDArray[np.uint8], classes: int | None) -> LabelMapFile:
     """values (H, W) greyscale: by colour where they are too large for labels, and all of them greys of VOC's palette."""
-    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    used = values_used(values)
     if classes is None or not ((used > classes) & (used < IGNORE)).any():
         return LabelMapFile(values, by_colour=False)
     label_of_value = _voc_index(np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1))

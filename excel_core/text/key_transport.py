@@ -11,7 +11,8 @@ from excel_core.config import DescribeSpec
 from excel_core.errors import SettingError
 
 __all__ = [
-    "INSECURE_HTTP", "is_plain_http", "is_this_machine", "require_encrypted", "require_encrypted_hub", "require_safe_transport",
+    "INSECURE_HTTP", "is_plain_http", "is_this_machine", "is_web_address", "require_encrypted", "require_encrypted_hub",
+    "require_safe_transport",
 ]  # fmt: skip
 
 INSECURE_HTTP = "EXCEL_INSECURE_HTTP"  # environment: hosts with commas that keys may go to over plain HTTP
@@ -27,6 +28,15 @@ def require_safe_transport(spec: DescribeSpec, key: SecretStr | None) -> None:
             "way can read it; use https://, or unset the key if that server needs none, or allow it: "
             "--set describe.insecure_http=true"
         )
+
+
+def is_web_address(url: str) -> bool:
+    """Whether `url` is http://HOST[:PORT]… or https://HOST[:PORT]… with a port that can be one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_plain_http(spec: DescribeSpec) -> bool:
@@ -74,5 +84,5 @@ def require_encrypted_hub() -> None:
         return
     from huggingface_hub import constants, get_token
 
-    if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and get_token():
+    if not constants.HF_HUB_OFFLINE and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and get_token():
         require_encrypted(constants.ENDPOINT, "the token of the Hugging Face Hub", "HF_ENDPOINT")

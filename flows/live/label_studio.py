@@ -30,7 +30,7 @@ from starlette.routing import Route
 from excel_core.datasets.images import UPRIGHT
 from excel_core.errors import DataError, ExcelError, ImageError, SettingError, shown
 from excel_core.exports.brush_runs import encode_brush
-from excel_core.text.key_transport import require_encrypted
+from excel_core.text.key_transport import is_web_address, require_encrypted
 from flows.live.labeller import Labelled, PhotoLabeller
 
 __all__ = ["Interface", "backend", "check_label_studio", "read_interface"]
@@ -98,12 +98,7 @@ def backend(labeller: PhotoLabeller, label_studio: str | None) -> Starlette:
 
 def check_label_studio(address: str) -> None:
     """SettingError for what is no address, and where its key would go to another machine over plain HTTP."""
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or "@" in parts.netloc:
+    if not is_web_address(address) or "@" in urlsplit(address).netloc:
         raise SettingError("--label-studio: expected http://HOST:PORT or https://HOST, without a user's name and password")
     if _key():
         require_encrypted(address, KEY, "--label-studio")

@@ -14,12 +14,12 @@ from excel_core.errors import SettingError
 from excel_core.evaluation.bootstrap import confusions_by_image
 from excel_core.evaluation.examples import most_changed_images
 from excel_core.files import read_json
-from excel_core.stores import read_counts
+from excel_core.stores import read_counts, read_manifest
 from tasks.engine.object_store import remote_url
 from tasks.engine.output import StageOutput, find_output
 from tasks.engine.stage import Job, RunEnvironment
 from tasks.history.changed_settings import spec_differences
-from tasks.history.compared_scores import compared_scores, without_nan
+from tasks.history.compared_scores import compared_scores, edited_truths, without_nan
 from tasks.history.earlier_run import shared_photos
 from tasks.history.run_record import RunRecord
 from tasks.stages.compare import COMPARE, ComparisonJob, compared_result
@@ -36,8 +36,8 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
 
     spec: [{field, a, b}]; results: [{key, a, b}]; result; protocol of B, protocol_a of A; miou: {a, b, difference, low, high}
     with the 95 % interval of the difference over the same resampled images; classes: the same with `class` and the number of
-    `images` that hold it; images: those that changed most. Images are shared where both runs scored them and read the same
-    photo. SettingError where the two share no result or image.
+    `images` that hold it; images: those that changed most. Images are shared where both runs scored them against the same truth
+    and read the same photo. SettingError where the two share no result or image.
     """
     metrics = [read_json(record.output("evaluate") / "metrics.json") for record in (a, b)]
     supervision = [scored.get("supervision", "labels") for scored in metrics]
@@ -70,13 +70,14 @@ def compare_runs(a: RunRecord, b: RunRecord, result: str | None = None) -> dict[
 def _paired(a: RunRecord, b: RunRecord, key: str, split: str, names: list[str]) -> dict[str, Any]:
     """Scores of both runs over the images that they share, with intervals over the same resampled images."""
     tables = [_counts(record, key) for record in (a, b)]
-    images = _shared_images(a, b, tables, split)
+    images, edited = _shared_images(a, b, tables, split)
     if not images:
-        raise SettingError(f"the runs share no image of {key}: both scored it, and from the same photo")
+        raise SettingError(f"the runs share no image of {key}: both scored it, from the same photo, and against the same truth")
     counts_a, counts_b = (confusions_by_image(table, images, len(names)) for table in tables)
     scores = compared_scores(counts_a, counts_b, names)
     return {
         "images_shared": len(images),
+        "images_of_edited_truth": edited,
         "miou": scores["miou"],
         "classes": [{"class": name} | difference for name, difference in scores["classes"].items()],
         "images": [without_nan(row) for row in most_changed_images(images, counts_a, counts_b, len(names), MAX_IMAGES)],
@@ -88,10 +89,21 @@ def _counts(record: RunRecord, key: str) -> pd.DataFrame:
     return counts[counts["result"] == key]
 
 
-def _shared_images(a: RunRecord, b: RunRecord, tables: list[pd.DataFrame], split: str) -> list[str]:
-    """Images that both runs scored, of photos that are the same byte for byte."""
-    photos = shared_photos({"dataset": _output(a, "dataset")}, {"dataset": _output(b, "dataset")})
-    return sorted(id for id in set(tables[0]["image"]) & set(tables[1]["image"]) if (split, id) in photos)
+def _shared_images(a: RunRecord, b: RunRecord, tables: list[pd.DataFrame], split: str) -> tuple[list[str], int]:
+    """Images that both runs scored against one truth, of photos that are the same byte for byte; and how many others only have
+    another truth. Photos that the runs read at different sizes count as of one truth."""
+    datasets = [_output(record, "dataset") for record in (a, b)]
+    photos = shared_photos({"dataset": datasets[0]}, {"dataset": datasets[1]})
+    scored = {id for id in set(tables[0]["image"]) & set(tables[1]["image"]) if (split, id) in photos}
+    sizes = [_sizes(dataset, split) for dataset in datasets]
+    edited = {id for id in edited_truths(*tables) & scored if sizes[0][id] == sizes[1][id]}
+    return sorted(scored - edited), len(edited)
+
+
+def _sizes(dataset: StageOutput, split: str) -> dict[str, tuple[int, int]]:
+    """Height and width at which a run reads its photos."""
+    rows = read_manifest(dataset.folder / "manifest.parquet").query("split == @split")
+    return dict(zip(rows["id"], zip(rows["height"], rows["width"], strict=True), strict=True))
 
 
 def comparison_job(a: RunRecord, b: RunRecord, comparison: dict[str, Any]) -> ComparisonJob:
@@ -100,7 +112,7 @@ def comparison_job(a: RunRecord, b: RunRecord, comparison: dict[str, Any]) -> Co
     key, split = comparison["result"], comparison["protocol"]["split"]
     kind = compared_result(key, split).kind
     jobs = [_job(record, MAKERS[kind]) for record in (a, b)]
-    shared = _shared_images(a, b, [_counts(record, key) for record in (a, b)], split)
+    shared, _ = _shared_images(a, b, [_counts(record, key) for record in (a, b)], split)
     inputs = jobs[1].inputs | {f"A, {name}": output for name, output in jobs[0].inputs.items()}
     _check_photos(b, jobs[1])
     return ComparisonJob(

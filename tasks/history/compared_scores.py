@@ -5,11 +5,12 @@ from dataclasses import asdict
 from math import isnan
 from typing import Any
 
+import pandas as pd
 from scipy.sparse import csr_matrix
 
 from excel_core.evaluation.bootstrap import compare_scores
 
-__all__ = ["compared_scores", "without_nan"]
+__all__ = ["compared_scores", "edited_truths", "without_nan"]
 
 
 def compared_scores(a: csr_matrix, b: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
@@ -23,6 +24,14 @@ def compared_scores(a: csr_matrix, b: csr_matrix, names: Sequence[str]) -> dict[
         if name in comparison.classes
     }
     return {"miou": without_nan(asdict(comparison.miou)), "classes": classes}
+
+
+def edited_truths(a: pd.DataFrame, b: pd.DataFrame) -> set[str]:
+    """Images of two tables of counts (image, truth, predicted, pixels) whose truths have other numbers of pixels by class."""
+    totals = [table.groupby(["image", "truth"])["pixels"].sum() for table in (a, b)]
+    both = set(a["image"]) & set(b["image"])
+    first, second = totals[0].align(totals[1], fill_value=0)
+    return both & set(first.index[first != second].get_level_values("image"))
 
 
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:

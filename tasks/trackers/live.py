@@ -5,7 +5,7 @@ A training that goes on where another run was stopped goes on in that run's plac
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from excel_core.files import first_sentence
 from excel_core.training.loop import LossRow
@@ -51,12 +51,16 @@ class _LiveLog:
         """Tell new losses of the run's own training."""
         if work == TRAINING and not self._is_broken:
             with self._faults_said():
-                self._goes_on = self._goes_on or _stopped_in_training(self._record)
+                if self._tracker is None:
+                    self._goes_on = _stopped_in_training(self._record)
                 tell(self._opened(), loss_points(rows, LossRow.columns(self._record.run.train)))
 
     def complete(self) -> None:
         """Tell the rest of a complete run."""
         if self._is_broken:
+            if self._tracker is not None:
+                with suppress(Exception):  # what it holds is read again from where it is
+                    self._tracker.close({}, "stopped")
             self._tracker, self._goes_on = None, (*self._goes_on, self._record.id)
         with self._faults_said():
             run = tracked_run(self._record)

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from excel_core.errors import SettingError, shown
-from excel_core.text.key_transport import require_encrypted
+from excel_core.text.key_transport import is_web_address, require_encrypted
 
 __all__ = ["OFFLINE", "TOOLS", "LogTarget", "absolute", "check_target", "parse_target"]
 
@@ -41,9 +41,10 @@ class LogTarget:
 def parse_target(text: str) -> LogTarget:
     """SettingError for another form, with the valid ones."""
     tool, _, place = text.partition(":")
-    if tool not in TOOLS or not place.strip():
-        raise SettingError(f"--log {shown(text)}: expected TOOL:PLACE; valid: {', '.join(TOOLS.values())}")
-    return LogTarget(tool, place)
+    if tool not in TOOLS or not place.strip():  # what follows the tool may be an address with a password
+        raise SettingError(f"--log {shown(tool)}: expected TOOL:PLACE; valid: {', '.join(TOOLS.values())}")
+    is_folder = tool != "wandb" and "://" not in place
+    return LogTarget(tool, os.path.expanduser(place) if is_folder else place)  # no shell expands `~` behind a colon
 
 
 def absolute(text: str) -> str:
@@ -79,13 +80,12 @@ def _check_folder(target: LogTarget) -> None:
 
 def _check_server(target: LogTarget) -> None:
     """MLflow's client takes keys from the environment and from ~/.mlflow/credentials; an address would show them."""
-    parts = urlsplit(target.place)
-    if "@" in parts.netloc:
+    if "@" in target.place:
         raise SettingError(
             "mlflow: the address holds a user's name or password, which would be shown and stored; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_web_address(target.place):
         raise SettingError(f"{target}: expected a folder, http://HOST:PORT or https://HOST")
     variables = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     if any(os.environ.get(name) for name in variables) or (Path.home() / ".mlflow" / "credentials").is_file():
@@ -98,6 +98,8 @@ def _check_project(target: LogTarget) -> None:
     if os.environ.get("WANDB_MODE") in OFFLINE:
         return
     server = os.environ.get("WANDB_BASE_URL") or WANDB_SERVER
+    if not is_web_address(server):
+        raise SettingError("WANDB_BASE_URL: expected http://HOST:PORT or https://HOST")
     if not os.environ.get("WANDB_API_KEY") and not _is_in_netrc(urlsplit(server).hostname or ""):
         raise SettingError(
             f"{target}: W&B has no key here; set WANDB_API_KEY, or run `wandb login`, or set WANDB_MODE=offline to send the "

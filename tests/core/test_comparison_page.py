@@ -1,15 +1,18 @@
 """The files of two runs side by side: the same each time, no markup from names, and what the pictures show."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from artifacts.changed_images import ChangedImage, overlay_difference
 from artifacts.comparison.page import class_differences_png, write_comparison
 from artifacts.prefect_artifacts.body import MAX_MARKDOWN_BYTES
 from artifacts.prefect_artifacts.comparison_bodies import comparison_bodies
+from tasks.history.compared_scores import edited_truths
 from tests.comparison_view import example_comparison
 from tests.report_view import HOSTILE
 
@@ -65,6 +68,22 @@ def test_the_chart_tells_groups_apart_without_colour() -> None:
 
 def _height(png: bytes) -> int:
     return Image.open(io.BytesIO(png)).height
+
+
+def test_a_class_that_one_truth_lacks_has_no_place_in_the_chart(tmp_path: Path) -> None:
+    runs = example_comparison()
+    gone = {"class": "gone", "a": 0.5, "b": None, "difference": None, "low": None, "high": None, "images": 2}
+    drawn = class_differences_png(runs.comparison["classes"])
+    assert class_differences_png([*runs.comparison["classes"], gone]) == drawn
+    write_comparison(tmp_path, replace(runs, comparison=runs.comparison | {"classes": [*runs.comparison["classes"], gone]}))
+    assert "gone" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_images_whose_truth_was_edited_are_told() -> None:
+    columns = ["image", "truth", "predicted", "pixels"]
+    a = pd.DataFrame([("same", 0, 1, 7), ("edited", 0, 0, 5), ("edited", 1, 1, 4), ("of a", 0, 0, 9)], columns=columns)
+    b = pd.DataFrame([("same", 0, 0, 3), ("same", 0, 1, 4), ("edited", 0, 0, 9), ("of b", 1, 1, 9)], columns=columns)
+    assert edited_truths(a, b) == {"edited"}
 
 
 def test_a_difference_shows_who_is_right() -> None:

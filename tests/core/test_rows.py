@@ -40,11 +40,18 @@ def test_two_runs_beside_each_other() -> None:
     miou = {"a": 0.5, "b": 0.25, "difference": -0.25, "low": None, "high": None}
     comparison = {"a": "one", "b": "two", "spec": spec, "classes": classes, "images": images, "miou": miou}
     protocol = {"what": "a protocol"}
-    comparison |= {"result": "key", "images_shared": 1234, "protocol": protocol, "protocol_a": protocol}
+    comparison |= {
+        "result": "key",
+        "images_shared": 1234,
+        "images_of_edited_truth": 5,
+        "protocol": protocol,
+        "protocol_a": protocol,
+    }
     print_comparison(console, comparison)
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for text in (
-        "A: one, B: two; key: mIoU 0.500 → 0.250, difference -0.250 over 1,234 shared images;",
+        "A: one, B: two; key: mIoU 0.500 → 0.250, difference -0.250 over 1,234 shared images, "
+        "without 5 whose true mask was edited in between;",
         "cams.depth",
         "+0.100",
     ):

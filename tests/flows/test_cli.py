@@ -118,7 +118,7 @@ def test_figures_of_a_finished_run(demo, tmp_path):
         (["run", "coco", "--data", "."], "not COCO as downloaded: looked for annotations/instances_*.json; found"),
         (
             ["demo", "--log", "comet:x"],
-            "--log 'comet:x': expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or",
+            "--log 'comet': expected tensorboard:FOLDER, mlflow:FOLDER, mlflow:http://HOST:PORT or",
         ),
         (["run", "demo", "--log", "tensorboard:README.md/x"], "README.md is a file; name a folder"),
         (["parity", "nothing"], "parity needs PREFIX.npz"),

@@ -37,9 +37,9 @@ def _artifacts(store):
 
 
 def test_the_flow_writes_the_page_and_shows_it(store):
-    page = compare.with_options(flow_run_name="side by side")("compared-first", "compared-second", store=str(store))
+    page = compare.with_options(flow_run_name="two runs")("compared-first", "compared-second", store=str(store))
     assert re.fullmatch(rf"{store}/compare/[0-9a-f]{{32}}/index.html", page)
-    assert task_states("side by side") == {"compare": "Completed", **_published("side by side")}
+    assert task_states("two runs") == {"compare": "Completed", **_published("two runs")}
     found = _artifacts(store)
     assert set(found) == {"excel-compare-demo", "excel-compare-classes-demo", "excel-compare-images-demo"}
     text = found["excel-compare-demo"].data

@@ -1,4 +1,4 @@
-"""A Dask worker is killed at a shard of a given number: no test hangs on how fast its workers are."""
+"""A Dask worker is killed at a shard of a given number: no test depends on how fast its workers are."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ from distributed import Client
 from tests.part_begun import PartBegun
 
 __all__ = ["kill_at_second_shard"]
+
+PATIENCE = 120  # seconds
 
 
 def kill_at_second_shard(client: Client, victim: str, kind: str, killed: Path) -> None:
@@ -38,5 +40,7 @@ def _die(killed: Path) -> None:
 
 
 def _wait(killed: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not killed.exists():
+        assert time.monotonic() < deadline, "the victim began no second shard"
         time.sleep(0.01)

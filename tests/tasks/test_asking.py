@@ -158,7 +158,7 @@ def test_what_no_repair_would_help(deed, says_so):
         ("Here they are: 1. a clean origami dog", "the reply is not JSON"),
         ('{"descriptions": ["a', "the reply is not JSON"),
         (None, "the reply is empty"),
-        ('{"texts": ["a"]}', 'the reply is JSON, but not {"descriptions": [texts]}'),
+        ('{"texts": [7]}', 'the reply is JSON, but not {"descriptions": [texts]}'),
         ('{"descriptions": "a"}', 'the reply is JSON, but not {"descriptions": [texts]}'),
         ("7", 'the reply is JSON, but not {"descriptions": [texts]}'),
     ],
