@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from excel_core.cams.cam_model import CamModel
 from excel_core.config import CamSpec, SegmenterSpec
+from excel_core.datasets import photo_files
+from excel_core.datasets.images import image_formats
 from excel_core.datasets.palette import save_labels_png
 from excel_core.exports.label_maps import LabelMap
 from excel_core.models.segmenter import Segmenter
@@ -38,3 +40,12 @@ def out(tmp_path):
     """An empty folder to export to."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """As where pillow-heif is not installed."""
+    monkeypatch.setattr(photo_files, "find_spec", lambda name: None)
+    image_formats.cache_clear()
+    yield
+    image_formats.cache_clear()

@@ -7,7 +7,6 @@ from PIL import Image
 
 from excel_core.config import DatasetSpec
 from excel_core.config.presets import preset, with_settings
-from excel_core.datasets import photo_files
 from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.photos import examine_photos
 from excel_core.datasets.folder import folder_class_names, list_folder, read_folder
@@ -20,15 +19,6 @@ from excel_core.prediction.photos import find_photos
 @pytest.fixture
 def spec():
     return preset("photos").dataset
-
-
-@pytest.fixture
-def without_heif(monkeypatch):
-    """As where pillow-heif is not installed."""
-    monkeypatch.setattr(photo_files, "find_spec", lambda name: None)
-    image_formats.cache_clear()
-    yield
-    image_formats.cache_clear()
 
 
 def photo(path, file_format="JPEG", **options):

@@ -5,21 +5,10 @@ from PIL import Image
 
 from excel_core.config import DatasetSpec
 from excel_core.config.presets import preset
-from excel_core.datasets import photo_files
-from excel_core.datasets.images import image_formats
 from excel_core.datasets.photo_headers import check_photo_headers
 from excel_core.errors import DataError
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
-
-
-@pytest.fixture
-def without_heif(monkeypatch):
-    """As where pillow-heif is not installed."""
-    monkeypatch.setattr(photo_files, "find_spec", lambda name: None)
-    image_formats.cache_clear()
-    yield
-    image_formats.cache_clear()
 
 
 def _folder(root, **contents):

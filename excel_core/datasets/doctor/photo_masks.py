@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from excel_core.datasets.doctor.checks import Check, Progress, check_failures
 from excel_core.datasets.folder import folder_decode_options
 from excel_core.datasets.manifest import ListedImage
 from excel_core.datasets.masks import NO_CLASS, folder_mask_reader, holds_no_class
-from excel_core.datasets.palette import IGNORE
+from excel_core.datasets.palette import IGNORE, values_used
 from excel_core.errors import DataError, ImageError
 
 __all__ = ["examine_masks"]
@@ -44,7 +42,7 @@ def examine_masks(
             mask = reader.read(row.id, height, width)
         except DataError as error:
             return "masks fit their photos", f"{row.id}: {error}"
-        odd = [value for value in np.unique(mask).tolist() if len(class_names) < value < IGNORE]
+        odd = [value for value in values_used(mask).tolist() if len(class_names) < value < IGNORE]
         if odd:
             return "mask values", f"{row.id}: {odd[0]}"
         return ("masks hold classes", row.id) if holds_no_class(mask) else None
