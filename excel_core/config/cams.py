@@ -134,7 +134,7 @@ class AffinitySpec(Spec):
     )
     threshold: Unit = Field(0.79, description="share of a CAM's maximum that opens a box")
     epsilon: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="added to a refined CAM's range before it divides (CLIP-ES: 1e-7)"
+        1e-7, description="added to a refined CAM's range before it divides, as published"
     )
     sinkhorn_steps: Annotated[int, Field(ge=0)] = Field(3, description="column/row normalisations")
 

@@ -37,7 +37,7 @@ CLEAN_CAMS: Edits = {"antialias": True, "normalisation": "clip", "features": "ov
 CLIP_ES: Edits = SEEDS_ALONE | NAMES_ALONE | {
     "cams": {"producer": "gradcam", "input": "native", "normalisation": "clip"},
     "refine": {
-        "affinity": {"layers": 8, "scale": "mean", "threshold": 0.4, "epsilon": 1e-7},
+        "affinity": {"layers": 8, "scale": "mean", "threshold": 0.4},
         "par": {"enabled": False},
         "crf": {
             "of": "affinity",

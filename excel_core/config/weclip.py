@@ -16,7 +16,7 @@ _COMMON: Edits = {
     "knowledge": {"mode": "none"},
     "cams": {"producer": "gradcam", "input": "longest_side", "calibration": {"probability": "inner_product"}},
     "refine": {
-        "affinity": {"layers": 8, "dynamic_layers": 6, "scale": "mean", "threshold": 0.4, "epsilon": 1e-7},
+        "affinity": {"layers": 8, "dynamic_layers": 6, "scale": "mean", "threshold": 0.4},
         "par": {"image": "normalised"},
         # Of the segmentation alone; seeds have none.
         "crf": {"enabled": False, "gaussian_sigma": 3, "bilateral_sigma": 64, "bilateral_colour_sigma": 5},

@@ -159,7 +159,10 @@ def _compute_labels(
         out[f"caa_{i}"] = caa = affinity_cams(static_cams, static[1][i], refine.affinity)
         out[f"caa_dynamic_{i}"] = dynamic_caa = affinity_cams(dynamic_cams, dynamic[1][i], refine.affinity)
         colours = torch.from_numpy(golden["par_image"])[i : i + 1]
-        maps = [upsample_with_background(cams, size, refine.background_power) for cams in (caa, dynamic_caa)]
+        maps = [
+            upsample_with_background(cams, size, refine.background_power, epsilon=refine.affinity.epsilon)
+            for cams in (caa, dynamic_caa)
+        ]
         refined = [pixel_adaptive_refinement(colours, each[None], refine.par)[0] for each in maps]
         out[f"cams_with_background_{i}"], out[f"par_{i}"] = maps[0], refined[0]
         values = torch.cat([torch.zeros(1, dtype=torch.long), classes + 1])  # label of each map: background, then classes

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,9 @@ from excel_core.cams.affinity import (
     upsample_with_background,
 )
 from excel_core.cams.par import _refine_by_planes, pixel_adaptive_refinement
+from excel_core.cams.pseudo_labels import refine_maps
 from excel_core.config import AffinitySpec, CalibrationSpec, ParSpec
+from excel_core.config.presets import preset
 
 
 def _rand(*shape, seed=0):
@@ -82,6 +85,19 @@ def test_boxes_on_a_device_follow_a_region_to_its_end():
     lone[0, 3, 0] = False  # cut in two
     for above in (snake, lone):
         assert torch.equal(_boxes_by_reachability(above), _boxes_by_region(above))
+
+
+@pytest.mark.parametrize("method", ["excel", "excel:clean", "maskclip", "clip_es", "weclip"])
+def test_range_of_a_nearly_flat_refined_cam_includes_the_published_epsilon(method):
+    refine = preset("voc", method).refine
+    refine = refine.model_copy(update={"precision": "fp32", "par": ParSpec(enabled=False)})
+    cams, attention = _rand(2, 5, 7), 1 + 0.1 * _rand(35, 35, seed=1)
+    refined = affinity_cams(cams, attention, refine.affinity)
+    shifted = refined - refined.amin(dim=(1, 2), keepdim=True)
+    image = np.zeros((5, 7, 3), dtype=np.uint8)  # of the grid's size, so nothing is interpolated
+    maps = refine_maps(image, _rand(3, 80, 112), cams, attention, refine)["affinity"]
+    assert shifted.max() < 1e-4  # where 1e-7 tells
+    torch.testing.assert_close(maps[1:], shifted / (shifted.amax(dim=(1, 2), keepdim=True) + 1e-7), rtol=1e-5, atol=1e-6)
 
 
 def test_published_scale_sums_heads_in_calibrated_blocks_only():

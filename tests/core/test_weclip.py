@@ -37,7 +37,7 @@ PLUS = TrainSpec.model_validate(
 )  # fmt: skip
 REFINE = RefineSpec.model_validate(
     {
-        "affinity": {"layers": 3, "dynamic_layers": 2, "scale": "mean", "threshold": 0.4, "epsilon": 1e-7},
+        "affinity": {"layers": 3, "dynamic_layers": 2, "scale": "mean", "threshold": 0.4},
         "par": {"iterations": 2, "image": "normalised"},
     }
 )
