@@ -181,8 +181,9 @@ def upsampled(cams: Tensor, size: tuple[int, int]) -> Tensor:
 
 def with_background(cams: Tensor, power: float) -> Tensor:
     """cams (..., K, H, W) in [0, 1] → (..., K+1, H, W) float32, background (1 - max)^power first, computed in the type of
-    `cams`."""
-    background = (1 - cams.amax(dim=-3, keepdim=True)) ** power
+    `cams`. Without a class all is background."""
+    highest = cams.amax(dim=-3, keepdim=True) if cams.shape[-3] else cams.new_zeros(*cams.shape[:-3], 1, *cams.shape[-2:])
+    background = (1 - highest) ** power
     return torch.cat([background, cams], dim=-3).float()
 
 

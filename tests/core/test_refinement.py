@@ -19,8 +19,9 @@ from excel_core.cams.affinity import (
     scale_attention,
     upsample_with_background,
 )
+from excel_core.cams.large_photos import large_label_steps
 from excel_core.cams.par import _refine_by_planes, pixel_adaptive_refinement
-from excel_core.cams.pseudo_labels import refine_maps
+from excel_core.cams.pseudo_labels import refine_labels, refine_maps
 from excel_core.config import AffinitySpec, CalibrationSpec, ParSpec
 from excel_core.config.presets import preset
 
@@ -98,6 +99,15 @@ def test_range_of_a_nearly_flat_refined_cam_includes_the_published_epsilon(metho
     maps = refine_maps(image, _rand(3, 80, 112), cams, attention, refine)["affinity"]
     assert shifted.max() < 1e-4  # where 1e-7 tells
     torch.testing.assert_close(maps[1:], shifted / (shifted.amax(dim=(1, 2), keepdim=True) + 1e-7), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["excel", "clip_es", "weclip"])
+def test_a_photo_without_a_class_is_background(method):
+    image, refine = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8), preset("voc", method).refine
+    photo = (image, _rand(3, 80, 112), [], torch.zeros(0, 5, 7), _rand(35, 35), refine)
+    for steps in (refine_labels(*photo), dict(large_label_steps(*photo))):
+        assert {"raw", "affinity"} < steps.keys()
+        assert all(labels.shape == (30, 41) and not labels.any() for labels in steps.values())
 
 
 def test_published_scale_sums_heads_in_calibrated_blocks_only():
