@@ -84,7 +84,7 @@ METHODS: dict[str, dict[str, Method]] = {
                 "cams": CLEAN_CAMS | {"calibration": {"layers": "true", "relation_mean": "image"}},
                 "refine": {"affinity": {"scale": "mean"}, "par": {"image": "photo"}},
                 "train": {"padding": "ignored"},
-                "predict": {"flip": "all"},
+                "predict": {"flip": "all", "sides": "whole_patches"},
             }
         ),
     },

@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "knowledge": {"attributes": None},
         "train": {"iterations": 4000, "dynamic_from": 1900, "own_argmax_from": 3200},
-        "predict": {"flip": "all"},
+        "predict": {"flip": "all", "sides": "whole_patches"},
         "quality": {"enabled": True},
     },
     # The picture-book world on a CPU in minutes: smaller pictures, a smaller CLIP, a shorter schedule.
@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "own_argmax_from": 240,
             "checkpoint_every": 50,
         },
-        "predict": {"image_size": 128},
+        "predict": {"image_size": 128, "sides": "whole_patches"},
         "evaluate": {"ablation": True},
         "ablation": {"second_encoder": "dino-tiny"},
         "benchmark": {"seeds": 2, "iterations": 150},  # several trainings within minutes

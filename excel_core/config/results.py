@@ -33,6 +33,11 @@ class PredictSpec(Spec):
         1.0, description="share of the photo's sides at which the logits of scales are averaged; COCO as published: 0.2"
     )
     image_size: Annotated[int, Field(ge=32)] = Field(320, description="side S the image is resized to at scale 1.0")
+    sides: Literal["published", "whole_patches"] = Field(
+        "published",
+        description="protocol=square: the side of a scale in pixels, int(scale x image_size), of which the CLIP cuts off what "
+        "is left over of a patch (published); or rounded to whole patches. For image_size=320 the same",
+    )
     crf: bool = Field(True, description="also multi-scale + CRF, with the weights of refine.crf")
     max_images: Positive | None = Field(None, description="first so many images of a split; None: all")
 

@@ -19,8 +19,8 @@ UNUSED: dict[tuple[str, Any], tuple[str, ...]] = {
     ("cams.input", "native"): ("cams.image_size", "cams.antialias", "cams.batch_size", "shards.keep_attention"),
     ("cams.input", "longest_side"): ("cams.batch_size", "shards.keep_attention"),
     ("cams.input", "whole_patches"): ("cams.batch_size", "shards.keep_attention"),
-    ("predict.protocol", "longest_side"): ("predict.flip", "predict.average_at"),
-    ("predict.protocol", "whole_patches"): ("predict.flip", "predict.average_at"),
+    ("predict.protocol", "longest_side"): ("predict.flip", "predict.average_at", "predict.sides"),
+    ("predict.protocol", "whole_patches"): ("predict.flip", "predict.average_at", "predict.sides"),
     ("train.enabled", False): ("train", "dynamic", "predict", "curve"),
     ("describe.provider", "none"): ("describe", "knowledge"),
     ("dino.model", None): ("dino",),  # a benchmark sets it for the methods that have a second encoder

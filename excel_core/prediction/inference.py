@@ -75,11 +75,12 @@ def logits_by_scale(cam_model: CamModel, segmenter: Segmenter, images: Sequence[
 
 
 def scale_plan(size: int, patch: int, spec: PredictSpec) -> Sequence[tuple[int, bool]]:
-    """(side in pixels, whether flipped too) of each scale. Sides are rounded to whole patches; S = 320 needs no rounding."""
-    return [
-        (max(patch, round(size * scale / patch) * patch), not (spec.flip == "not_at_1" and scale == 1.0))
-        for scale in spec.scales
-    ]
+    """(side in pixels, whether flipped too) of each scale. Published sides need not be whole patches: the CLIP cuts off what is
+    left over, and the logits of the others are stretched over the photo."""
+    whole = spec.sides == "whole_patches"
+    sides = [round(size * scale / patch) * patch if whole else int(size * scale) for scale in spec.scales]
+    flips = [not (spec.flip == "not_at_1" and scale == 1.0) for scale in spec.scales]
+    return [(max(patch, side), flip) for side, flip in zip(sides, flips, strict=True)]
 
 
 def network_logits(cam_model: CamModel, segmenter: Segmenter, views: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from excel_core.cams.cam_model import CamModel
 from excel_core.cams.crf_on_device import dense_crf_batch
 from excel_core.cams.crf_tiles import crf_labels
 from excel_core.config import CamSpec, CrfSpec, PredictSpec, RunSpec, SegmenterSpec, Spec
-from excel_core.config.base import upgrade_cam_fields
+from excel_core.config.base import upgrade_cam_fields, upgrade_predict_fields
 from excel_core.datasets.images import ImageSource, load_image
 from excel_core.disk_maps import is_large
 from excel_core.errors import ModelError
@@ -182,7 +182,7 @@ def save_portable(path: Path, trained: TrainedSegmenter) -> None:
         },
         "predict": trained.predict_spec.model_dump(
             mode="json",
-            include={"protocol", "image_size", "scales", "flip", "average_at"},
+            include={"protocol", "image_size", "scales", "sides", "flip", "average_at"},
             exclude=_if_default(trained.predict_spec, "protocol") and {"protocol", "image_size"},
         ),
         "crf": trained.crf.model_dump(mode="json"),
@@ -221,7 +221,8 @@ def load_portable(path: Path, device: str = "cpu") -> TrainedSegmenter:
         segmenter.load_state_dict(_part(tensors, "segmenter"))
         texts = torch.empty(0, clip.joint_width, device=clip.device)  # it segments; CAMs need a CLIP with its texts
         cam_model = CamModel(clip, texts, len(names), CamSpec.model_validate(cam_fields), dino)
-        predict, crf = PredictSpec.model_validate(fields["predict"]), CrfSpec.model_validate(fields["crf"])
+        predict = PredictSpec.model_validate(upgrade_predict_fields(fields["predict"]))
+        crf = CrfSpec.model_validate(fields["crf"])
         supervision = fields.get("supervision", "labels")
         return TrainedSegmenter(names, cam_model, segmenter.eval().to(device), spec, predict, crf, supervision)
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:

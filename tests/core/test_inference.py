@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from excel_core.config import PredictSpec
 from excel_core.config.presets import preset
 from excel_core.models.clip import normalise_pixels
-from excel_core.prediction.inference import scale_plan, segment_multi_scale, segment_single_scale
+from excel_core.prediction.inference import network_logits, scale_plan, segment_multi_scale, segment_single_scale
 
 
 @pytest.fixture
@@ -20,6 +20,27 @@ def test_scales_do_not_compound():
     plan = scale_plan(320, 16, PredictSpec(scales=(0.7, 1.0, 1.2, 1.5)))
     assert plan == [(224, True), (320, False), (384, True), (480, True)]  # the published VOC forgets one flip
     assert scale_plan(320, 16, PredictSpec(flip="all"))[1] == (320, True)
+
+
+def test_sides_of_scales_are_the_published_ones_unless_whole_patches_are_asked_for():
+    sides = [[side for side, _ in scale_plan(224, 16, PredictSpec(sides=kind))] for kind in ("published", "whole_patches")]
+    assert sides == [[156, 224, 268, 336], [160, 224, 272, 336]]
+    assert [preset(*of).predict.sides for of in (("voc",), ("coco",), ("voc", "clean"), ("demo",))] == [
+        *("published", "published", "whole_patches", "whole_patches")
+    ]
+
+
+@torch.inference_mode()
+def test_what_is_left_over_of_a_patch_is_cut_off(cam_model, segmenter, image):
+    """48 · 0.9 = 43 pixels: the photo at that side, its last pixels unseen, the logits over the whole photo."""
+    (logits,) = segment_multi_scale(cam_model, segmenter, [image], PredictSpec(scales=(0.9,), flip="not_at_1"))
+    whole = 43 // cam_model.clip.patch * cam_model.clip.patch
+    seen = cam_model.prepare_image(image, 43)[..., :whole, :whole]
+    straight, mirrored = (
+        network_logits(cam_model, segmenter, view)[0] for view in (seen, cam_model.prepare_image(image, 43).flip(-1))
+    )
+    grids = torch.stack([straight, mirrored.flip(-1)])
+    torch.testing.assert_close(logits, F.interpolate(grids, size=(40, 56), mode="bilinear").mean(dim=0))
 
 
 @torch.inference_mode()

@@ -101,10 +101,10 @@ def test_what_it_needs_is_written_for_others_to_read(written):
 
 
 def test_an_export_of_an_earlier_version_smooths_photos_as_it_did(trained, written, image, tmp_path):
-    """Before `antialias`, `average_at` and `supervision` were known, photos were smoothed as they shrank."""
+    """Before `antialias`, `average_at`, `sides` and `supervision` were known, photos were smoothed as they shrank."""
     with safe_open(written, framework="pt") as file:
         metadata = {key: value for key, value in file.metadata().items() if key not in ("digest", "supervision")}
-    for group, field in (("input", "antialias"), ("predict", "average_at")):
+    for group, field in (("input", "antialias"), ("predict", "average_at"), ("predict", "sides")):
         found = json.loads(metadata[group])
         del found[field]
         metadata[group] = json.dumps(found)
@@ -112,6 +112,7 @@ def test_an_export_of_an_earlier_version_smooths_photos_as_it_did(trained, writt
     save_file(tensors, tmp_path / "old.safetensors", metadata | {"digest": portable._digest(tensors, metadata)})
     loaded = load_portable(tmp_path / "old.safetensors")
     assert (loaded.cam_model.spec.antialias, loaded.predict_spec.average_at, loaded.supervision) == (True, 1.0, "labels")
+    assert loaded.predict_spec.sides == "whole_patches"
     large = np.kron(image, np.ones((3, 3, 1), np.uint8))
     smooth = replace(
         trained, cam_model=replace(trained.cam_model, spec=trained.cam_model.spec.model_copy(update={"antialias": True}))

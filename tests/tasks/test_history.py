@@ -131,7 +131,7 @@ def test_a_run_of_another_machine_lives_while_it_gives_signs(environment, small_
 
 def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(environment, small_run):
     record = start_record("excel", small_run, environment)
-    for group, field in (("cams", "antialias"), ("dataset", "seed_splits"), ("predict", "average_at")):
+    for group, field in (("cams", "antialias"), ("dataset", "seed_splits"), ("predict", "average_at"), ("predict", "sides")):
         del record.spec[group][field]
     del record.spec["curve"]
     record.spec["train"]["precision"] = "amp"  # half precision on a GPU alone
@@ -139,6 +139,7 @@ def test_a_record_of_an_earlier_version_is_read_as_that_meant_it(environment, sm
     record.end("complete")
     found = find_record(environment.store, record.id)
     assert (found.run.cams.antialias, found.run.train.precision, found.run.dataset.cam_splits) == (True, "fp32", ("mine",))
+    assert found.run.predict.sides == "whole_patches"
     assert found.model_copy(update={"device": "cuda"}).run.train.precision == "bf16"
     found.spec["train"]["precision"] = "fp64"
     with pytest.raises(StoreError, match="of another version of excel, which set train.precision='fp64'; run it again"):
