@@ -116,7 +116,8 @@ def _compute(golden: Arrays, clip: FrozenClip, segmenter: Segmenter) -> dict[str
     # Text enrichment (eqs. 2-4), static calibration (eqs. 5, 6), CAMs (eq. 1).
     enriched = enrich(text[:classes], bank.T.contiguous(), KnowledgeSpec())
     out["text_enriched"] = knowledge = torch.cat([enriched, text[classes:]])
-    activations = encoder_activations(clip, image, calibration, refine.affinity.layers)
+    height, width = (side // clip.patch * clip.patch for side in image.shape[-2:])  # the CLIP sees whole patches alone
+    activations = encoder_activations(clip, image[..., :height, :width], calibration, refine.affinity.layers)
     calibrated = calibrated_features(clip, activations, calibration)
     out["svc_features"] = projected = clip.project(calibrated)
     out["svc_features_token_normalised"] = normalise_tokens(projected, cams_spec)

@@ -26,7 +26,6 @@ from excel_core.models.clip import FrozenClip
 
 __all__ = ["compute_clip_es"]
 
-VOC_CLASSES = 20  # before the background prompts
 POWERS = (1, 2)  # of the background: published figures take the better one by the truth
 
 
@@ -38,6 +37,7 @@ def compute_clip_es(golden: Arrays, clip: FrozenClip, folder: Path) -> PeerSet:
     per_image: dict[str, tuple[int | None, ...]] = {"text": (None, clip.joint_width)}
     for n in numbers:
         per_image |= {f"image_{n}": (None, None, 3), f"classes_{n}": (None,), f"saved_cams_{n}": (None, None, None)}
+        per_image |= {f"probabilities_{n}": (None,)}
     require_shapes(golden, per_image, path)
     outputs: dict[str, Tensor] = {}
     text = torch.from_numpy(golden["text"])
@@ -58,7 +58,8 @@ class _Photo:
         self.image, self.size = golden[f"image_{n}"], golden[f"image_{n}"].shape[:2]
         self.classes = [int(index) for index in golden[f"classes_{n}"]]
         self.saved = torch.from_numpy(golden[f"saved_cams_{n}"])
-        cam_model = CamModel(clip, text, VOC_CLASSES, preset("voc", "clip_es").cams)
+        background = len(golden[f"probabilities_{n}"]) - len(self.classes)  # prompts, which come after the texts of all classes
+        cam_model = CamModel(clip, text, len(text) - background, preset("voc", "clip_es").cams)
         self.network_input = cam_model.prepare([self.image])
         self.passed = gradcam_pass(cam_model, self.network_input, class_slots([self.classes]), self.voc.affinity.layers)
         self.cams = self.passed.gradcam.seeds[0]

@@ -26,6 +26,7 @@ from excel_core.evaluation.peer_set import PeerSet, image_numbers
 from excel_core.models.calibration import relation_of
 from excel_core.models.clip import FrozenClip
 from excel_core.models.dino_weights import dino_from_state
+from excel_core.models.photo_input import longest_side_size
 from excel_core.models.published_names import State
 from excel_core.prediction.longest_side import grid_logits, longest_side_input, scaled_input
 from excel_core.training.losses import pair_labels
@@ -33,7 +34,6 @@ from excel_core.training.losses import pair_labels
 __all__ = ["compute_weclip", "compute_weclip_plus"]
 
 PUBLISHED_SWITCH = 15_000  # forwards before the first dynamic labels, which the goldens count themselves
-TEST_SIDE = 224  # longer side of the test input, in place of 512
 DINO_HEADS = 3  # of the golden DINO, which no shape tells
 DINO_BIAS = {"dino_fuse_bias": "second_neck.fuse.bias"}
 PLUS_LOSSES = (0, 1, 3, 2, 4, 5)  # published order: dice before the affinity
@@ -60,10 +60,11 @@ def _required(golden: Arrays, clip: FrozenClip, path: Path, others: Sequence[str
     shapes: dict[str, tuple[int | None, ...]] = {f"classes_{n}": (None,) for n in numbers}
     shapes |= {"crop": (len(numbers), None, None, 3), "text": (None, clip.joint_width), "relation": (len(numbers), None, None)}
     shapes |= {"test_image": (None, None, 3), "test_classes": (None,), "coco_classes": (None,), "coco_probabilities": (None,)}
+    shapes["test_input_1"] = (3, None, None)
     require_shapes(golden, shapes | {"coco_text": (None, clip.joint_width)}, path)
     require_shapes(golden, {key: (None,) * golden[key].ndim if key in golden else () for key in others}, path)
     words = {"ids", "crop_box", "loss_names", "test_id"}
-    return frozenset(words | shapes.keys() - {"relation", "coco_probabilities"} | {"coco_text"})
+    return frozenset(words | shapes.keys() - {"relation", "coco_probabilities", "test_input_1"} | {"coco_text"})
 
 
 def _state(path: Path) -> State:
@@ -173,12 +174,20 @@ def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
+def _test_side(photo: tuple[int, int], network_input: tuple[int, ...], patch: int) -> int:
+    """The longer side that was asked for: that of the network input, or a pixel more where the published rounding lost one."""
+    longer = max(network_input)
+    is_shorter = longest_side_size(photo, longer, patch, whole_patches=False) != network_input
+    return longer + 1 if is_shorter and longest_side_size(photo, longer + 1, patch, False) == network_input else longer
+
+
 @torch.no_grad()
 def _test_keys(golden: Arrays, model: Model, second_scale: str) -> Iterator[tuple[str, Tensor]]:
     """The test photo (H, W, 3): its segmentation at both scales, by CRF, and its seeds."""
     image, run = golden["test_image"], model.run
     size, classes = (image.shape[0], image.shape[1]), golden["test_classes"].tolist()
-    spec = run.predict.model_copy(update={"image_size": TEST_SIDE})
+    side = _test_side(size, golden["test_input_1"].shape[-2:], model.cam_model.clip.patch)
+    spec = run.predict.model_copy(update={"image_size": side})
     segmenter = model.copy().eval()
     network_input = longest_side_input(model.cam_model, image, spec)
     scaled = scaled_input(network_input, spec.scales[1], model.cam_model.clip.patch, whole_patches=False)

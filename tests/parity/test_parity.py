@@ -46,6 +46,27 @@ def _assert_every_key_holds(results):
     assert [result for result in results if not result.ok] == []
 
 
+def test_what_is_left_over_of_a_patch_is_not_looked_at(prefix):
+    """Images of 64 pixels with 9 more at the right and below: the arrays on the grid of patches are the same."""
+    file = prefix.with_name("set.npz")
+    golden = dict(np.load(file))
+    for key in ("image", "par_image", "pseudo_labels"):
+        around = [(0, 0)] * (golden[key].ndim - 2) + [(0, 9), (0, 9)]
+        golden[key] = np.pad(golden[key], around, mode="edge")
+    np.savez(file, **golden)
+    by_key = {result.key: result for result in compare_with_goldens(prefix)}
+    on_the_grid = (
+        "svc_features",
+        "static_cams",
+        "layer_features",
+        "attention_mean_last6",
+        "seg_logits",
+        "dynamic_cams",
+        "caa_1",
+    )
+    assert all(by_key[key].ok for key in on_the_grid)
+
+
 def test_every_key_of_the_programs(prefix, tmp_path):
     results = compare_with_programs(prefix, write_programs(tmp_path), tmp_path, CLASSES)
     assert len(results) == 21

@@ -41,6 +41,7 @@ def own_set(tmp_path_factory):
     for n, classes in enumerate(CLASSES):
         image = render_scene(11 + n, 90).image[: 80 - 10 * n]
         golden |= {f"image_{n}": image, f"classes_{n}": np.array(classes)}
+        golden[f"probabilities_{n}"] = np.zeros(len(classes) + 4)  # so there are 4 background prompts
         golden[f"saved_cams_{n}"] = np.zeros((len(classes), *image.shape[:2]), np.float16)
     for _ in range(2):  # the CRF starts from the saved CAMs, which the first pass makes
         outputs = {key: value.numpy() for key, value in compute_clip_es(golden, clip, folder).outputs.items()}
