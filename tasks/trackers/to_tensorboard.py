@@ -39,8 +39,9 @@ class TensorBoardRun:
     def write(self, points: Sequence[Point]) -> None:
         """Add points, in their order; a TensorBoard that looks at the folder sees them. OSError where the file is gone or the
         disk is full."""
-        from torch.utils.tensorboard.summary import scalar
+        from torch.utils.tensorboard import summary
 
+        scalar: Any = summary.scalar  # without types
         values = ((point.iteration, name, value) for point in points for name, value in point.values.items())
         _append(self._file, ({"step": step, "summary": scalar(name, value)} for step, name, value in values))
 
@@ -51,8 +52,9 @@ class TensorBoardRun:
         return f"tensorboard --logdir {self._place}"
 
     def _add_text(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        from torch.utils.tensorboard.summary import text
+        from torch.utils.tensorboard import summary
 
+        text: Any = summary.text  # without types
         _append(self._file, [{"summary": text(name, markdown_table(rows))}])
 
 
