@@ -28,6 +28,7 @@ __all__ = [
 
 # Okabe-Ito without its yellow, which is too pale on white: told apart by most people, and always paired with a shape.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f4f24")
+GRID_COLOUR = "#c0c0c0"  # seen on white, and inverted on a dark page
 # Column, name in the legend, colour, dash: told apart without colour too.
 LOSS_LINES = (
     ("loss", "total loss", "#000000", "-"),
@@ -73,7 +74,7 @@ def _boxes_for_signs() -> Iterator[None]:
 
 def tidy(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """A pale grid behind the data, and no frame above or to the right."""
-    axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
+    axes.grid(axis=grid, color=GRID_COLOUR, linewidth=0.7)  # one whole pixel
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -7,7 +7,7 @@ import torch
 
 from excel_core.config import RunSpec
 from excel_core.config.presets import preset, with_edits, with_settings
-from excel_core.datasets.layouts import LAYOUTS
+from excel_core.datasets.layouts import LAYOUTS, check_links
 from excel_core.datasets.masks import require_masks, voc_mask_reader
 from excel_core.datasets.photo_headers import check_photo_headers
 from excel_core.datasets.voc import image_file, read_split
@@ -139,6 +139,7 @@ def _data_folder(run: RunSpec, data: str | None) -> Path | None:
         what = "is a file; name the folder that it is in" if Path(data).is_file() else "does not exist"
         raise SettingError(f"data folder {data!r} {what}")
     folder = Path(data).resolve()
+    check_links(folder, run.dataset.layout)
     LAYOUTS[run.dataset.layout].check(folder)
     return folder
 

@@ -31,7 +31,7 @@ def class_chart_png(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], t
     figure = empty_figure(8, 1.3 + CLASS_ROW_INCHES * len(ordered))
     axes = figure.subplots()
     for y, row in enumerate(ordered):  # a pale line from the least to the greatest: how far methods lie apart
-        axes.plot([min(row["iou"].values()), max(row["iou"].values())], [y, y], color="#bbbbbb", linewidth=1.2, zorder=1)
+        axes.plot([min(row["iou"].values()), max(row["iou"].values())], [y, y], color="#999999", linewidth=1.2, zorder=1)
     for number, method in enumerate(methods):
         points = [(row["iou"][method], y) for y, row in enumerate(ordered) if method in row["iou"]]
         if points:

@@ -42,11 +42,17 @@ from excel_core.datasets.folder import (
 )
 from excel_core.datasets.images import AS_STORED, DecodeOptions
 from excel_core.datasets.left_out import LeftOut, left_out_of_folder
+from excel_core.datasets.links import LINK_ADVICE, links_out
 from excel_core.datasets.manifest import Manifest
+from excel_core.datasets.mask_guard import mask_places
 from excel_core.datasets.masks import MaskReader, folder_mask_reader, voc_mask_reader
 from excel_core.datasets.voc import check_voc_layout, check_voc_splits, read_voc
+from excel_core.errors import DataError, and_more
 
-__all__ = ["LAYOUTS", "Layout", "decode_options", "read_data_set"]
+__all__ = ["LAYOUTS", "Layout", "check_links", "decode_options", "read_data_set", "refused_links"]
+
+TABLES = ("labels.csv", "classes.yaml", "classes.json")
+MAX_NAMED = 3  # links in a message
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,20 @@ def read_data_set(root: Path, spec: DatasetSpec, class_names: Sequence[str]) -> 
     manifest = manifest.groupby("split", sort=False).head(spec.max_images).reset_index(drop=True)
     manifest.attrs = attrs
     return manifest
+
+
+def check_links(root: Path, layout: str) -> None:
+    """DataError, in one line, for `refused_links`."""
+    links = refused_links(root, layout)
+    if links:
+        what = "a symbolic link leads" if len(links) == 1 else f"{len(links):,} symbolic links lead"
+        raise DataError(f"{root}: {what} out of the data folder: {and_more(links, MAX_NAMED)}; {LINK_ADVICE}")
+
+
+def refused_links(root: Path, layout: str) -> list[str]:
+    """What a run would read of the data folder, photos, masks, lists and tables, that is a link to a file outside it: paths
+    relative to root, sorted. Opens no mask, and no table before it was looked at; DataError as of the layout's `sources`."""
+    return links_out(root, TABLES) or links_out(root, [*LAYOUTS[layout].sources(root), *mask_places(layout, root)])
 
 
 def decode_options(spec: DatasetSpec) -> DecodeOptions:

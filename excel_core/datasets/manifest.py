@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from excel_core.datasets.images import AS_STORED, DecodeOptions, orientation_of
+from excel_core.datasets.links import check_inside
 from excel_core.datasets.photo_files import open_photo
 from excel_core.errors import DataError, ImageError, SettingError, shown
 
@@ -34,7 +35,6 @@ __all__ = [
     "build_manifest",
     "check_bad_share",
     "check_image_id",
-    "check_inside",
     "check_manifest",
     "check_split_names",
     "image_digest",
@@ -202,17 +202,6 @@ def _decode(root: Path, image: str, decode: DecodeOptions) -> _Decoded:
     except ImageError as error:
         return _Decoded(problem=str(error), digest=image_digest(path))
     return _Decoded(height, width, digest=image_digest(path), orientation=1 if decode.upright else orientation_of(path))
-
-
-def check_inside(root: Path, path: Path) -> None:
-    """ImageError where a symbolic link leads from an image's place to a file outside the data folder: a downloaded data set
-    must not show files of its user's. The folder that holds the images may itself be a link to a larger disk."""
-    real = Path(os.path.realpath(path))  # unlike resolve(), it bears links that lead in a circle: reading then says so
-    if not real.is_relative_to(root.resolve()) and not real.is_relative_to(path.parent.resolve()):
-        raise ImageError(
-            f"{path.name}: a symbolic link that leads out of the data folder; put the file itself there, or make the folder "
-            "of the images the link"
-        )
 
 
 def _check_case(listed: Sequence[ListedImage]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from excel_core.config import DatasetSpec
 from excel_core.datasets.folder import list_folder
 from excel_core.datasets.images import read_header
-from excel_core.datasets.manifest import check_inside, max_bad_images
+from excel_core.datasets.links import check_inside
+from excel_core.datasets.manifest import max_bad_images
 from excel_core.datasets.photo_files import unread_format
 from excel_core.errors import DataError, ImageError
 

@@ -28,6 +28,7 @@ def doctor(
     from excel_core.config.presets import preset
     from excel_core.datasets.doctor.checks import Check, can_run
     from excel_core.datasets.doctor.coco import examine_coco
+    from excel_core.datasets.doctor.links import examine_links
     from excel_core.datasets.doctor.photos import examine_photos
     from excel_core.datasets.doctor.voc import PRESET_SPLITS, examine_voc
     from excel_core.errors import SettingError
@@ -39,11 +40,13 @@ def doctor(
     examine = examiners.get(layout)
     if examine is None:
         raise SettingError(f"unknown layout {layout!r}; valid: voc, coco, photos")
-    if layout == "photos" and classes is None:
-        names = class_set(preset("photos"), folder).class_names
-    else:
-        names = load_prompts(prompts_file(classes or layout)).class_names
-    checks = examine(folder, names, quick=quick, progress=_tell)
+    checks = [examine_links(folder, preset(layout).dataset.layout)]
+    if can_run(checks):  # the rest reads the files
+        if layout == "photos" and classes is None:
+            names = class_set(preset("photos"), folder).class_names
+        else:
+            names = load_prompts(prompts_file(classes or layout)).class_names
+        checks += examine(folder, names, quick=quick, progress=_tell)
     rows = [{"check": check.name, "state": check.state, "found": check.found} for check in checks]
     print_rows(console(), f"{layout} in {folder}", rows, [], ["check", "state", "found"])
     for check in checks:

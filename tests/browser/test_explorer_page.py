@@ -320,29 +320,3 @@ def test_every_control_is_named_and_reached_by_tab(chromium: Any, address: str) 
             f"return {controls}.filter(each => !window.seen.has(each)).map(each => each.outerHTML)"
         )
         assert missed == []
-
-
-CONTRAST = """
-const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n[3] ?? 1]; };
-const luminance = (rgb) => rgb.slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-const ground = (element) => { for (let e = element; e; e = e.parentElement) {
-  const colour = parse(getComputedStyle(e).backgroundColor); if (colour[3] === 1) return colour; } return [255, 255, 255]; };
-const poor = [];
-for (const element of document.querySelectorAll('header *, main *')) {
-  const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-  if (!own || !element.offsetWidth || element.matches('option, .chip, :disabled, .matrix *')) continue;
-  const [a, b] = [luminance(parse(getComputedStyle(element).color)), luminance(ground(element))].sort((x, y) => y - x);
-  if ((a + .05) / (b + .05) < 4.5) poor.push([element.outerHTML.slice(0, 120), (a + .05) / (b + .05)]);
-}
-return poor"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_have_contrast(chromium: Any, address: str, scheme: str) -> None:
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    _load(chromium, address)
-    _open(chromium, "e")
-    poor = chromium.execute_script(CONTRAST)
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert poor == []

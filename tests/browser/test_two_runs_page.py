@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.comparison.page import write_comparison
 from tests.browser.conftest import console_errors, requested_addresses, set_width
-from tests.browser.test_explorer_page import CARDS, CONTRAST, TITLES, _choose, _load, _open, _slide, _wait
+from tests.browser.test_explorer_page import CARDS, TITLES, _choose, _load, _open, _slide, _wait
 from tests.comparison_view import SHIFTS, example_comparison
 from tests.report_view import HOSTILE
 
@@ -92,13 +92,3 @@ def test_the_page_never_scrolls_sideways(chromium: Any, address: str, width: int
     _wait(chromium, "return document.querySelectorAll('.cards canvas').length > 4")
     wide, window = chromium.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert wide <= window == width
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_have_contrast(chromium: Any, address: str, scheme: str) -> None:
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    _load(chromium, address)
-    _open(chromium, "lost")
-    poor = chromium.execute_script(CONTRAST)
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert poor == []

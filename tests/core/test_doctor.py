@@ -135,7 +135,6 @@ def test_coco(coco):
         "train2014: masks": "4",
         "train2014: images with segmentations": "3",
         "train2014: files": "4",
-        "train2014: links": "4",
         "train2014: damaged files": "4",
         "train2014: masks fit their images": "4",
         "train2014: EXIF orientation": "4",

@@ -9,7 +9,9 @@ from PIL import Image
 from excel_core.datasets.coco import read_coco
 from excel_core.datasets.doctor.checks import can_run
 from excel_core.datasets.doctor.coco import examine_coco
+from excel_core.datasets.doctor.links import examine_links
 from excel_core.datasets.doctor.voc import examine_voc
+from excel_core.datasets.layouts import check_links
 from excel_core.datasets.palette import VOC_PALETTE, save_labels_png
 from excel_core.datasets.voc import read_voc
 from excel_core.errors import DataError
@@ -117,13 +119,11 @@ def test_links_out_of_the_folder_are_refused_by_both(voc, tmp_path):
     for name in "ab":
         shutil.move(voc / "JPEGImages" / f"{name}.jpg", elsewhere / f"{name}.jpg")
         (voc / "JPEGImages" / f"{name}.jpg").symlink_to(elsewhere / f"{name}.jpg")
-    for quick in (False, True):
-        checks = examine_voc(voc, CLASSES, quick=quick)
-        ((name, (state, examples)),) = odd(checks).items()
-        assert (name, state, len(examples)) == ("links", "problem", 2) and not can_run(checks)
+    check = examine_links(voc, "voc")
+    assert check.examples == ("JPEGImages/a.jpg", "JPEGImages/b.jpg") and not can_run([check])
     with pytest.raises(DataError, match="a symbolic link that leads out of the data folder") as refused:
         read_voc(voc, ["train"], CLASSES)
-    assert all(example in str(refused.value) for example in examples)
+    assert all(f"{name}.jpg" in str(refused.value) for name in "ab")
 
 
 def test_links_within_it_and_a_folder_elsewhere_are_read_by_both(voc, tmp_path):
@@ -132,7 +132,9 @@ def test_links_within_it_and_a_folder_elsewhere_are_read_by_both(voc, tmp_path):
     (voc / "stored").mkdir()
     shutil.move(tmp_path / "large disk" / "c.jpg", voc / "stored" / "c.jpg")
     (tmp_path / "large disk" / "c.jpg").symlink_to(voc / "stored" / "c.jpg")
-    assert odd(examine_voc(voc, CLASSES)) == {}
+    (voc / "JPEGImages" / "itself").symlink_to(".")
+    check_links(voc, "voc")
+    assert odd([examine_links(voc, "voc"), *examine_voc(voc, CLASSES)]) == {}
     assert (read_voc(voc, ["train", "val"], CLASSES)["error"] == "").all()
 
 
@@ -176,8 +178,8 @@ def test_coco_links_and_orientation(tmp_path):
     for name in ("a0.jpg", "a1.jpg"):
         shutil.move(root / "train2014" / name, tmp_path / name)
         (root / "train2014" / name).symlink_to(tmp_path / name)
-    checks = examine_coco(root, COCO_CLASSES)
-    assert {name: state for name, (state, _) in odd(checks).items()} == {"train2014: links": "problem"} and not can_run(checks)
+    check = examine_links(root, "coco")
+    assert check.examples == ("train2014/a0.jpg", "train2014/a1.jpg") and not can_run([check])
     with pytest.raises(DataError, match="a symbolic link that leads out of the data folder"):
         read_coco(root, ["train2014"], COCO_CLASSES)
 

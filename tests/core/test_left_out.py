@@ -8,6 +8,7 @@ from PIL import Image
 from excel_core.config import DatasetSpec
 from excel_core.config.presets import preset, with_settings
 from excel_core.datasets.doctor.checks import can_run
+from excel_core.datasets.doctor.links import examine_links
 from excel_core.datasets.doctor.photos import examine_photos
 from excel_core.datasets.folder import folder_class_names, list_folder, read_folder
 from excel_core.datasets.images import image_formats, load_image
@@ -159,9 +160,8 @@ def test_the_doctor_refuses_links_as_a_run_does(tmp_path, spec):
         (tmp_path / "data/dog").mkdir(parents=True, exist_ok=True)
         (tmp_path / "data/dog" / f"{name}.jpg").symlink_to("circle.jpg" if name == "circle" else outside)
     photo(tmp_path / "data/dog/c.jpg")
-    checks = {check.name: check for check in examine_photos(tmp_path / "data", ("dog",), spec)}
-    assert checks["damaged files"].state == "problem" and checks["damaged files"].found == "3 of 4"
-    assert "dog/a.jpg: a symbolic link that leads out of the data folder" in checks["damaged files"].examples[0]
+    check = examine_links(tmp_path / "data", "folder")
+    assert check.state == "problem" and check.examples == ("dog/a.jpg", "dog/b.jpg")  # a circle is a damaged file
     with pytest.raises(DataError, match="3 of 4 images are bad"):
         read_folder(tmp_path / "data", ["train"], ("dog",), max_bad=spec.max_bad)
 

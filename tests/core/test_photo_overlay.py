@@ -6,6 +6,7 @@ import pytest
 from artifacts.drawing import INK, PAPER, LegendEntry, draw_legend, draw_tag
 from artifacts.drawing.photo_masks import class_shares, draw_overlay, draw_steps, share_text
 from excel_core.datasets.palette import VOC_PALETTE
+from tests.contrast import contrast
 
 NAMES = tuple(f"class {n}" for n in range(1, 21))
 
@@ -58,9 +59,9 @@ def test_names_do_not_cover_each_other(photo):
 def test_words_stand_out_on_every_colour(value):
     colour = tuple(VOC_PALETTE[value].tolist())
     tag = np.asarray(draw_tag("dog", colour, 30))[..., :3].reshape(-1, 3).astype(int)
-    words = max((INK, (255, 255, 255)), key=lambda word: _contrast(word, colour))
+    words = max((INK, (255, 255, 255)), key=lambda word: contrast(word, colour))
     assert (np.abs(tag - words).sum(axis=1) < 12).any()
-    assert _contrast(words, colour) > 4
+    assert contrast(words, colour) > 4
 
 
 @pytest.mark.parametrize("width", [200, 400, 900, 2000])
@@ -84,14 +85,3 @@ def test_steps_are_side_by_side_with_every_class_named(photo):
     assert sheet.shape[1] == 3 * (480 + 16) and sheet.shape == without.shape
     legend = sheet[-60:]
     assert (legend == VOC_PALETTE[1]).all(axis=-1).any() and not (without[-60:] == VOC_PALETTE[1]).all(axis=-1).any()
-
-
-def _contrast(a, b):
-    """WCAG's contrast ratio of two colours."""
-
-    def luminance(colour):
-        c = np.array(colour) / 255
-        return float(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
-
-    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)

@@ -2,16 +2,20 @@
 
 import base64
 import gc
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from artifacts.drawing import STEP_NAMES, fit_image, fit_labels, overlay_labels
+from excel_core.datasets.palette import VOC_PALETTE, load_labels_png
 from excel_core.errors import SettingError
 from excel_core.exports.brush_runs import decode_brush
 from flows.live.label_studio import Interface, backend, read_interface
 from flows.live.labeller import background_power
+from flows.live.page import VALUES_SIDE, show_photo
 from tests.flows.live_backend import CONFIG, data_address, served
 
 
@@ -126,6 +130,21 @@ def test_cvats_function_gives_masks_that_cvat_reads(made, scene, capsys):
     assert {shape.type.value for shape in function.detect(Context(), Image.fromarray(scene.image))} == {"polygon"}
 
 
+def test_label_values_are_shown_on_the_photo_and_kept_in_a_file(made, scene, tmp_path):
+    Image.fromarray(scene.image).save(tmp_path / "a photo.png")
+    steps = list(STEP_NAMES)[:4]
+    *_, values, file = show_photo(made, tmp_path / "a photo.png", ", ".join(scene.labels), 0.5, steps, tmp_path)
+    labels = made.look(scene.image, scene.labels).labels()
+    assert Path(file).name == "a photo.png" and (load_labels_png(Path(file)) == labels).all()
+    photo, labels = fit_image(scene.image, VALUES_SIDE), fit_labels(labels, VALUES_SIDE)
+    inner = np.stack([np.roll(labels, move, axis) == labels for move in (-1, 1) for axis in (0, 1)]).all(axis=0)
+    assert values.shape == photo.shape and (values == photo).all(axis=2)[(labels == 0) & inner].mean() > 0.9
+    for value in set(np.unique(labels)) - {0}:  # half photo, half colour: never as dark as the colours on black
+        tint = np.rint(0.55 * VOC_PALETTE[value] + 0.45 * photo)
+        assert np.median(np.abs(values - tint)[(labels == value) & inner]) <= 1
+    assert values.mean() > 0.5 * photo.mean() > 2 * VOC_PALETTE[labels].mean()
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
     pytest.importorskip("gradio")
@@ -139,22 +158,25 @@ def test_the_page_answers_and_says_what_is_wrong(made, scene, tmp_path):
         file = tmp_path / "scene.png"
         Image.fromarray(scene.image).save(file)
         client = Client(address, verbose=False)
-        _, remarks, shares, mask = client.predict(handle_file(file), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
+        _, remarks, shares, values, mask = client.predict(
+            handle_file(file), ", ".join(scene.labels), 0.5, 4, api_name="/segment"
+        )
         labels = made.look(scene.image, scene.labels).labels()
         assert {row[0] for row in shares["data"]} == {scene.labels[value - 1] for value in np.unique(labels) if value}
-        with Image.open(mask) as drawn:
-            assert (np.asarray(drawn.convert("L")) == labels).all()
+        assert Path(mask).name == "scene.png" and (load_labels_png(Path(mask)) == labels).all()
+        with Image.open(values) as drawn:
+            large = fit_image(scene.image, VALUES_SIDE), fit_labels(labels, VALUES_SIDE)
+            assert (np.asarray(drawn) == overlay_labels(*large)).all()
         assert remarks.startswith("excel-tiny has seen drawn scenes of the picture-book world alone")
         assert not any("doubtful" in row[1] for row in shares["data"])
-        _, remarks, shares, _ = client.predict(handle_file(file), f"{scene.labels[0]}, zebra", 0.2, 4, api_name="/segment")
+        _, remarks, shares, *_ = client.predict(handle_file(file), f"{scene.labels[0]}, zebra", 0.2, 4, api_name="/segment")
         assert "doubtful: zebra: excel-tiny has never seen it, only drawings of other things" in remarks
         assert [row[1].endswith(", doubtful") for row in shares["data"] if row[0] == "zebra"] == [True]
         deep = tmp_path / "deep.png"  # 16 bits: values that Gradio itself would cut off
         Image.fromarray(scene.image[..., 0].astype(np.uint16) * 257).save(deep)
-        _, _, _, mask = client.predict(handle_file(deep), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
+        *_, mask = client.predict(handle_file(deep), ", ".join(scene.labels), 0.5, 4, api_name="/segment")
         grey = np.repeat(scene.image[..., :1], 3, axis=2)
-        with Image.open(mask) as drawn:
-            assert (np.asarray(drawn.convert("L")) == made.look(grey, scene.labels).labels()).all()
+        assert (load_labels_png(Path(mask)) == made.look(grey, scene.labels).labels()).all()
         Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
         with pytest.raises(Exception, match="both sides must have at least 8 pixels"):
             client.predict(handle_file(tmp_path / "dot.png"), "dog", 0.5, 4, api_name="/segment")

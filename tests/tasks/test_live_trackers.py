@@ -11,18 +11,12 @@ from excel_core.config.presets import with_settings
 from excel_core.errors import SettingError
 from excel_core.files import read_json
 from tasks.engine.code_digest import reached_definitions
-from tasks.engine.executor import Step
-from tasks.engine.progress import listening
 from tasks.engine.stage import RunEnvironment
-from tasks.history.run_record import start_record
-from tasks.pipeline import pipeline
 from tasks.trackers import live
-from tasks.trackers.live import logged_live
 from tasks.trackers.target import LogTarget, absolute, check_target, parse_target
-from tests.pipeline_runs import complete, follow
+from tests.tasks.tracked_training import LEARNT, train
 
 SCORE = "mIoU/segmentation/held_out_1/multi_scale_crf"
-LEARNT = ["train.checkpoint_every=1", "train.iterations=6"]  # a training of its own, with checkpoints
 pytestmark = pytest.mark.filterwarnings("default")  # of the tools' packages
 
 
@@ -66,32 +60,9 @@ def environment(chain, tmp_path):
     return RunEnvironment(store=shutil.copytree(chain[1].store, tmp_path / "store"))
 
 
-def _train(run, environment, target, stop_at=None, last="train"):
-    """The run up to `last` as a flow does it, its training stopped by Ctrl-C after `stop_at` iterations → record, and what is
-    said."""
-    record, said = start_record("excel", run, environment), []
-    graph = pipeline(run, environment, last)
-    before = graph.follow(complete)
-    node = graph.nodes[graph.own_ids["train"]]
-    record.begin([f"train/{Step(graph.job(node, {graph.own_ids[n]: o for n, o in before.items() if o})).key}"])
-
-    def stop(stage, done, total):
-        if stage == "train" and done == stop_at:
-            raise KeyboardInterrupt
-
-    try:
-        with logged_live(target, record, said.append), listening(stop):
-            record.note_own(follow(run, environment, last))
-    except KeyboardInterrupt:
-        record.end("stopped")
-    else:
-        record.end("complete")
-    return record, said
-
-
 def test_losses_while_it_trains_and_all_of_it_in_the_end(chain, small_run, environment, written):
     run = with_settings(small_run, LEARNT)
-    record, said = _train(run, environment, LogTarget("tensorboard", "x"))
+    record, said = train(run, environment, LogTarget("tensorboard", "x"))
     (tracker,) = written.opened
     table = pd.read_csv(record.output("train") / "losses.csv")
     assert tracker.steps == [1, 2, 3, 4, 5, 6] and tracker.ending == "complete" and said == ["logged: here"]
@@ -101,7 +72,7 @@ def test_losses_while_it_trains_and_all_of_it_in_the_end(chain, small_run, envir
 
 
 def test_a_complete_run_is_told_from_the_store(chain, small_run, environment, written):
-    record, _ = _train(small_run, environment, LogTarget("tensorboard", "x"), last="evaluate")
+    record, _ = train(small_run, environment, LogTarget("tensorboard", "x"), last="evaluate")
     (tracker,) = written.opened
     miou = read_json(record.output("evaluate") / "metrics.json")["results"]["segmentation.held_out_1.multi_scale_crf"]["miou"]
     assert tracker.steps == [1, 2, 3, 4] and tracker.points[-1].values[SCORE] == miou
@@ -109,28 +80,28 @@ def test_a_complete_run_is_told_from_the_store(chain, small_run, environment, wr
 
 def test_a_resumed_training_goes_on_without_double_steps(small_run, environment, written):
     run, target = with_settings(small_run, LEARNT), LogTarget("tensorboard", "x")
-    first, said = _train(run, environment, target, stop_at=3)
+    first, said = train(run, environment, target, stop_at=3)
     assert (written.opened[0].steps, written.opened[0].ending, said) == ([1, 2, 3], "stopped", [])
-    second, _ = _train(run, environment, target, stop_at=5)
-    _train(run, environment, target)
+    second, _ = train(run, environment, target, stop_at=5)
+    train(run, environment, target)
     assert [tracker.info.goes_on for tracker in written.opened] == [(), (first.id,), (first.id, second.id)]
     assert [tracker.steps for tracker in written.opened[:2]] == [[1, 2, 3], [4, 5]]
-    again = _train(with_settings(run, ["train.seed=5"]), environment, target)[0]
+    again = train(with_settings(run, ["train.seed=5"]), environment, target)[0]
     assert written.opened[-1].info.goes_on == () and written.opened[-1].info.id == again.id  # another training
 
 
 def test_a_tracker_that_was_not_told_before_gets_the_whole_training(small_run, environment, written):
     run = with_settings(small_run, LEARNT)
-    _train(run, environment, None, stop_at=3)
+    train(run, environment, None, stop_at=3)
     assert not written.opened
-    _train(run, environment, LogTarget("tensorboard", "x"))
+    train(run, environment, LogTarget("tensorboard", "x"))
     assert written.opened[0].steps == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("refusals", [1, 2])
 def test_a_tracker_that_fails_is_a_line_and_ends_no_run(small_run, environment, written, refusals):
     written.refusals = refusals
-    record, said = _train(with_settings(small_run, LEARNT), environment, LogTarget("tensorboard", "x"))
+    record, said = train(with_settings(small_run, LEARNT), environment, LogTarget("tensorboard", "x"))
     assert record.state == "complete" and (record.output("train") / "segmenter.safetensors").exists()
     assert said[0] == "warning: --log tensorboard:x: Nobody is there; the run goes on without it" and len(said) == 2
     if refusals == 1:  # at the end it is there again, and gets all
@@ -208,11 +179,11 @@ def _tensorboard_steps(folder, name="train/loss"):
 def test_tensorboard_sees_a_training_go_on(small_run, environment, tmp_path):
     pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run, target = with_settings(small_run, LEARNT), LogTarget("tensorboard", str(tmp_path / "logs"))
-    first, _ = _train(run, environment, target, stop_at=3)
+    first, _ = train(run, environment, target, stop_at=3)
     assert _tensorboard_steps(tmp_path / "logs" / first.id) == [1, 2, 3]
     with next((tmp_path / "logs" / first.id).iterdir()).open("ab") as events:
         events.write(b"\x18\0\0\0\0\0\0\0\xa3")  # cut off by a power cut
-    _, said = _train(run, environment, target)
+    _, said = train(run, environment, target)
     assert said == [f"logged: tensorboard --logdir {tmp_path / 'logs'}"]
     assert _tensorboard_steps(tmp_path / "logs" / first.id) == [1, 2, 3, 4, 5, 6]
     assert [path.name for path in (tmp_path / "logs").iterdir()] == [first.id]
@@ -222,26 +193,26 @@ def test_mlflow_sees_a_training_go_on(small_run, environment, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     run, target = with_settings(small_run, LEARNT), LogTarget("mlflow", str(tmp_path / "ml"))
-    _train(run, environment, target, stop_at=3)
+    train(run, environment, target, stop_at=3)
     client = mlflow.tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}")
 
     def runs():
         return client.search_runs([client.get_experiment_by_name("excel").experiment_id])
 
     assert [(found.info.status, found.data.metrics["train/loss"] > 0) for found in runs()] == [("KILLED", True)]
-    record, _ = _train(run, environment, target)
+    record, _ = train(run, environment, target)
     (found,) = runs()
     assert found.info.status == "FINISHED" and found.data.tags["excel.run"] == record.id
     steps = sorted(metric.step for metric in client.get_metric_history(found.info.run_id, "train/loss"))
     assert steps == [1, 2, 3, 4, 5, 6] and found.data.params["train.iterations"] == "6"
-    _train(run, environment, target)  # complete: another run of the store is another one there
+    train(run, environment, target)  # complete: another run of the store is another one there
     assert len(runs()) == 2
 
 
 def test_a_server_that_is_not_there_is_a_line(small_run, environment, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    record, said = _train(with_settings(small_run, LEARNT), environment, LogTarget("mlflow", "http://127.0.0.1:9"))
+    record, said = train(with_settings(small_run, LEARNT), environment, LogTarget("mlflow", "http://127.0.0.1:9"))
     assert record.state == "complete" and len(said) == 2
     assert all(line.startswith("warning: --log mlflow:http://127.0.0.1:9: ") and "\n" not in line for line in said)
 
@@ -251,8 +222,8 @@ def test_wandb_offline_has_the_whole_training_in_each_part(small_run, environmen
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run, target = with_settings(small_run, LEARNT), LogTarget("wandb", "excel-test")
-    _train(run, environment, target, stop_at=3)
-    _, said = _train(run, environment, target)
+    train(run, environment, target, stop_at=3)
+    _, said = train(run, environment, target)
     assert said[-1].startswith("logged: wandb sync ")
     deadline = time.monotonic() + 30  # a process of W&B's own writes them
 

@@ -8,14 +8,13 @@ from typing import Literal
 from excel_core.datasets.images import orientation_of, read_header, read_image
 
 __all__ = [
-    "LINKS", "MAX_EXAMPLES", "TURNED", "Check", "ImageLook", "Progress", "State", "can_run", "check_count", "check_failures",
+    "MAX_EXAMPLES", "TURNED", "Check", "ImageLook", "Progress", "State", "can_run", "check_count", "check_failures",
     "look_at_image",
 ]  # fmt: skip
 
 State = Literal["ok", "note", "warning", "problem"]  # a run can start with all but problems
 Progress = Callable[[int], None]  # called with the number of images looked at so far
 MAX_EXAMPLES = 5  # of a check
-LINKS = "a run refuses them: put the files themselves there, or make the whole folder of the images a link"
 TURNED = (
     "viewers turn these photos, excel reads the pixels as stored, and the size of a mask cannot tell for which it was drawn: "
     "look at one; of upright masks, turn the photo's pixels too and remove its EXIF orientation"

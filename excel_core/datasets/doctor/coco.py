@@ -8,9 +8,8 @@ from pathlib import Path
 from excel_core.datasets.coco import check_coco_layout, image_folder
 from excel_core.datasets.coco_json import Photo
 from excel_core.datasets.coco_masks import MISSING, CocoMasks, read_masks
-from excel_core.datasets.doctor.checks import LINKS, TURNED, Check, Progress, check_count, check_failures, look_at_image
+from excel_core.datasets.doctor.checks import TURNED, Check, Progress, check_count, check_failures, look_at_image
 from excel_core.datasets.images import size_tells_turn
-from excel_core.datasets.manifest import check_inside
 from excel_core.errors import DataError, ImageError
 
 __all__ = ["examine_coco"]
@@ -79,14 +78,14 @@ def _images(root: Path, split: str, photos: Sequence[Photo], quick: bool, thread
         folder = image_folder(root, split, [photo.file_name for photo in photos])
     except DataError as error:
         return [Check(f"{split}: files", "problem", str(error), (), advice)]
-    failures: dict[str, list[str]] = {name: [] for name in ("files", "links", "damaged files", "masks fit their images", EXIF)}
+    failures: dict[str, list[str]] = {name: [] for name in ("files", "damaged files", "masks fit their images", EXIF)}
     with ThreadPoolExecutor(threads) as pool:
         looks = pool.map(lambda photo: _look(root, f"{folder}/{photo.file_name}", photo, quick), photos)
         for done, failure in enumerate(looks, start=1):
             if failure is not None:
                 failures[failure[0]].append(failure[1])
             progress(done)
-    advices = (advice, LINKS, "download them again", "take images and annotations from the same download", TURNED)
+    advices = (advice, "download them again", "take images and annotations from the same download", TURNED)
     return [
         check_failures(f"{split}: {name}", failures[name], len(photos), advice, "warning" if name == EXIF else "problem")
         for name, advice in zip(failures, advices, strict=True)
@@ -97,10 +96,6 @@ def _look(root: Path, image: str, photo: Photo, quick: bool) -> tuple[str, str] 
     """(name of the check, what is wrong) of an image whose masks are drawn for `photo`; None for nothing."""
     if not (root / image).is_file():
         return "files", photo.file_name
-    try:
-        check_inside(root, root / image)
-    except ImageError as error:
-        return "links", str(error)
     try:
         look = look_at_image(root, image, quick)
     except (ImageError, OSError) as error:

@@ -9,7 +9,6 @@ import numpy as np
 
 from excel_core.config import DatasetSpec
 from excel_core.datasets.doctor.checks import (
-    LINKS,
     TURNED,
     Check,
     ImageLook,
@@ -21,7 +20,7 @@ from excel_core.datasets.doctor.checks import (
 )
 from excel_core.datasets.images import read_header, size_tells_turn
 from excel_core.datasets.label_files import label_file
-from excel_core.datasets.manifest import check_inside, max_bad_images
+from excel_core.datasets.manifest import max_bad_images
 from excel_core.datasets.masks import NO_CLASS, holds_no_class
 from excel_core.datasets.palette import IGNORE, LabelMapFile, read_label_map
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
@@ -58,7 +57,6 @@ ADVICE = {
     "labels": f"needed in the training split: {TRAINVAL}, or write labels.csv (image,labels)",
     "objects": "without an object of any class nothing can be learnt from an image, so that a run skips it: unlist it",
     "masks": f"needed for scores alone: {TRAINVAL}; those of train_aug are SBD's {EXTRA_MASKS}/",
-    "links": LINKS,
     "damaged files": "download them again",
     "masks fit their images": "masks of another size cannot be scored: take both from the same download",
     "mask values": "labels are 0 to the number of classes, and 255: take the masks as downloaded",
@@ -164,13 +162,10 @@ def _look(
     if file is None:
         failures.append(("images", f"{IMAGES}/{image}.jpg"))
     else:
-        name = "links"
         try:
-            check_inside(root, root / file)
-            name = "damaged files"
             look = look_at_image(root, file, quick)
         except (ImageError, OSError) as error:
-            failures.append((name, str(error)))
+            failures.append(("damaged files", str(error)))
     if splits_of_image == ["test"]:  # VOC's server has its labels and masks
         return failures
     labels = None
