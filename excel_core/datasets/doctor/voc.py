@@ -8,7 +8,7 @@ from pathlib import Path
 from excel_core.config import DatasetSpec
 from excel_core.datasets.doctor.checks import LINKS, TURNED, Check, Progress, State, check_count, check_failures
 from excel_core.datasets.doctor.voc_image import EXTRA_MASKS, look_at_voc_image
-from excel_core.datasets.manifest import max_bad_images
+from excel_core.datasets.manifest import clashing_ids, max_bad_images
 from excel_core.datasets.masks import NO_CLASS
 from excel_core.datasets.published_voc import AUGMENTED, has_voc_classes, published_labels, published_list
 from excel_core.datasets.voc import (
@@ -136,12 +136,7 @@ def _check_lists(root: Path, class_names: Sequence[str], shipped: int) -> tuple[
 
 
 def _check_case(ids: Sequence[str]) -> Check:
-    first_spelling: dict[str, str] = {}
-    clashes = []
-    for image_id in ids:
-        other = first_spelling.setdefault(image_id.casefold(), image_id)
-        if other != image_id:
-            clashes.append(f"{other} and {image_id}")
+    clashes = [f"{first} and {second}" for first, second in clashing_ids(ids)]
     advice = "rename one of each: many file systems take them for one"
     return check_failures("ids differ by more than case", clashes, len(ids), advice)
 
