@@ -28,7 +28,7 @@ from tasks.inputs.images import ImageRecord, in_shard
 from tasks.inputs.masks import mask_reader_of, masked_images, masked_shards, missing_masks
 from tasks.inputs.models import architecture, classes_of, load_cam_model, model_key
 from tasks.stages.cams import ShardResult
-from tasks.stages.train import kept_segmenters
+from tasks.stages.train_resume import kept_segmenters
 
 __all__ = ["CurveResult", "curve_parts", "join_curve", "own_training", "score_kept_segmenters", "settings"]
 
