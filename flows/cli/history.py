@@ -85,7 +85,8 @@ def gc(
 ) -> None:
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
-    from tasks.history.garbage import find_garbage, remove_garbage
+    from tasks.history.garbage import find_garbage
+    from tasks.history.garbage_removal import remove_garbage
 
     folder, ignored = store_folder(store), tuple(ignore_run or ())
     garbage = find_garbage(folder, keep, ignored)
