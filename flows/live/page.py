@@ -80,16 +80,16 @@ def _shower(labeller: PhotoLabeller, steps: list[str]) -> Callable[..., Shown]:
         try:
             chosen = parse_classes(names) if names.strip() or labeller.trained is None else ()
             image = load_image(Path(photo))
-            seen = labeller.look(image, chosen, threshold)
+            labelled = labeller.look(image, chosen, threshold)
         except ExcelError as error:
             raise gradio.Error(str(error), print_exception=False) from error
         allowed = steps[: int(refinement)]
-        labels = seen.labels([step for step in seen.steps if step in allowed or labeller.trained is not None][-1])
-        shares = class_shares(labels, seen.class_names)
-        doubts = {name: reason for name, reason in seen.doubts.items() if name in shares}
+        labels = labelled.labels([step for step in labelled.steps if step in allowed or labeller.trained is not None][-1])
+        shares = class_shares(labels, labelled.class_names)
+        doubts = {name: reason for name, reason in labelled.doubts.items() if name in shares}
         rows = [[name, share_text(share) + (", doubtful" if name in doubts else "")] for name, share in shares.items()]
-        remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *seen.notes]
-        picture = draw_overlay(image, labels, seen.class_names)
+        remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *labelled.notes]
+        picture = draw_overlay(image, labels, labelled.class_names)
         return picture, "\n\n".join(remarks) or NO_REMARKS, rows or [["only background", ""]], labels
 
     return show

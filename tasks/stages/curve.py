@@ -86,8 +86,8 @@ def join_curve(job: Job, parts: dict[str, StageOutput], folder: Path) -> CurveRe
     curve = {"format": "excel-curve/1", "protocol": curve_protocol(job.run, images), "rows": rows, "skipped": skipped}
     write_json(folder / "curve.json", curve)
     draw_curve(folder / "curve.png", curve)
-    last = max((row["iteration"] for row in rows), default=0)
-    at_end = [row for row in rows if row["iteration"] == last]
+    last_iteration = max((row["iteration"] for row in rows), default=0)
+    at_end = [row for row in rows if row["iteration"] == last_iteration]
     return CurveResult(miou={row["split"]: {kind: round(row[kind], 4) for kind in KINDS} for row in at_end})
 
 
