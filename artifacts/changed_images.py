@@ -75,8 +75,8 @@ def overlay_difference(image: ChangedImage, side: int) -> Pixels:
         (NEITHER, differ & (after != truth) & (before != truth)),
     ):
         picture[where] = WEIGHT * 255 * np.asarray(to_rgb(colour)) + (1 - WEIGHT) * picture[where]
-    result: Pixels = np.rint(picture).astype(np.uint8)
-    return result
+    marked: Pixels = np.rint(picture).astype(np.uint8)
+    return marked
 
 
 def _panel(image: ChangedImage, labels: Labels, words: str) -> Panel:

@@ -247,16 +247,16 @@ def knowledge_png(texts: KnowledgeMap, class_names: Sequence[str]) -> bytes:
 def _name_classes(axes: Axes, renderer: RendererAgg, centres: NDArray[np.floating], names: Sequence[str]) -> None:
     """Write each name beside its centre (C, 2), at the place where it covers least of other names and centres, near before
     far; a far one is tied to its centre by a line."""
-    taken = [Bbox.from_extents(*(point - 6), *(point + 6)) for point in axes.transData.transform(centres)]
+    occupied = [Bbox.from_extents(*(point - 6), *(point + 6)) for point in axes.transData.transform(centres)]
     for number, name in enumerate(names):
         note = axes.annotate(
             name, centres[number], textcoords="offset points", xytext=(0, 0), va="center", fontsize=9, zorder=4,
             parse_math=False, bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.7, "edgecolor": "none"},
             arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5},
         )  # fmt: skip
-        others = taken[:number] + taken[number + 1 :]
-        best = min(NAME_PLACES, key=lambda place: _covered_area(_moved(note, place, renderer), others))
-        taken.append(_moved(note, best, renderer))
+        other_boxes = occupied[:number] + occupied[number + 1 :]
+        best = min(NAME_PLACES, key=lambda place: _covered_area(_moved(note, place, renderer), other_boxes))
+        occupied.append(_moved(note, best, renderer))
         if note.arrow_patch is not None:
             note.arrow_patch.set_visible(abs(best[0]) + abs(best[1]) > 20)
 

@@ -135,17 +135,17 @@ def _size(array: NDArray[np.uint8], side: int) -> tuple[int, int]:
 
 def _eight_bits(cam: Cam) -> NDArray[np.uint8]:
     """cam (h, w) in [0, 1], NaN as 0 → (h, w) uint8."""
-    values = np.nan_to_num(np.asarray(cam, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    finite_cam = np.nan_to_num(np.asarray(cam, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.rint(np.clip(finite_cam, 0, 1) * 255).astype(np.uint8)
 
 
 def _write_beside(folder: Path, number: int, image: ExploredImage, arrays: ExploredArrays, text: str) -> None:
     """images/N.json, and images/N.webp: the photo with its last label map, for a page that may not read the other."""
     folder.mkdir(exist_ok=True)
     picture = _shrunk(arrays.image, INLINE_SIDE)
-    last = next(reversed(image.scores), None)
-    if last is not None:
-        picture = overlay_labels(picture, _shrunk_labels(arrays.maps[last], INLINE_SIDE))
+    last_step = next(reversed(image.scores), None)
+    if last_step is not None:
+        picture = overlay_labels(picture, _shrunk_labels(arrays.maps[last_step], INLINE_SIDE))
     for name, content in ((f"{number}.json", text.encode()), (f"{number}.webp", base64.b64decode(_webp(picture)))):
         with written_then_renamed(folder / name) as temporary:
             temporary.write_bytes(content)

@@ -125,11 +125,11 @@ class ItemPictures:
         """`1 house 12 %, 3 car 4 %`: the classes in labels (H, W), largest first."""
         pixels = max(1, int((labels != IGNORE).sum()))  # of those that a score counts
         values, counts = np.unique(labels[class_mask(labels)], return_counts=True)
-        parts = []
+        class_shares = []
         for value, count in sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):
             name = self.class_names[value - 1] if value <= len(self.class_names) else "unknown"
-            parts.append(f"{value} {name} {100 * count / pixels:.0f} %")
-        return ", ".join(parts) or "only background"
+            class_shares.append(f"{value} {name} {100 * count / pixels:.0f} %")
+        return ", ".join(class_shares) or "only background"
 
 
 def loss_picture(view: ReportView) -> Picture | None:
@@ -191,26 +191,26 @@ RESERVED_BYTES = 500  # of a page, for the line that counts the images left out
 def gallery_markdown(view: ReportView, where: str, max_bytes: int) -> str:
     """A page for the Prefect UI in at most `max_bytes`: `where` more is to be found, in Markdown, headline numbers and small
     pictures in tables, of PAGE_IMAGES images of each kind. What is left out is counted at the end."""
-    parts = [f"# {markdown_text(view.title)}\n", f"{where}\n"]
-    parts += [f"* **{miou}** mIoU: {markdown_text(note)}" for miou, note in _headlines(view)]
-    parts += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
-    parts += [f"* warning: {markdown_text(f'{k} {v}')}" for k, v in view.metrics.get("warnings", {}).items()]
+    blocks = [f"# {markdown_text(view.title)}\n", f"{where}\n"]
+    blocks += [f"* **{miou}** mIoU: {markdown_text(note)}" for miou, note in _headlines(view)]
+    blocks += [f"* not scored: {markdown_text(f'{k}: {v}')}" for k, v in view.metrics.get("skipped", {}).items()]
+    blocks += [f"* warning: {markdown_text(f'{k} {v}')}" for k, v in view.metrics.get("warnings", {}).items()]
     if view.given_segmenter:
-        parts.append(f"* nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}")
+        blocks.append(f"* nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}")
     names = ", ".join(f"{value} {name}" for value, name in enumerate(view.class_names, start=1))
-    parts.append(f"\nNumbers in the pictures are classes: {markdown_text(names)}.\n")
-    bytes_left = max_bytes - RESERVED_BYTES - sum(len(part.encode()) + 1 for part in parts)
+    blocks.append(f"\nNumbers in the pictures are classes: {markdown_text(names)}.\n")
+    bytes_left = max_bytes - RESERVED_BYTES - sum(len(part.encode()) + 1 for part in blocks)
     drawn = 0
     for block in chain(_gallery_blocks(view, _spread(view.gallery)), _segmented_blocks(view, _spread(view.segmented))):
         bytes_left -= len(block.encode()) + 1
         if bytes_left < 0:
             break
-        parts.append(block)
+        blocks.append(block)
         drawn += 1
     total = len(view.gallery) + len(view.segmented)
     if drawn < total:
-        parts.append(f"{total - drawn} more images are in the report.")
-    return "\n".join(parts) + "\n"
+        blocks.append(f"{total - drawn} more images are in the report.")
+    return "\n".join(blocks) + "\n"
 
 
 def _headlines(view: ReportView) -> list[tuple[str, str]]:

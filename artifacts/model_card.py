@@ -39,7 +39,7 @@ def model_card(facts: CardFacts, metrics: Metrics | None) -> str:
     if facts.licence:
         head["license"] = facts.licence.lower()  # as the Hub spells its keys
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    parts = [
+    sections = [
         f"---\n{front}---",
         f"# {markdown_text(facts.preset)} segmenter, method `{facts.method}`",
         _how_to_use(facts),
@@ -47,7 +47,7 @@ def model_card(facts: CardFacts, metrics: Metrics | None) -> str:
         "## Scores\n\n" + _scores(metrics),
         "## Limits\n\n" + _limits(facts),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def _how_to_use(facts: CardFacts) -> str:

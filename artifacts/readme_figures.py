@@ -18,13 +18,13 @@ MAX_GALLERY_IMAGES = 4
 
 def write_figures(folder: Path, view: ReportView) -> list[Path]:
     """Write NAME_gallery.png and NAME_results.md into `folder`, NAME being the preset; returns their paths."""
-    gallery, results = (folder / f"{view.preset}_{name}" for name in ("gallery.png", "results.md"))
+    gallery_file, results_file = (folder / f"{view.preset}_{name}" for name in ("gallery.png", "results.md"))
     png = _gallery_png(view)
-    with written_then_renamed(gallery) as temporary:
+    with written_then_renamed(gallery_file) as temporary:
         temporary.write_bytes(png)
-    with written_then_renamed(results) as temporary:
+    with written_then_renamed(results_file) as temporary:
         temporary.write_text(_results_markdown(view), encoding="utf-8")
-    return [gallery, results]
+    return [gallery_file, results_file]
 
 
 def _results_markdown(view: ReportView) -> str:
@@ -32,10 +32,10 @@ def _results_markdown(view: ReportView) -> str:
     head = f"Preset `{view.preset}`, method `{view.method}`, CLIP `{view.clip}`. Scores are shares in [0, 1]."
     if view.given_segmenter:
         head += f" Nothing was trained: the segmenter comes from {markdown_text(view.given_segmenter)}."
-    parts = [head, markdown_table(results_rows(view.metrics))]
+    sections = [head, markdown_table(results_rows(view.metrics))]
     if view.metrics.get("ablation"):
-        parts += [f"Ablation: {ablation_note(view.metrics)}.", markdown_table(ablation_rows(view.metrics))]
-    return "\n\n".join([*parts, markdown_table(stages)]).rstrip() + "\n"
+        sections += [f"Ablation: {ablation_note(view.metrics)}.", markdown_table(ablation_rows(view.metrics))]
+    return "\n\n".join([*sections, markdown_table(stages)]).rstrip() + "\n"
 
 
 def _gallery_png(view: ReportView) -> bytes:

@@ -135,8 +135,8 @@ def _tiles(metrics: Metrics, keys: Sequence[str]) -> list[Tile]:
         means = ", ".join(f"{name} {number(mean_score(result, name))}" for name in ("precision", "recall"))
         protocol = result.get("protocol", {})
         title = f"{protocol.get('what', key)}, {protocol['split']}" if "split" in protocol else str(protocol.get("what", key))
-        rest = protocol_text({name: value for name, value in protocol.items() if name not in ("what", "split")})
-        tiles.append(Tile(title, number(result.get("miou")), within, rest, means))
+        conditions = protocol_text({name: value for name, value in protocol.items() if name not in ("what", "split")})
+        tiles.append(Tile(title, number(result.get("miou")), within, conditions, means))
     return tiles
 
 
@@ -157,8 +157,8 @@ def _gallery(view: ReportView) -> list[_GalleryEntry]:
     for item in view.gallery:
         image, *groups = gallery_groups(item, view.class_names, PICTURES)
         steps = [group for group in groups if group.steps]
-        others = [group for group in groups if not group.steps]
-        entries.append(_GalleryEntry(item, [image, *steps], others))
+        other_groups = [group for group in groups if not group.steps]
+        entries.append(_GalleryEntry(item, [image, *steps], other_groups))
     return entries
 
 

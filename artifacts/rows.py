@@ -62,8 +62,8 @@ def duration(seconds: float) -> str:
     """12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds < 59.95:  # from here on, one digit would read 60.0 s
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    minutes, seconds_left = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds_left:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def size(count: int) -> str:

@@ -45,9 +45,9 @@ def change_rows(change: Change, edited: bool = True) -> list[Row]:
             differences = [result["classes"].get(name) for result in results]
             is_shown = words[name]["edited"] if edited else not words[name]["edited"] and _is_clear(differences)
             if is_shown:
-                last = differences[-1] or {}
+                last_difference = differences[-1] or {}
                 row = _row(words[name], results, differences)
-                rows.append((last.get("difference") or 0.0, ({"split": split} if len(by_split) > 1 else {}) | row))
+                rows.append((last_difference.get("difference") or 0.0, ({"split": split} if len(by_split) > 1 else {}) | row))
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
@@ -58,13 +58,13 @@ def _is_clear(differences: Sequence[Mapping[str, Any] | None]) -> bool:
 def _row(
     words: Mapping[str, Any], results: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any] | None]
 ) -> Row:
-    last = differences[-1] or {}
+    last_difference = differences[-1] or {}
     row = {"class": words["class"], "verdict": verdict(differences[-1])}
-    row |= {"IoU before": number(last.get("a")), "after": number(last.get("b"))}
+    row |= {"IoU before": number(last_difference.get("a")), "after": number(last_difference.get("b"))}
     for result, difference in zip(reversed(results), reversed(differences), strict=True):
         row[f"Δ {STEP_NAMES.get(result['step'], result['step'])}"] = difference_text(difference or {})
     row |= {
-        "images": str(last.get("images", ABSENT)),
+        "images": str(last_difference.get("images", ABSENT)),
         "T_c moved": number(words["moved"], 4),
         "by chance": number(words["noise"], 4),
     }
@@ -79,13 +79,13 @@ def difference_text(scores: Mapping[str, Any]) -> str:
 
 def _edit(words: Mapping[str, Any]) -> str:
     """`bird avian → bird; texts +1 −1`."""
-    parts = []
+    edits = []
     if words["prompt"]:
         before, after = words["prompt"]
-        parts.append(f"“{before}” → “{after}”")
+        edits.append(f"“{before}” → “{after}”")
     if words["added"] or words["removed"]:
-        parts.append(f"texts +{len(words['added'])} −{len(words['removed'])}")
-    return "; ".join(parts)
+        edits.append(f"texts +{len(words['added'])} −{len(words['removed'])}")
+    return "; ".join(edits)
 
 
 def change_notes(change: Change) -> list[str]:
@@ -127,10 +127,10 @@ def _other_notes(change: Change) -> list[str]:
 
 def print_change(change: Change, console: Console) -> None:
     """Print the classes that were edited, the others that changed, and the notes."""
-    edited, others = change_rows(change), change_rows(change, edited=False)
+    edited, unedited = change_rows(change), change_rows(change, edited=False)
     if change["before"] is not None and not any(entry["edited"] for entry in change["classes"]):
         console.print(Text("no class was edited since the run before"))
     print_rows(console, "Classes that were edited", edited, [], ["class", "verdict", "edit"])
-    print_rows(console, "Other classes that changed", others, [], ["class", "verdict"])
+    print_rows(console, "Other classes that changed", unedited, [], ["class", "verdict"])
     for note in change_notes(change):
         console.print(Text(note, style="dim"), soft_wrap=True)

@@ -29,31 +29,31 @@ class StagePage:
 def images_page(splits: Sequence[Row], classes: Sequence[Row], bad: Mapping[str, str]) -> StagePage:
     """A row per split, a row per class, and the images that cannot be used, each with its reason."""
     note = "no object: left out, since no class is in the image; absent: listed, but not in the data folder"
-    parts = ["# Images\n", markdown_table(splits), f"{note}\n", "## Images of each class\n", markdown_table(classes)]
+    blocks = ["# Images\n", markdown_table(splits), f"{note}\n", "## Images of each class\n", markdown_table(classes)]
     if bad:
-        parts.append(f"## {len(bad):,} images cannot be used\n")
-        parts.append("".join(f"* {markdown_text(f'{image}: {why}')}\n" for image, why in list(bad.items())[:MAX_LISTED]))
+        blocks.append(f"## {len(bad):,} images cannot be used\n")
+        blocks.append("".join(f"* {markdown_text(f'{image}: {why}')}\n" for image, why in list(bad.items())[:MAX_LISTED]))
     if len(bad) > MAX_LISTED:
-        parts.append(f"{len(bad) - MAX_LISTED:,} more are in the manifest, column `error`.\n")
-    return StagePage("dataset", "Images, their splits and classes", "\n".join(parts))
+        blocks.append(f"{len(bad) - MAX_LISTED:,} more are in the manifest, column `error`.\n")
+    return StagePage("dataset", "Images, their splits and classes", "\n".join(blocks))
 
 
 def texts_page(texts: Mapping[str, Sequence[str]], provenance: Mapping[str, str]) -> StagePage:
     """The descriptions of each class, under its name; at the end, how many classes there was no room for."""
     source = "; ".join(f"{name}: {value}" for name, value in provenance.items())
     count = sum(map(len, texts.values()))
-    parts = ["# Descriptions\n", f"{count:,} texts of {len(texts):,} classes. {markdown_text(source)}\n"]
-    bytes_left, shown = MAX_BYTES - 1000 - len("".join(parts).encode()), 0
+    blocks = ["# Descriptions\n", f"{count:,} texts of {len(texts):,} classes. {markdown_text(source)}\n"]
+    bytes_left, shown = MAX_BYTES - 1000 - len("".join(blocks).encode()), 0
     for name, lines in texts.items():
-        part = f"## {markdown_text(name)}\n\n" + "".join(f"* {markdown_text(line)}\n" for line in lines)
-        bytes_left -= len(part.encode()) + 1
+        block = f"## {markdown_text(name)}\n\n" + "".join(f"* {markdown_text(line)}\n" for line in lines)
+        bytes_left -= len(block.encode()) + 1
         if bytes_left < 0:
             break
-        parts.append(part)
+        blocks.append(block)
         shown += 1
     if shown < len(texts):
-        parts.append(f"{len(texts) - shown:,} more classes are in descriptions.json.\n")
-    return StagePage("texts", f"{count:,} descriptions of {len(texts):,} classes", "\n".join(parts))
+        blocks.append(f"{len(texts) - shown:,} more classes are in descriptions.json.\n")
+    return StagePage("texts", f"{count:,} descriptions of {len(texts):,} classes", "\n".join(blocks))
 
 
 def changes_page(earlier: str, changes: "Sequence[ClassChange]") -> StagePage:
@@ -61,12 +61,12 @@ def changes_page(earlier: str, changes: "Sequence[ClassChange]") -> StagePage:
     rows = class_change_rows(changes)
     same = f"{len(changes) - len(rows):,} of {len(changes):,} classes are as in run {earlier}."
     short = [{name: cell for name, cell in row.items() if not name.startswith("attributes")} for row in rows]
-    parts = ["# What changed in the knowledge base\n", f"{markdown_text(same)}\n", markdown_table(short)]
+    blocks = ["# What changed in the knowledge base\n", f"{markdown_text(same)}\n", markdown_table(short)]
     by_class = {change.name: change for change in changes}
-    parts += [_change_text(by_class[row["class"]], row) for row in rows]
-    markdown = "\n".join(parts)
+    blocks += [_change_text(by_class[row["class"]], row) for row in rows]
+    markdown = "\n".join(blocks)
     if len(markdown.encode()) > MAX_BYTES:  # the texts are in the runs' own pages
-        markdown = "\n".join([*parts[:3], "There are too many texts for this page: `excel prompts diff` shows them.\n"])
+        markdown = "\n".join([*blocks[:3], "There are too many texts for this page: `excel prompts diff` shows them.\n"])
     return StagePage("texts-diff", f"What changed in the knowledge base since run {earlier}", markdown)
 
 

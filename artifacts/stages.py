@@ -141,8 +141,8 @@ def _scores_text(miou: Mapping[str, Any]) -> str:
     if not scores:
         return f"{ABSENT} (no masks)"
     has_families = all(key.startswith(("seeds.", "segmentation.")) for key in scores)
-    last = {key.rpartition(".")[0]: key for key in scores}  # of each family
-    keys = list(last.values()) if has_families else [max(scores, key=lambda key: scores[key])]
+    last_of_family = {key.rpartition(".")[0]: key for key in scores}  # of each family
+    keys = list(last_of_family.values()) if has_families else [max(scores, key=lambda key: scores[key])]
     return ", ".join(f"{number(scores[key])} {key}" for key in keys)
 
 

@@ -38,8 +38,8 @@ MAX_LISTED_CONFUSIONS = 20
 def mean_score(result: Mapping[str, Any], name: str) -> float | None:
     """Mean of a per-class score over the classes that occur in the truth (those with a recall) where it is defined."""
     recall = result.get("recall", {})
-    values = [value for key, value in result.get(name, {}).items() if defined(value) and defined(recall.get(key))]
-    return sum(values) / len(values) if values else None
+    scores = [value for key, value in result.get(name, {}).items() if defined(value) and defined(recall.get(key))]
+    return sum(scores) / len(scores) if scores else None
 
 
 def miou_text(result: Mapping[str, Any]) -> str:
@@ -78,12 +78,12 @@ def family_rows(metrics: Metrics, keys: Sequence[str]) -> list[Row]:
     """One row per class over the results `keys` of one family: the IoU of each, precision and recall of the last; best
     last IoU first."""
     results = [(result_words(key), metrics["results"][key]) for key in keys]
-    last = results[-1][1]
-    names = {name: last.get("iou", {}).get(name) for _, result in results for name in result.get("iou", {})}
+    last_result = results[-1][1]
+    names = {name: last_result.get("iou", {}).get(name) for _, result in results for name in result.get("iou", {})}
     return [
         {"class": name}
         | {f"IoU {step}": number(result.get("iou", {}).get(name)) for step, result in results}
-        | {score: number(last.get(score, {}).get(name)) for score in ("precision", "recall")}
+        | {score: number(last_result.get(score, {}).get(name)) for score in ("precision", "recall")}
         for name in _best_first(names)
     ]
 
@@ -113,21 +113,21 @@ def ablation_rows(metrics: Metrics) -> list[Row]:
 def ablation_note(metrics: Metrics) -> str:
     """The protocol of the ablation, what its intervals are, and the zero-shot presence mAP on the same images."""
     ablation = metrics.get("ablation", {})
-    parts = [protocol_text(ablation["protocol"])] if ablation.get("protocol") else []
+    remarks = [protocol_text(ablation["protocol"])] if ablation.get("protocol") else []
     rows = ablation.get("rows", [])
     if any(defined(row.get("std")) for row in rows):
-        parts.append(f"± standard deviation over {max(row.get('seeds', 0) for row in rows)} seeds")
+        remarks.append(f"± standard deviation over {max(row.get('seeds', 0) for row in rows)} seeds")
     if any(defined(row.get("low")) for row in rows) and "interval" not in ablation.get("protocol", {}):
-        parts.append("[ ] 95 % bootstrap interval over images")
+        remarks.append("[ ] 95 % bootstrap interval over images")
     presence = ablation.get("presence_map") or {}
     if presence:
         splits = ", ".join(f"{split} {number(value)}" for split, value in presence.get("by_split", {}).items())
-        parts.append(f"zero-shot presence mAP {number(presence.get('mean'))}" + (f" ({splits})" if splits else ""))
+        remarks.append(f"zero-shot presence mAP {number(presence.get('mean'))}" + (f" ({splits})" if splits else ""))
     ranking = ablation.get("ranking") or {}
     if ranking:
         splits = ", ".join(f"{split} {number(value)}" for split, value in ranking["spearman"].items())
-        parts.append(f"{ranking['what']}: Spearman {splits}")
-    return "; ".join(parts)
+        remarks.append(f"{ranking['what']}: Spearman {splits}")
+    return "; ".join(remarks)
 
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
@@ -144,8 +144,8 @@ def common_protocol(metrics: Metrics, keys: Sequence[str]) -> dict[str, Any]:
 
 def shared_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The fields in which all protocols agree, in the order of the last one's."""
-    last = protocols[-1] if protocols else {}
-    return {field: value for field, value in last.items() if all(other.get(field) == value for other in protocols)}
+    last_protocol = protocols[-1] if protocols else {}
+    return {field: value for field, value in last_protocol.items() if all(other.get(field) == value for other in protocols)}
 
 
 def print_tables(metrics: Metrics, console: Console) -> None:

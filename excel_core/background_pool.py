@@ -66,10 +66,10 @@ def read_ahead(
             for item in items:
                 waiting.append((item, pool.submit(read, item)))
                 if len(waiting) > ahead:
-                    first, content = waiting.popleft()
-                    yield first, content.result()
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                first, content = waiting.popleft()
-                yield first, content.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
             pool.shutdown(cancel_futures=True)

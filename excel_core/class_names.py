@@ -34,9 +34,9 @@ def class_names_problem(names: Sequence[str]) -> str | None:
         key = name_key(name)
         if key == BACKGROUND:
             return f"no class can be called {name!r}: what is no class is background anyway, label 0; rename it or leave it out"
-        other = spelling.setdefault(key, name)
-        if other != name:
-            return f"classes {_told_apart(other, name)} differ only by {_difference(other, name)}; give both one spelling"
+        first = spelling.setdefault(key, name)
+        if first != name:
+            return f"classes {_told_apart(first, name)} differ only by {_difference(first, name)}; give both one spelling"
     return None
 
 

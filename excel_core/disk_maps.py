@@ -128,9 +128,9 @@ class DiskMaps:
         for rows in strips(self.size, 12):
             best = self.read(rows, maps=slice(0, 1))[0]
             for index in range(1, self.shape[0]):
-                values = self.read(rows, maps=slice(index, index + 1))[0]
-                labels[rows][values > best] = index
-                np.maximum(values, best, out=best)
+                plane = self.read(rows, maps=slice(index, index + 1))[0]
+                labels[rows][plane > best] = index
+                np.maximum(plane, best, out=best)
         return labels
 
     def _window(self, rows: slice, columns: slice) -> tuple[int, int, int, int]:

@@ -23,11 +23,11 @@ SOCKS = "socks"  # socks4://, socks5://, socks5h://
 def keep_loopback_direct(environment: MutableMapping[str, str] = os.environ) -> None:
     """Add this machine's addresses to NO_PROXY, for this process and those that it starts. What counts is kept: a variable in
     small letters goes before one in capitals."""
-    entries = [entry.strip() for entry in environment.get("no_proxy", environment.get("NO_PROXY", "")).split(",")]
-    entries = [entry for entry in entries if entry]
-    value = ",".join([*entries, *(host for host in LOOPBACK if host not in entries)])
-    if "*" not in entries:
-        environment["NO_PROXY"] = environment["no_proxy"] = value
+    hosts = [entry.strip() for entry in environment.get("no_proxy", environment.get("NO_PROXY", "")).split(",")]
+    hosts = [entry for entry in hosts if entry]
+    host_list = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+    if "*" not in hosts:
+        environment["NO_PROXY"] = environment["no_proxy"] = host_list
 
 
 def leave_out_socks(environment: MutableMapping[str, str] = os.environ) -> str:

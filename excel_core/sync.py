@@ -54,12 +54,12 @@ def make_folder(path: Path) -> None:
 
 def _wanted() -> bool:
     """The switch; SettingError for another value than 0 and 1."""
-    value = os.environ.get(SWITCH, "1")
-    if value not in ("0", "1"):
+    switch = os.environ.get(SWITCH, "1")
+    if switch not in ("0", "1"):
         raise SettingError(
-            f"{SWITCH}={value!r}: must be 1 (files are on the disk before they count) or 0 (scratch disk: the system decides)"
+            f"{SWITCH}={switch!r}: must be 1 (files are on the disk before they count) or 0 (scratch disk: the system decides)"
         )
-    return value == "1"
+    return switch == "1"
 
 
 def _sync(path: Path) -> None:

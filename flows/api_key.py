@@ -40,12 +40,12 @@ def _find_key(spec: DescribeSpec) -> SecretStr | None:
     if spec.secret is None:
         return key_in_environment(spec)
     try:
-        value = Secret.load(spec.secret, _sync=True).get()  # type: ignore[call-arg, union-attr]
+        secret = Secret.load(spec.secret, _sync=True).get()  # type: ignore[call-arg, union-attr]
     except ValueError:
         raise SettingError(
             f"describe.secret={spec.secret}: Prefect's server has no Secret block of this name; make one in its UI, or "
             f"by Secret(value=...).save({spec.secret!r})"
         ) from None
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(secret, str) or not secret.strip():
         raise SettingError(f"describe.secret={spec.secret}: the Secret block must hold a text, the API key alone")
-    return SecretStr(value.strip())
+    return SecretStr(secret.strip())

@@ -21,12 +21,12 @@ def benchmark_run(request: BenchmarkRequest) -> ResolvedRun:
     """The first method's run with the comparison in its field `benchmark`, and where it happens. A user's settings win over
     what the limit makes of a preset."""
     methods = _methods(request.methods)
-    shared, own = _settings(request.settings, methods)
-    asked = {"methods": methods, "own_settings": own, "limit": request.limit}
-    asked |= {} if request.seeds is None else {"seeds": request.seeds}
-    first = with_edits(preset(request.preset, methods[0]), {"benchmark": asked})
+    shared, own_settings = _settings(request.settings, methods)
+    benchmark = {"methods": methods, "own_settings": own_settings, "limit": request.limit}
+    benchmark |= {} if request.seeds is None else {"seeds": request.seeds}
+    first = with_edits(preset(request.preset, methods[0]), {"benchmark": benchmark})
     spec = with_requests_edits(first, request, shared).benchmark  # an edit may be of the comparison itself
-    run = with_edits(before_edits(request.preset, methods[0], spec), {"benchmark": asked})
+    run = with_edits(before_edits(request.preset, methods[0], spec), {"benchmark": benchmark})
     run = with_requests_edits(run, request, shared)
     if unused := unused_by_all(run):
         raise SettingError(f"{unused[0]}: none of {', '.join(methods)} uses it; leave it out")
@@ -46,21 +46,21 @@ def _methods(names: Sequence[str]) -> tuple[str, ...]:
 def _settings(settings: Sequence[str], methods: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Those of all methods, and those of one, METHOD.stage.field=value. SettingError for a method that is not compared, and for
     what would compare methods on other images."""
-    compared, own, shared = {method.partition(":")[0] for method in methods}, [], []
+    compared, own_settings, shared = {method.partition(":")[0] for method in methods}, [], []
     for setting in settings:
-        name, _, rest = setting.partition(".")
+        name, _, setting_of_method = setting.partition(".")
         if name not in METHODS:
             shared.append(setting)
         elif name not in compared:
             raise SettingError(f"--set {setting}: {name} is not among the methods; these are {', '.join(methods)}")
-        elif rest.startswith(f"{SHARED}."):
+        elif setting_of_method.startswith(f"{SHARED}."):
             raise SettingError(f"--set {setting}: all methods see the same images; leave {name} out to set it for all")
         else:
-            own.append(setting)
-        field = (rest if name in METHODS else setting).partition("=")[0].strip()
+            own_settings.append(setting)
+        field = (setting_of_method if name in METHODS else setting).partition("=")[0].strip()
         if field.startswith("paper.") or field in [f"benchmark.{told}" for told in TOLD_BY_NAME]:
             raise SettingError(f"--set {setting}: methods, seeds and limit are told by --methods, --seeds and --limit")
-    return shared, tuple(own)
+    return shared, tuple(own_settings)
 
 
 def _checked(run: RunSpec, method: str, request: BenchmarkRequest) -> ResolvedRun:

@@ -35,22 +35,22 @@ def read_config(path: Path, options: Collection[str]) -> dict[str, Any]:
     """The file's options, among them `settings` as texts stage.field=value. SettingError, which names the file, for one that is
     not readable, and for an option that is not among `options`."""
     try:
-        content = read_settings_file(decoded_text(path.read_bytes()))
+        document = read_settings_file(decoded_text(path.read_bytes()))
     except OSError as error:
         raise SettingError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise SettingError(f"--config {path}: is no text in UTF-8; expected YAML") from None
     except SettingError as error:
         raise SettingError(f"--config {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise SettingError(f"--config {path}: expected options, name: value; got {shown(content)}")
-    unknown = [name for name in content if name not in options]
+    if not isinstance(document, dict):
+        raise SettingError(f"--config {path}: expected options, name: value; got {shown(document)}")
+    unknown = [name for name in document if name not in options]
     if unknown:
         raise SettingError(f"--config {path}: this command has no option {shown(unknown[0])}; valid: {', '.join(options)}")
-    given = {str(name): value for name, value in content.items() if value is not None}
-    if "settings" in given:
-        given["settings"] = _settings_of(path, given["settings"])
-    return given
+    option_values = {str(name): value for name, value in document.items() if value is not None}
+    if "settings" in option_values:
+        option_values["settings"] = _settings_of(path, option_values["settings"])
+    return option_values
 
 
 def _settings_of(path: Path, settings: Any) -> list[str]:
@@ -110,10 +110,10 @@ def _grouped(edits: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     groups: dict[str, Any] = json.loads(json.dumps(edits))
     for setting in settings:
         name, _, text = setting.partition("=")
-        value = read_setting(text)
+        edit = read_setting(text)
         for key in reversed(name.strip().split(".")):
-            value = {key: value}
-        _merge(groups, value)
+            edit = {key: edit}
+        _merge(groups, edit)
     return groups
 
 

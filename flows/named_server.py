@@ -34,17 +34,17 @@ def require_named_server() -> None:
     url = api.url
     if not url:
         return
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme not in PORTS or not host:
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if address.scheme not in PORTS or not host:
         raise ServerError(f"Prefect's server at {named_server()}: expected http://HOST:PORT/api; correct it, or take it out")
-    if "@" in parts.netloc or any(key is not None and key.get_secret_value() for key in (api.key, api.auth_string)):
+    if "@" in address.netloc or any(key is not None and key.get_secret_value() for key in (api.key, api.auth_string)):
         require_encrypted(url, "the key of Prefect's server", VARIABLE)
     proxies = getproxies()
-    if (parts.scheme in proxies or "all" in proxies) and not proxy_bypass(host):
+    if (address.scheme in proxies or "all" in proxies) and not proxy_bypass(host):
         return
     try:
-        socket.create_connection((host, parts.port or PORTS[parts.scheme]), CONNECT_SECONDS).close()
+        socket.create_connection((host, address.port or PORTS[address.scheme]), CONNECT_SECONDS).close()
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
         raise ServerError(

@@ -90,11 +90,11 @@ def _request_flow(
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": str}
     lines = [f"    {name}: {model.model_fields[name].description}" for name in names]
     run.__doc__ = "\n".join([f"{body.__doc__ or flow_name}\n\nArgs:", *lines])
-    made = flow(name=flow_name, description=description or body.__doc__, persist_result=False)(run)
+    request_flow = flow(name=flow_name, description=description or body.__doc__, persist_result=False)(run)
     # `prefect deploy` reads the flow's signature, a call the function's.
-    made.__signature__ = Signature([_form_parameter(parameter, model) for parameter in parameters])  # type: ignore[attr-defined]
-    made.parameters = parameter_schema(made)
-    return made
+    request_flow.__signature__ = Signature([_form_parameter(parameter, model) for parameter in parameters])  # type: ignore[attr-defined]
+    request_flow.parameters = parameter_schema(request_flow)
+    return request_flow
 
 
 def _parameter(name: str, field: FieldInfo) -> Parameter:

@@ -56,8 +56,8 @@ def parts_builder(runner: str, environment: RunEnvironment) -> Iterator[BuildPar
                     _check_workers(out_of_reach(lambda: started.client))
             if kind == "threads":
                 return _submitted(runners[kind], [[step] for step in steps], counter, {})
-            needed = resources(steps[0])
-            return _submitted(runners[kind], grouped(steps, _workers(runners[kind], needed)), counter, needed)
+            amounts = resources(steps[0])
+            return _submitted(runners[kind], grouped(steps, _workers(runners[kind], amounts)), counter, amounts)
 
         yield build
 
@@ -133,11 +133,11 @@ def _submitted(runner: TaskRunner[Any], groups: list[list[Step]], counter: Count
     """A task run a group, all at once; every part that can finish does before the first error is raised."""
     with uncounted(), dask.annotate(resources=needed) if needed else nullcontext():  # type: ignore[attr-defined]
         futures = {submit_steps(runner, group): group for group in groups}
-    done = 0
+    items_done = 0
     for future in as_completed(list(futures)):
         future.wait()
-        done += sum(step.items for step in futures[future])
-        counter.to(done)
+        items_done += sum(step.items for step in futures[future])
+        counter.to(items_done)
     return {name: output for future, group in futures.items() for name, output in _results(future, group).items()}
 
 
@@ -147,18 +147,18 @@ def grouped(steps: list[Step], workers: int) -> list[list[Step]]:
     are to be done together."""
     if not steps or not steps[0].on_gpu:
         return [[step] for step in steps]
-    groups, rest = [], steps
-    while rest:
-        size = min(MAX_GROUP, max(1, len(rest) // (2 * workers)))
-        groups.append(rest[:size])
-        rest = rest[size:]
+    groups, ungrouped = [], steps
+    while ungrouped:
+        size = min(MAX_GROUP, max(1, len(ungrouped) // (2 * workers)))
+        groups.append(ungrouped[:size])
+        ungrouped = ungrouped[size:]
     return groups
 
 
 def _results(future: PrefectFuture[Any], group: list[Step]) -> Outputs:
     step = group[0]
     try:
-        result = future.result()
+        task_result = future.result()
     except KilledWorker as error:  # the task run cannot say so itself
         message = (
             f"{step.name}: {error.allowed_failures + 1} Dask workers died over it, the last one {error.last_worker.address}"
@@ -166,6 +166,6 @@ def _results(future: PrefectFuture[Any], group: list[Step]) -> Outputs:
         with get_client(sync_client=True) as client:
             client.set_task_run_state(future.task_run_id, Crashed(message=message), force=True)
         raise WorkerError(f"{message}; the system kills them when memory runs out: a smaller cams.batch_size helps") from error
-    outputs: list[StageOutput] = result if len(group) > 1 else [result]
+    outputs: list[StageOutput] = task_result if len(group) > 1 else [task_result]
     store = step.job.environment.store  # a worker of another machine has another folder
     return {s.part.name: output.in_store(store) for s, output in zip(group, outputs, strict=True) if s.part is not None}

@@ -40,9 +40,9 @@ def server_faults_named() -> Iterator[None]:
 def _of_the_client(error: BaseException) -> bool:
     """Whether an error, or what led to it, was raised while Prefect's client was at work."""
     links: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in links:
-        links.append(current)
-        current = current.__cause__ or current.__context__
+    cause: BaseException | None = error
+    while cause is not None and cause not in links:
+        links.append(cause)
+        cause = cause.__cause__ or cause.__context__
     files = (frame.f_code.co_filename for link in links for frame, _ in traceback.walk_tb(link.__traceback__))
     return any(CLIENT in file for file in files)

@@ -131,14 +131,14 @@ FILLED: dict[str, Callable[[Job], dict[str, Any]]] = {
 def _of_other_classes(job: Job, splits: Sequence[str]) -> list[ImageRecord]:
     """The first images that show a class which none before them shows; filled up with the first others."""
     chosen: dict[str, ImageRecord] = {}
-    seen: set[int] = set()
+    shown_classes: set[int] = set()
     images = [image for image, _ in _split_images(job, splits)]
     for image in images:
-        if len(chosen) < SHOWN_IMAGES and not seen.issuperset(image.classes):
+        if len(chosen) < SHOWN_IMAGES and not shown_classes.issuperset(image.classes):
             chosen[image.id] = image
-            seen.update(image.classes)
-    others = (image for image in images if image.id not in chosen)
-    return [*chosen.values(), *islice(others, SHOWN_IMAGES - len(chosen))]
+            shown_classes.update(image.classes)
+    other_images = (image for image in images if image.id not in chosen)
+    return [*chosen.values(), *islice(other_images, SHOWN_IMAGES - len(chosen))]
 
 
 def _split_images(job: Job, splits: Sequence[str]) -> Iterator[tuple[ImageRecord, str]]:

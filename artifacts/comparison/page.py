@@ -109,12 +109,12 @@ def _tiles(comparison: Comparison) -> list[Tile]:
     miou, images = comparison["miou"], comparison["images_shared"]
     low, high = (number(miou[end], sign="+") for end in ("low", "high"))
     protocol_a, protocol_b = (protocol_text(comparison[name]) for name in ("protocol_a", "protocol"))
-    said = verdict(miou | {"images": images}, VERDICTS)
+    verdict_text = verdict(miou | {"images": images}, VERDICTS)
     return [
         Tile(f"A: {comparison['a']}", number(miou["a"]), "", protocol_a),
         Tile(f"B: {comparison['b']}", number(miou["b"]), "", protocol_b),
         Tile(
-            f"B − A: {said}",
+            f"B − A: {verdict_text}",
             number(miou["difference"], sign="+"),
             f"95 % interval {low} to {high}",
             f"over {images:,} images that both runs scored",

@@ -69,11 +69,11 @@ def draw_legend(entries: Sequence[LegendEntry], width: int, size: int) -> Pixels
     x, y = gap, round(size * 0.7)
     for entry in entries:
         name = _shortened(entry, width - 2 * gap, size)
-        needed = _extent(entry, name, size)
-        if x > gap and x + needed > width - gap:
+        entry_width = _extent(entry, name, size)
+        if x > gap and x + entry_width > width - gap:
             x, y = gap, y + line
         placed.append((x, y, entry, name))
-        x += needed + gap
+        x += entry_width + gap
     sheet = Image.new("RGB", (width, y + line + round(size * 0.7)), PAPER)
     for x, y, entry, name in placed:
         _draw_entry(sheet, x, y + line // 2, entry, name, size)
@@ -117,10 +117,10 @@ def draw_paragraph(text: str, width: int, size: int, bold: bool = False, colour:
     font = load_font(size, bold)
     lines = wrapped_lines(text, width, font)
     if len(lines) > max_lines:
-        last = lines[max_lines - 1]
-        while last and font.getlength(f"{last} …") > width:
-            last = last[:-1]
-        lines = [*lines[: max_lines - 1], f"{last} …"]
+        last_line = lines[max_lines - 1]
+        while last_line and font.getlength(f"{last_line} …") > width:
+            last_line = last_line[:-1]
+        lines = [*lines[: max_lines - 1], f"{last_line} …"]
     step = round(size * 1.3)
     if not lines:
         return np.zeros((0, width, 3), dtype=np.uint8)

@@ -22,8 +22,8 @@ def overlay_cam(image: Pixels, cam: Cam, colour_map: str = "inferno") -> Pixels:
     """image (H, W, 3) uint8 RGB, cam (h, w) float in [0, 1], resized bilinearly → (H, W, 3) uint8: the CAM in one of
     matplotlib's colour maps over the greyed image."""
     height, width = image.shape[:2]
-    values = np.nan_to_num(np.asarray(cam, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
-    full = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+    finite_cam = np.nan_to_num(np.asarray(cam, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    full = np.asarray(Image.fromarray(finite_cam).resize((width, height), Image.Resampling.BILINEAR))
     colours = colormaps[colour_map](np.clip(full, 0, 1))[..., :3] * 255
     # Over the image's own colours the even steps of the colour map would not read as even.
     grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)[..., None]
@@ -38,13 +38,13 @@ def overlay_labels(image: Pixels, labels: Labels) -> Pixels:
     """
     colours = VOC_PALETTE[labels].astype(np.float32)
     weight = np.where(labels == 0, 0.0, LABEL_WEIGHT)[..., None]
-    result = _to_uint8(weight * colours + (1 - weight) * image)
+    overlay = _to_uint8(weight * colours + (1 - weight) * image)
     classes = class_mask(labels)
     edge = _contour(labels, classes)
     # White on the class's side of its edge and black outside: visible on any colour.
-    result[edge & classes] = 255
-    result[edge & ~classes] = 0
-    return _numbered(result, labels)
+    overlay[edge & classes] = 255
+    overlay[edge & ~classes] = 0
+    return _numbered(overlay, labels)
 
 
 def fit_image(image: Pixels, side: int) -> Pixels:

@@ -36,8 +36,8 @@ def draw_steps(photo: Pixels, steps: dict[str, Labels], class_names: Sequence[st
     """photo (H, W, 3) and its label maps (H, W) by step → (h, w, 3) uint8: the photo and every step side by side, and a legend
     with the shares of the last step."""
     factor = PANEL_SIDE / max(photo.shape[:2])
-    last = list(steps.values())[-1]
-    small, _ = _resized(photo, last, factor)
+    last_labels = list(steps.values())[-1]
+    small, _ = _resized(photo, last_labels, factor)
     panels = [_captioned(small, "photo")]
     for name, labels in steps.items():
         picture = _coloured(*_resized(photo, labels, factor), class_names, tags=False)
@@ -47,8 +47,8 @@ def draw_steps(photo: Pixels, steps: dict[str, Labels], class_names: Sequence[st
     rows = [np.concatenate(panels[start : start + columns], axis=1) for start in range(0, len(panels), columns)]
     sheet = np.concatenate(rows)
     # Classes that a later step removed are named too: their colours are in the pictures.
-    values = set[int]().union(*(np.unique(labels).tolist() for labels in steps.values())) - {0, IGNORE}
-    return np.concatenate([sheet, draw_legend(_entries(last, class_names, values), sheet.shape[1], PANEL_LETTER_HEIGHT)])
+    used = set[int]().union(*(np.unique(labels).tolist() for labels in steps.values())) - {0, IGNORE}
+    return np.concatenate([sheet, draw_legend(_entries(last_labels, class_names, used), sheet.shape[1], PANEL_LETTER_HEIGHT)])
 
 
 def class_shares(labels: Labels, class_names: Sequence[str]) -> dict[str, float]:
@@ -82,34 +82,34 @@ def _coloured(picture: Pixels, labels: Labels, class_names: Sequence[str], tags:
     """Classes in their colours, a white line inside and a dark one outside of each area, and names where they fit."""
     classes = class_mask(labels)
     weight = np.where(classes, CLASS_WEIGHT, 0.0)[..., None]
-    result = np.rint(weight * VOC_PALETTE[labels] + (1 - weight) * picture).astype(np.uint8)
+    coloured = np.rint(weight * VOC_PALETTE[labels] + (1 - weight) * picture).astype(np.uint8)
     line = max(1.5, max(labels.shape) / 480)
     for value in np.unique(labels[classes]):
         # Padded by its own values: along the picture's border there is no line.
         inside = distance_transform_edt(np.pad(labels == value, 1, mode="edge"))[1:-1, 1:-1]
-        result[(inside > 0) & (inside <= line)] = 255
+        coloured[(inside > 0) & (inside <= line)] = 255
     if classes.any():
         outside = distance_transform_edt(~classes)
-        result[(outside > 0) & (outside <= line * 0.7)] = (20, 20, 20)
-    return _tagged(result, labels, class_names) if tags else result
+        coloured[(outside > 0) & (outside <= line * 0.7)] = (20, 20, 20)
+    return _tagged(coloured, labels, class_names) if tags else coloured
 
 
 def _tagged(picture: Pixels, labels: Labels, class_names: Sequence[str]) -> Pixels:
     """Each class's name on the deepest point of its area; a name that would cover another, or does not fit, is left to the
     legend."""
     sheet = Image.fromarray(picture)
-    taken = np.zeros(labels.shape, dtype=bool)
+    occupied = np.zeros(labels.shape, dtype=bool)
     for name in class_shares(labels, class_names):
-        value = class_names.index(name) + 1
-        tag = draw_tag(name, _colour(value), _letter_height(picture))
-        row, column, depth = deepest_point(labels == value)
+        label = class_names.index(name) + 1
+        tag = draw_tag(name, _colour(label), _letter_height(picture))
+        row, column, depth = deepest_point(labels == label)
         top = min(max(row - tag.height // 2, 4), labels.shape[0] - tag.height - 4)
         left = min(max(column - tag.width // 2, 4), labels.shape[1] - tag.width - 4)
         region = (slice(top, top + tag.height), slice(left, left + tag.width))
-        if depth < tag.height / 2 or min(top, left) < 0 or taken[region].any():
+        if depth < tag.height / 2 or min(top, left) < 0 or occupied[region].any():
             continue
         sheet.paste(tag, (left, top), tag)
-        taken[region] = True
+        occupied[region] = True
     return np.asarray(sheet)
 
 

@@ -77,15 +77,15 @@ def _response_panels(image: PaperImage, photo: Pixels) -> list[Panel]:
         return [Panel(None, (Paragraph("The class's text is made without attributes.", faint=True),))]
     panels = []
     for rank, description in enumerate(image.descriptions):
-        values = responses.maps[rank]
-        low, high = float(values.min()), float(values.max())
+        response = responses.maps[rank]
+        low, high = float(response.min()), float(response.max())
         words = (
             Paragraph(f"attribute {responses.numbers[rank]}", bold=True),
             Paragraph(f"weight {responses.weights[rank]:.4f}", faint=True),
             Paragraph(f"cosine {_digits(low, 'f')} to {_digits(high, 'f')}", faint=True),
             Paragraph(description),
         )
-        panels.append(Panel(overlay_cam(photo, _stretched(values, low, high), HEAT), words))
+        panels.append(Panel(overlay_cam(photo, _stretched(response, low, high), HEAT), words))
     return panels
 
 
@@ -118,8 +118,8 @@ def draw_query(images: Sequence[PaperImage], notes: Sequence[str] = ()) -> bytes
 def _attention_panel(photo: Pixels, values: Cam, query: tuple[int, int], signed: bool) -> Panel:
     """values (h, w) of all patches drawn over the photo, one square per patch, with their range in words."""
     # Colours end at the greatest value of the other patches, since most patches attend to themselves above all.
-    itself, others = float(values[query]), np.delete(values.ravel(), query[0] * values.shape[1] + query[1])
-    low, high = (float(others.min()), float(others.max())) if len(others) else (itself, itself)
+    itself, other_patches = float(values[query]), np.delete(values.ravel(), query[0] * values.shape[1] + query[1])
+    low, high = (float(other_patches.min()), float(other_patches.max())) if len(other_patches) else (itself, itself)
     if signed:
         edge = max(abs(low), abs(high))  # 0 is the white middle of the colour map
         scaled = _stretched(values, -edge, edge)

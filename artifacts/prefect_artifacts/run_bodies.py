@@ -49,13 +49,13 @@ def run_bodies(view: ReportView, report: Path, link: str = "") -> list[Body]:
 
 def stage_bodies(stage: str, view: ReportView, pages: Sequence[StagePage], folder: Path) -> list[Body]:
     """What `publish_stage` creates, in order; `folder` is the stage's output."""
-    made: list[Body] = [
+    bodies: list[Body] = [
         MarkdownBody(artifact_key(page.name, view.preset), f"{page.title}; {_run_words(view)}", page.markdown) for page in pages
     ]
     if view.gallery or view.segmented:
         pictures = gallery_markdown(view, place("All of them", folder), MAX_MARKDOWN_BYTES)
-        made.append(MarkdownBody(artifact_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
-    return [*made, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
+        bodies.append(MarkdownBody(artifact_key(stage, view.preset), f"Stage {stage} of {_run_words(view)}", pictures))
+    return [*bodies, *_tables(view), *_charts(view), *_stages(view, f"stages-{stage}")]
 
 
 def ablation_bodies(metrics: Metrics, preset: str) -> list[Body]:

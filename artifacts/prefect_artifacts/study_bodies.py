@@ -23,11 +23,11 @@ def paper_body(table: str, path: Path) -> MarkdownBody:
 def figure_bodies(folder: Path, link: str = "") -> list[Body]:
     """What `publish_figures` creates: a page per figure."""
     document = read_json(folder / "figures.json")
-    content = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
+    classes_and_images = ", ".join(f"{image['class']} in {image['id']}" for image in document["images"])
     pages: list[Body] = []
     for number, title in document["figures"].items():
         file = folder / f"figure_{number}.png"
-        picture = picture_page(f"figure {number}, {title}: {content}", file.read_bytes())
+        picture = picture_page(f"figure {number}, {title}: {classes_and_images}", file.read_bytes())
         page = f"{place('The figure alone', file, f'{link}/{file.name}' if link else '')}\n\n{picture}"
         run = f"preset {document['preset']}, {document['method']} method with {document['clip']}"
         key = artifact_key("figure", number, document["preset"])

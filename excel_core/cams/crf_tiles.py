@@ -136,8 +136,8 @@ class _MeanField:
 
     def _max_corners(self, region_pixels: int, pixels: int) -> int:
         """How many corners a lattice may have beside what its region's pixels and the tile's take."""
-        taken = region_pixels * 8 * self.lanes + pixels * 4 * (3 * len(self.active) + 4)
-        return min((MAX_BYTES_AT_ONCE - taken - region_pixels * pixel) // corner for pixel, corner in AT_WORK)
+        held_bytes = region_pixels * 8 * self.lanes + pixels * 4 * (3 * len(self.active) + 4)
+        return min((MAX_BYTES_AT_ONCE - held_bytes - region_pixels * pixel) // corner for pixel, corner in AT_WORK)
 
     def _measure_tile(self, tile: Tile) -> Iterator[Tile]:
         """The tile, or smaller ones in its place."""
@@ -227,8 +227,8 @@ class _MeanField:
         """Probabilities of the tile's labels to `result`, and the likeliest label."""
         rows = np.ascontiguousarray(logits.transpose(1, 0, 2)).reshape(len(sums), -1)
         probabilities = softmax(rows, len(self.active) - 1, sums)
-        others = self._blocks(probabilities[1:])
-        result.write(tile.rows, tile.columns, others.reshape(self.blocks, *tile.shape, self.lanes))
+        foreground = self._blocks(probabilities[1:])
+        result.write(tile.rows, tile.columns, foreground.reshape(self.blocks, *tile.shape, self.lanes))
         self.result[tile.rows, tile.columns] = self.active[probabilities.argmax(axis=0)].reshape(tile.shape)
         if self.confidence is not None:
             self.confidence[tile.rows, tile.columns] = probabilities.max(axis=0).reshape(tile.shape)

@@ -52,17 +52,17 @@ def gradcam_seeds(
     # Autograd takes no tensor that was made in inference mode, so both are copied outside it.
     with torch.inference_mode(False), torch.no_grad():
         tokens, text = tokens.clone(), text.to(tokens.dtype, copy=True)
-        last = _attend(clip, tokens)
+        last_block = _attend(clip, tokens)
         with torch.enable_grad():
-            attended = last.attended.requires_grad_()
+            attended = last_block.attended.requires_grad_()
             embedding = _embedding(clip, tokens, attended)
             logits = clip.logit_scale * embedding @ text.T
-            own = logits[:, :classes].gather(1, class_of_slot.clamp_min(0))
-            own = own.masked_fill(class_of_slot < 0, float("-inf"))
-            probabilities = torch.softmax(torch.cat([own, logits[:, classes:]], dim=1).float(), dim=1)
+            own_logits = logits[:, :classes].gather(1, class_of_slot.clamp_min(0))
+            own_logits = own_logits.masked_fill(class_of_slot < 0, float("-inf"))
+            probabilities = torch.softmax(torch.cat([own_logits, logits[:, classes:]], dim=1).float(), dim=1)
             gradients = _class_gradients(probabilities[:, : class_of_slot.shape[1]], attended)
-        weights = _summed_over_patches(clip, last, gradients) / (tokens.shape[1] - 1)
-    activations = last.normalised[:, 1:].mT
+        weights = _summed_over_patches(clip, last_block, gradients) / (tokens.shape[1] - 1)
+    activations = last_block.normalised[:, 1:].mT
     raw = weights @ activations
     # Scaled twice as published, which moves nothing but the last digits.
     seeds = _from_zero_to_one(_from_zero_to_one(raw.clamp_min(0)))
@@ -72,7 +72,7 @@ def gradcam_seeds(
         raw.unflatten(-1, grid),
         seeds.unflatten(-1, grid),
         probabilities.detach(),
-        last.weights.mean(dim=1),
+        last_block.weights.mean(dim=1),
         embedding.detach(),
     )
 
@@ -129,13 +129,13 @@ def _summed_over_patches(clip: FrozenClip, last: _Attended, gradients: Tensor) -
     q, k, v = last.heads.q, last.heads.k, last.heads.v  # (B, H, N, d)
     B, K, M, _ = gradients.shape
     H, d = q.shape[1], q.shape[-1]
-    out = gradients.reshape(B, K, M, H, d).permute(0, 3, 1, 2, 4)  # dO (B, H, K, M, d)
+    d_out = gradients.reshape(B, K, M, H, d).permute(0, 3, 1, 2, 4)  # dO (B, H, K, M, d)
     attended = last.attended.detach().reshape(B, M, H, d).transpose(1, 2)  # O (B, H, M, d)
-    along = (out * attended[:, :, None]).sum(dim=-1)  # r (B, H, K, M)
-    columns = torch.cat([out, along[..., None]], dim=-1).transpose(2, 3).flatten(3)  # (B, H, M, K (d+1))
+    along = (d_out * attended[:, :, None]).sum(dim=-1)  # r (B, H, K, M)
+    columns = torch.cat([d_out, along[..., None]], dim=-1).transpose(2, 3).flatten(3)  # (B, H, M, K (d+1))
     back = (last.weights[:, :, 1:].mT @ columns).unflatten(-1, (K, d + 1))  # A^T [dO, r], (B, H, N, K, d+1)
     toward_keys = (back[..., :d] * v[:, :, :, None]).sum(dim=-1) - back[..., d]  # (B, H, N, K)
-    toward_class = last.weights[:, :, None, 1:, 0] * (along - (out * v[:, :, None, :1]).sum(dim=-1))  # (B, H, K, M)
+    toward_class = last.weights[:, :, None, 1:, 0] * (along - (d_out * v[:, :, None, :1]).sum(dim=-1))  # (B, H, K, M)
     summed_q = d**-0.5 * (toward_keys.mT @ k)  # (B, H, K, d)
     summed_k = d**-0.5 * (toward_class @ q[:, :, 1:])
     summed_v = back[:, :, 1:, :, :d].sum(dim=2)

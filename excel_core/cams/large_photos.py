@@ -102,15 +102,15 @@ def par_by_tiles(colours: Colours, maps: DiskMaps, spec: ParSpec, device: torch.
     exact after `n` iterations, and `n` iterations of all tiles are done before the next ones.
     """
     side, at_once = _plan(maps.shape[0], spec)
-    reach, done = max(spec.dilations), 0
+    reach, iterations_done = max(spec.dilations), 0
     refined = DiskMaps(maps.shape, maps.folder)
     source = maps
-    while done < spec.iterations:
-        at_a_time = spec.model_copy(update={"iterations": min(at_once, spec.iterations - done)})
+    while iterations_done < spec.iterations:
+        at_a_time = spec.model_copy(update={"iterations": min(at_once, spec.iterations - iterations_done)})
         margin = at_a_time.iterations * reach
         for tile in tiles(maps.size, side, (margin, margin)):
             _refine_tile(colours, source, refined, tile, at_a_time, device)
-        done += at_a_time.iterations
+        iterations_done += at_a_time.iterations
         # `maps` itself is the caller's, and is not written.
         source, refined = refined, DiskMaps(maps.shape, maps.folder) if source is maps else source
     return source
@@ -120,8 +120,8 @@ def _refine_tile(
     colours: Colours, source: DiskMaps, refined: DiskMaps, tile: Tile, spec: ParSpec, device: torch.device
 ) -> None:
     region = (tile.region_rows, tile.region_columns)
-    values = torch.from_numpy(source.read(*region))[None].to(device)
-    result = pixel_adaptive_refinement(colours(*region).to(device), values, spec)[0]
+    cams = torch.from_numpy(source.read(*region))[None].to(device)
+    result = pixel_adaptive_refinement(colours(*region).to(device), cams, spec)[0]
     refined.write(tile.rows, tile.columns, result[:, *tile.inner].cpu().numpy())
 
 
@@ -142,10 +142,10 @@ def _plan(labels: int, spec: ParSpec) -> tuple[int, int]:
 
 def _probabilities(maps: DiskMaps, normalised: bool) -> DiskMaps:
     """maps (K, H, W) → what the CRF of a CAM seed refines, as `pseudo_labels.label_steps`."""
-    result = DiskMaps(maps.shape, maps.folder)
+    probabilities = DiskMaps(maps.shape, maps.folder)
     for rows in strips(maps.size, 4 * (3 * maps.shape[0] + 2)):
         scores = torch.from_numpy(maps.read(rows)).clamp_min_(0)
         if normalised:
             scores /= scores.sum(dim=0, keepdim=True).clamp_min(1e-8)
-        result.write(rows, slice(None), scores.numpy())
-    return result
+        probabilities.write(rows, slice(None), scores.numpy())
+    return probabilities

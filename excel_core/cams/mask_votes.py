@@ -22,13 +22,13 @@ def voted_labels(labels: Labels, proposals: Proposals, spec: VoteSpec) -> Labels
     """labels (H, W) uint8, 0 background; proposals of the same size → labels (H, W) uint8. Of masks that overlap the smaller
     lies above. One mask is unpacked at a time."""
     totals = np.bincount(labels.ravel(), minlength=256)
-    taken: list[tuple[int, int, Runs]] = []  # pixels, class, mask
+    chosen_masks: list[tuple[int, int, Runs]] = []  # pixels, class, mask
     for runs in proposals.masks:
         counts = np.bincount(labels[inside(runs)], minlength=256)
         if (label := class_of_mask(counts, totals, spec)) is not None:
-            taken.append((int(counts.sum()), label, runs))
+            chosen_masks.append((int(counts.sum()), label, runs))
     voted = labels.copy()
-    for _, label, runs in _largest_first(taken):
+    for _, label, runs in _largest_first(chosen_masks):
         voted[inside(runs)] = label
     return voted
 

@@ -108,11 +108,11 @@ def packed_labels(
         steps["par"] = batch.labels(maps)
     scores = None
     if spec.crf.enabled:
-        values = crf_scores(maps if crf_source(spec) == "par" else before_par, 1, spec)
-        if runs_on_device(values.device, spec.crf):
-            steps["crf"] = batch.crf_labels(images, values, [len(image_classes) + 1 for image_classes in classes], spec.crf)
+        crf_input = crf_scores(maps if crf_source(spec) == "par" else before_par, 1, spec)
+        if runs_on_device(crf_input.device, spec.crf):
+            steps["crf"] = batch.crf_labels(images, crf_input, [len(image_classes) + 1 for image_classes in classes], spec.crf)
         else:
-            scores = HostCopy(values)
+            scores = HostCopy(crf_input)
     return PackedLabels(tuple(steps), shapes, HostCopy(torch.stack(list(steps.values()))), scores)
 
 
@@ -143,8 +143,8 @@ class _Batch:
         areas = [image.shape[0] * image.shape[1] for image in images]
         pixels = packed_pixels(images, scores.device).split(areas)
         photos = [part.reshape(image.shape) for part, image in zip(pixels, images, strict=True)]
-        parts = zip(scores.split(areas), labels, images, strict=True)
-        by_photo = [part[:, :count].T.reshape(count, *image.shape[:2]) for part, count, image in parts]
+        packed_scores = zip(scores.split(areas), labels, images, strict=True)
+        by_photo = [part[:, :count].T.reshape(count, *image.shape[:2]) for part, count, image in packed_scores]
         winners = [refined.argmax(dim=0).flatten() for refined in dense_crf_batch(photos, by_photo, spec)]
         return torch.cat([names[winner] for names, winner in zip(self.names, winners, strict=True)])
 

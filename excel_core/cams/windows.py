@@ -49,12 +49,12 @@ def blend_views(
     side = network_input.shape[-1]
     grid = (side // patch, side // patch)
     base = spec.window or side
-    seen = {scale: encode_view(_resized(network_input, round(base * scale / patch) * patch)) for scale in spec.scales}
-    whole = torch.stack([_on_grid(batch.cams, grid) for batch in seen.values()]).mean(dim=0)
+    views = {scale: encode_view(_resized(network_input, round(base * scale / patch) * patch)) for scale in spec.scales}
+    whole = torch.stack([_on_grid(batch.cams, grid) for batch in views.values()]).mean(dim=0)
     if spec.window is None:
-        return replace(seen[1.0], network_input=network_input, cams=whole)
+        return replace(views[1.0], network_input=network_input, cams=whole)
     cams, attention = _window_cams(network_input, whole, spec.window // patch, patch, encode_view, at_once)
-    return replace(seen[1.0], network_input=network_input, cams=(whole + cams) / 2, attention=attention)
+    return replace(views[1.0], network_input=network_input, cams=(whole + cams) / 2, attention=attention)
 
 
 def _window_cams(

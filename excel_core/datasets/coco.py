@@ -152,9 +152,9 @@ def _check_ids(listed: Sequence[ListedImage]) -> None:
     """Every later store knows an image by its id, which two images must not share."""
     image_of: dict[str, str] = {}
     for row in listed:
-        other = image_of.setdefault(row.id, row.image)
-        if other != row.image:
-            raise DataError(f"{other} and {row.image} would have the same id, {row.id}; rename one, in its JSON as well")
+        first_image = image_of.setdefault(row.id, row.image)
+        if first_image != row.image:
+            raise DataError(f"{first_image} and {row.image} would have the same id, {row.id}; rename one, in its JSON as well")
 
 
 def _with_sizes_checked(manifest: Manifest, photos: dict[str, Photo], max_bad: float) -> Manifest:

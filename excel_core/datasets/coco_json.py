@@ -106,9 +106,9 @@ def _photos(file: str, entries: list[Any]) -> dict[int, Photo]:
         if min(height, width) < 1:
             raise DataError(f"{where}: 'height' and 'width' must be at least 1, got {height} and {width}")
         photo = photos[number] = Photo(_file_name(entry, where), height, width)
-        other = index_of.setdefault(photo.id.casefold(), index)
-        if other != index:
-            raise DataError(f"{where}: images[{other}] is called {entries[other]['file_name']!r} already")
+        first_index = index_of.setdefault(photo.id.casefold(), index)
+        if first_index != index:
+            raise DataError(f"{where}: images[{first_index}] is called {entries[first_index]['file_name']!r} already")
     return photos
 
 

@@ -75,10 +75,10 @@ def check_folder_splits(root: Path, spec: DatasetSpec, class_names: Sequence[str
     """DataError, naming the setting, for a split that no photo is in; and for what `list_folder` refuses."""
     list_folder(root, class_names, spec.test_splits)
     rows = _table(root).rows if (root / TABLE).is_file() else ()
-    known = list(dict.fromkeys(row.split or DEFAULT_SPLIT for row in rows)) or [DEFAULT_SPLIT]
+    splits_there = list(dict.fromkeys(row.split or DEFAULT_SPLIT for row in rows)) or [DEFAULT_SPLIT]
     for split, setting in spec.settings_of_splits.items():
-        if split not in known:
-            problem, example = _unknown_split(root, split, known), setting.format(known[0])
+        if split not in splits_there:
+            problem, example = _unknown_split(root, split, splits_there), setting.format(splits_there[0])
             raise DataError(f"{setting.partition('=')[0]}: {problem}; set another: --set '{example}'")
 
 
@@ -116,10 +116,10 @@ def read_folder(
     """
     check_split_names(splits)
     listed = list_folder(root, class_names, unlabelled)
-    known = list(dict.fromkeys(row.split for row in listed))
-    unknown = [split for split in splits if split not in known]
+    splits_there = list(dict.fromkeys(row.split for row in listed))
+    unknown = [split for split in splits if split not in splits_there]
     if unknown:
-        raise DataError(_unknown_split(root, unknown[0], known))
+        raise DataError(_unknown_split(root, unknown[0], splits_there))
     ordered = [row for split in splits for row in listed if row.split == split]
     return build_manifest(root, ordered, max_bad=max_bad, threads=threads, decode=folder_decode_options(max_side))
 
@@ -232,8 +232,8 @@ def _id(image: str, where: str) -> str:
 def _check_names(listed: Sequence[ListedImage]) -> None:
     row_of: dict[str, ListedImage] = {}
     for row in listed:
-        other = row_of.setdefault(row.id, row)
-        if other.image == row.image and other is not row:
+        first_row = row_of.setdefault(row.id, row)
+        if first_row.image == row.image and first_row is not row:
             raise DataError(f"{TABLE} has two rows of {row.image}; merge them")
-        if other is not row:
-            raise DataError(f"{other.image} and {row.image} would both be called {row.id!r}; rename one")
+        if first_row is not row:
+            raise DataError(f"{first_row.image} and {row.image} would both be called {row.id!r}; rename one")

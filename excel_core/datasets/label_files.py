@@ -22,7 +22,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() != ".png" or is_hidden(path.name):
             continue
-        other = files.setdefault(path.stem, path)
-        if other != path:
-            raise DataError(f"{folder}: {other.name} and {path.name} are label maps of one image; remove one")
+        first_path = files.setdefault(path.stem, path)
+        if first_path != path:
+            raise DataError(f"{folder}: {first_path.name} and {path.name} are label maps of one image; remove one")
     return dict(sorted(files.items()))

@@ -41,10 +41,10 @@ def left_out_of_folder(root: Path, spec: DatasetSpec, class_names: Sequence[str]
     """Everything that a run leaves out of a folder of photos, in the order of the folder's names. `store`: the run's own, which
     may lie in it. DataError as of `read_folder`."""
     if (root / TABLE).is_file():
-        things = [*_unused_rows(root, spec), *_without_row(root, store)]
+        unused = [*_unused_rows(root, spec), *_without_row(root, store)]
     else:
-        things = list(_beside_class_folders(root, store))
-    return [*_misnamed(root), *things, *_classes_without_photo(root, spec, class_names)]
+        unused = list(_beside_class_folders(root, store))
+    return [*_misnamed(root), *unused, *_classes_without_photo(root, spec, class_names)]
 
 
 def _misnamed(root: Path) -> Iterator[LeftOut]:

@@ -37,6 +37,7 @@ __all__ = [
     "check_image_id",
     "check_manifest",
     "check_split_names",
+    "clashing_ids",
     "image_digest",
     "max_bad_images",
     "usable",
@@ -73,7 +74,7 @@ def build_manifest(
     An image keeps its row, with the reason in `error`, where it is missing, damaged or too small, or where a symbolic link
     leads out of the data folder. `attrs["turned"]`: the EXIF orientation of the images that have one and are decoded as they
     are stored, by id. Raises DataError where more than max_bad of the images are bad (a share in [0, 1]; one bad
-    image is always tolerated), and for ids that differ only by case.
+    image is always tolerated), and for ids that differ only by case or by how accents are composed.
     """
     _check_case(listed)
     images = list(dict.fromkeys(row.image for row in listed))
@@ -205,10 +206,17 @@ def _decode(root: Path, image: str, decode: DecodeOptions) -> _Decoded:
 
 
 def _check_case(listed: Sequence[ListedImage]) -> None:
-    """On file systems that ignore case, or how an accent is composed, what is written for one id would overwrite what is
-    written for the other."""
+    for first, second in clashing_ids(row.id for row in listed):
+        raise DataError(f"images {first!r} and {second!r} differ only by case or by how accents are composed; rename one")
+
+
+def clashing_ids(ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of ids (the first of its kind, another) that differ only by case or by how accents are composed. On file systems
+    that ignore either, what is written for one would overwrite what is written for the other."""
     first_spelling: dict[str, str] = {}
-    for row in listed:
-        other = first_spelling.setdefault(unicodedata.normalize("NFC", row.id.casefold()), row.id)
-        if other != row.id:
-            raise DataError(f"images {other!r} and {row.id!r} differ only by case or by how accents are composed; rename one")
+    pairs = []
+    for image_id in ids:
+        first = first_spelling.setdefault(unicodedata.normalize("NFC", image_id.casefold()), image_id)
+        if first != image_id:
+            pairs.append((first, image_id))
+    return pairs

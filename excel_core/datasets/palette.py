@@ -62,13 +62,13 @@ def _deflated(labels: NDArray[np.uint8]) -> bytes:
     each other.
     """
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    parts = []
+    chunks = []
     for top in range(0, len(labels), STRIP_ROWS):
         strip = labels[top : top + STRIP_ROWS]
         lines = np.zeros((len(strip), 1 + strip.shape[1]), np.uint8)  # each begins with its filter's number, 0
         lines[:, 1:] = strip
-        parts.append(deflate.compress(lines.data))
-    return b"".join([*parts, deflate.flush()])
+        chunks.append(deflate.compress(lines.data))
+    return b"".join([*chunks, deflate.flush()])
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -124,10 +124,10 @@ def _labels_of(image: Image.Image, classes: int | None, path: Path) -> LabelMapF
     if image.mode == "LA":
         return _from_grey(np.array(image.getchannel("L"), dtype=np.uint8), classes)
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > IGNORE:
-            raise DataError(f"{path}: labels are 0 to {IGNORE}, got {values.max()} in 16 bits; save the labels themselves")
-        return _from_grey(values.astype(np.uint8), classes)
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > IGNORE:
+            raise DataError(f"{path}: labels are 0 to {IGNORE}, got {grey.max()} in 16 bits; save the labels themselves")
+        return _from_grey(grey.astype(np.uint8), classes)
     if image.mode in ("RGB", "RGBA"):
         colours = np.asarray(image)[..., :3]
         if _is_grey_of_values(colours):

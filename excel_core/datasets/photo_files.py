@@ -116,13 +116,13 @@ def find_file(root: Path, relative: str) -> str | None:
         return None
     if relative.isascii():
         return None
-    folder, parts = root, []
-    for part in Path(relative).parts:
-        if not (folder / part).exists():
-            part = _same_name(folder, part) or part
-        parts.append(part)
-        folder = folder / part
-    return "/".join(parts) if folder.is_file() else None
+    folder, names = root, []
+    for name in Path(relative).parts:
+        if not (folder / name).exists():
+            name = _same_name(folder, name) or name
+        names.append(name)
+        folder = folder / name
+    return "/".join(names) if folder.is_file() else None
 
 
 def _same_name(folder: Path, name: str) -> str | None:

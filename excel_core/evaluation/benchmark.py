@@ -43,10 +43,10 @@ def method_runs(run: RunSpec) -> dict[str, RunSpec]:
     alone. A method that trains no segmenter has seeds alone."""
     runs = {}
     for method in run.benchmark.methods:
-        own = settings_of_method(run.benchmark.own_settings, method)
+        own_settings = settings_of_method(run.benchmark.own_settings, method)
         before, after = (before_edits(run.preset, name, run.benchmark) for name in (run.method, method))
         moved = with_users_edits(run, before, after, _unused(run, method))
-        moved = with_settings(moved, own)
+        moved = with_settings(moved, own_settings)
         kinds = tuple(kind for kind in moved.evaluate.kinds if moved.train.enabled or kind == "static")
         runs[method] = with_edits(moved, {"evaluate": {"ablation": False, "kinds": kinds}})
     return runs
@@ -156,10 +156,10 @@ def score_method(
     class_iou: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     image_miou: dict[str, dict[str, dict[str, float]]] = {}
     for number, evaluation in enumerate(by_seed):
-        last = {parse_result_key(key)[:2]: key for key in evaluation.results}
+        last_key = {parse_result_key(key)[:2]: key for key in evaluation.results}
         for key, result in evaluation.results.items():
             kind, split, step = parse_result_key(key)
-            ids, is_last = images[kind, split], key == last[kind, split]
+            ids, is_last = images[kind, split], key == last_key[kind, split]
             if not ids:
                 continue
             by_image = confusions_by_image(evaluation.counts[evaluation.counts["result"] == key], ids, len(names))
@@ -197,10 +197,10 @@ def methods_numbers(methods: Mapping[str, MethodScores]) -> list[dict[str, Any]]
             is_last = of_method.last_steps[kind] == (kind, step)
             number: dict[str, Any] = {"method": method, "kind": kind, "step": step, "last": is_last}
             number |= score_over_seeds(scores) | {"protocol": dict(of_method.protocols[kind, step]), "difference": None}
-            other = _counterpart(methods[first], (kind, step), is_last)
-            if method != first and other is not None:
-                paired = paired_difference(methods[first].scores[other], scores)
-                number["difference"] = {"against": [first, other[1]]} | paired
+            counterpart = _counterpart(methods[first], (kind, step), is_last)
+            if method != first and counterpart is not None:
+                paired = paired_difference(methods[first].scores[counterpart], scores)
+                number["difference"] = {"against": [first, counterpart[1]]} | paired
             numbers.append(number)
     return numbers
 

@@ -54,12 +54,12 @@ def _image_score(confusion: NDArray[np.int64]) -> ImageScore:
     """confusion (C, C), rows truth."""
     hit, true, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     foreground = int(confusion.sum() - hit[0])  # what truth or prediction calls a class
-    values = [value for value in range(1, len(confusion)) if true[value] or predicted[value]]
+    classes = [value for value in range(1, len(confusion)) if true[value] or predicted[value]]
     return ImageScore(
         iou=float(hit[1:].sum() / foreground) if foreground else None,
-        classes={value: float(hit[value] / (true[value] + predicted[value] - hit[value])) for value in values},
-        missed=tuple(value for value in values if true[value] and not hit[value]),
-        false=tuple(value for value in values if not true[value]),
+        classes={value: float(hit[value] / (true[value] + predicted[value] - hit[value])) for value in classes},
+        missed=tuple(value for value in classes if true[value] and not hit[value]),
+        false=tuple(value for value in classes if not true[value]),
     )
 
 
@@ -95,11 +95,11 @@ def spread_images(images: Sequence[str], iou: Sequence[float | None], count: int
 def shares(sizes: Mapping[str, int], total: int) -> dict[str, int]:
     """How many images of each split, of `sizes` by name, make up `total`: as many of each, and what small splits leave goes to
     the larger ones."""
-    result, left = dict[str, int](), total
+    share_of_split, left = dict[str, int](), total
     for place, (split, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
-        result[split] = min(size, left // (len(sizes) - place))
-        left -= result[split]
-    return result
+        share_of_split[split] = min(size, left // (len(sizes) - place))
+        left -= share_of_split[split]
+    return share_of_split
 
 
 def _ranked(iou: Sequence[float | None]) -> list[int]:

@@ -57,7 +57,7 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Plain data under the stable keys miou, iou, precision, recall, confusion_ratio, pixels; and warnings, where there are
         some."""
-        content = {
+        document = {
             "miou": self.miou,
             "iou": dict(self.iou),
             "precision": dict(self.precision),
@@ -65,7 +65,7 @@ class Scores:
             "confusion_ratio": dict(self.confusion_ratio),
             "pixels": self.pixels,
         }
-        return content | ({"warnings": list(self.warnings)} if self.warnings else {})
+        return document | ({"warnings": list(self.warnings)} if self.warnings else {})
 
 
 def confusion_matrix(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
@@ -199,12 +199,12 @@ def _uncounted(pred_dir: Path, truth_dir: Path, scored: Sequence[str]) -> tuple[
     ids = {unicodedata.normalize("NFC", image_id) for image_id in scored}
     pictures = [path for path in sorted(pred_dir.iterdir()) if path.suffix.lower() == ".png" and not is_hidden(path.name)]
     alone = [printable(path.stem) for path in pictures if unicodedata.normalize("NFC", path.stem) not in ids]
-    others = [printable(path.name) for path in sorted(truth_dir.iterdir()) if is_photo(path) and path.suffix.lower() != ".png"]
+    no_png = [printable(path.name) for path in sorted(truth_dir.iterdir()) if is_photo(path) and path.suffix.lower() != ".png"]
     told = []
     if alone:
         told.append(f"{len(alone)} predictions ({and_more(alone, MAX_MISSING)}) have no mask in {truth_dir}: not counted")
-    if others:
-        told.append(f"{len(others)} pictures in {truth_dir} ({and_more(others, MAX_MISSING)}) are no PNG: not read as masks")
+    if no_png:
+        told.append(f"{len(no_png)} pictures in {truth_dir} ({and_more(no_png, MAX_MISSING)}) are no PNG: not read as masks")
     return tuple(told)
 
 
@@ -226,10 +226,10 @@ def average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.boo
         raise DataError(f"expected finite scores and truth (N, C), got {presence.shape} and {truth.shape}")
     from sklearn.metrics import average_precision_score  # slow to import
 
-    result = np.full(presence.shape[1], np.nan)
+    precision = np.full(presence.shape[1], np.nan)
     for index in np.flatnonzero(truth.any(axis=0)):
-        result[index] = average_precision_score(truth[:, index], presence[:, index])
-    return result
+        precision[index] = average_precision_score(truth[:, index], presence[:, index])
+    return precision
 
 
 def mean_average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:
@@ -242,9 +242,9 @@ def mean_average_precision(presence: NDArray[np.floating[Any]], truth: NDArray[n
 
 def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
     """Divide, NaN where the denominator is 0."""
-    result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
+    ratio = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio
 
 
 def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:

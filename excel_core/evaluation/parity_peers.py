@@ -62,12 +62,12 @@ def _compare_set(name: str, folder: Path, clip: FrozenClip) -> SetComparison:
         return SetComparison(name, missing=f"{path} is not there; not compared")
     golden = load_goldens(path)
     computed = SETS[name](golden, clip, folder)
-    results = [_compare_key(key, computed.outputs[key], golden) for key in golden if key in computed.outputs]
+    comparisons = [_compare_key(key, computed.outputs[key], golden) for key in golden if key in computed.outputs]
     unknown = sorted(golden.keys() - computed.outputs.keys() - computed.inputs)
     absent = sorted(computed.outputs.keys() - golden.keys())
-    results += [Comparison(f"{key} (unknown: nothing computes it)", float("nan"), 0.0) for key in unknown]
-    results += [Comparison(f"{key} (the set has no such key)", float("nan"), 0.0) for key in absent]
-    return SetComparison(name, results)
+    comparisons += [Comparison(f"{key} (unknown: nothing computes it)", float("nan"), 0.0) for key in unknown]
+    comparisons += [Comparison(f"{key} (the set has no such key)", float("nan"), 0.0) for key in absent]
+    return SetComparison(name, comparisons)
 
 
 def _compare_key(key: str, computed: Tensor, golden: Arrays) -> Comparison:

@@ -75,11 +75,11 @@ def compare_with_programs(prefix: Path, file: Path, photos: Path, class_names: S
     if not (photos / "labels.csv").is_file():
         raise StoreError(f"{photos}: has no labels.csv; give the folder of the photos, in VOC layout with image-level labels")
     labels = read_labels_csv(photos / "labels.csv", class_names)
-    results = []
+    comparisons = []
     for key, computed in _computed(prefix, golden, photos, labels, class_names):
-        results.append(compare_array(key, computed, golden[key], _tolerances(key)))
-    compared = {result.key.partition(" ")[0] for result in results} | {"train_pixels", "train_classes"}
-    return results + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in golden if key not in compared]
+        comparisons.append(compare_array(key, computed, golden[key], _tolerances(key)))
+    compared = {result.key.partition(" ")[0] for result in comparisons} | {"train_pixels", "train_classes"}
+    return comparisons + [Comparison(f"{key} (not computed)", float("nan"), 0.0) for key in golden if key not in compared]
 
 
 def _tolerances(key: str) -> Tolerances:
@@ -93,14 +93,14 @@ def _computed(
     index = {name: number for number, name in enumerate(class_names)}
     # A photo's network input names its side; photos without one are computed at the preset's side.
     sides = {match["photo"]: int(match["side"]) for key in golden if (match := INPUT_KEY.fullmatch(key))}
-    others = [match["photo"] for key in golden if (match := PHOTO_KEY.fullmatch(key))]
-    for photo in dict.fromkeys([*sides, *others]):
+    other_photos = [match["photo"] for key in golden if (match := PHOTO_KEY.fullmatch(key))]
+    for photo in dict.fromkeys([*sides, *other_photos]):
         if not labels.get(photo):
             raise StoreError(f"{photos}/labels.csv has no label of {photo}, a photo of the results")
         image = read_image(photos / (image_file(photos, photo) or f"{IMAGES}/{photo}.jpg"))
         models = _models(prefix, len(class_names), sides.get(photo, preset("voc").cams.image_size))
-        results = _of_photo(models, image, [index[name] for name in labels[photo]])
-        for name, computed in results.items():
+        arrays = _of_photo(models, image, [index[name] for name in labels[photo]])
+        for name, computed in arrays.items():
             if f"{photo}_{name}" in golden:
                 yield f"{photo}_{name}", computed
     for key in golden:
@@ -158,10 +158,10 @@ def _of_step(prefix: Path, golden: Arrays, iteration: int) -> Iterator[tuple[str
     segmenter = model.segmenter.train()
     samples = [plain_sample(crop, np.flatnonzero(row).tolist()) for crop, row in zip(pixels, present, strict=True)]
     spec = model.run.train
-    result = training_step(
+    step = training_step(
         model.cam_model, segmenter, make_optimiser(segmenter, spec), Batch.of(samples), iteration, spec, model.run.refine
     )
-    yield f"train_{iteration}_losses", result.losses[:3].double()
-    yield f"train_{iteration}_labels", result.labels.to(torch.uint8)
+    yield f"train_{iteration}_losses", step.losses[:3].double()
+    yield f"train_{iteration}_labels", step.labels.to(torch.uint8)
     assert segmenter.classifier.bias is not None
     yield f"train_{iteration}_linear_pred_bias", segmenter.classifier.bias.detach()

@@ -84,10 +84,10 @@ def coco_keys(golden: Arrays, model: Model, network_input: Tensor, coco: RunSpec
     text, classes = torch.from_numpy(golden["coco_text"]), golden["coco_classes"].tolist()
     background = len(golden["coco_probabilities"]) - len(classes)
     cam_model = CamModel(model.cam_model.clip, text, len(text) - background, coco.cams)
-    one = slice(COCO_IMAGE, COCO_IMAGE + 1)
-    encoded = cam_model.encode(network_input[one], kept_layers(coco.refine.affinity), last_block=False)
+    coco_image = slice(COCO_IMAGE, COCO_IMAGE + 1)
+    encoded = cam_model.encode(network_input[coco_image], kept_layers(coco.refine.affinity), last_block=False)
     cam = encoded_gradcam(cam_model, encoded, class_slots([classes]))
-    golden_relation = torch.from_numpy(golden["relation"])[one]
+    golden_relation = torch.from_numpy(golden["relation"])[coco_image]
     relation = Relation(golden_relation, golden_relation)
     yield "coco_probabilities", cam.probabilities[0]
     yield "coco_gradcam_raw", cam.raw[0]

@@ -54,8 +54,8 @@ def step_keys(golden: Arrays, model: Model, batch: Batch, step: GoldenStep) -> I
     size = (target.shape[-2], target.shape[-1])
     by_encoder = [enlarged(logits, size) for logits in output.by_encoder]
     pairs = pair_labels(pseudo, encoded.activations.grid, spec.radius)
-    given = [torch.from_numpy(golden[key]).long() for key in ("labels_by_clip", "labels_by_dino") if key in golden]
-    mutual = mutual_losses(by_encoder, batch.valid, spec, given or None)
+    golden_labels = [torch.from_numpy(golden[key]).long() for key in ("labels_by_clip", "labels_by_dino") if key in golden]
+    mutual = mutual_losses(by_encoder, batch.valid, spec, golden_labels or None)
     losses = step_losses(enlarged(output.logits, size), probability, target, pairs, mutual, spec)
     losses[0].backward()
     parameters = dict(model.segmenter.named_parameters())
@@ -63,8 +63,8 @@ def step_keys(golden: Arrays, model: Model, batch: Batch, step: GoldenStep) -> I
     yield f"{step.name}_pairs", torch.stack([(pairs == 1).sum() + 1, (pairs == 0).sum() + 1])
     yield f"{step.name}_learning_rate", torch.tensor([*(share * rate for share in EMPTY_GROUPS), rate], dtype=torch.float64)
     necks = [model.segmenter.neck, *([model.segmenter.second_neck] if model.segmenter.second_neck is not None else [])]
-    parts = [*necks, nn.ModuleList([model.segmenter.head, model.segmenter.classifier])]
-    yield f"{step.name}_grad_norms", torch.stack([_gradient_norm(part) for part in parts]).double()
+    modules = [*necks, nn.ModuleList([model.segmenter.head, model.segmenter.classifier])]
+    yield f"{step.name}_grad_norms", torch.stack([_gradient_norm(part) for part in modules]).double()
     for key, name in (BIASES | step.gradients_alone).items():
         gradient = parameters[name].grad
         assert gradient is not None

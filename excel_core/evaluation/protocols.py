@@ -32,8 +32,8 @@ def refinement_words(run: RunSpec, step: str) -> str:
     if step == "votes":
         return f"{refinement_words(run, voted_step(spec))}+mask votes"
     # The CRF may refine the maps before PAR: then PAR is no step of its result.
-    last = crf_source(spec) if step == "crf" else step
-    steps = step_names(spec)[: step_names(spec).index(last) + 1]
+    last_step = crf_source(spec) if step == "crf" else step
+    steps = step_names(spec)[: step_names(spec).index(last_step) + 1]
     steps += ["crf"] if step == "crf" else []
     unusual = [] if spec.crf.normalised else ["not normalised"]
     unusual += ["wrapped BGR"] if spec.crf.image == "wrapped_bgr" else []

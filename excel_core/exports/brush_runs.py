@@ -23,12 +23,12 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
     lengths = np.diff(np.append(starts, flat.size)) * CHANNELS
     for length, inside in zip(lengths.tolist(), flat[starts].tolist(), strict=True):
-        value = "11111111" if inside else "00000000"
+        byte = "11111111" if inside else "00000000"
         while length > 0:
-            part = min(length, 1 << WIDTHS[-1])
-            number = next(number for number, width in enumerate(WIDTHS) if part <= 1 << width)
-            bits.append(f"1{number:02b}{part - 1:0{WIDTHS[number]}b}{value}")
-            length -= part
+            run_length = min(length, 1 << WIDTHS[-1])
+            number = next(number for number, width in enumerate(WIDTHS) if run_length <= 1 << width)
+            bits.append(f"1{number:02b}{run_length - 1:0{WIDTHS[number]}b}{byte}")
+            length -= run_length
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))

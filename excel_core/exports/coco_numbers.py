@@ -66,8 +66,8 @@ class CocoIndex:
 
     def add(self, label_map: LabelMap) -> int:
         """Note the image of a label map → its number."""
-        own = self._numbers
-        number = len(self.images) + 1 if own is None else _number_of(label_map.id, own.images, "image")
+        numbers = self._numbers
+        number = len(self.images) + 1 if numbers is None else _number_of(label_map.id, numbers.images, "image")
         height, width = label_map.read(len(self.class_numbers)).shape
         name = label_map.file_name or f"{label_map.id}.png"
         self.images.append({"id": number, "width": width, "height": height, "file_name": name})

@@ -46,7 +46,7 @@ def whole_folder(out: Path, force: bool, description: dict[str, Any], kind: str 
     check_free(out, force, kind)
     out = out.resolve()
     # Names that nobody can guess: in a folder that others can write, they could stand there already.
-    temporary, old = (out.with_name(f".{out.name}.{secrets.token_hex(8)}.{end}") for end in ("tmp", "old"))
+    temporary, replaced = (out.with_name(f".{out.name}.{secrets.token_hex(8)}.{end}") for end in ("tmp", "old"))
     moved = False
     try:
         temporary.mkdir(parents=True)
@@ -55,14 +55,14 @@ def whole_folder(out: Path, force: bool, description: dict[str, Any], kind: str 
         write_json(temporary / f"{kind}.json", {"format": f"excel-{kind}/1", **description})
         if out.exists():
             moved = True  # first, since a signal may come in between
-            os.replace(out, old)  # a folder cannot replace one that is not empty
+            os.replace(out, replaced)  # a folder cannot replace one that is not empty
         os.replace(temporary, out)
     except OSError as error:
         raise StoreError(f"--out {out}: the {kind} could not be written ({error}); nothing of it was left") from error
     finally:
         if moved and not out.exists():
-            os.replace(old, out)
-        for folder in (temporary, old):
+            os.replace(replaced, out)
+        for folder in (temporary, replaced):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -72,14 +72,14 @@ def write_binary(folder: Path, class_names: Sequence[str], maps: Iterable[LabelM
 
 def folder_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """Class names as names of folders on any file system, all different there: `Potted/Plant` → `Potted_Plant`."""
-    taken = set(RESERVED_NAMES)
+    used_names = set(RESERVED_NAMES)
     names = []
     for class_name in class_names:
         plain = re.sub(r"[^\w.+-]+", "_", class_name).strip("._") or "class"
         name, count = plain, 1
-        while name.casefold() in taken:
+        while name.casefold() in used_names:
             count += 1
             name = f"{plain}_{count}"
-        taken.add(name.casefold())
+        used_names.add(name.casefold())
         names.append(name)
     return tuple(names)

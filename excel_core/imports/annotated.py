@@ -77,6 +77,6 @@ def paint(image: Annotated, class_names: Sequence[str]) -> NDArray[np.uint8]:
     for shape in image.shapes:
         if shape.draw is None:
             raise DataError(image.why_no_mask)
-        value = 0 if shape.label == BACKGROUND else class_names.index(shape.label) + 1
-        labels[shape.draw(image.height, image.width)] = value
+        label = 0 if shape.label == BACKGROUND else class_names.index(shape.label) + 1
+        labels[shape.draw(image.height, image.width)] = label
     return labels

@@ -47,9 +47,9 @@ def _image(element: Element, where: str) -> Annotated:
     try:
         height, width = int(element.attrib["height"]), int(element.attrib["width"])
         tags = tuple(_label(tag) for tag in element.iterfind("tag"))
-        parts = [part for part in element if part.tag in (*OUTLINES, *OTHERS)]
-        parts.sort(key=lambda part: int(part.get("z_order", "0")))  # stable: of equal ones, the later lies above
-        return Annotated(name, height, width, tags, tuple(_shape(part) for part in parts))
+        shapes = [part for part in element if part.tag in (*OUTLINES, *OTHERS)]
+        shapes.sort(key=lambda part: int(part.get("z_order", "0")))  # stable: of equal ones, the later lies above
+        return Annotated(name, height, width, tags, tuple(_shape(part) for part in shapes))
     except KeyError as error:
         return Annotated(name, left_out=f"its annotation lacks {error.args[0]!r}")
     except (ValueError, DataError) as error:

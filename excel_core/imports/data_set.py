@@ -52,11 +52,11 @@ def list_annotated(read: Reader, photos: Photos, class_names: Sequence[str] = ()
     for image in read():
         reason = image.left_out or ("" if image.classes else "no class is in it")
         if not reason:
-            other = name_of.setdefault(_id(image.name).casefold(), image.name)
+            first_name = name_of.setdefault(_id(image.name).casefold(), image.name)
             if image.name in listed.photos:
                 raise DataError(f"{image.name} is annotated twice; leave one out")
-            if other != image.name:
-                raise DataError(f"{other} and {image.name} would both be called {_id(image.name)!r}; rename one")
+            if first_name != image.name:
+                raise DataError(f"{first_name} and {image.name} would both be called {_id(image.name)!r}; rename one")
             unknown = sorted(image.classes.difference(class_names or image.classes))
             if unknown:
                 raise DataError(f"{image.name}: unknown label {unknown[0]!r}; valid: {', '.join(class_names)}")

@@ -61,8 +61,8 @@ def _image_name(data: dict[str, Any], where: str) -> str:
     """The image's path, out of an address such as /data/local-files/?d=images/a.jpg."""
     texts = [value for value in data.values() if isinstance(value, str)]
     address = data.get(IMAGE) if isinstance(data.get(IMAGE), str) else texts[0] if len(texts) == 1 else ""
-    parts = urlsplit(address or "")
-    name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].replace("\\", "/")  # as Label Studio on Windows has it
+    url = urlsplit(address or "")
+    name = parse_qs(url.query).get("d", [unquote(url.path)])[0].replace("\\", "/")  # as Label Studio on Windows has it
     if not name:
         raise DataError(f"{where}: 'data' names no {IMAGE!r}")
     return name
@@ -71,13 +71,13 @@ def _image_name(data: dict[str, Any], where: str) -> str:
 def _results(task: dict[str, Any], predictions: bool) -> list[dict[str, Any]] | str:
     """The results that count, or why there are none."""
     every = [entry for entry in task.get("annotations") or () if isinstance(entry, dict)]
-    done = [entry for entry in every if not entry.get("was_cancelled")]
+    annotations = [entry for entry in every if not entry.get("was_cancelled")]
     # Stable: where nothing tells them apart, the last in the file is the last.
-    done.sort(key=lambda entry: (bool(entry.get("ground_truth")), str(entry.get("updated_at") or "")))
-    if not done and predictions:
-        done = [entry for entry in task.get("predictions") or () if isinstance(entry, dict)][:1]
-    if done:
-        return list(done[-1].get("result") or ())
+    annotations.sort(key=lambda entry: (bool(entry.get("ground_truth")), str(entry.get("updated_at") or "")))
+    if not annotations and predictions:
+        annotations = [entry for entry in task.get("predictions") or () if isinstance(entry, dict)][:1]
+    if annotations:
+        return list(annotations[-1].get("result") or ())
     if every:
         return "was skipped in Label Studio"
     return "has no annotation" + (" and no prediction" if predictions else "; --predictions takes pre-annotations as they are")
@@ -98,14 +98,14 @@ def _annotated(name: str, results: list[dict[str, Any]]) -> Annotated:
             labels += [as_label(str(choice)) for choice in value["choices"]]
         if kind not in KINDS:
             continue
-        own = [as_label(str(label)) for label in value.get(entry["type"]) or labels_of.get(entry.get("id")) or []]
-        if len(own) != 1:
-            labels += own
-            no_mask = no_mask or f"has a {KINDS[kind]} of {len(own) or 'no'} labels"
+        own_labels = [as_label(str(label)) for label in value.get(entry["type"]) or labels_of.get(entry.get("id")) or []]
+        if len(own_labels) != 1:
+            labels += own_labels
+            no_mask = no_mask or f"has a {KINDS[kind]} of {len(own_labels) or 'no'} labels"
             continue
         if entry.get("image_rotation"):
             no_mask = no_mask or "was turned in Label Studio"
-        shapes.append(Shape(own[0], KINDS[kind], _draw(kind, value, height, width)))
+        shapes.append(Shape(own_labels[0], KINDS[kind], _draw(kind, value, height, width)))
     return Annotated(name, height, width, tuple(labels), tuple(shapes), no_mask=no_mask)
 
 

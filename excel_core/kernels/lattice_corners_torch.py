@@ -124,6 +124,6 @@ def _codes(nearest: Tensor, rank: Tensor, moves: Tensor) -> Tensor:
 def _neighbours(codes: Tensor, number: Tensor, move: Tensor) -> Tensor:
     """codes (M,) sorted, each corner's number (M,), a step along an axis → the numbers (2, M) of the neighbours before and
     after."""
-    wanted = torch.stack([codes - move, codes + move])
-    place = torch.searchsorted(codes, wanted).clamp_max(len(codes) - 1)
-    return torch.where(codes[place] == wanted, number[place], MISSING).int()
+    neighbour_codes = torch.stack([codes - move, codes + move])
+    place = torch.searchsorted(codes, neighbour_codes).clamp_max(len(codes) - 1)
+    return torch.where(codes[place] == neighbour_codes, number[place], MISSING).int()

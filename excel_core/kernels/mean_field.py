@@ -49,6 +49,6 @@ def pixel_rows(unary: Floats) -> tuple[Floats, Floats]:
 def softmax(logits: Floats, others: int, sums: Floats) -> Floats:
     """Logits (N, lanes) of `others` labels, all but the first, and the sums (N,) of all labels' logits → probabilities
     (1 + others, N)."""
-    result = np.empty((1 + others, len(logits)), np.float32)
-    call("softmax", logits.shape[1], others, len(logits), logits, sums, None, result)
-    return result
+    probabilities = np.empty((1 + others, len(logits)), np.float32)
+    call("softmax", logits.shape[1], others, len(logits), logits, sums, None, probabilities)
+    return probabilities

@@ -46,8 +46,8 @@ def axis_of(source: int, output: int, align_corners: bool) -> Axis:
 def resized_window(source: NDArray[Any], rows: Axis, columns: Axis, divisor: float = 1.0) -> Floats:
     """source (h, w, 3), uint8 or float32, divided by `divisor` → the output pixels of `rows` and `columns`, (3, n, m)."""
     n, m = len(rows.first), len(columns.first)
-    result = np.empty((3, n, m), np.float32)
+    resized = np.empty((3, n, m), np.float32)
     along_axes = (np.ascontiguousarray(values) for values in (*rows, *columns))
     source = np.ascontiguousarray(source)
-    call("resize", int(source.dtype == np.uint8), source.shape[1], n, m, source, *along_axes, float(divisor), result)
-    return result
+    call("resize", int(source.dtype == np.uint8), source.shape[1], n, m, source, *along_axes, float(divisor), resized)
+    return resized

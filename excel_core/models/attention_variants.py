@@ -63,6 +63,6 @@ def proxy_attention(features: Tensor, grid: Grid, target: Grid, beta: float = 1.
     unit = F.normalize(maps.flatten(2), dim=1)
     cosine = unit.mT @ unit
     scores = gamma * (cosine - beta * cosine.mean(dim=(1, 2), keepdim=True))
-    own = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
-    keep = (scores >= 0) | (own & (scores < 0).all(dim=-1, keepdim=True))
+    own_patch = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    keep = (scores >= 0) | (own_patch & (scores < 0).all(dim=-1, keepdim=True))
     return torch.softmax(scores.masked_fill(~keep, float("-inf")), dim=-1)

@@ -103,16 +103,16 @@ def expand_token_rows(state: Mapping[str, Tensor], vocab_size: int) -> dict[str,
     rows = full.pop(ROWS_KEY, None)
     if rows is None:
         return full
-    known = full[EMBEDDING_KEY]
+    known_rows = full[EMBEDDING_KEY]
     index = rows.long()
-    if index.ndim != 1 or len(index) != len(known) or index.min() < 0 or index.max() >= vocab_size:
+    if index.ndim != 1 or len(index) != len(known_rows) or index.min() < 0 or index.max() >= vocab_size:
         raise ModelError(
-            f"{ROWS_KEY}: must be {len(known)} row numbers below {vocab_size}, got shape {tuple(rows.shape)} "
+            f"{ROWS_KEY}: must be {len(known_rows)} row numbers below {vocab_size}, got shape {tuple(rows.shape)} "
             f"up to {int(index.max())}; take weights and model configuration from the same place"
         )
-    drawn = torch.randn(vocab_size, known.shape[1], generator=torch.Generator().manual_seed(0)) * UNTRAINED_SIGMA
-    weight = drawn.to(known.dtype)
-    weight[index] = known
+    drawn = torch.randn(vocab_size, known_rows.shape[1], generator=torch.Generator().manual_seed(0)) * UNTRAINED_SIGMA
+    weight = drawn.to(known_rows.dtype)
+    weight[index] = known_rows
     full[EMBEDDING_KEY] = weight
     return full
 

@@ -58,12 +58,12 @@ def dino_sizes(name: str) -> DinoSizes:
 
 def dino_file(name: str) -> Path:
     """The file of `name`'s weights; ModelError where there is none, with where to put it."""
-    model, separator, given = name.partition(":")
+    model, separator, file_name = name.partition(":")
     sizes = dino_sizes(name)
     if separator:
-        file = Path(given)
+        file = Path(file_name)
         if not file.is_file():
-            raise ModelError(f"DINO weights {given!r} do not exist; {WANTED_DINO}")
+            raise ModelError(f"DINO weights {file_name!r} do not exist; {WANTED_DINO}")
         return file
     if model == TINY_DINO:
         return TINY_DINO_FILE

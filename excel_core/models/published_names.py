@@ -86,11 +86,11 @@ class SegmenterSizes:
 def segmenter_sizes(state: State, name: str) -> SegmenterSizes:
     """Sizes of a published neck and head, from the shapes of three tensors and the number of layers."""
     state = _with_published_neck(state)
-    needed = (f"{NECK}linear_fuse.weight", f"{NECK}linears_modulelist.0.proj.weight", f"{HEAD}linear_pred.weight")
-    missing = [key for key in needed if key not in state or state[key].ndim < 2]
+    needed_keys = (f"{NECK}linear_fuse.weight", f"{NECK}linears_modulelist.0.proj.weight", f"{HEAD}linear_pred.weight")
+    missing = [key for key in needed_keys if key not in state or state[key].ndim < 2]
     if missing:
         raise ModelError(f"{name}: incomplete: {list_names(missing)} missing or of no such shape")
-    fuse, adapter, classifier = (state[key].shape for key in needed)
+    fuse, adapter, classifier = (state[key].shape for key in needed_keys)
     layers = {key.split(".")[3] for key in state if key.startswith(f"{HEAD}transformer.resblocks.")}
     return SegmenterSizes(classifier[0] - 1, fuse[1] // max(1, fuse[0]), adapter[1], fuse[0], len(layers))
 

@@ -129,8 +129,8 @@ class Segmenter(nn.Module):
             if second is None:
                 raise ValueError("segmenter: has a second neck, but got no features for it")
             own_grid = second.shape[-2:]
-            own = self.second_neck(second.flatten(2).mT[None], (own_grid[0], own_grid[1]))
-            features = torch.cat([features, enlarged(own, grid)[None]])
+            second_features = self.second_neck(second.flatten(2).mT[None], (own_grid[0], own_grid[1]))
+            features = torch.cat([features, enlarged(second_features, grid)[None]])
         # One head for all encoders, and one pass.
         maps = features.flatten(0, 1)
         tokens = self.head(maps.flatten(2).mT)

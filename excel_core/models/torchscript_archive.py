@@ -77,10 +77,10 @@ class _Archive:
             case _:
                 raise refused(self.path, "a storage is not of plain numbers")
         if (key, dtype) not in self._storages:
-            data = self.read(f"data/{key}", self._bytes_left)
-            if len(data) != count * dtype.itemsize:
-                raise refused(self.path, f"data/{key} has {len(data)} bytes, expected {count} numbers of {dtype.itemsize}")
-            flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            content = self.read(f"data/{key}", self._bytes_left)
+            if len(content) != count * dtype.itemsize:
+                raise refused(self.path, f"data/{key} has {len(content)} bytes, expected {count} numbers of {dtype.itemsize}")
+            flat = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
             self._storages[key, dtype] = flat
         return self._storages[key, dtype]
 

@@ -160,8 +160,8 @@ class PickleInterpreter:
             raise self._refused("a tensor's size and stride do not fit each other")
         if not all(type(number) is int and 0 <= number < 2**48 for number in (offset, *size, *stride)):
             raise self._refused("a tensor's size or stride is no number that it can be")
-        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if math.prod(size) and (math.prod(size) > len(storage) or last >= len(storage)):
+        last_index = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        if math.prod(size) and (math.prod(size) > len(storage) or last_index >= len(storage)):
             raise self._refused("a tensor is larger than its storage")
         return storage.as_strided(size, stride, offset) if math.prod(size) else storage.new_empty(size)
 

@@ -45,8 +45,8 @@ def logit_planes(
             views.write(WHOLE, WHOLE, _enlarged(logits[channel], small)[None].numpy(), slice(index, index + 1))
         mean = torch.empty(small)
         for rows in strips(small, 12 * views.shape[0]):
-            parts = torch.from_numpy(views.read(rows)).split([len(scale) for scale in by_scale])
-            mean[rows] = torch.stack([part.mean(dim=0) for part in parts]).mean(dim=0)
+            by_view = torch.from_numpy(views.read(rows)).split([len(scale) for scale in by_scale])
+            mean[rows] = torch.stack([part.mean(dim=0) for part in by_view]).mean(dim=0)
         yield mean if small == size else _enlarged(mean, size)
 
 
@@ -69,12 +69,12 @@ def highest_plane(planes: Iterable[Tensor], size: Size, folder: Path | None = No
     labels, best = np.zeros(size, np.uint8), DiskMaps((1, *size), folder)
     for index, plane in enumerate(planes):
         for rows in strips(size, 16):
-            values = plane[rows].numpy()
+            logits = plane[rows].numpy()
             if index:
                 highest = best.read(rows)[0]
-                labels[rows][values > highest] = index
-                values = np.maximum(values, highest)
-            best.write(rows, WHOLE, values[None])
+                labels[rows][logits > highest] = index
+                logits = np.maximum(logits, highest)
+            best.write(rows, WHOLE, logits[None])
     return labels
 
 

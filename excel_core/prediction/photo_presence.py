@@ -40,17 +40,17 @@ class Presence:
         sets = [class_set_of_file(name) for name in (*BUNDLED_CLASS_SETS, "world")]
         words = [prompt.plain_synonyms for known in sets for prompt in known.classes]
         words += [text for known in sets for text in known.background]
-        others = embeddings.encode(clip, [sets[0].template.format(word) for word in dict.fromkeys(words)])
+        other_embeddings = embeddings.encode(clip, [sets[0].template.format(word) for word in dict.fromkeys(words)])
         drawn = {prompt.name for prompt in sets[-1].classes}
         unknown = frozenset(name for name in names if name.casefold() not in drawn) if _is_tiny(clip.name) else frozenset()
-        return cls(clip.name, tuple(names), templates.to(clip.device), others.to(clip.device), unknown)
+        return cls(clip.name, tuple(names), templates.to(clip.device), other_embeddings.to(clip.device), unknown)
 
     def doubts(self, embedding: Tensor) -> dict[str, str]:
         """embedding (D,) of a photo, unit → why a class that CLIP scarcely sees in it is doubtful, by class."""
-        own = presence_scores(embedding[None].float(), self.templates.float())[0]
-        others = presence_scores(embedding[None].float(), self.others.float())[0]
+        class_scores = presence_scores(embedding[None].float(), self.templates.float())[0]
+        other_scores = presence_scores(embedding[None].float(), self.others.float())[0]
         # The class itself may be one of the others, in the same words or in nearly the same.
-        share = (others[None] > own[:, None] + 1e-6).float().mean(dim=1)
+        share = (other_scores[None] > class_scores[:, None] + 1e-6).float().mean(dim=1)
         return {
             name: self._reason(name, float(seen_better))
             for name, seen_better in zip(self.class_names, share, strict=True)

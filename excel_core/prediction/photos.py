@@ -49,16 +49,16 @@ def find_photos(paths: Sequence[Path], endings: Sequence[str] = ("",)) -> list[P
             raise SettingError(f"{printable(path)}: no such photo or folder")
         for file in _pictures(path) if path.is_dir() else [path]:
             files_by_target.setdefault(os.path.realpath(file), file)  # unlike resolve(), it bears links that lead in a circle
-    taken: set[str] = set()
+    used_names: set[str] = set()
     photos = []
     for file in files_by_target.values():
         # Room for the endings, in the 255 bytes that a file's name has.
         stem = os.fsencode(file.stem)[:MAX_STEM_BYTES].decode(errors="ignore") or "photo"
         name, count = stem, 1
-        while taken & (results := {f"{name}{ending}".casefold() for ending in endings}):
+        while used_names & (result_names := {f"{name}{ending}".casefold() for ending in endings}):
             count += 1
             name = f"{stem}-{count}"
-        taken |= results
+        used_names |= result_names
         photos.append(Photo(file, name, unread_format(file)))
     return photos
 
@@ -111,10 +111,10 @@ def enlarge_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     if labels.shape == size:
         return labels
     best = np.zeros(size, dtype=np.uint8)
-    result = np.zeros(size, dtype=np.uint8)
+    enlarged = np.zeros(size, dtype=np.uint8)
     for value in np.unique(labels):
         area = Image.fromarray(np.where(labels == value, 255, 0).astype(np.uint8))
         share = np.asarray(area.resize((size[1], size[0]), Image.Resampling.BILINEAR))
         wins = share > best
-        result[wins], best[wins] = value, share[wins]
-    return result
+        enlarged[wins], best[wins] = value, share[wins]
+    return enlarged

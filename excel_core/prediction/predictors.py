@@ -118,8 +118,8 @@ def _descriptions(prompts: PromptSet, run: RunSpec) -> Mapping[str, tuple[str, .
         return known_descriptions(prompts.class_names, run.describe.n)
     from_file = user_descriptions(run.describe)
     keys = from_file.keys(prompts)
-    known = replace(prompts, classes=tuple(prompt for prompt in prompts.classes if prompt.name in keys))
-    return from_file.select(known, run.describe.n).texts
+    described = replace(prompts, classes=tuple(prompt for prompt in prompts.classes if prompt.name in keys))
+    return from_file.select(described, run.describe.n).texts
 
 
 def _fitted_spec(spec: KnowledgeSpec, distinct_descriptions: int) -> KnowledgeSpec:
@@ -160,12 +160,12 @@ def trained_predictor(trained: TrainedSegmenter, names: Sequence[str], multi_sca
 def published_run(checkpoint: PublishedCheckpoint, clip_name: str | None = None) -> tuple[RunSpec, tuple[str, ...]]:
     """A checkpoint of the published code names neither classes nor CLIP: the preset whose bundled class set has as many
     classes, with `clip_name` (None: the preset's CLIP), and its class names. ModelError where no class set has as many."""
-    known = {name: class_set(preset(name), None).class_names for name in BUNDLED_CLASS_SETS}
-    for name, class_names in known.items():
+    bundled = {name: class_set(preset(name), None).class_names for name in BUNDLED_CLASS_SETS}
+    for name, class_names in bundled.items():
         if len(class_names) == checkpoint.sizes.classes:
             settings = [f"clip.model={clip_name}"] if clip_name else []
             return with_settings(preset(name), settings), class_names
-    counts = ", ".join(f"{len(class_names)} ({name})" for name, class_names in known.items())
+    counts = ", ".join(f"{len(class_names)} ({name})" for name, class_names in bundled.items())
     raise ModelError(
         f"{checkpoint.name}: knows {checkpoint.sizes.classes} classes; the bundled class sets have {counts}. For others, run "
         "it by train.from_checkpoint with your class file, then segment by --weights RUN"

@@ -20,7 +20,7 @@
     *.png                                      palette PNG, 0 background, c+1 class c, 255 ignore (datasets/palette.py)
     segmenter.safetensors                      the trained weights; architecture and class names as metadata
                                                (models/checkpoints.py)
-    kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/stages/train.py)
+    kept/N.safetensors                         the same after N iterations, by `train.keep_every` (tasks/stages/train_resume.py)
     <key>.resume/        of a training that is not complete:
       checkpoint.pt      excel-checkpoint/2    iteration, architecture, segmenter and optimiser tensors, losses
                                                (models/checkpoints.py); checkpoint.previous.pt is the one before it

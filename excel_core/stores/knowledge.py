@@ -37,11 +37,11 @@ def read_knowledge(path: Path) -> KnowledgeBase:
     with refuse_damaged(path, "knowledge"):
         group = open_group(path, KNOWLEDGE_FORMAT, "knowledge")
         arrays = ("text", "templates", "attributes", "descriptions")
-        parts = {name: torch.from_numpy(open_array(path / name, "float32", 2, "knowledge")[:]) for name in arrays}
+        tensors = {name: torch.from_numpy(open_array(path / name, "float32", 2, "knowledge")[:]) for name in arrays}
         names, background, texts = (tuple(group.attrs[key]) for key in ("class_names", "background", "texts"))
-    if len(parts["text"]) != len(names) + len(background) or len(parts["descriptions"]) != len(texts):
+    if len(tensors["text"]) != len(names) + len(background) or len(tensors["descriptions"]) != len(texts):
         raise StoreError(
             f"{path}: 'text' must have {len(names) + len(background)} rows and 'descriptions' {len(texts)}, got "
-            f"{len(parts['text'])} and {len(parts['descriptions'])}; rerun knowledge"
+            f"{len(tensors['text'])} and {len(tensors['descriptions'])}; rerun knowledge"
         )
-    return KnowledgeBase(Knowledge(**parts), names, background, texts)
+    return KnowledgeBase(Knowledge(**tensors), names, background, texts)

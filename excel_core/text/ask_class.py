@@ -69,15 +69,15 @@ def ask_class(spec: DescribeSpec, prompts: PromptSet, name: str, api_key: Secret
     """describe.n descriptions of class `name`. A local server may need no key. A class counts as one request at a time until
     its texts are complete, repair and retries included. DescriptionError names the class."""
     instruction = instruction_of(spec)
-    entry = next(entry for entry in prompts.classes if entry.name == name)
-    request = instruction.fill(prompts, entry, spec.n)
+    prompt = next(prompt for prompt in prompts.classes if prompt.name == name)
+    request = instruction.fill(prompts, prompt, spec.n)
     with _request_limit(spec), Chat(spec, api_key) as chat:
         try:
-            asked = request_descriptions(chat, request, prompts.description_prefix(name), spec.n)
+            answer = request_descriptions(chat, request, prompts.description_prefix(name), spec.n)
         except DescriptionError as error:
             raise DescriptionError(f"class {name!r}: {error}") from None
-    provenance = {"model": asked.model, "date": f"{datetime.now(UTC):%Y-%m-%d}", "instruction": instruction.digest}
-    return Answer(asked.texts, provenance, LlmCost.of(asked.usage, spec))
+    provenance = {"model": answer.model, "date": f"{datetime.now(UTC):%Y-%m-%d}", "instruction": instruction.digest}
+    return Answer(answer.texts, provenance, LlmCost.of(answer.usage, spec))
 
 
 def asked_provenance(spec: DescribeSpec) -> dict[str, str]:

@@ -47,24 +47,24 @@ def load_attributes(path: Path, width: int) -> Tensor:
     if kind not in SUFFIXES:
         raise SettingError(f"{FIELD}: {str(path)!r}: unknown kind of file; valid: {', '.join(SUFFIXES)}")
     if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise SettingError(f"{FIELD}: {str(path)!r} {what}; give the path of a {', '.join(SUFFIXES)} file")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise SettingError(f"{FIELD}: {str(path)!r} {problem}; give the path of a {', '.join(SUFFIXES)} file")
     try:
-        content = _content(path)
+        matrix = _content(path)
     except ModelError as error:
         raise SettingError(f"{FIELD}: {error}") from None
     except Exception as error:  # torch, NumPy and safetensors raise many kinds; all mean an unreadable file
         why = first_sentence(error)
         raise SettingError(f"{FIELD}: {path}: not readable as a {kind} file ({why}); give another file") from None
-    if not is_dense_tensor(content) or content.ndim != 2 or not content.is_floating_point():
-        raise SettingError(f"{FIELD}: {path}: expected one matrix of real numbers, got {_kind(content)}")
-    if width not in content.shape or not content.numel():
-        shape = " × ".join(map(str, content.shape))
+    if not is_dense_tensor(matrix) or matrix.ndim != 2 or not matrix.is_floating_point():
+        raise SettingError(f"{FIELD}: {path}: expected one matrix of real numbers, got {_kind(matrix)}")
+    if width not in matrix.shape or not matrix.numel():
+        shape = " × ".join(map(str, matrix.shape))
         raise SettingError(
             f"{FIELD}: {path}: expected attributes of width {width}, the joint width of the CLIP in use, got {shape}; "
             "give attributes that were made with this CLIP, or the CLIP they were made with (clip.model)"
         )
-    rows: Tensor = (content.T if content.shape[0] == width else content).detach().float().contiguous()
+    rows: Tensor = (matrix.T if matrix.shape[0] == width else matrix).detach().float().contiguous()
     lengths = rows.norm(dim=1)  # not finite either where numbers are too large for float32
     if not lengths.isfinite().all() or not lengths.all():
         raise SettingError(f"{FIELD}: {path}: holds values that are not finite, or an attribute of zeros alone; make it again")

@@ -63,18 +63,18 @@ class Chat:
 
         from excel_core.text.bounded_client import BoundedClient
 
-        value = key.get_secret_value() if key else NO_KEY
-        if not (value.isascii() and value.isprintable() and " " not in value):
+        key_text = key.get_secret_value() if key else NO_KEY
+        if not (key_text.isascii() and key_text.isprintable() and " " not in key_text):
             raise SettingError("the API key must be printable ASCII without spaces; the one found is not")
         require_safe_transport(spec, key)
         if not is_plain_http(spec):  # over which no proxy is used
             require_usable_proxies()
         self.spec = spec
-        self._guard = KeyGuard(value)
+        self._guard = KeyGuard(key_text)
         self._replies = ""  # of this conversation: a key may come in pieces
         self._http = BoundedClient(spec.timeout, is_plain_http(spec))
         self._client = OpenAI(
-            api_key=value, base_url=spec.base_url or OPENAI_URL, timeout=spec.timeout, max_retries=spec.retries,
+            api_key=key_text, base_url=spec.base_url or OPENAI_URL, timeout=spec.timeout, max_retries=spec.retries,
             http_client=self._http,
         )  # fmt: skip
 

@@ -110,22 +110,22 @@ def named_classes(names: Sequence[str]) -> PromptSet:
     if problem is not None:
         raise SettingError(f"class names: {problem}")
     names = [canonical_name(name) for name in names]
-    voc, known = _prompts(prompts_file(BUNDLED_CLASS_SETS[0])), _known_classes()
-    synonyms = {key: prompt.plain_synonyms for key, (_, prompt) in known.items()}
+    voc, known_classes = _prompts(prompts_file(BUNDLED_CLASS_SETS[0])), _known_classes()
+    synonyms = {key: prompt.plain_synonyms for key, (_, prompt) in known_classes.items()}
     classes = tuple(ClassPrompt(name, synonyms.get(_key(name), _key(name))) for name in names)
     # A background prompt that is also a class would compete for its pixels.
-    taken = {_key(name) for name in names}
-    background = tuple(text for text in voc.background if text not in taken)
+    class_keys = {_key(name) for name in names}
+    background = tuple(text for text in voc.background if text not in class_keys)
     return PromptSet("named", voc.template, classes, background)
 
 
 def known_descriptions(names: Sequence[str], n: int) -> dict[str, tuple[str, ...]]:
     """n bundled descriptions of each of the named classes that the bundled files know."""
-    known = _known_classes()
+    known_classes = _known_classes()
     texts = {}
     for name in names:
-        if _key(name) in known:
-            class_file, prompt = known[_key(name)]
+        if _key(name) in known_classes:
+            class_file, prompt = known_classes[_key(name)]
             described = _descriptions(descriptions_file(class_file), _prompts(prompts_file(class_file)), n)
             texts[name] = described.texts[prompt.name]
     return texts

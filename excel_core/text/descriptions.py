@@ -89,20 +89,20 @@ def load_descriptions(path: Path, prompts: PromptSet, n: int | None, problem: Fo
     if n is not None and n < 1:
         raise PromptError(f"n: descriptions per class must be at least 1, got {n}; ask for 1 or more")
     root = compose_json(path, read_text(path))
-    parts = fields(path, root, "file", ("format", "provenance", "classes"), optional=("class_provenance",))
-    version = text(path, parts["format"], "format")
+    nodes_of_file = fields(path, root, "file", ("format", "provenance", "classes"), optional=("class_provenance",))
+    version = text(path, nodes_of_file["format"], "format")
     if version != DESCRIPTIONS_FORMAT:
         wrong = f"must be {DESCRIPTIONS_FORMAT!r}, got {version!r}"
-        raise error_at(path, parts["format"], "format", wrong, "convert the file to this format")
-    provenance = _texts_by_name(path, parts["provenance"], "provenance")
+        raise error_at(path, nodes_of_file["format"], "format", wrong, "convert the file to this format")
+    provenance = _texts_by_name(path, nodes_of_file["provenance"], "provenance")
     if "provider" not in provenance:
-        raise error_at(path, parts["provenance"], "provenance", "key 'provider' is missing", "add it")
-    nodes = fields(path, parts["classes"], "classes", prompts.class_names)
+        raise error_at(path, nodes_of_file["provenance"], "provenance", "key 'provider' is missing", "add it")
+    nodes = fields(path, nodes_of_file["classes"], "classes", prompts.class_names)
     texts = {}
     for name in prompts.class_names:
         prefix = prompts.description_prefix(name)
         texts[name] = _class_texts(path, nodes[name], f"classes.{name}", prefix, n or 1, problem)[:n]
-    return Descriptions(texts, provenance, _by_class(path, parts.get("class_provenance"), prompts.class_names))
+    return Descriptions(texts, provenance, _by_class(path, nodes_of_file.get("class_provenance"), prompts.class_names))
 
 
 def _class_texts(path: Path, node: Any, field: str, prefix: str, n: int, problem: FormCheck) -> tuple[str, ...]:
@@ -110,10 +110,10 @@ def _class_texts(path: Path, node: Any, field: str, prefix: str, n: int, problem
     nodes = items(path, node, field)
     if len(nodes) < n:
         raise error_at(path, node, field, f"needs {n} descriptions, got {len(nodes)}", "add more or lower n")
-    taken: dict[str, int] = {}
+    line_of_text: dict[str, int] = {}
     texts: list[str] = []
     for i, item in enumerate(nodes):
-        description = unique_text(path, item, f"{field}[{i}]", taken)
+        description = unique_text(path, item, f"{field}[{i}]", line_of_text)
         wrong = problem(description, prefix)
         if wrong is not None:
             raise error_at(path, item, f"{field}[{i}]", wrong, "rewrite it in this form")

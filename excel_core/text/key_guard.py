@@ -97,8 +97,8 @@ class KeyGuard:
 def _secret_part(key: str) -> str:
     """The key without the beginning that all keys of a server have, such as sk-proj-."""
     prefix = PREFIX.match(key)
-    rest = key[prefix.end() :] if prefix else key
-    return rest if len(rest) >= LETTERS_PIECE else key
+    secret_part = key[prefix.end() :] if prefix else key
+    return secret_part if len(secret_part) >= LETTERS_PIECE else key
 
 
 @lru_cache(maxsize=4)  # in memory, where the key is too
@@ -129,13 +129,13 @@ def _all_pieces(key: str) -> Pieces:
 def _encoded(text: str) -> Iterator[tuple[int, str]]:
     """`text` in base64, base32 and hexadecimal digits, wherever it begins in what is encoded: only signs that no neighbour
     decides. Each with the length of a piece."""
-    data = text.encode()
+    text_bytes = text.encode()
     for encode, group, bits in ((base64.b64encode, 3, 6), (base64.urlsafe_b64encode, 3, 6), (base64.b32encode, 5, 5)):
         for before in range(group):
-            signs = encode(b"\0" * before + data).decode().rstrip("=")
-            first, last = -(-8 * before // bits), 8 * (before + len(data)) // bits
+            signs = encode(b"\0" * before + text_bytes).decode().rstrip("=")
+            first, last = -(-8 * before // bits), 8 * (before + len(text_bytes)) // bits
             yield ENCODED_PIECE, signs[first:last]
-    yield 2 * PIECE, data.hex()
+    yield 2 * PIECE, text_bytes.hex()
 
 
 def _codes(text: str) -> Iterator[tuple[int, str]]:

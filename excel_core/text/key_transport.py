@@ -33,8 +33,8 @@ def require_safe_transport(spec: DescribeSpec, key: SecretStr | None) -> None:
 def is_web_address(url: str) -> bool:
     """Whether `url` is http://HOST[:PORT]… or https://HOST[:PORT]… with a port that can be one."""
     try:
-        parts = urlsplit(url)
-        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        address = urlsplit(url)
+        return address.scheme.lower() in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         return False
 
@@ -66,12 +66,12 @@ def _is_loopback(address: str) -> bool:
 def require_encrypted(url: str, key: str, setting: str) -> None:
     """SettingError where what `key` names would go to `url`, which `setting` names, over plain HTTP to another machine whose
     host EXCEL_INSECURE_HTTP does not list. For every key but the language model's, which has a setting of the run."""
-    parts = urlsplit(url)
-    if parts.scheme.lower() == "https" or is_this_machine(parts):
+    address = urlsplit(url)
+    if address.scheme.lower() == "https" or is_this_machine(address):
         return
-    host = (parts.hostname or "").casefold()
+    host = (address.hostname or "").casefold()
     if not host or host not in (name.strip().casefold() for name in os.environ.get(INSECURE_HTTP, "").split(",")):
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        shown = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
         raise SettingError(
             f"{setting} {shown}: {key} would go to another machine over plain http, where anybody on the way can read it; use "
             f"https://, or allow this host by name: {INSECURE_HTTP}={host}"

@@ -34,7 +34,7 @@ def reclustered_movements(knowledge: Knowledge, spec: KnowledgeSpec, count: int 
     background = knowledge.text[classes:]
     moved = []
     for step in range(1, count + 1):
-        other = spec.model_copy(update={"seed": (spec.seed + step) % MAX_SEED})
-        again = build_knowledge(knowledge.templates, background, knowledge.descriptions, other)
+        with_other_seed = spec.model_copy(update={"seed": (spec.seed + step) % MAX_SEED})
+        again = build_knowledge(knowledge.templates, background, knowledge.descriptions, with_other_seed)
         moved.append(movements(before, again.text[:classes]))
     return np.stack(moved)

@@ -53,15 +53,15 @@ class Instruction:
 
     def fill(self, prompts: PromptSet, prompt: ClassPrompt, n: int) -> str:
         """The request for n descriptions of the class `prompt` of `prompts`."""
-        others = ", ".join(name for name in prompts.class_names if name != prompt.name)
-        values = {
+        other_classes = ", ".join(name for name in prompts.class_names if name != prompt.name)
+        fields = {
             "class": prompt.name,
             "n": n,
             "beginning": prompts.description_prefix(prompt.name),
             "about": f": {prompt.about}" if prompt.about else "",
-            "others": others or "none",
+            "others": other_classes or "none",
         }
-        return self.template.format_map(values)
+        return self.template.format_map(fields)
 
 
 def load_instruction(path: Path) -> Instruction:
@@ -129,18 +129,18 @@ def _usable_texts(reply: Reply, prefix: str, before: list[str]) -> tuple[list[st
     if texts is None:
         return before, [reply_problem(reply.content, reply.reasoning)]
     usable, problems = list(before), []
-    taken = {text.casefold() for text in usable}
+    known_texts = {text.casefold() for text in usable}
     for text in texts:
         text = normal_text(text, prefix) if isinstance(text, str) else text
         if not isinstance(text, str):
             problems.append(f"must be text, got {json.dumps(text)[:100]}")
-        elif text.casefold() in taken:
+        elif text.casefold() in known_texts:
             problems.append(f"is there twice: {text!r}")
         elif (problem := description_problem(text, prefix)) is not None:
             problems.append(problem)
         else:
             usable.append(text)
-            taken.add(text.casefold())
+            known_texts.add(text.casefold())
     return usable, problems
 
 

@@ -86,31 +86,31 @@ def load_prompts(path: Path, problem: Check = lambda filled: None) -> PromptSet:
     `problem` may say what is wrong with a filled template. PromptError for the first thing that is.
     """
     root = compose_yaml(path, read_text(path))
-    parts = fields(path, root, "file", ("name", "template", "classes", "background"))
-    template = text(path, parts["template"], "template")
+    nodes = fields(path, root, "file", ("name", "template", "classes", "background"))
+    template = text(path, nodes["template"], "template")
     if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
         wrong = f"must hold '{{}}' exactly once and no other brace, got {template!r}"
-        raise error_at(path, parts["template"], "template", wrong, "put '{}' where the class goes")
-    taken: dict[str, int] = {}
+        raise error_at(path, nodes["template"], "template", wrong, "put '{}' where the class goes")
+    line_of_text: dict[str, int] = {}
     classes: list[ClassPrompt] = []
-    for i, node in enumerate(items(path, parts["classes"], "classes")):
-        classes.append(_class_prompt(path, node, f"classes[{i}]", taken))
+    for i, node in enumerate(items(path, nodes["classes"], "classes")):
+        classes.append(_class_prompt(path, node, f"classes[{i}]", line_of_text))
         _check_names(path, node, f"classes[{i}].name", [prompt.name for prompt in classes])
         for words in {classes[-1].synonyms, classes[-1].plain_synonyms}:
             _check_filled(path, node, f"classes[{i}]", problem(template.format(words)))
-    # Background shares `taken`: a background prompt that is also a class would compete for its pixels.
+    # Background shares `line_of_text`: a background prompt that is also a class would compete for its pixels.
     background: list[str] = []
-    for i, node in enumerate(items(path, parts["background"], "background")):
-        background.append(unique_text(path, node, f"background[{i}]", taken))
+    for i, node in enumerate(items(path, nodes["background"], "background")):
+        background.append(unique_text(path, node, f"background[{i}]", line_of_text))
         _check_filled(path, node, f"background[{i}]", problem(template.format(background[-1])))
-    return PromptSet(text(path, parts["name"], "name"), template, tuple(classes), tuple(background))
+    return PromptSet(text(path, nodes["name"], "name"), template, tuple(classes), tuple(background))
 
 
 def _class_prompt(path: Path, node: Any, field: str, taken: dict[str, int]) -> ClassPrompt:
-    parts = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
-    name = unique_text(path, parts["name"], f"{field}.name", taken)
-    optional = {key: text(path, parts[key], f"{field}.{key}") for key in ("about", "plain") if key in parts}
-    return ClassPrompt(canonical_name(name), text(path, parts["synonyms"], f"{field}.synonyms"), **optional)
+    nodes = fields(path, node, field, ("name", "synonyms"), optional=("about", "plain"))
+    name = unique_text(path, nodes["name"], f"{field}.name", taken)
+    optional = {key: text(path, nodes[key], f"{field}.{key}") for key in ("about", "plain") if key in nodes}
+    return ClassPrompt(canonical_name(name), text(path, nodes["synonyms"], f"{field}.synonyms"), **optional)
 
 
 def _check_names(path: Path, node: Any, field: str, names: Sequence[str]) -> None:

@@ -56,9 +56,9 @@ class UserDescriptions:
         missing = [name for name in prompts.class_names if name not in keys]
         if missing:
             unused = [repr(key) for key in self.texts if key not in keys.values()]
-            others = f"; its other classes: {and_more(unused, MAX_NAMES)}" if unused else ""
+            other_classes = f"; its other classes: {and_more(unused, MAX_NAMES)}" if unused else ""
             names = and_more([repr(name) for name in missing], MAX_NAMES)
-            raise PromptError(f"{self.path}: no descriptions of {names}{others}; add them under that name")
+            raise PromptError(f"{self.path}: no descriptions of {names}{other_classes}; add them under that name")
         count = min(len(self.texts[key]) for key in keys.values()) if n is None else n
         for key in keys.values():
             if len(self.texts[key]) < count:
@@ -163,11 +163,11 @@ def _same_letters(key: str, prompt: ClassPrompt) -> bool:
 def _same_prompt(key: str, prompt: ClassPrompt) -> bool:
     """Whether the class's prompt calls it `key`: the whole prompt does, or a part between commas. Where the prompt does not
     hold the class's name, its first word counts too: `tvmonitor` of `tvmonitor screen`, the prompt of class `tv`."""
-    parts = {prompt.synonyms, *prompt.synonyms.split(",")}
+    spellings = {prompt.synonyms, *prompt.synonyms.split(",")}
     words = _words(prompt.synonyms)
     if f" {_words(prompt.name)} " not in f" {words} ":
-        parts.update(words.split()[:1])
-    return _letters(key) in map(_letters, parts)
+        spellings.update(words.split()[:1])
+    return _letters(key) in map(_letters, spellings)
 
 
 def _words(text: str) -> str:

@@ -40,9 +40,9 @@ def worker_faults_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith((DIED, LATE)):
             raise
-        what = "gave no batch in time" if str(error).startswith(LATE) else "died, as when memory does not suffice"
+        fault = "gave no batch in time" if str(error).startswith(LATE) else "died, as when memory does not suffice"
         why = str(error).splitlines()[0].rstrip(".")
-        raise WorkerError(f"train.workers: a process that reads photos {what} ({why}); {ADVICE}") from None
+        raise WorkerError(f"train.workers: a process that reads photos {fault} ({why}); {ADVICE}") from None
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ def _items(batches: Batches, start: int, workers: int, pin: bool) -> Iterator[_S
         timeout=MAX_WAIT_SECONDS if workers else 0,
     )
     try:
-        items = iter(loader)
+        batches_sent = iter(loader)
     except OSError as error:  # for want of processes, or of shared memory for semaphores
         raise WorkerError(
             f"train.workers={workers}: the processes that read photos cannot be started ({error.strerror or error}); {ADVICE}"
         ) from None
-    yield from items
+    yield from batches_sent
 
 
 def has_shared_memory(spec: TrainSpec, workers: int) -> bool:

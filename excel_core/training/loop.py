@@ -22,7 +22,7 @@ from excel_core.distributed import process_group
 from excel_core.errors import StoreError, TrainingError
 from excel_core.models.checkpoints import Architecture, is_finite, load_checkpoint, save_checkpoint
 from excel_core.models.segmenter import Segmenter
-from excel_core.training.batches import Batches
+from excel_core.training.batches import Batch, Batches
 from excel_core.training.captured import CapturedSteps
 from excel_core.training.loading import loaded, worker_faults_named
 from excel_core.training.optimiser import learning_rate, load_optimiser, make_optimiser, stored_optimiser
@@ -101,17 +101,10 @@ def train(
     state.resume()
     if state.rows:
         on_losses(tuple(state.rows))
-    network = segmenter if group.world_size == 1 else DistributedDataParallel(segmenter)
-    captured = None
-    if device.type == "cuda" and spec.cuda_graph and group.world_size == 1:
-        captured = CapturedSteps(cam_model, segmenter, state.optimiser, spec, refine)
+    step = _step(cam_model, segmenter, state.optimiser, spec, refine)
     for iteration, batch in loaded(batches, state.saved, device):
         with _seeded(spec.seed, iteration + 1):
-            if captured is not None:
-                losses = captured(batch, iteration)
-            else:
-                losses = training_step(cam_model, network, state.optimiser, batch, iteration, spec, refine).losses
-        state.pending.append(losses)
+            state.pending.append(step(batch, iteration))
         done = iteration + 1
         keep = spec.keep_every is not None and done % spec.keep_every == 0
         save = done % spec.checkpoint_every == 0 or done == spec.iterations
@@ -126,6 +119,18 @@ def train(
             state.save(write=group.rank == 0)
         progress(done)
     return segmenter.eval(), state.rows
+
+
+def _step(
+    cam_model: CamModel, segmenter: Segmenter, optimiser: torch.optim.Optimizer, spec: TrainSpec, refine: RefineSpec
+) -> Callable[[Batch, int], Tensor]:
+    """A function that takes one optimiser step on (this process' share of a batch, iteration) → losses (6,) of `StepResult`, on
+    the device. A GPU that trains alone replays recorded steps, unless `spec.cuda_graph` is off."""
+    is_alone = process_group().world_size == 1
+    if is_alone and cam_model.clip.device.type == "cuda" and spec.cuda_graph:
+        return CapturedSteps(cam_model, segmenter, optimiser, spec, refine)
+    network = segmenter if is_alone else DistributedDataParallel(segmenter)
+    return lambda batch, iteration: training_step(cam_model, network, optimiser, batch, iteration, spec, refine).losses
 
 
 @dataclass

@@ -50,6 +50,6 @@ def stored_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
 
 def load_optimiser(optimiser: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
     """Go on from what `stored_optimiser` gave, on the optimiser's own device."""
-    own = [{option: group[option] for option in DEVICE_OPTIONS} for group in optimiser.param_groups]
-    groups = [{**group, **options} for group, options in zip(stored["param_groups"], own, strict=True)]
+    own_options = [{option: group[option] for option in DEVICE_OPTIONS} for group in optimiser.param_groups]
+    groups = [{**group, **options} for group, options in zip(stored["param_groups"], own_options, strict=True)]
     optimiser.load_state_dict({**stored, "param_groups": groups})

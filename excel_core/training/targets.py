@@ -65,10 +65,10 @@ def own_labels(logits: Tensor, labels: Tensor, slots: Tensor, spec: TrainSpec) -
     """logits (B, C+1, H, W), labels (B, H, W), `class_slots` (B, K) → labels, where the head is confident its own: the label of
     its largest logit, of all or of background and the photo's classes (peers.md 4.4). Ignored pixels stay ignored."""
     probability = torch.softmax(logits, dim=1)
-    own = logits
+    present_logits = logits
     if spec.own_labels_classes == "image":
         present = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
         present.scatter_(1, slots + 1, True)  # an empty slot is background, which every photo has
-        own = logits.masked_fill(~present[..., None, None], float("-inf"))
+        present_logits = logits.masked_fill(~present[..., None, None], float("-inf"))
     confident = (probability.amax(dim=1) > spec.own_labels_confidence) & (labels != IGNORE)
-    return torch.where(confident, own.argmax(dim=1), labels)
+    return torch.where(confident, present_logits.argmax(dim=1), labels)

@@ -35,8 +35,8 @@ def doctor(
     from excel_core.text.class_sets import class_set, prompts_file
     from excel_core.text.prompts import load_prompts
 
-    own = partial(examine_photos, spec=preset("photos").dataset)
-    examiners: dict[str, Callable[..., list[Check]]] = {"voc": examine_voc, "coco": examine_coco, "photos": own}
+    examine_own_photos = partial(examine_photos, spec=preset("photos").dataset)
+    examiners: dict[str, Callable[..., list[Check]]] = {"voc": examine_voc, "coco": examine_coco, "photos": examine_own_photos}
     examine = examiners.get(layout)
     if examine is None:
         raise SettingError(f"unknown layout {layout!r}; valid: voc, coco, photos")

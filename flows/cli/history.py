@@ -85,13 +85,14 @@ def gc(
 ) -> None:
     """Remove outputs that no kept run refers to, after showing what and how much."""
     from artifacts.rows import print_rows, size
-    from tasks.history.garbage import find_garbage, remove_garbage
+    from tasks.history.garbage import find_garbage
+    from tasks.history.garbage_removal import remove_garbage
 
     folder, ignored = store_folder(store), tuple(ignore_run or ())
     garbage = find_garbage(folder, keep, ignored)
     rows = [{"what": f"{item.kind}/{item.path.name}", "size": size(item.bytes), "why": item.why} for item in garbage]
-    found = [{"what": row["what"], "bytes": item.bytes, "why": item.why} for row, item in zip(rows, garbage, strict=True)]
-    give({"garbage": found, "removed": []})
+    listed = [{"what": row["what"], "bytes": item.bytes, "why": item.why} for row, item in zip(rows, garbage, strict=True)]
+    give({"garbage": listed, "removed": []})
     if not garbage:
         print(f"{folder}: every output belongs to a kept run; nothing to remove")
         return
@@ -101,7 +102,7 @@ def gc(
         print("nothing was removed; pass --yes to remove them")
         return
     removed = remove_garbage(folder, garbage, keep, ignored)
-    give({"garbage": found, "removed": [f"{item.kind}/{item.path.name}" for item in removed]})
+    give({"garbage": listed, "removed": [f"{item.kind}/{item.path.name}" for item in removed]})
     stayed = len(garbage) - len(removed)
     print("removed" + (f", but for {stayed} that are used since, or are being built" if stayed else ""))
 

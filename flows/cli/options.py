@@ -50,14 +50,14 @@ def takes_request(
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         # The body's parameters before and after `request` are options of the command alone.
-        others = list(signature(body).parameters.values())
-        at = [parameter.name for parameter in others].index("request")
-        in_order = [*others[:at], *parameters, config, *others[at + 1 :]]
+        own_parameters = list(signature(body).parameters.values())
+        at = [parameter.name for parameter in own_parameters].index("request")
+        in_order = [*own_parameters[:at], *parameters, config, *own_parameters[at + 1 :]]
 
         def command(**values: Any) -> None:
-            given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
-            given = {name: value for name, value in given.items() if value is not None}
-            fields = _with_config(values.pop("config"), given, names.split(), fixed or {})
+            options = {parameter.name: values.pop(parameter.name) for parameter in parameters}
+            options = {name: value for name, value in options.items() if value is not None}
+            fields = _with_config(values.pop("config"), options, names.split(), fixed or {})
             for name in sorted(required - set(fields)):
                 valid = ", ".join(choices_of(model.model_fields[name].annotation))
                 raise SettingError(f"{name.upper()} is missing: name it, or a file that has it, --config FILE; valid: {valid}")

@@ -76,8 +76,8 @@ def is_silent() -> bool:
 
 def with_output(body: Callable[..., Any]) -> Callable[..., Any]:
     """The command with `--quiet` and `--json`, unless it has options of that name itself."""
-    own = list(signature(body).parameters.values())
-    names = {parameter.name for parameter in own}
+    own_parameters = list(signature(body).parameters.values())
+    names = {parameter.name for parameter in own_parameters}
     extra = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, default, annotation in (("json_place", None, Json), ("quiet", False, Quiet))
@@ -93,7 +93,7 @@ def with_output(body: Callable[..., Any]) -> Callable[..., Any]:
 
     command.__name__, command.__doc__, command.__module__ = body.__name__, body.__doc__, body.__module__
     command.__annotations__ = body.__annotations__ | {parameter.name: parameter.annotation for parameter in extra}
-    in_order = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own] + extra
+    in_order = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own_parameters] + extra
     command.__signature__ = signature(body).replace(parameters=in_order)  # type: ignore[attr-defined]
     return command
 

@@ -28,15 +28,15 @@ def new(
     """Begin a prompt set of your own as a copy of another one. Nothing is overwritten."""
     from excel_core.text.new_prompts import new_prompts
 
-    made = new_prompts(name, source)
-    print(f"{made.classes}: classes with their prompts, and background prompts, as in {made.source}")
-    if made.descriptions is None:
-        print(f"{made.source} has no descriptions beside it: none were copied")
+    new_files = new_prompts(name, source)
+    print(f"{new_files.classes}: classes with their prompts, and background prompts, as in {new_files.source}")
+    if new_files.descriptions is None:
+        print(f"{new_files.source} has no descriptions beside it: none were copied")
     else:
-        print(f"{made.descriptions}: the descriptions of each class")
-    files = " ".join(str(path) for path in (made.classes, made.descriptions) if path)
+        print(f"{new_files.descriptions}: the descriptions of each class")
+    files = " ".join(str(path) for path in (new_files.classes, new_files.descriptions) if path)
     print(f"edit them, then: excel prompts check {files}")
-    print(f"a run takes them with: --set dataset.prompts={made.classes}")
+    print(f"a run takes them with: --set dataset.prompts={new_files.classes}")
 
 
 @prompts.command()

@@ -153,8 +153,8 @@ def _call(flow: "Flow[..., str]", request: Request, name: str | None = None) -> 
 
     named = flow if name is None else flow.with_options(flow_run_name=name)
     with server_faults_named(), stoppable(Path(os.environ["PREFECT_HOME"])):
-        result: str = named(**request.model_dump() | {"store": str(store_folder(request.store))})
-    return result
+        output_path: str = named(**request.model_dump() | {"store": str(store_folder(request.store))})
+    return output_path
 
 
 def _use_prefect_of(store: Path) -> str:

@@ -57,11 +57,11 @@ def segment(
     for note in (*predictor.warnings, *predictor.notes):
         print(note)
     left_out = photos_in_sub_folders(photos)
-    results = segment_photos(files, predictor, out, side, steps, left_out)
-    give({"out": str(out), "class_names": list(predictor.class_names), "photos": [result.to_json() for result in results]})
-    _show(results, left_out, out)
-    skipped = sum(bool(result.error) for result in results)
-    raise typer.Exit(0 if not skipped else 1 if skipped < len(results) else 2)
+    segmented = segment_photos(files, predictor, out, side, steps, left_out)
+    give({"out": str(out), "class_names": list(predictor.class_names), "photos": [result.to_json() for result in segmented]})
+    _show(segmented, left_out, out)
+    skipped = sum(bool(result.error) for result in segmented)
+    raise typer.Exit(0 if not skipped else 1 if skipped < len(segmented) else 2)
 
 
 def _check_together(weights: str | None, clip: bool, settings: bool, for_weights: bool) -> None:

@@ -26,11 +26,11 @@ def create(
     classes: str = "", weights: str = "", clip: str = "", device: str = "cpu", store: str = "", side: int = 640
 ) -> "MaskFunction":
     """What cvat-cli calls with its -p options. classes: names with commas; not needed with weights. "": the default."""
-    made = labeller("photos", store or None, clip or None, device, weights or None, side)
-    names = parse_classes(classes) if classes else made.class_names
+    photo_labeller = labeller("photos", store or None, clip or None, device, weights or None, side)
+    names = parse_classes(classes) if classes else photo_labeller.class_names
     if not names:
         raise SettingError("say which classes to annotate: -p 'classes=str:dog,sofa', or weights: -p 'weights=str:FILE'")
-    return MaskFunction(made, made.check(names))
+    return MaskFunction(photo_labeller, photo_labeller.check(names))
 
 
 class MaskFunction:
@@ -45,15 +45,15 @@ class MaskFunction:
         """The photo's masks, or polygons of their outer outlines where CVAT asks for these; none, with a line on standard
         error, for a photo that cannot be used: it must not cost the others theirs."""
         try:
-            seen = self._labeller.look(image, self._names)
+            labelled = self._labeller.look(image, self._names)
         except ImageError as error:
             print(f"skipped {context.frame_name}: {error}", file=sys.stderr, flush=True)
             return []
-        labels, shapes = seen.labels(), []
-        for number, value in enumerate(seen.values):
-            found = labels == value
-            if found.any():
-                shapes += _polygons(number, found) if context.conv_mask_to_poly else [cvataa.mask(number, encode_mask(found))]
+        labels, shapes = labelled.labels(), []
+        for number, value in enumerate(labelled.values):
+            mask = labels == value
+            if mask.any():
+                shapes += _polygons(number, mask) if context.conv_mask_to_poly else [cvataa.mask(number, encode_mask(mask))]
         return shapes
 
 

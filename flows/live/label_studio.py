@@ -75,18 +75,18 @@ def backend(labeller: PhotoLabeller, label_studio: str | None) -> Starlette:
         return JSONResponse({"status": "UP", "model_class": MODEL})
 
     async def setup(request: Request) -> JSONResponse:
-        asked = await _json(request)
-        labeller.check(read_interface(str(asked.get("schema", ""))).classes)
+        document = await _json(request)
+        labeller.check(read_interface(str(document.get("schema", ""))).classes)
         return JSONResponse({"model_version": MODEL})
 
     async def predict(request: Request) -> JSONResponse:
-        asked = await _json(request)
-        interface = read_interface(str(asked.get("label_config", "")))
-        tasks = asked.get("tasks")
+        document = await _json(request)
+        interface = read_interface(str(document.get("label_config", "")))
+        tasks = document.get("tasks")
         if not isinstance(tasks, list):
             raise SettingError("tasks: expected a list")
-        found = [await run_in_threadpool(_prediction, labeller, interface, task, label_studio) for task in tasks]
-        return JSONResponse({"results": found, "model_version": MODEL})
+        predictions = [await run_in_threadpool(_prediction, labeller, interface, task, label_studio) for task in tasks]
+        return JSONResponse({"results": predictions, "model_version": MODEL})
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=400)
@@ -109,18 +109,18 @@ def _key() -> str:
 
 
 async def _json(request: Request) -> Mapping[str, Any]:
-    content = bytearray()
+    body = bytearray()
     async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
+        body += chunk
+        if len(body) > MAX_BODY:
             raise SettingError(f"the request is larger than {MAX_BODY >> 20} MiB")
     try:
-        asked = json.loads(content)
+        document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise SettingError(f"the request is no JSON: {error}") from None
-    if not isinstance(asked, dict):
+    if not isinstance(document, dict):
         raise SettingError("the request is no JSON object")
-    return asked
+    return document
 
 
 def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_studio: str | None) -> dict[str, Any]:
@@ -128,10 +128,10 @@ def _prediction(labeller: PhotoLabeller, interface: Interface, task: Any, label_
     empty = {"model_version": MODEL, "score": 0.0, "result": []}
     try:
         image = _photo(task, interface, label_studio)
-        seen = labeller.look(image, interface.classes)
+        labelled = labeller.look(image, interface.classes)
     except DataError as error:
         return empty | {"error": str(error)}
-    return empty | {"result": _results(seen, interface)}
+    return empty | {"result": _results(labelled, interface)}
 
 
 def _results(seen: Labelled, interface: Interface) -> list[dict[str, Any]]:
@@ -155,9 +155,9 @@ def _photo(task: Any, interface: Interface, label_studio: str | None) -> NDArray
     address = data.get(interface.field) if isinstance(data, dict) else None
     if not isinstance(address, str):
         raise DataError(f"the task holds no {interface.field!r}")
-    content = _of_data_address(address) if address.startswith("data:") else _fetched(address, label_studio)
+    image_bytes = _of_data_address(address) if address.startswith("data:") else _fetched(address, label_studio)
     with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
+        file.write(image_bytes)
         file.flush()
         try:
             return UPRIGHT.read(Path(file.name))
@@ -166,11 +166,11 @@ def _photo(task: Any, interface: Interface, label_studio: str | None) -> NDArray
 
 
 def _of_data_address(address: str) -> bytes:
-    head, _, content = address.partition(",")
+    head, _, encoded = address.partition(",")
     if not head.endswith(";base64"):
         raise DataError("a data: address of a photo must be base64")
     try:
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise DataError(f"a data: address is no base64: {error}") from None
 
@@ -189,11 +189,11 @@ def _fetched(address: str, label_studio: str | None) -> bytes:
     try:
         with httpx.stream("GET", full, headers=headers, timeout=SECONDS, follow_redirects=False) as answer:
             answer.raise_for_status()
-            content = bytearray()
+            body = bytearray()
             for chunk in answer.iter_bytes():
-                content += chunk
-                if len(content) > MAX_BODY:
+                body += chunk
+                if len(body) > MAX_BODY:
                     raise DataError(f"{shown(address)}: is larger than {MAX_BODY >> 20} MiB")
-            return bytes(content)
+            return bytes(body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DataError(f"{shown(address)}: cannot be fetched ({error})") from None

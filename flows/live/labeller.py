@@ -83,15 +83,15 @@ class PhotoLabeller:
         """Labels are i + 1 for `names[i]`, or for `class_names[i]` with weights, of which `names` are those to look for.
         SettingError as of `check`; ImageError for what `load_image` refuses."""
         chosen = self.check(names)
-        known = self.class_names or chosen
-        values = tuple(class_indices([name], known)[0] + 1 for name in chosen)
+        class_names = self.class_names or chosen
+        labels = tuple(class_indices([name], class_names)[0] + 1 for name in chosen)
         power = background_power(threshold)
         photo = load_image(image)
         with self._lock:
             predictor = self._predictor(chosen, power)
             prediction = predictor.look(shrink_photo(photo, self.side))
         size = (photo.shape[0], photo.shape[1])
-        return Labelled(prediction.steps, size, known, values, prediction.doubts, (*predictor.warnings, *predictor.notes))
+        return Labelled(prediction.steps, size, class_names, labels, prediction.doubts, (*predictor.warnings, *predictor.notes))
 
     def _make_predictor(self, names: tuple[str, ...], power: float) -> Predictor:
         if self.trained is not None:
@@ -104,6 +104,6 @@ def labeller(
     preset: str, store: str | None, clip: str | None, device: str | None, weights: str | None, side: int
 ) -> PhotoLabeller:
     """A labeller from plain values, as other programs pass them."""
-    asked = {"preset": preset, "store": store, "clip": clip, "device": device}
-    request = RunRequest.checked(**{name: value for name, value in asked.items() if value is not None})
+    options = {"preset": preset, "store": store, "clip": clip, "device": device}
+    request = RunRequest.checked(**{name: value for name, value in options.items() if value is not None})
     return PhotoLabeller(request, weights, side)

@@ -98,15 +98,15 @@ def show_photo(
     a photo that cannot be read, and for names as of `PhotoLabeller.look`."""
     chosen = parse_classes(names) if names.strip() or labeller.trained is None else ()
     image = load_image(photo)
-    seen = labeller.look(image, chosen, threshold)
-    labels = seen.labels([step for step in seen.steps if step in allowed or labeller.trained is not None][-1])
-    shares = class_shares(labels, seen.class_names)
-    doubts = {name: reason for name, reason in seen.doubts.items() if name in shares}
+    labelled = labeller.look(image, chosen, threshold)
+    labels = labelled.labels([step for step in labelled.steps if step in allowed or labeller.trained is not None][-1])
+    shares = class_shares(labels, labelled.class_names)
+    doubts = {name: reason for name, reason in labelled.doubts.items() if name in shares}
     rows = [[name, share_text(share) + (", doubtful" if name in doubts else "")] for name, share in shares.items()]
-    remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *seen.notes]
+    remarks = [*(f"doubtful: {name}: {reason}" for name, reason in doubts.items()), *labelled.notes]
     file = Path(tempfile.mkdtemp(dir=folder)) / f"{photo.stem}.png"
     save_labels_png(file, labels)
-    picture = draw_overlay(image, labels, seen.class_names)
+    picture = draw_overlay(image, labels, labelled.class_names)
     values = overlay_labels(fit_image(image, VALUES_SIDE), fit_labels(labels, VALUES_SIDE))
     return picture, "\n\n".join(remarks) or NO_REMARKS, rows or [["only background", ""]], values, str(file)
 

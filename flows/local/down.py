@@ -52,10 +52,10 @@ def _running_flow_runs(installation: Installation) -> set[str]:
 
 def _report_ended(installation: Installation, flow_run: str, notify: Notify) -> None:
     """Tell the server that a run was ended: without its worker nobody else does, and it would stay Running for ever."""
-    known = call_api(installation, f"flow_runs/{flow_run}")
-    if not known or known["state_type"] in ("COMPLETED", "FAILED", "CANCELLED"):
+    answer = call_api(installation, f"flow_runs/{flow_run}")
+    if not answer or answer["state_type"] in ("COMPLETED", "FAILED", "CANCELLED"):
         return
-    if known["state_type"] != "CRASHED":  # it may have said so itself as it ended
+    if answer["state_type"] != "CRASHED":  # it may have said so itself as it ended
         state = {"type": "CRASHED", "name": "Crashed", "message": "ended by `excel down`; run it again to go on"}
         call_api(installation, f"flow_runs/{flow_run}/set_state", {"state": state, "force": True})
-    notify(f"run {known['name']}: ended; finished stages are kept, run it again to go on")
+    notify(f"run {answer['name']}: ended; finished stages are kept, run it again to go on")

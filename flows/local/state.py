@@ -84,8 +84,8 @@ def read_state(store: Path) -> Installation | None:
         processes = {name: Process(**record[name]) if record[name] else None for name in ("server", "worker")}
         running = {name: process if process and is_running(process) else None for name, process in processes.items()}
         credential = credential_of(home) if record["format"] == FORMAT else ""
-        known = (record["mark"], record["port"], record["database"], running["server"], running["worker"], record["deployed"])
-        return Installation(*known, credential=credential)
+        fields = (record["mark"], record["port"], record["database"], running["server"], running["worker"], record["deployed"])
+        return Installation(*fields, credential=credential)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -124,8 +124,8 @@ def call_api(installation: Installation, path: str, body: Any = None) -> Any:
         client = str(uuid.uuid4())
         token = call_api(installation, f"csrf-token?client={client}") or {}
         headers |= {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token.get("token", "")}
-    data = None if body is None else json.dumps(body).encode()
-    return _answer(urllib.request.Request(f"{installation.ui}/api/{path}", data, headers))  # noqa: S310  of our own server
+    content = None if body is None else json.dumps(body).encode()
+    return _answer(urllib.request.Request(f"{installation.ui}/api/{path}", content, headers))  # noqa: S310  of our own server
 
 
 def _answer(request: urllib.request.Request) -> Any:

@@ -206,8 +206,8 @@ def find_or_build(step: Step, notify: Callable[[str], None] = say, flow_run: dic
     The seconds of joined work are the sum over its parts, the peak of memory is the largest of them."""
     final, store = step.folder, step.job.environment.store
     remote = step.job.environment.remote  # what is there alone is not here yet
-    needed = [output.place for output in step.outputs_read if remote is None or output.place.exists()]
-    with plain_failures(step.name, store, needed):
+    folders_read = [output.place for output in step.outputs_read if remote is None or output.place.exists()]
+    with plain_failures(step.name, store, folders_read):
         make_folder(final.parent)
         waiting = f"another run is building {step.kind}; waiting for it"
         with locked(final.with_name(f".{final.name}.lock"), waiting, notify):

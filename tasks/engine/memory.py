@@ -189,8 +189,8 @@ def _attempt(read: Callable[[], T]) -> T | None:
 
 def _if_all_known(combine: Callable[[Iterable[int]], int], values: Sequence[int | None]) -> int | None:
     """`combine` of the values; None where one of them is, or where there is none."""
-    known = [value for value in values if value is not None]
-    return combine(known) if known and len(known) == len(values) else None
+    known_values = [value for value in values if value is not None]
+    return combine(known_values) if known_values and len(known_values) == len(values) else None
 
 
 def _largest_gpu(peaks: Sequence[Peak]) -> int | None:

@@ -239,6 +239,6 @@ def _code(error: Any) -> str:
 
 
 def _in_groups(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(names)
-    while group := list(islice(rest, size)):
+    remaining = iter(names)
+    while group := list(islice(remaining, size)):
         yield group

@@ -98,13 +98,13 @@ def read_output(folder: Path) -> StageOutput | None:
 def damaged_files(folder: Path, digests: dict[tuple[int, int], str] | None = None) -> list[str]:
     """Files of a complete folder whose bytes are not those that were committed; every byte is read, but of linked files that
     `digests`, by device and inode, has already. StoreError where the marker itself is damaged."""
-    known = {} if digests is None else digests
+    known_digests = {} if digests is None else digests
 
     def digest(path: Path, status: os.stat_result) -> str:
         file = status.st_dev, status.st_ino
-        if file not in known:
-            known[file] = file_digest(path)
-        return known[file]
+        if file not in known_digests:
+            known_digests[file] = file_digest(path)
+        return known_digests[file]
 
     files = read_marker(folder).files
     return [name for name, expected in files.items() if not _is_intact(folder / name, *expected, True, digest)]
@@ -140,13 +140,13 @@ def commit(partial: Path, final: Path, output: dict[str, Any], origin: Origin) -
     Each is on the disk before the next: files, folders, marker, new name. So neither a kill nor a power cut leaves an output
     that counts as complete with missing bytes."""
     files: dict[str, tuple[int, int, str]] = {}
-    content = hashlib.sha256()
+    content_digest = hashlib.sha256()
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         name = path.relative_to(partial).as_posix()
         status, digest = path.stat(), file_digest(path)
         files[name] = (status.st_size, status.st_mtime_ns, digest)
-        content.update(f"{name}\0{digest}\n".encode())
-    output = output | {"content": content.hexdigest(), "bytes": sum(size for size, _, _ in files.values())}
+        content_digest.update(f"{name}\0{digest}\n".encode())
+    output = output | {"content": content_digest.hexdigest(), "bytes": sum(size for size, _, _ in files.values())}
     marker = Marker(output=output, files=files, origin=origin)
     sync_tree(partial)
     write_checked_json(partial / MARKER, marker.model_dump(mode="json"))

@@ -93,12 +93,12 @@ def step_task(step: Step) -> Any:
 
 def submit_steps(runner: TaskRunner[Any], steps: list[Step]) -> PrefectFuture[Any]:
     """Submit parts of one stage as one task run. Its result: the output of a single one, a list of several."""
-    first, *others = [step.to_send() for step in steps]
-    if not others:
+    first, *other_steps = [step.to_send() for step in steps]
+    if not other_steps:
         future: PrefectFuture[Any] = runner.submit(step_task(first), {"step": first})
         return future
     task_of_several = _run_in_turn.with_options(name=first.kind, tags=_tags(first))
-    parameters = {"name": f"{first.name} and {len(others)} more", "steps": [first, *others]}
+    parameters = {"name": f"{first.name} and {len(other_steps)} more", "steps": [first, *other_steps]}
     future = runner.submit(task_of_several, parameters)
     return future
 

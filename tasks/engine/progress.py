@@ -88,8 +88,8 @@ class Counter:
         if seconds <= 0 or counted <= 0:
             return "", ""
         per_second = counted / seconds
-        rest = f"{duration((self.total - done) / per_second)} to go" if done < self.total else ""
-        return (f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"), rest
+        time_left = f"{duration((self.total - done) / per_second)} to go" if done < self.total else ""
+        return (f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"), time_left
 
 
 def say(text: str) -> None:

@@ -100,8 +100,8 @@ def _remove(folder: Path) -> None:
 
 def _upload(remote: ObjectStore, folder: Path, parts: Iterable[Path]) -> None:
     """Each file, then the marker."""
-    there = {digest for part in parts for _, _, digest in known_marker(part).files.values()}
-    files = {digest: folder / name for name, (_, _, digest) in read_marker(folder).files.items() if digest not in there}
+    uploaded = {digest for part in parts for _, _, digest in known_marker(part).files.values()}
+    files = {digest: folder / name for name, (_, _, digest) in read_marker(folder).files.items() if digest not in uploaded}
 
     def send(digest: str) -> None:
         if not remote.has(object_name(digest)):
@@ -115,10 +115,10 @@ def _upload(remote: ObjectStore, folder: Path, parts: Iterable[Path]) -> None:
 def _download(remote: ObjectStore, folder: Path) -> None:
     """Copy the output here as `commit` writes one: files, marker, name. What turns out to be lost there loses its marker, so
     that the next run builds it."""
-    content = remote.read(marker_name(folder))
-    if content is None:
+    marker = remote.read(marker_name(folder))
+    if marker is None:
         raise StoreError(f"{remote.address}: {folder.parent.name}/{folder.name} was removed; run again, which builds it anew")
-    files = parse_marker(content, folder).files
+    files = parse_marker(marker, folder).files
     partial = folder.with_name(f"{key_of(folder)}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -143,7 +143,7 @@ def _download(remote: ObjectStore, folder: Path) -> None:
         lost = f"{folder.parent.name}/{folder.name} lost files there; run again, which builds it anew"
         raise StoreError(f"{error}; {lost}") from None
     sync_tree(partial)
-    (partial / MARKER).write_bytes(content)
+    (partial / MARKER).write_bytes(marker)
     sync_file(partial / MARKER)
     sync_folder(partial)
     os.replace(partial, folder)

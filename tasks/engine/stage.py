@@ -182,7 +182,7 @@ def mask_access(job: Job) -> Iterator[None]:
     if stage.masks is MaskAccess.ALWAYS or supervised:
         yield
         return
-    data = job.folder("world") if "world" in job.inputs else job.environment.data
+    data_folder = job.folder("world") if "world" in job.inputs else job.environment.data
     exempt = LABELS_IN_MASK_FILES if stage.masks is MaskAccess.LABELS_IN_MASK_FILES else ()
-    with forbid_mask_access(*mask_places(run.dataset.layout, data), stage=stage.name, exempt=exempt):
+    with forbid_mask_access(*mask_places(run.dataset.layout, data_folder), stage=stage.name, exempt=exempt):
         yield

@@ -122,8 +122,8 @@ def comparison_job(a: RunRecord, b: RunRecord, comparison: dict[str, Any]) -> Co
 
 def _job(record: RunRecord, maker: str) -> Job:
     """A run's own outputs that the page reads."""
-    data = Path(record.data) if record.data else None
-    environment = RunEnvironment(store=record.store, remote=remote_url(record.store), data=data)
+    data_folder = Path(record.data) if record.data else None
+    environment = RunEnvironment(store=record.store, remote=remote_url(record.store), data=data_folder)
     stages = [
         stage for stage in ("world", "dataset", "knowledge", maker, "evaluate") if stage != "world" or stage in record.own
     ]

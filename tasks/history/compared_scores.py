@@ -29,9 +29,9 @@ def compared_scores(a: csr_matrix, b: csr_matrix, names: Sequence[str]) -> dict[
 def edited_truths(a: pd.DataFrame, b: pd.DataFrame) -> set[str]:
     """Images of two tables of counts (image, truth, predicted, pixels) whose truths have other numbers of pixels by class."""
     totals = [table.groupby(["image", "truth"])["pixels"].sum() for table in (a, b)]
-    both = set(a["image"]) & set(b["image"])
+    shared_images = set(a["image"]) & set(b["image"])
     first, second = totals[0].align(totals[1], fill_value=0)
-    return both & set(first.index[first != second].get_level_values("image"))
+    return shared_images & set(first.index[first != second].get_level_values("image"))
 
 
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ def find_record(store: Path, name: str, needs: Sequence[str] = ()) -> RunRecord:
     if name == LATEST:
         newest = next((record for record in reversed(records) if _lack(record, needs) is None), None)
         if newest is None:
-            what = f"complete run{_with(needs)}" if records else f"run named {LATEST!r}"
-            raise SettingError(f"{store} has no {what}; {_listed('runs', records)}")
+            wanted_run = f"complete run{_with(needs)}" if records else f"run named {LATEST!r}"
+            raise SettingError(f"{store} has no {wanted_run}; {_listed('runs', records)}")
         return newest
     named = _named(records, name)
     if not named:

@@ -1,4 +1,4 @@
-"""What of a store can go: outputs that no kept run needs, what killed runs left, text embeddings. And its removal.
+"""What of a store can go: outputs that no kept run needs, what killed runs left, text embeddings. garbage_removal.py takes it.
 
 A run needs the outputs that its record names: those that it used, with the parts that they were joined from, and what it was
 building when it was killed. Nothing goes while a run is at work: it is about to use outputs that no record names yet.
@@ -6,29 +6,25 @@ building when it was killed. Nothing goes while a run is at work: it is about to
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from excel_core.errors import SettingError, StoreError
-from tasks.engine.lock import last_lock, store_alone
 from tasks.engine.object_store import remote_of
-from tasks.engine.output import PARTIAL, RESUME, is_resumable, key_of, read_marker, remove_output
-from tasks.engine.progress import say
+from tasks.engine.output import PARTIAL, RESUME, is_resumable, key_of, read_marker
 from tasks.engine.shared_outputs import shared_marker
 from tasks.history.kept_runs import kept_runs
-from tasks.history.named_folder import remove_strays
 from tasks.history.needed_comparisons import needed_comparisons
 from tasks.history.needed_texts import needed_texts
 from tasks.history.run_record import Records, RunRecord, read_records
 from tasks.history.shared_garbage import shared_outputs, unnamed_objects
-from tasks.history.shared_records import remove_shared
 from tasks.pipeline import STAGES
 from tasks.stages.compare import COMPARE
 
-__all__ = ["KINDS", "Garbage", "find_garbage", "remove_garbage"]
+__all__ = ["KINDS", "Garbage", "check_at_work", "find_garbage"]
 
 KINDS = (*(kind for name in STAGES for kind in (name, f"{name}-parts")), COMPARE.name)
 TEMPORARY = ".*.tmp"
@@ -63,52 +59,30 @@ def find_garbage(store: Path, keep: int | None = None, ignored: Collection[str] 
     at work in the store, and where a record cannot be read; `ignored` are ids of runs that are taken for dead, and of records
     that are given up."""
     records = read_records(store)
-    _check_at_work(store, records, ignored)
-    lost = _given_up(store, records, ignored)
-    kept = kept_runs(records, keep)
-    needed = _needed_outputs(store, kept)
-    kept_ids = {record.id for record in kept}
+    check_at_work(store, records, ignored)
+    unreadable = _given_up(store, records, ignored)
+    runs_to_keep = kept_runs(records, keep)
+    needed_outputs = _needed_outputs(store, runs_to_keep)
+    kept_ids = {record.id for record in runs_to_keep}
     garbage = [_record(record.path, _why_it_goes(record)) for record in records if record.id not in kept_ids]
-    garbage += [_record(path, "cannot be read") for path in lost]
+    garbage += [_record(path, "cannot be read") for path in unreadable]
     for kind in KINDS:
         for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
             is_half_built = folder.suffix in (PARTIAL, RESUME)
-            stays = not is_half_built and f"{kind}/{folder.name}" in needed
+            stays = not is_half_built and f"{kind}/{folder.name}" in needed_outputs
             if is_half_built and is_resumable(folder):
                 # What a training can go on from belongs to the run that was killed over it, if a record tells.
-                stays = keep is None or f"{kind}/{key_of(folder)}" in needed
+                stays = keep is None or f"{kind}/{key_of(folder)}" in needed_outputs
             if not stays:
                 garbage.append(Garbage(folder, kind, "half built" if is_half_built else "no kept run refers to it"))
-    garbage += _unused_texts(store, kept, needed)
-    garbage += _comparisons(store, {record.id for record in kept})
+    garbage += _unused_texts(store, runs_to_keep)
+    garbage += _comparisons(store, kept_ids)
     garbage += [Garbage(path, path.parent.name, "half written") for path in _half_written(store)]
-    return [*_with_sizes(garbage), *_shared_garbage(store, needed)]
+    return [*_with_sizes(garbage), *_shared_garbage(store, needed_outputs)]
 
 
-def remove_garbage(
-    store: Path,
-    garbage: Sequence[Garbage],
-    keep: int | None = None,
-    ignored: Collection[str] = (),
-    notify: Callable[[str], None] = say,
-) -> list[Garbage]:
-    """Remove what is still garbage of `garbage`, once nobody uses the store, and locks of outputs that are gone → what was
-    removed. SettingError where a run has begun meanwhile; what another process has locked stays."""
-
-    def check() -> None:
-        _check_at_work(store, read_records(store), ignored)
-
-    check()
-    with store_alone(store, notify, check):
-        still = {(item.path, bool(item.objects)): item for item in find_garbage(store, keep, ignored)}
-        both = (_both(item, still.get((item.path, bool(item.objects)))) for item in garbage)
-        removed = [item for item in both if item and _remove(store, item)]
-        _remove_leftovers(store, read_records(store))
-    return removed
-
-
-def _check_at_work(store: Path, records: Records, ignored: Collection[str]) -> None:
-    """SettingError naming a run at work."""
+def check_at_work(store: Path, records: Records, ignored: Collection[str]) -> None:
+    """SettingError naming a run at work, but for the `ignored` ids of runs that are taken for dead."""
     for record in records:
         if record.state == "running" and not record.dead and record.id not in ignored:
             where = "" if record.process.alive() is not None else f" on {record.process.host}"
@@ -179,7 +153,7 @@ def _shared_garbage(store: Path, needed: _Needed) -> list[Garbage]:
     return garbage
 
 
-def _unused_texts(store: Path, records: Sequence[RunRecord], needed: _Needed) -> list[Garbage]:
+def _unused_texts(store: Path, records: Sequence[RunRecord]) -> list[Garbage]:
     """Embeddings of texts that no kept run's knowledge base holds, a folder each CLIP and device."""
     folders = sorted(path for path in (store / "texts").glob("*") if path.is_dir())
     texts = needed_texts(store, records) if folders else set()
@@ -195,70 +169,16 @@ def _unused_texts(store: Path, records: Sequence[RunRecord], needed: _Needed) ->
     return garbage
 
 
-def _comparisons(store: Path, kept: Collection[str]) -> list[Garbage]:
+def _comparisons(store: Path, kept_ids: Collection[str]) -> list[Garbage]:
     """Comparisons of scores, and their pictures, of runs that are not kept."""
     files = (path for suffix in ("json", "png") for path in (store / "score").glob(f"[!.]*.{suffix}"))
-    return [Garbage(path, "score", "its run is not kept") for path in sorted(files) if path.stem not in kept]
+    return [Garbage(path, "score", "its run is not kept") for path in sorted(files) if path.stem not in kept_ids]
 
 
 def _half_written(store: Path) -> list[Path]:
     """Temporary files outside folders of outputs; inside, they go with the folder or with the next run."""
     folders = [store, store / "records", *(store / kind for kind in KINDS), *(store / "texts").glob("*")]
     return sorted(chain.from_iterable(folder.glob(TEMPORARY) for folder in folders))
-
-
-def _both(approved: Garbage, current: Garbage | None) -> Garbage | None:
-    """What is garbage still of what was shown."""
-    if current is not None and approved.objects:
-        objects = tuple(sorted({*approved.objects} & {*current.objects}))
-        return replace(current, objects=objects) if objects else None
-    if current is None or not approved.files:
-        return current
-    files = tuple(path for path in approved.files if path in set(current.files))
-    return replace(current, files=files) if files else None
-
-
-def _remove(store: Path, item: Garbage) -> bool:
-    """→ whether it is gone. An output that somebody builds at the moment, such as a worker that outlived its run, stays."""
-    remote = remote_of(store)
-    if item.objects and remote is not None:
-        remote.delete(item.objects)
-        return True
-    if item.kind == "records":
-        remove_shared(item.path)
-    if item.files or not item.path.is_dir():
-        for path in item.files or (item.path,):
-            path.unlink(missing_ok=True)
-        return True
-    with last_lock(_lock_of(item.path)) as is_free:
-        if is_free:
-            remove_output(item.path)
-    return is_free
-
-
-def _lock_of(folder: Path) -> Path:
-    """The lock of who builds the output of a folder, half built or not."""
-    return folder.with_name(f".{key_of(folder)}.lock")
-
-
-def _remove_leftovers(store: Path, records: Records) -> None:
-    """Locks of outputs that are gone, signs of life of runs that are dead, named folders of no run, and folders of no text."""
-    for lock in chain.from_iterable(_unused_locks(store / kind) for kind in KINDS):
-        with last_lock(lock):  # which removes it, unless somebody has it
-            pass
-    alive = {record.heartbeat_file for record in records if record.state == "running" and not record.dead}
-    for path in set((store / "records").glob(".*.alive")) - alive:
-        path.unlink(missing_ok=True)
-    remove_strays(store, records)
-    for folder in (store / "texts").glob("*"):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _unused_locks(folder: Path) -> list[Path]:
-    """Locks whose output is gone."""
-    outputs = {key_of(path) for path in folder.glob("[!.]*")}
-    return [lock for lock in folder.glob(".*.lock") if lock.name[1:].removesuffix(".lock") not in outputs]
 
 
 def _with_sizes(garbage: list[Garbage]) -> list[Garbage]:

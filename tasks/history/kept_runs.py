@@ -19,7 +19,7 @@ def kept_runs(records: Sequence[RunRecord], keep: int | None) -> list[RunRecord]
     if keep is None:
         return list(records)
     complete: dict[Hashable, int] = {}  # how many newer ones there are of each kind
-    kept = []
+    newest_first = []
     for record in reversed(records):
         newer = complete.get(_kind(record), 0)
         if record.state == "complete":
@@ -28,8 +28,8 @@ def kept_runs(records: Sequence[RunRecord], keep: int | None) -> list[RunRecord]
         else:
             stays = newer == 0
         if stays or record.pinned:
-            kept.append(record)
-    return kept[::-1]
+            newest_first.append(record)
+    return newest_first[::-1]
 
 
 def _kind(record: RunRecord) -> Hashable:

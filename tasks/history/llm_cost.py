@@ -18,14 +18,14 @@ def llm_cost_line(described: StageOutput) -> str:
         return ""
     store = described.place.parents[1]
     own_flow_runs = {record.flow_run_id for record in read_records(store) if record.process == Process.current()} - {""}
-    asked: list[LlmCost] = []
+    asked_costs: list[LlmCost] = []
     complete: list[LlmCost] = []
     for key in known_marker(described.place).origin.parts.values():
         marker = known_marker(store / "describe-parts" / key)
         cost = ClassResult.model_validate(marker.output["result"]).cost
         if cost is not None:
-            (asked if marker.origin.flow_run_id in own_flow_runs else complete).append(cost)
-    line = f"describe: {_classes(asked)} asked" + (f", {_tokens(asked)}" if asked else "")
+            (asked_costs if marker.origin.flow_run_id in own_flow_runs else complete).append(cost)
+    line = f"describe: {_classes(asked_costs)} asked" + (f", {_tokens(asked_costs)}" if asked_costs else "")
     if not complete:
         return line
     return line + f"; {_classes(complete)} found, which took {_tokens(complete)} when they were asked"

@@ -16,8 +16,8 @@ __all__ = ["needed_comparisons"]
 def needed_comparisons(store: Path, outputs: Collection[str]) -> Iterator[str]:
     """kind/key of each comparison all of whose inputs are among `outputs`, which are kind/key too."""
     remote = remote_of(store)
-    there = shared_outputs(remote, COMPARE.name) if remote else {}
-    for key in sorted({folder.name for folder in (store / COMPARE.name).glob("[!.]*")} | there.keys()):
+    shared = shared_outputs(remote, COMPARE.name) if remote else {}
+    for key in sorted({folder.name for folder in (store / COMPARE.name).glob("[!.]*")} | shared.keys()):
         with suppress(StoreError):  # half built, or damaged
             inputs = known_marker(store / COMPARE.name / key).origin.inputs
             # `evaluate` of run B, `A, evaluate` of run A.

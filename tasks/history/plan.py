@@ -98,9 +98,9 @@ def _reason(step: Step) -> str:
 
 def _differences(earlier: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """In words, once each, how two keys differ."""
-    old, new = dict(_leaves(earlier)), dict(_leaves(current))
-    changed = sorted(path for path in {*old, *new} if old.get(path) != new.get(path))
-    words = [_in_words(path, old.get(path), new.get(path)) for path in changed if not path.startswith("parts.")]
+    before, after = dict(_leaves(earlier)), dict(_leaves(current))
+    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    words = [_in_words(path, before.get(path), after.get(path)) for path in changed if not path.startswith("parts.")]
     parts_by_field: dict[str, set[str]] = {}
     for part, field in (path.split(".")[1:3] for path in changed if path.startswith("parts.")):
         parts_by_field.setdefault(field, set()).add(part)
@@ -144,13 +144,13 @@ def _of_newest(folder: Path) -> tuple[float | None, int | None]:
 
 def _by_item(folder: Path, missing: list[Step]) -> tuple[float | None, int | None]:
     """Seconds and bytes of the missing parts, by what an item took and left in the newest parts of the same kind."""
-    items: dict[str, int] = {}
+    items_of_kind: dict[str, int] = {}
     for step in missing:
         assert step.part is not None
-        items[step.part.kind] = items.get(step.part.kind, 0) + step.items
+        items_of_kind[step.part.kind] = items_of_kind.get(step.part.kind, 0) + step.items
     seconds, size = 0.0, 0.0
     markers = _newest(folder, MAX_MEASURED)
-    for kind, count in items.items():
+    for kind, count in items_of_kind.items():
         like = [marker for marker in markers if marker.origin.kind == kind]
         if not like:
             return None, None

@@ -55,14 +55,14 @@ def _seconds(record: RunRecord) -> float | None:
 def _flow_and_data(record: RunRecord) -> str:
     """Which flow ran on what, for example `paper voc, table-3` or `excel demo, clip_es:reference`; a run that learnt from true
     masks says so."""
-    parts = [f"{record.flow} {record.spec.get('preset')}"]
+    words = [f"{record.flow} {record.spec.get('preset')}"]
     if record.flow == "paper" and "paper" in record.own:
-        parts.append(record.spec["paper"]["table"])
+        words.append(record.spec["paper"]["table"])
     method = record.spec.get("method", "")
     if ":" in method and method != "excel:reference":  # what runs are of unless they say so
-        parts.append(method)
+        words.append(method)
     if record.spec.get("train", {}).get("supervision") == "masks":
-        parts.append("fully supervised")
+        words.append("fully supervised")
     if record.spec.get("refine", {}).get("votes", {}).get("enabled"):
-        parts.append("+SAM")
-    return ", ".join(parts)
+        words.append("+SAM")
+    return ", ".join(words)

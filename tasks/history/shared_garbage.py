@@ -31,9 +31,9 @@ def unnamed_objects(remote: ObjectStore, store: Path, markers: list[str]) -> lis
     """Files of at least MIN_AGE that none of these markers, objects by name, speaks of. StoreError where one cannot be read."""
     named: set[str] = set()
     for name in markers:
-        content = remote.read(name)
-        if content is not None:
-            named |= {object_name(digest) for _, _, digest in parse_marker(content, (store / name).parent).files.values()}
+        marker = remote.read(name)
+        if marker is not None:
+            named |= {object_name(digest) for _, _, digest in parse_marker(marker, (store / name).parent).files.values()}
     return [entry for entry in remote.listed("objects/") if entry.age >= MIN_AGE and entry.name not in named]
 
 
@@ -45,12 +45,12 @@ def check_shared(remote: ObjectStore, store: Path, kinds: tuple[str, ...], damag
     checked = 0
     for kind in kinds:
         for key, entry in shared_outputs(remote, kind).items():
-            folder, content = store / kind / key, remote.read(entry.name)
-            if content is None:  # somebody removed it meanwhile
+            folder, marker = store / kind / key, remote.read(entry.name)
+            if marker is None:  # somebody removed it meanwhile
                 continue
             checked += 1
             try:
-                files = parse_marker(content, folder).files
+                files = parse_marker(marker, folder).files
             except StoreError:
                 files, lost = {}, [MARKER]
             else:

@@ -39,8 +39,8 @@ def receive_records(store: Path) -> None:
         return
     folder = store / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    there = {entry.name.removeprefix(PREFIX): entry for entry in remote.listed(PREFIX)}
-    for name, entry in there.items():
+    stored = {entry.name.removeprefix(PREFIX): entry for entry in remote.listed(PREFIX)}
+    for name, entry in stored.items():
         file = folder / name
         if "/" in name or not name.endswith((".json", ".alive")):
             continue
@@ -52,7 +52,7 @@ def receive_records(store: Path) -> None:
             with written_then_renamed(file) as temporary:
                 temporary.write_bytes(content)
     for file in [*folder.glob("*.json"), *folder.glob(".*.alive")]:
-        if file.name not in there:
+        if file.name not in stored:
             file.unlink(missing_ok=True)
 
 

@@ -22,7 +22,7 @@ from tasks.history.named_folder import NAMED
 from tasks.history.score_change import read_change
 from tasks.history.shared_garbage import check_shared
 from tasks.history.shared_records import receive_records
-from tasks.stages.train import check_resume_file
+from tasks.stages.train_resume import check_resume_file
 
 __all__ = ["StoreCheck", "verify_store"]
 

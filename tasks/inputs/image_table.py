@@ -116,8 +116,8 @@ class ImageTable(Sequence[ImageRecord]):
 
     def without(self, others: Sequence["ImageTable"]) -> "ImageTable":
         """Those whose ids no other table has. Equal ids have equal numbers, and ids are compared where numbers are equal."""
-        taken = np.concatenate([other.columns.numbers[other.rows] for other in others])
-        suspects = np.flatnonzero(np.isin(self.columns.numbers[self.rows], taken))
+        other_numbers = np.concatenate([other.columns.numbers[other.rows] for other in others])
+        suspects = np.flatnonzero(np.isin(self.columns.numbers[self.rows], other_numbers))
         if not len(suspects):
             return self
         ids = {id for other in others for id in other.ids}

@@ -27,10 +27,10 @@ def masked_images(job: Job, split: str) -> list[ImageRecord]:
 
 def missing_masks(job: Job, split: str) -> dict[str, str]:
     """What to say about the images of a split that have no mask: {which: reason}."""
-    asked, scored = len(images_of(job, split)[: job.run.evaluate.max_images]), len(masked_images(job, split))
-    if scored == asked:
+    to_score, scored = len(images_of(job, split)[: job.run.evaluate.max_images]), len(masked_images(job, split))
+    if scored == to_score:
         return {}
-    return {f"{split}: {asked - scored} of {asked} images": f"no mask in {mask_reader_of(job, split).where}"}
+    return {f"{split}: {to_score - scored} of {to_score} images": f"no mask in {mask_reader_of(job, split).where}"}
 
 
 def masks_key(job: Job, split: str, images: Sequence[ImageRecord]) -> Any:

@@ -111,7 +111,7 @@ def _card(record: RunRecord, request: ExportRequest, file: str) -> str:
     metrics = None
     if "evaluate" in record.own:
         metrics = read_json(committed_output(record, "evaluate").folder / "metrics.json")
-    values = dict(leaves(run))
+    settings_by_name = dict(leaves(run))
     changed = changed_fields(run, preset(run.preset, run.method))
     facts = CardFacts(
         run=record.id,
@@ -122,7 +122,7 @@ def _card(record: RunRecord, request: ExportRequest, file: str) -> str:
         class_names=class_names(record),
         supervision=trained.supervision or "image-level labels",
         iterations=trained.iterations,
-        settings=[f"{name}={without_folders(str(values[name]))}" for name in changed],
+        settings=[f"{name}={without_folders(str(settings_by_name[name]))}" for name in changed],
         licence=request.licence,
         files=(file,),
     )
@@ -184,11 +184,11 @@ def _data_folder(record: RunRecord) -> Path:
 def _photos(record: RunRecord) -> list[Any]:
     """A few of the run's images, as far as its data are still there: a check on random images alone is a check as well."""
     manifest = read_manifest(committed_output(record, "dataset").folder / "manifest.parquet")
-    data = _data_folder(record)
+    data_folder = _data_folder(record)
     photos = []
     for image in manifest[manifest["error"] == ""]["image"].head(MAX_CHECKED_PHOTOS):
         try:
-            photos.append(decode_options(record.run.dataset).read(data / image))
+            photos.append(decode_options(record.run.dataset).read(data_folder / image))
         except ImageError:
             continue
     return photos

@@ -54,8 +54,8 @@ class Result:
             return {"photo": photo, "error": self.error}
         height, width = self.size
         files = [path.name for path in self.files]
-        entry = {"photo": photo, "height": height, "width": width, "shares": self.shares, "files": files}
-        return entry | ({"doubts": self.doubts} if self.doubts else {})
+        document = {"photo": photo, "height": height, "width": width, "shares": self.shares, "files": files}
+        return document | ({"doubts": self.doubts} if self.doubts else {})
 
 
 def photos_of(places: Sequence[Path], out: Path, force: bool) -> list[Photo]:

@@ -101,7 +101,7 @@ def _error(job: Job, status: int, failure: dict[str, Any], output: deque[str]) -
     kind = failure.get("error", "")
     if kind in errors.__all__:
         return getattr(errors, kind)(failure["message"])  # type: ignore[no-any-return]
-    before, _, last = "".join(output).rpartition("Root Cause (first observed failure):\n")  # torchrun's last words
+    before, _, last_words = "".join(output).rpartition("Root Cause (first observed failure):\n")  # torchrun's last words
     return errors.WorkerError(
-        f"{job.name}: its {job.environment.processes} processes ended with status {status}:\n{(last or before).rstrip()}"
+        f"{job.name}: its {job.environment.processes} processes ended with status {status}:\n{(last_words or before).rstrip()}"
     )

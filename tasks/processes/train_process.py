@@ -38,9 +38,9 @@ def main() -> None:
     try:
         job, folder = read_job(Path(sys.argv[1]), STAGES["train"])
         job = _join_group(job)
-        needed = [output.folder for output in job.inputs.values()]
+        folders_read = [output.folder for output in job.inputs.values()]
         with (
-            plain_failures(job.name, job.environment.store, needed),
+            plain_failures(job.name, job.environment.store, folders_read),
             MemoryWatch(gpu=job.environment.device != "cpu") as watch,
             mask_access(job),
         ):

@@ -96,17 +96,17 @@ def score_rows(job: Job, folder: Path) -> AblationResult:
     splits = [split for split in job.run.dataset.val_splits if _images(job, split)]
     draws = _draws(job, {split: _images(job, split) for split in splits})
     seed_draws = _draws(job, {split: _seed_images(job, split) for split in job.run.dataset.seed_splits})
-    result: dict[str, Any] = {"format": "excel-ablation/1", "protocol": {}, "rows": [], "presence_map": {}, "skipped": {}}
+    document: dict[str, Any] = {"format": "excel-ablation/1", "protocol": {}, "rows": [], "presence_map": {}, "skipped": {}}
     if splits:
-        result["protocol"] = _protocol(job, splits)
-        result["rows"] = _all_scored(job, draws, seed_draws)
-        result["presence_map"] = _presence(job, splits)
+        document["protocol"] = _protocol(job, splits)
+        document["rows"] = _all_scored(job, draws, seed_draws)
+        document["presence_map"] = _presence(job, splits)
     if "quality" in job.inputs:
-        result["ranking"] = _ranking(job)
+        document["ranking"] = _ranking(job)
     for split in job.run.dataset.val_splits:
-        result["skipped"] |= missing_masks(job, split)
-    write_json(folder / "ablation.json", result)
-    return AblationResult(miou={_title(row): round(row["miou"], 4) for row in result["rows"]})
+        document["skipped"] |= missing_masks(job, split)
+    write_json(folder / "ablation.json", document)
+    return AblationResult(miou={_title(row): round(row["miou"], 4) for row in document["rows"]})
 
 
 def _title(row: dict[str, Any]) -> str:

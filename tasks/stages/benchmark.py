@@ -101,8 +101,8 @@ def compare_methods(job: Job, folder: Path) -> BenchmarkResult:
         "gallery": galleries,
         "skipped": _skipped(evaluated),
     }
-    items = {gallery: [_item(job, methods, gallery, row) for row in rows] for gallery, rows in galleries.items()}
-    write_benchmark(folder, document, items, names[1:])
+    gallery_items = {gallery: [_item(job, methods, gallery, row) for row in rows] for gallery, rows in galleries.items()}
+    write_benchmark(folder, document, gallery_items, names[1:])
     miou: dict[str, dict[str, float]] = {method: {} for method in runs}
     for number in numbers:
         miou[number["method"]][number["kind"]] = round(number["miou"], 4)  # a kind's last step comes last
@@ -143,9 +143,9 @@ def _by_class(methods: Mapping[str, MethodScores], names: Sequence[str]) -> dict
         }
         rows = []
         for index, name in enumerate(names):
-            values = {method: [iou[index] for iou in splits if not np.isnan(iou[index])] for method, splits in having.items()}
-            if any(values.values()):
-                rows.append({"class": name, "iou": {method: float(np.mean(ious)) for method, ious in values.items()}})
+            ious_of = {method: [iou[index] for iou in splits if not np.isnan(iou[index])] for method, splits in having.items()}
+            if any(ious_of.values()):
+                rows.append({"class": name, "iou": {method: float(np.mean(ious)) for method, ious in ious_of.items()}})
         tables |= {kind: rows} if rows else {}
     return tables
 
@@ -219,10 +219,10 @@ def _label_map(output: StageOutput, kind: str, step: str, split: str, image: str
 def _stages(run: RunSpec) -> list[str]:
     """The stages that a method's cost is of."""
     kinds: Iterable[str] = run.evaluate.kinds
-    needed = {stage for kind in kinds for stage in NEEDED[kind]}
-    if "train" in needed and reads_pseudo_labels(run):
-        needed |= set(NEEDED["static"])
-    return [stage for stage in COSTLY if stage in needed]
+    needed_stages = {stage for kind in kinds for stage in NEEDED[kind]}
+    if "train" in needed_stages and reads_pseudo_labels(run):
+        needed_stages |= set(NEEDED["static"])
+    return [stage for stage in COSTLY if stage in needed_stages]
 
 
 def _input(method: str, seed: int, stage: str) -> str:

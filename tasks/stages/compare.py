@@ -75,18 +75,18 @@ class _Side:
 def show_comparison(job: Job, folder: Path) -> CompareResult:
     """Write the page: of the shared images whose truth evaluation copied, those whose foreground IoU changed most."""
     assert isinstance(job, ComparisonJob)
-    what, shared = compared_result(job.comparison["result"], job.comparison["protocol"]["split"]), set(job.shared)
-    both = [step for step in label_map_kinds(job, what.kind) if step in label_map_kinds(job.other, what.kind)]
-    records = {record.id: record for record in images_of(job, what.split) if record.id in shared}
-    a, b = (_Side(side, _scores(side, job.comparison["result"], both, records)) for side in (job.other, job))
-    changes = _changes(a.scores[what.step], b.scores[what.step])
-    truths = {id: truth for id in changes if (truth := _truth(job, what.split, id)) is not None}
+    compared, shared = compared_result(job.comparison["result"], job.comparison["protocol"]["split"]), set(job.shared)
+    steps = [step for step in label_map_kinds(job, compared.kind) if step in label_map_kinds(job.other, compared.kind)]
+    records = {record.id: record for record in images_of(job, compared.split) if record.id in shared}
+    a, b = (_Side(side, _scores(side, job.comparison["result"], steps, records)) for side in (job.other, job))
+    changes = _changes(a.scores[compared.step], b.scores[compared.step])
+    truths = {id: truth for id in changes if (truth := _truth(job, compared.split, id)) is not None}
     changed = sorted((id for id in truths if changes[id]), key=lambda id: -abs(changes[id]))
     shown = changed[:MAX_IMAGES]
     rows = [records[id] for id in shown]
-    run_a, run_b = (_explored_run(side, name, what, both, rows, truths) for name, side in (("A", a), ("B", b)))
+    run_a, run_b = (_explored_run(side, name, compared, steps, rows, truths) for name, side in (("A", a), ("B", b)))
     pairs = list(zip(run_a.images, run_b.images, strict=True))
-    drawn = [_drawn(*pair, f"{what.kind}.{what.step}") for pair in pairs[:MAX_DRAWN]]
+    drawn = [_drawn(*pair, f"{compared.kind}.{compared.step}") for pair in pairs[:MAX_DRAWN]]
     note = _note(job, len(shown), len(changed), len(truths), len(changes))
     write_comparison(folder, ComparedRuns(job.comparison, run_a, run_b, note, drawn, classes_of(job)))
     return CompareResult(images=len(shown))
@@ -148,7 +148,7 @@ def _drawn(a: ExploredImage, b: ExploredImage, kind: str) -> ChangedImage:
 def _note(job: ComparisonJob, shown: int, changed: int, with_truth: int, defined: int) -> str:
     """`60 of 240 images …`, and why others are not shown."""
     total = len(job.shared)
-    parts = [f"{shown:,} of {total:,} shared images, those whose foreground IoU changed most"]
+    remarks = [f"{shown:,} of {total:,} shared images, those whose foreground IoU changed most"]
     for count, why in (
         (total - defined, "without a class in truth and label map"),
         (defined - with_truth, "without a copy of their truth (report.images)"),
@@ -156,15 +156,15 @@ def _note(job: ComparisonJob, shown: int, changed: int, with_truth: int, defined
         (changed - shown, f"with smaller changes than the {MAX_IMAGES} that are shown"),
     ):
         if count:
-            parts.append(f"{count:,} {why}")
-    return "; ".join(parts)
+            remarks.append(f"{count:,} {why}")
+    return "; ".join(remarks)
 
 
 def _key(job: Job) -> dict[str, Any]:
     """The comparison's document, and the contents of both runs' outputs."""
     assert isinstance(job, ComparisonJob)
-    contents = {name: output.content for name, output in sorted(job.inputs.items())}
-    return {"contents": contents, "comparison": job.comparison, "shared": job.shared}
+    content_digests = {name: output.content for name, output in sorted(job.inputs.items())}
+    return {"contents": content_digests, "comparison": job.comparison, "shared": job.shared}
 
 
 def _settings(run: RunSpec) -> dict[str, Any]:

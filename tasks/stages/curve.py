@@ -28,7 +28,7 @@ from tasks.inputs.images import ImageRecord, in_shard
 from tasks.inputs.masks import mask_reader_of, masked_images, masked_shards, missing_masks
 from tasks.inputs.models import architecture, classes_of, load_cam_model, model_key
 from tasks.stages.cams import ShardResult
-from tasks.stages.train import kept_segmenters
+from tasks.stages.train_resume import kept_segmenters
 
 __all__ = ["CurveResult", "curve_parts", "join_curve", "own_training", "score_kept_segmenters", "settings"]
 
@@ -86,8 +86,8 @@ def join_curve(job: Job, parts: dict[str, StageOutput], folder: Path) -> CurveRe
     curve = {"format": "excel-curve/1", "protocol": curve_protocol(job.run, images), "rows": rows, "skipped": skipped}
     write_json(folder / "curve.json", curve)
     draw_curve(folder / "curve.png", curve)
-    last = max((row["iteration"] for row in rows), default=0)
-    at_end = [row for row in rows if row["iteration"] == last]
+    last_iteration = max((row["iteration"] for row in rows), default=0)
+    at_end = [row for row in rows if row["iteration"] == last_iteration]
     return CurveResult(miou={row["split"]: {kind: round(row[kind], 4) for kind in KINDS} for row in at_end})
 
 

@@ -120,9 +120,9 @@ def data_files(run: RunSpec, environment: RunEnvironment) -> dict[str, Any]:
     if run.dataset.layout == "voc" and has_voc_classes(class_names):
         outside["published"] = published_digest()
     files = folders_fingerprint(environment.data, *LAYOUTS[run.dataset.layout].sources(environment.data))
-    things = [[thing.what, thing.reason] for thing in left_out_things(run, environment)]
-    if things:
-        outside["left_out"] = digest_of(things)
+    left_out = [[thing.what, thing.reason] for thing in left_out_things(run, environment)]
+    if left_out:
+        outside["left_out"] = digest_of(left_out)
     if run.dataset.layout == "folder":  # photos of an extra's format are read once it is installed
         outside["formats"] = list(image_formats())
     return outside | {"files": files}

@@ -97,10 +97,10 @@ def join_classes(job: Job, parts: dict[str, StageOutput], folder: Path) -> Descr
     )
     if run.describe.provider != "file":
         return result
-    given = user_descriptions(run.describe)
-    used = set(given.keys(prompts).values())
-    unused = tuple(key for key in given.texts if key not in used)
-    return result.model_copy(update={"file": given.path.name, "unused": unused})
+    user_texts = user_descriptions(run.describe)
+    used = set(user_texts.keys(prompts).values())
+    unused = tuple(key for key in user_texts.texts if key not in used)
+    return result.model_copy(update={"file": user_texts.path.name, "unused": unused})
 
 
 def _asks(run: RunSpec) -> bool:

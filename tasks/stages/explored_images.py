@@ -57,12 +57,12 @@ def explored_images(job: Job) -> Iterator[ExploredImage]:
 def explored_note(job: Job) -> str:
     """`train: 100 of 120 images, evenly over the ranking`, split by split."""
     scored = read_json(job.folder("evaluate") / "explored.json")
-    parts = []
+    notes = []
     for split in explored_splits(job.run):
         shown, total = len(_chosen(job, split)), len(images_of(job, split))
         how = "" if shown == total else ", evenly over the ranking" if split in scored else ", the first ones"
-        parts.append(f"{split}: {'all' if shown == total else f'{shown:,} of'} {total:,} images{how}")
-    return "; ".join(parts)
+        notes.append(f"{split}: {'all' if shown == total else f'{shown:,} of'} {total:,} images{how}")
+    return "; ".join(notes)
 
 
 def _chosen(job: Job, split: str) -> Sequence[ImageRecord]:
@@ -70,8 +70,8 @@ def _chosen(job: Job, split: str) -> Sequence[ImageRecord]:
     count = explored_shares(job)[split]
     scored = set(read_json(job.folder("evaluate") / "explored.json").get(split, ()))
     records = images_of(job, split)
-    others = [record.id for record in records if record.id not in scored][: count - len(scored)]
-    chosen = scored.union(others)
+    unscored = [record.id for record in records if record.id not in scored][: count - len(scored)]
+    chosen = scored.union(unscored)
     return [record for record in records if record.id in chosen]
 
 
@@ -94,11 +94,11 @@ def _kinds(job: Job, split: str) -> list[_Kind]:
 
 def image_scores_by_id(job: Job, counts: pd.DataFrame, key: str, records: Sequence[ImageRecord]) -> dict[str, ImageScore]:
     """Of result `key`, the score of each of the images that was scored, by id."""
-    own = counts[counts["result"] == key]
-    scored = set(own["image"])
+    counts_of_result = counts[counts["result"] == key]
+    scored = set(counts_of_result["image"])
     ids = [record.id for record in records if record.id in scored]
     classes = len(classes_of(job)) + 1
-    return dict(zip(ids, image_scores(confusions_by_image(own, ids, classes), classes), strict=True))
+    return dict(zip(ids, image_scores(confusions_by_image(counts_of_result, ids, classes), classes), strict=True))
 
 
 def _load(record: ImageRecord, files: dict[str, Path], truth: Path, cams: CamReader | None) -> ExploredArrays:

@@ -65,15 +65,15 @@ def _chosen(job: Job) -> tuple[list[ImageRecord], list[str]]:
         notes = [few] if len(rows) < spec.count else []
     else:
         splits = dict.fromkeys((*dataset.val_splits, dataset.train_split))
-        known = {row.id: row for split in reversed(splits) for row in images_of(job, split)}
-        unknown = [image for image in spec.images if image not in known]
+        record_of = {row.id: row for split in reversed(splits) for row in images_of(job, split)}
+        unknown = [image for image in spec.images if image not in record_of]
         if unknown:
             raise SettingError(
                 f"figures.images: no usable image {unknown[0]!r} in {', '.join(splits)}; name ids of these splits, "
-                f"e.g. {next(iter(known), 'none')}"
+                f"e.g. {next(iter(record_of), 'none')}"
             )
-        rows = [known[image] for image in dict.fromkeys(spec.images) if known[image].classes]
-        notes = [f"{image} has no image-level label and is left out." for image in spec.images if not known[image].classes]
+        rows = [record_of[image] for image in dict.fromkeys(spec.images) if record_of[image].classes]
+        notes = [f"{image} has no image-level label and is left out." for image in spec.images if not record_of[image].classes]
     if not rows:
         where = ", ".join(spec.images or dataset.val_splits)
         raise DataError(f"figures: no image with an image-level label in {where}; name labelled ones: figures.images=[ID, …]")

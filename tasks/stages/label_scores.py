@@ -178,10 +178,10 @@ def score_maps(job: Job, maps: Iterable[ScoredMaps], counts: pd.DataFrame, doubt
             where = mask_reader_of(job, split).where
             scores.skipped[key.rpartition(".")[0]] = f"split {split!r} has no masks in {where}"
             continue
-        seen = doubts.get(split, TruthDoubts(split))
-        scores.skipped.update(unscored_masks(job, seen, masked))
-        scores.warnings.update(warnings(job, seen, turned))
-        images = [image for image in masked if image not in seen.ignored]
+        truth_doubts = doubts.get(split, TruthDoubts(split))
+        scores.skipped.update(unscored_masks(job, truth_doubts, masked))
+        scores.warnings.update(warnings(job, truth_doubts, turned))
+        images = [image for image in masked if image not in truth_doubts.ignored]
         if not images:
             continue
         by_image = confusions_by_image(counts[counts["result"] == key], images, len(names))

@@ -81,9 +81,9 @@ def join_proposals(job: Job, parts: dict[str, StageOutput], folder: Path) -> Pro
     (folder / MASKS).mkdir()
     for part in parts.values():
         link_tree(part.folder / MASKS, folder / MASKS)
-    results = [part.result_as(ProposalsResult) for part in parts.values()]
-    sums = {name: sum(getattr(result, name) for result in results) for name in ("images", "without", "masks", "broken")}
-    return ProposalsResult(**sums, example=next((result.example for result in results if result.example), ""))
+    shard_results = [part.result_as(ProposalsResult) for part in parts.values()]
+    sums = {name: sum(getattr(result, name) for result in shard_results) for name in ("images", "without", "masks", "broken")}
+    return ProposalsResult(**sums, example=next((result.example for result in shard_results if result.example), ""))
 
 
 def settings(run: RunSpec) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def quality_shard(job: Job, part: Part, folder: Path) -> ShardResult:
     for image in track(images):
         static = _steps(job.inputs["refine"], image.id)
         learnt = _steps(job.inputs["dynamic"], image.id) if "dynamic" in job.inputs else {}
-        parts = agreements(static, learnt, labels)
-        rows.append({"image": image.id, "score": quality_score(parts)} | parts)
+        agreement = agreements(static, learnt, labels)
+        rows.append({"image": image.id, "score": quality_score(agreement)} | agreement)
     write_counts(folder / "quality.parquet", pd.DataFrame(rows))
     return ShardResult(images=len(images))
 

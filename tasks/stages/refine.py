@@ -129,9 +129,9 @@ def join_label_shards(job: Job, parts: dict[str, StageOutput], folder: Path) -> 
         path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{image}\n" for image in ids), encoding="utf-8")
-    results = [part.result_as(LabelsResult) for part in parts.values()]
-    images = sum(result.images for result in results)
-    return LabelsResult(images=images, steps=results[0].steps if results else [])
+    shard_results = [part.result_as(LabelsResult) for part in parts.values()]
+    images = sum(result.images for result in shard_results)
+    return LabelsResult(images=images, steps=shard_results[0].steps if shard_results else [])
 
 
 def label_lists(job: Job) -> dict[str, str]:
@@ -185,10 +185,10 @@ def _save_together(pool: BackgroundPool, writer: LabelWriter, photos: Sequence[R
     computes none."""
     pixels = [photo.pixels() for photo in photos]
     for run in runs_of_photos(pixels):
-        part = Seeds(seeds.classes[run], seeds.network_input[run], seeds.cams[run], seeds.attention[run])
-        packed = packed_labels(pixels[run], part.network_input, part.classes, part.cams, part.attention, writer.spec)
+        of_run = Seeds(seeds.classes[run], seeds.network_input[run], seeds.cams[run], seeds.attention[run])
+        packed = packed_labels(pixels[run], of_run.network_input, of_run.classes, of_run.cams, of_run.attention, writer.spec)
         for index, photo in enumerate(photos[run]):
-            pool.submit(_save_packed, writer, photo, part.classes[index], packed, index)
+            pool.submit(_save_packed, writer, photo, of_run.classes[index], packed, index)
 
 
 def _save_packed(writer: LabelWriter, photo: ReadPhoto, classes: Sequence[int], packed: PackedLabels, index: int) -> None:

@@ -45,8 +45,8 @@ class ReportResult(StageResult):
 def trained_results_and_quality(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """Where the run trains a segmenter, that and what it makes, and the learning curve, where segmenters were kept for it; the
     ranking, where it is asked for. SettingError for a run that does not score everything."""
-    needed = MAKERS if run.train.enabled else ("static",)
-    missing = [kind for kind in needed if kind not in run.evaluate.kinds]
+    needed_kinds = MAKERS if run.train.enabled else ("static",)
+    missing = [kind for kind in needed_kinds if kind not in run.evaluate.kinds]
     if missing:
         raise SettingError(f"evaluate.kinds={','.join(run.evaluate.kinds)}: a report needs {', '.join(missing)} too")
     ranking = quality_of_run(run, environment)

@@ -1,34 +1,22 @@
 """Stage `train`: neck and head with LVC → segmenter.safetensors and losses.csv.
 
-`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. Until the output is complete, checkpoints
-and kept segmenters are in the stage's resume folder, from which a killed training goes on to the same bytes. The run's own
-static labels before the CRF choose crops. Masks are opened, and trained on, with `train.supervision=masks` alone. With
-`train.from_checkpoint` nothing is trained: the output is the checkpoint's segmenter, without losses.
+`kept/<iteration>.safetensors` are the segmenters that `train.keep_every` asks for. A killed training goes on to the same bytes
+(train_resume.py). The run's own static labels before the CRF choose crops. Masks are opened, and trained on, with
+`train.supervision=masks` alone. With `train.from_checkpoint` nothing is trained: the output is the checkpoint's segmenter,
+without losses.
 """
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from excel_core.checked_files import read_checked, write_checked
 from excel_core.config import RunSpec
 from excel_core.datasets.masks import TrueMask, require_masks, require_segmentations
 from excel_core.distributed import process_group, wait_for_all
-from excel_core.errors import StoreError
 from excel_core.evaluation.protocols import FULLY_SUPERVISED
-from excel_core.files import written_then_renamed
-from excel_core.models.checkpoints import (
-    CHECKPOINT_FORMAT,
-    Architecture,
-    load_checkpoint,
-    previous_checkpoint,
-    save_segmenter,
-    segmenter_bytes,
-)
+from excel_core.models.checkpoints import save_segmenter, segmenter_bytes
 from excel_core.training.loop import FETCH_EVERY, LossRow, train
 from excel_core.training.samples import LabelFile, LabelMap, TrainingImage
 from tasks.engine.fingerprint import clip_fingerprint, digest_of, dino_fingerprint
@@ -42,14 +30,13 @@ from tasks.inputs.masks import mask_reader_of, masks_key
 from tasks.inputs.models import architecture, classes_of, load_cam_model, model_key
 from tasks.processes.launch import launch_training
 from tasks.stages.refine import labels_before_crf
+from tasks.stages.train_resume import CHECKPOINT, copy_kept, drop_damaged, keep_segmenter
 
 __all__ = [
     "TRAINED_STAGES",
     "TrainResult",
     "TrainingProgress",
-    "check_resume_file",
     "input_key",
-    "kept_segmenters",
     "outside",
     "pseudo_labels_for_crops",
     "reads_pseudo_labels",
@@ -59,8 +46,6 @@ __all__ = [
 ]
 
 TRAINED_STAGES = ("train", "dynamic", "predict")  # of a run that trains a segmenter
-SNAPSHOTS, CHECKPOINT = "kept", "checkpoint.pt"  # folder, file
-KEPT_FORMAT = "excel-kept/1"
 # Hears of every iteration that is done, with the losses that were fetched since it last heard.
 TrainingProgress = Callable[[int, Sequence[LossRow]], None]
 
@@ -128,7 +113,7 @@ def train_here(job: Job, folder: Path, progress: TrainingProgress) -> None:
     shape, resume = architecture(job, cam_model), resume_folder(folder)
     is_first = process_group().rank == 0
     if is_first:
-        _drop_damaged(resume, shape, job.run.train.keep_every)
+        drop_damaged(resume, shape, job.run.train.keep_every)
     wait_for_all()  # all of them go on from the same checkpoint, or from none
     fetched: list[LossRow] = []
 
@@ -144,16 +129,14 @@ def train_here(job: Job, folder: Path, progress: TrainingProgress) -> None:
         shape,
         resume / CHECKPOINT,
         tell,
-        lambda iteration, network: _write_snapshot(_snapshot(resume, iteration), segmenter_bytes(shape, network)),
+        lambda iteration, network: keep_segmenter(resume, iteration, segmenter_bytes(shape, network)),
         fetched.extend,
     )
     if is_first:
         save_segmenter(folder / "segmenter.safetensors", shape, segmenter)
         columns = LossRow.columns(job.run.train)
         pd.DataFrame([vars(row) for row in losses]).to_csv(folder / "losses.csv", columns=columns, index=False)
-        for iteration in _kept_until(job.run.train.iterations, job.run.train.keep_every):
-            with written_then_renamed(folder / _snapshot(Path(), iteration).with_suffix(".safetensors"), sync=False) as file:
-                file.write_bytes(_read_snapshot(resume, iteration))
+        copy_kept(resume, folder, job.run.train.iterations, job.run.train.keep_every)
 
 
 def _training_images(job: Job) -> list[TrainingImage]:
@@ -180,64 +163,6 @@ def reads_pseudo_labels(run: RunSpec) -> bool:
 def pseudo_labels_for_crops(run: RunSpec, environment: RunEnvironment) -> dict[str, Dependency]:
     """Training looks at pseudo labels where these choose its crops."""
     return {"refine": Dependency("refine", run)} if reads_pseudo_labels(run) else {}
-
-
-def kept_segmenters(folder: Path, iterations: int) -> dict[int, Path]:
-    """Files of the segmenters that a train stage's folder keeps, by the number of iterations done; the trained one is the
-    last, whether `train.keep_every` asked for it or not."""
-    snapshots = {int(path.stem): path for path in sorted((folder / SNAPSHOTS).glob("*.safetensors"))}
-    return snapshots | {iterations: folder / "segmenter.safetensors"}
-
-
-def _drop_damaged(resume: Path, shape: Architecture, keep_every: int | None) -> None:
-    """Leave the newest checkpoint that is whole, with the segmenters kept before it, or none. A damaged one must not end every
-    run to come: training goes on from the one before it, or starts again, and says so."""
-    checkpoint, damage = resume / CHECKPOINT, ""
-    for path in (checkpoint, previous_checkpoint(checkpoint)):
-        if not path.exists():
-            continue
-        try:
-            for iteration in _kept_until(load_checkpoint(path, shape)["iteration"], keep_every):
-                _read_snapshot(resume, iteration)
-        except StoreError as error:
-            damage = damage or str(error)
-            path.unlink()
-        else:
-            os.replace(path, checkpoint)
-            if damage:
-                text = f"train: the checkpoint is damaged, training goes on from the one before it ({damage})"
-                print(text, file=sys.stderr, flush=True)
-            return
-    if damage:
-        print(f"train: the checkpoint is damaged, training starts again ({damage})", file=sys.stderr, flush=True)
-
-
-def check_resume_file(path: Path) -> None:
-    """StoreError where a checkpoint or kept segmenter of a resume folder is damaged."""
-    kept = path.suffix == _snapshot(path, 0).suffix
-    read_checked(path, KEPT_FORMAT if kept else CHECKPOINT_FORMAT, of=path.stem if kept else "")
-
-
-def _kept_until(iterations: int, keep_every: int | None) -> range:
-    """Iterations after which a segmenter is kept."""
-    return range(keep_every, iterations + 1, keep_every) if keep_every else range(0)
-
-
-def _snapshot(folder: Path, iteration: int) -> Path:
-    return folder / SNAPSHOTS / f"{iteration:06d}.kept"
-
-
-def _write_snapshot(path: Path, content: bytes) -> None:
-    write_checked(path, KEPT_FORMAT, content, of=path.stem)
-
-
-def _read_snapshot(resume: Path, iteration: int) -> memoryview:
-    """The bytes of a kept segmenter's file; StoreError where it is missing or damaged."""
-    path = _snapshot(resume, iteration)
-    try:
-        return read_checked(path, KEPT_FORMAT, of=path.stem)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: is missing") from None
 
 
 def input_key(job: Job) -> dict[str, Any]:

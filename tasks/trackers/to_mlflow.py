@@ -35,9 +35,9 @@ class MlflowRun:
         self._address = place if is_server else f"sqlite:///{_folder(place) / 'mlflow.db'}"
         self._shown_by = place if is_server else f"mlflow ui --backend-store-uri {self._address}"
         self._client = MlflowClient(tracking_uri=self._address)
-        found = self._client.get_experiment_by_name(EXPERIMENT)
+        stored = self._client.get_experiment_by_name(EXPERIMENT)
         artifacts = None if is_server else (_folder(place) / "artifacts").as_uri()
-        experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        experiment = stored.experiment_id if stored else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         self._run, self.last = self._open_again(experiment, info)
         if not self._run:
             self._run = self._client.create_run(experiment, run_name=info.name, tags={RUN_TAG: info.id}).info.run_id

@@ -57,8 +57,8 @@ def tracked_run(record: RunRecord) -> TrackedRun:
     scores, protocols = _scores(record) if "evaluate" in record.own else ({}, {})
     if not losses and not scores:
         raise SettingError(f"run {record.id} has neither a training nor scores; its stages: {', '.join(record.own)}")
-    last = max((point.iteration for point in (*losses, *curve)), default=0)
-    points = sorted((*losses, *curve, *([Point(last, scores)] if scores else [])), key=lambda point: point.iteration)
+    last_iteration = max((point.iteration for point in (*losses, *curve)), default=0)
+    points = sorted((*losses, *curve, *([Point(last_iteration, scores)] if scores else [])), key=lambda point: point.iteration)
     return TrackedRun(run_info(record), tuple(points), protocols)
 
 
@@ -83,6 +83,6 @@ def _curve(record: RunRecord) -> Iterator[Point]:
 
 def _scores(record: RunRecord) -> tuple[dict[str, float], dict[str, Protocol]]:
     results = read_json(committed_output(record, "evaluate").folder / "metrics.json")["results"]
-    found = {f"mIoU/{key.replace('.', '/')}": result for key, result in results.items() if result["miou"] is not None}
-    protocols = {key: {name: str(words) for name, words in result["protocol"].items()} for key, result in found.items()}
-    return {key: result["miou"] for key, result in found.items()}, protocols
+    scores = {f"mIoU/{key.replace('.', '/')}": result for key, result in results.items() if result["miou"] is not None}
+    protocols = {key: {name: str(words) for name, words in result["protocol"].items()} for key, result in scores.items()}
+    return {key: result["miou"] for key, result in scores.items()}, protocols

@@ -34,15 +34,15 @@ LIVE_TRACKERS: dict[str, Open] = TRACKERS | {"wandb": WandbRun}
 
 def tell(tracker: Tracker, points: Sequence[Point]) -> None:
     """Tell what the tracker does not have yet: a training that goes on computes some iterations again."""
-    new = []
+    new_points = []
     for point in points:
         values = {name: value for name, value in point.values.items() if point.iteration > tracker.last.get(name, -1)}
         if values:
-            new.append(Point(point.iteration, values))
-    if not new:
+            new_points.append(Point(point.iteration, values))
+    if not new_points:
         return
-    tracker.write(new)
-    tracker.last |= {name: point.iteration for point in new for name in point.values}
+    tracker.write(new_points)
+    tracker.last |= {name: point.iteration for point in new_points for name in point.values}
 
 
 def track_run(run: TrackedRun, tool: str, place: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_every_fault_is_found_by_its_own_check(voc, name):
     assert found.found.startswith("1 of ") and len(found.examples) == 1 and found.advice
     quick = states(examine_voc(voc, CLASSES, quick=True))
     assert quick == ({} if name in ("damaged files", "mask values") else states(checks))
+
+
+def test_ids_that_only_their_accents_tell_apart_are_named_as_a_run_refuses_them(voc):
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    for name in (composed, decomposed):
+        shutil.copy(voc / "JPEGImages/t.jpg", voc / "JPEGImages" / f"{name}.jpg")
+    rewrite(voc / "ImageSets/Segmentation/test.txt", f"t\n{composed}")
+    rewrite(voc / "ImageSets/Segmentation/train_aug.txt", f"a\nb\nx\n{decomposed}")
+    (check,) = (check for check in examine_voc(voc, CLASSES) if check.name == "ids differ by more than case")
+    assert check.state == "problem" and {*check.examples[0].split(" and ")} == {composed, decomposed}
+    with pytest.raises(DataError, match="differ only by case or by how accents are composed"):
+        read_voc(voc, ["test", "train_aug"], CLASSES, unlabelled=["test"], max_bad=1)
 
 
 def test_images_without_an_object_are_no_more_than_a_run_bears(voc):

@@ -82,7 +82,7 @@ def test_what_changes_no_result_changes_no_digest(changed):
             'say(f"Oh: {difference}")',
         ),
         (
-            "tasks/stages/train.py",
+            "tasks/stages/train_resume.py",
             'print(f"train: the checkpoint is damaged, training',
             'print(f"train: it is damaged, training',
         ),

@@ -16,7 +16,8 @@ from excel_core.stores import read_counts
 from tasks.engine.executor import Step, build_stage, complete_output
 from tasks.engine.stage import RunEnvironment, mask_access
 from tasks.history.compare import compare_runs, comparison_job
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.verify import verify_store
 from tasks.stages.compare import COMPARE, compared_result
 from tests.mask_watch import opened_masks

@@ -13,7 +13,7 @@ from excel_core.errors import SettingError
 from excel_core.files import read_json
 from tasks.engine.stage import RunEnvironment
 from tasks.pipeline import STAGES, pipeline
-from tasks.stages.train import kept_segmenters
+from tasks.stages.train_resume import kept_segmenters
 from tests.pipeline_runs import files_made, files_named, follow, follow_and_note, follow_and_watch_masks
 from tests.voc_folder import VAL, write_voc
 

@@ -11,7 +11,8 @@ from excel_core.errors import SettingError
 from tasks.engine.stage import RunEnvironment
 from tasks.history.changed_settings import changed_settings
 from tasks.history.find_run import find_any, find_record, run_with
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.kept_runs import kept_runs, pin
 from tasks.history.named_folder import folder_of, link_outputs, write_config
 from tasks.history.run_record import read_records, start_record

@@ -12,7 +12,8 @@ from excel_core.errors import SettingError
 from tasks.engine.executor import Step, build_stage, complete_output
 from tasks.engine.lock import locked, store_in_use
 from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage, StageResult
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.run_record import read_records, start_record
 
 CONTEXT = multiprocessing.get_context("fork")

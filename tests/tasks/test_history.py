@@ -17,7 +17,8 @@ from tasks.engine.output import read_marker
 from tasks.engine.stage import RunEnvironment
 from tasks.history.compare import compare_runs
 from tasks.history.find_run import find_record
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.run_record import Process, read_records, start_record
 from tests.pipeline_runs import complete, follow, recorded
 

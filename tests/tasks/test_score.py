@@ -18,7 +18,8 @@ from excel_core.text.new_prompts import new_prompts
 from tasks.engine.executor import build_stage
 from tasks.engine.stage import Job, MaskAccess, RunEnvironment
 from tasks.history.earlier_run import MADE, EarlierRun, earlier_run, named_run
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.run_record import start_record
 from tasks.history.score_change import ScoredRun, change_file, read_change, write_change, write_no_change
 from tasks.history.verify import verify_store

@@ -16,7 +16,8 @@ from tasks.engine.output import StageResult, read_marker
 from tasks.engine.shared_outputs import marker_name, object_name
 from tasks.engine.stage import Job, KeyParts, Part, RunEnvironment, Sharded, Stage
 from tasks.history import shared_garbage
-from tasks.history.garbage import find_garbage, remove_garbage
+from tasks.history.garbage import find_garbage
+from tasks.history.garbage_removal import remove_garbage
 from tasks.history.plan import plan_run
 from tasks.history.run_record import read_records, start_record
 from tasks.history.verify import verify_store

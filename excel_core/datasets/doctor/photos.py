@@ -36,7 +36,7 @@ def examine_photos(
     alone."""
     try:
         listed = [row for row in list_folder(root, class_names, spec.test_splits) if row.split in spec.settings_of_splits]
-        things = left_out_of_folder(root, spec, class_names)
+        left_out = left_out_of_folder(root, spec, class_names)
     except DataError as error:
         return [Check("photos", "problem", "a run refuses the folder", (), str(error))]
     counts = {name: sum(name in row.labels for row in listed) for name in class_names}
@@ -45,7 +45,7 @@ def examine_photos(
     return [
         _count(listed),
         Check("photos by class", "ok", shown + more),
-        *_left_out(things),
+        *_left_out(left_out),
         _unlabelled(listed, spec.max_bad),
         _damaged(root, listed, spec.max_bad, quick, progress, threads),
         *([] if quick else [_copies(root, listed, threads)]),
@@ -91,12 +91,12 @@ def _copies(root: Path, listed: Sequence[ListedImage], threads: int) -> Check:
     """Photos of the same bytes under several names: each would be learnt with its own labels, or scored after it was learnt."""
     with ThreadPoolExecutor(threads) as pool:
         digests = list(pool.map(lambda row: image_digest(root / row.image), listed))
-    first: dict[str, ListedImage] = {}
+    first_of_digest: dict[str, ListedImage] = {}
     copies = []
     for row, digest in zip(listed, digests, strict=True):
-        other = first.setdefault(digest or row.image, row)
-        if other is not row:
-            copies.append(f"{row.image} is {other.image}")
+        original = first_of_digest.setdefault(digest or row.image, row)
+        if original is not row:
+            copies.append(f"{row.image} is {original.image}")
     return check_failures("photos are there once", copies, len(listed), COPIES, "warning")
 
 
