@@ -93,6 +93,11 @@ class Captions:
         return tuple(sorted({fact for phrase in self.phrases for fact in phrase.facts}))
 
     @cached_property
+    def class_names(self) -> NDArray[np.int64]:
+        """Numbers of the phrases that name a class and nothing else."""
+        return np.array([i for i, phrase in enumerate(self.phrases) if phrase.facts[0] in CLASSES])
+
+    @cached_property
     def needs(self) -> NDArray[np.bool_]:
         """(P, F) bool: phrase p needs fact f."""
         index = {fact: i for i, fact in enumerate(self.facts)}
@@ -114,9 +119,12 @@ class Captions:
             table[row, [index[fact] for fact in facts_of_piece(piece) if fact in index]] = True
         return table
 
-    def truth(self, shares: NDArray[np.float64]) -> NDArray[np.int8]:
-        """shares (B, F) of the view's pixels that show each fact → (B, P) int8: 1 true, 0 false, -1 hard to tell."""
-        visible = (shares >= self.thresholds).astype(np.float32)  # (B, F)
+    def truth(self, shares: NDArray[np.float64], least: float = 0.0) -> NDArray[np.int8]:
+        """shares (B, F) of the view's pixels that show each fact → (B, P) int8: 1 true, 0 false, -1 hard to tell.
+
+        least: share below which no fact counts as visible, whatever its own threshold.
+        """
+        visible = (shares >= np.maximum(self.thresholds, least)).astype(np.float32)  # (B, F)
         absent = (shares == 0).astype(np.float32)
         needs = self.needs.astype(np.float32)
         # As matrix products: a phrase is true where all facts it needs are visible, false where one of them is absent.

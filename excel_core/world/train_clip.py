@@ -1,12 +1,14 @@
 """Train the tiny CLIP of the picture-book world, the one shipped as tiny_clip.safetensors.
 
-    python -m excel_core.world.train_clip [--out FILE] [--checkpoints DIR] [--device cuda] [--workers 8]
+    python -m excel_core.world.train_clip [--out FILE] [--checkpoints DIR] [--device cuda] [--workers 8] [--start FILE]
 
 Each step shows a batch of views (views.py) and a sample of all phrases (captions.py), and asks for every pair whether
 the phrase is true: sigmoid cross-entropy with a learned scale and bias, true and false pairs of a phrase weighing the
-same. A last stage goes on at the resolution that CAMs are made at. The model is an ordinary open_clip CLIP, built
-from tiny_clip.json; only scenes of TRAIN_SEEDS are ever drawn. Minutes on a GPU whose views many processes draw,
-hours on a CPU.
+same. First whole scenes are learnt, at two resolutions (`TrainSpec.stages`). Then `TrainSpec.last_stage` shows few
+patches at a time: what a phrase is about must be found in any patch that has some of it, and CAMs are made of patches.
+It has a learning rate of its own; `--start` goes to it at once, from a file of weights. The model is an ordinary
+open_clip CLIP, built from tiny_clip.json; only scenes of TRAIN_SEEDS are ever drawn. Minutes on a GPU whose views many
+processes draw, hours on a CPU.
 """
 
 import argparse
@@ -23,13 +25,13 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from excel_core.files import written_then_renamed
 from excel_core.models.clip_names import BUILT_IN_FOLDER
-from excel_core.models.clip_weights import prune_token_rows
+from excel_core.models.clip_weights import expand_token_rows, prune_token_rows
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import TRAIN_SEEDS
 from excel_core.world.views import SceneBank, draw_views, fill_bank
@@ -45,30 +47,42 @@ FORMAT = "excel-tiny-clip/1"
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps at one resolution. keep: share of patches shown; zoom: crop side as a share of the scene."""
+    """Some steps at one resolution.
+
+    keep: bounds of the share of patches shown, drawn anew for each step, few patches as likely as many (its logarithm
+    is uniform). zoom: bounds of a crop's side, as a share of the scene. patch_share: what fills less of one patch does
+    not count as visible. names: every step asks for every class by name, beside the sampled phrases.
+    """
 
     steps: int
     batch: int
     size: int
-    keep: float
+    keep: tuple[float, float]
     zoom: tuple[float, float]
+    patch_share: float = 0.0
+    names: bool = False
 
 
 @dataclass(frozen=True)
 class TrainSpec:
     """How the shipped weights were made; written into the file's metadata.
 
-    Their schedule went by the clock: the numbers of steps are rounded, and the file is not repeatable to the bit.
+    The schedule of `stages` went by the clock: their numbers of steps are rounded, and the file is not repeatable to
+    the bit.
     """
 
     scenes: int = 30_000
     scene_size: int = 128
     stages: tuple[Stage, ...] = (
-        Stage(steps=1032, batch=256, size=64, keep=0.5, zoom=(0.4, 1.0)),
-        Stage(steps=1300, batch=160, size=128, keep=0.6, zoom=(0.6, 1.0)),
+        Stage(steps=1032, batch=256, size=64, keep=(0.5, 0.5), zoom=(0.4, 1.0)),
+        Stage(steps=1300, batch=160, size=128, keep=(0.6, 0.6), zoom=(0.6, 1.0)),
+    )
+    last_stage: Stage = Stage(
+        steps=2800, batch=128, size=128, keep=(0.03, 0.6), zoom=(0.5, 1.0), patch_share=0.25, names=True
     )
     phrases: int = 200  # per step, the same for all its images; about 32 of them are true of an image
     rate: float = 1.0e-3
+    last_rate: float = 7.0e-4
     weight_decay: float = 0.1
     warmup: int = 100
     seed: int = 0
@@ -128,11 +142,11 @@ def _parameter_groups(model: Any, extra: Sequence[torch.nn.Parameter], decay: fl
     return [{"params": decayed, "weight_decay": decay}, {"params": [*plain, *extra], "weight_decay": 0.0}]
 
 
-def _rate_at(step: int, total: int, spec: TrainSpec) -> float:
-    """Learning rate: a linear warm-up, then half a cosine down to 2 % of `spec.rate`."""
-    if step < spec.warmup:
-        return spec.rate * (step + 1) / spec.warmup
-    return spec.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - spec.warmup) / (total - spec.warmup))))
+def _rate_at(step: int, total: int, rate: float, warmup: int) -> float:
+    """Learning rate: a linear warm-up, then half a cosine down to 2 % of `rate`."""
+    if step < warmup:
+        return rate * (step + 1) / warmup
+    return rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total - warmup))))
 
 
 def normalise_views(images: NDArray[np.uint8]) -> Tensor:
@@ -148,66 +162,132 @@ class _Steps(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     """What each training step is shown, as a data set of torch's loader: a function of seed and step alone, so that any
     number of worker processes draws the same."""
 
-    spec: TrainSpec
+    stages: tuple[Stage, ...]
+    seed: tuple[int, ...]
+    phrases: int
     bank: SceneBank
     captions: Captions
     patch: int
 
     def __len__(self) -> int:
-        return sum(stage.steps for stage in self.spec.stages)
+        return sum(stage.steps for stage in self.stages)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Views (B, 3, V, V) normalised, the patches shown (B, K), numbers of the phrases (P,), truth (B, P)."""
-        rng = np.random.default_rng([self.spec.seed, step])
+        rng = np.random.default_rng([*self.seed, step])
         stage = self._stage(step)
-        views = draw_views(self.bank, rng, stage.batch, stage.size, self.patch, stage.keep, stage.zoom)
-        chosen = rng.permutation(len(self.captions.phrases))[: self.spec.phrases]
-        truth = torch.from_numpy(self.captions.truth(views.shares)[:, chosen])
+        keep = float(np.exp(rng.uniform(*np.log(stage.keep))))
+        views = draw_views(self.bank, rng, stage.batch, stage.size, self.patch, keep, stage.zoom)
+        chosen = rng.permutation(len(self.captions.phrases))
+        if stage.names:
+            names = self.captions.class_names
+            chosen = np.concatenate([names, chosen[~np.isin(chosen, names)]])
+        chosen = chosen[: self.phrases]
+        least = stage.patch_share / views.patches.shape[1]
+        truth = torch.from_numpy(self.captions.truth(views.shares, least)[:, chosen])
         return normalise_views(views.images), torch.from_numpy(views.patches), torch.from_numpy(chosen), truth
 
     def _stage(self, step: int) -> Stage:
-        for stage in self.spec.stages:
+        for stage in self.stages:
             if step < stage.steps:
                 return stage
             step -= stage.steps
         raise IndexError(step)
 
 
-def train(
-    spec: TrainSpec, out: Path, checkpoints: Path | None = None, every: int = 200, device: str = "cpu", workers: int = 0
-) -> None:
-    """Train from scratch on `device` and write `out`; with `checkpoints`, also a file there every `every` steps.
+def fit_bias(logits: Tensor, truth: Tensor) -> float:
+    """The bias with the least loss for logits (B, P) without one: a file of weights has the scale alone."""
+    tried = torch.linspace(-12.0, 4.0, 161).tolist()
+    return min(tried, key=lambda bias: phrase_loss(logits + bias, truth).item())
 
+
+@dataclass(eq=False)
+class _Course:
+    """A training in the middle: the model with the scale and bias of its logits, and what it is trained with."""
+
+    model: Any
+    scale: torch.nn.Parameter
+    bias: torch.nn.Parameter
+    tokens: Tensor
+    spec: TrainSpec
+    device: str
+    workers: int
+    checkpoints: Path | None
+    every: int
+    done: int = 0
+
+    def run(self, steps: _Steps, rate: float) -> None:
+        """All `steps` with an optimiser of their own: a warm-up to `rate`, then half a cosine."""
+        groups = _parameter_groups(self.model, (self.scale, self.bias), self.spec.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+        total, started = len(steps), time.monotonic()
+        shown = DataLoader(steps, batch_size=None, num_workers=self.workers, pin_memory=self.device != "cpu")
+        for step, (images, patches, chosen, truth) in enumerate(shown, start=1):
+            for group in optimiser.param_groups:
+                group["lr"] = _rate_at(step - 1, total, rate, self.spec.warmup)
+            logits = self.logits(images, patches, chosen)
+            truth = truth.to(self.device)
+            if step == 1 and self.done:
+                self.bias.data.fill_(fit_bias(logits.detach() - self.bias.detach(), truth))
+                logits = self.logits(images, patches, chosen)
+            loss = phrase_loss(logits, truth)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            optimiser.step()
+            self.done += 1
+            if step % 20 == 0 or step == total:
+                minutes = (time.monotonic() - started) / 60.0
+                line = f"step {step}/{total} loss {loss.item():.4f} scale {self.scale.exp().item():.1f}"
+                print(f"{line} bias {self.bias.item():.2f} {minutes:.1f} min", flush=True)
+            if self.checkpoints is not None and step % self.every == 0:
+                self.save(self.checkpoints / f"step_{self.done:05d}.safetensors")
+
+    def logits(self, images: Tensor, patches: Tensor, chosen: Tensor) -> Tensor:
+        """One step's logits (B, P), on the model's device."""
+        seen = encode_views(self.model, images.to(self.device), patches.to(self.device))
+        said = encode_phrases(self.model, self.tokens[chosen].to(self.device))
+        return self.scale.exp() * seen @ said.T + self.bias
+
+    def save(self, path: Path) -> None:
+        save_model(self.model, self.scale, self.tokens, self.spec, self.done, path)
+
+
+def train(
+    spec: TrainSpec,
+    out: Path,
+    start: Path | None = None,
+    checkpoints: Path | None = None,
+    every: int = 200,
+    device: str = "cpu",
+    workers: int = 0,
+) -> None:
+    """Train on `device` and write `out`; with `checkpoints`, also a file there every `every` steps.
+
+    start: a file of weights after `spec.stages`, from which `spec.last_stage` goes on; by default everything is trained.
     workers: processes that draw views; 0 draws them in this one. Their number changes no view.
     """
     torch.manual_seed(spec.seed)
     captions = Captions(build_phrases())
     tokens = open_clip.get_tokenizer("ViT-B-16")([phrase.text for phrase in captions.phrases])
-    model = build_model().train().to(device)
+    model = build_model()
+    scale, bias = torch.tensor(2.3), torch.tensor(-2.0)
+    if start is not None:
+        state = expand_token_rows(load_file(start), model.vocab_size)
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+        scale = model.logit_scale.detach().clone()
+    model = model.train().to(device)
+    scale, bias = (torch.nn.Parameter(value.to(device)) for value in (scale, bias))
     bank = fill_bank(TRAIN_SEEDS[: spec.scenes], spec.scene_size, captions)
-    steps = _Steps(spec, bank, captions, model.visual.patch_size[0])
-    scale, bias = (torch.nn.Parameter(torch.tensor(value, device=device)) for value in (2.3, -2.0))
-    groups = _parameter_groups(model, (scale, bias), spec.weight_decay)
-    optimiser = torch.optim.AdamW(groups, lr=spec.rate, betas=(0.9, 0.98))
-    total, started = len(steps), time.monotonic()
-    shown = DataLoader(steps, batch_size=None, num_workers=workers, pin_memory=device != "cpu")
-    for step, (images, patches, chosen, truth) in enumerate(shown, start=1):
-        for group in optimiser.param_groups:
-            group["lr"] = _rate_at(step - 1, total, spec)
-        seen = encode_views(model, images.to(device), patches.to(device))
-        said = encode_phrases(model, tokens[chosen].to(device))
-        loss = phrase_loss(scale.exp() * seen @ said.T + bias, truth.to(device))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        if step % 20 == 0 or step == total:
-            minutes = (time.monotonic() - started) / 60.0
-            line = f"step {step}/{total} loss {loss.item():.4f} scale {scale.exp().item():.1f}"
-            print(f"{line} bias {bias.item():.2f} {minutes:.1f} min", flush=True)
-        if checkpoints is not None and step % every == 0:
-            save_model(model, scale, tokens, spec, step, checkpoints / f"step_{step:05d}.safetensors")
-    save_model(model, scale, tokens, spec, total, out)
+    seen = (spec.phrases, bank, captions, model.visual.patch_size[0])
+    course = _Course(model, scale, bias, tokens, spec, device, workers, checkpoints, every)
+    first = _Steps(spec.stages, (spec.seed,), *seen)
+    if start is None:
+        course.run(first, spec.rate)
+    else:
+        course.done = len(first)
+    course.run(_Steps((spec.last_stage,), (spec.seed, 1), *seen), spec.last_rate)
+    course.save(out)
 
 
 def save_model(model: Any, scale: Tensor, tokens: Tensor, spec: TrainSpec, step: int, path: Path) -> None:
@@ -224,11 +304,13 @@ def save_model(model: Any, scale: Tensor, tokens: Tensor, spec: TrainSpec, step:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the picture-book world's tiny CLIP.")
     parser.add_argument("--out", type=Path, default=WEIGHTS_PATH, help="file to write (default: the shipped one)")
+    parser.add_argument("--start", type=Path, help="file of weights that the last stage goes on from (default: train all)")
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every 200 steps")
     parser.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw views (default: none beside this one)")
     arguments = parser.parse_args()
-    train(TrainSpec(), arguments.out, arguments.checkpoints, device=arguments.device, workers=arguments.workers)
+    where = {"device": arguments.device, "workers": arguments.workers}
+    train(TrainSpec(), arguments.out, arguments.start, arguments.checkpoints, **where)
 
 
 if __name__ == "__main__":

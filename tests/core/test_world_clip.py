@@ -24,6 +24,7 @@ from excel_core.world.train_clip import (
     build_model,
     encode_phrases,
     encode_views,
+    fit_bias,
     normalise_views,
     phrase_loss,
     train,
@@ -47,7 +48,7 @@ def test_weights_are_small_and_say_how_they_were_made() -> None:
     spec = TrainSpec()
     assert metadata["format"] == FORMAT
     assert json.loads(metadata["training"]) == json.loads(json.dumps(asdict(spec)))
-    assert int(metadata["steps"]) == sum(stage.steps for stage in spec.stages)
+    assert int(metadata["steps"]) == sum(stage.steps for stage in (*spec.stages, spec.last_stage))
 
 
 def test_every_prompt_uses_trained_tokens_alone() -> None:
@@ -105,9 +106,34 @@ def test_loss_weighs_true_and_false_alike_and_leaves_out_the_doubtful() -> None:
     assert torch.equal(phrase_loss(doubtful, truth), phrase_loss(torch.zeros(25, 2), truth))
 
 
+def test_bias_is_fitted_to_weights_that_come_without_one() -> None:
+    truth = (torch.rand(64, 8, generator=torch.Generator().manual_seed(0)) < 0.3).long()
+    shifted = (truth.float() - 0.5) * 2.0 + 5.0  # right up to a bias of -5
+    assert fit_bias(shifted, truth) == pytest.approx(-5.0, abs=0.3)
+
+
+SMALL = TrainSpec(
+    scenes=4,
+    scene_size=32,
+    stages=(Stage(2, 4, 32, (0.5, 0.5), (0.5, 1.0)),),
+    last_stage=Stage(3, 4, 32, (0.1, 0.6), (0.5, 1.0), patch_share=0.25, names=True),
+    phrases=60,
+    warmup=1,
+)
+
+
+def test_last_stage_goes_on_from_a_file(tmp_path: Path) -> None:
+    train(SMALL, tmp_path / "out.safetensors", start=WEIGHTS_PATH, checkpoints=tmp_path, every=2)
+    before, after = load_file(WEIGHTS_PATH), load_file(tmp_path / "out.safetensors")
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["visual.proj"], after["visual.proj"])
+    assert torch.allclose(before["visual.proj"].float(), after["visual.proj"].float(), atol=0.01)
+    with safe_open(tmp_path / "step_00004.safetensors", framework="pt") as file:
+        assert file.metadata()["steps"] == "4"  # two of `stages`, and two of the last
+
+
 def test_training_writes_a_file_that_loads(tmp_path: Path) -> None:
-    spec = TrainSpec(scenes=4, scene_size=32, stages=(Stage(2, 4, 32, 0.5, (0.5, 1.0)),), phrases=8, warmup=1)
-    out = tmp_path / "tiny.safetensors"
+    spec, out = SMALL, tmp_path / "tiny.safetensors"
     train(spec, out)
     train(spec, tmp_path / "again.safetensors", workers=2)  # who draws the views changes nothing
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.safetensors", "tiny.safetensors"]
