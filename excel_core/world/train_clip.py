@@ -197,7 +197,7 @@ class _Steps(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
 
 def fit_bias(logits: Tensor, truth: Tensor) -> float:
     """The bias with the least loss for logits (B, P) without one: a file of weights has the scale alone."""
-    tried = torch.linspace(-12.0, 4.0, 161).tolist()
+    tried: list[float] = torch.linspace(-12.0, 4.0, 161).tolist()
     return min(tried, key=lambda bias: phrase_loss(logits + bias, truth).item())
 
 

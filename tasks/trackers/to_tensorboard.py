@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.rows import markdown_table
+from artifacts.rows import Row, markdown_table
 from excel_core.evaluation.protocols import Protocol
 from tasks.trackers.tracked_run import Point, RunInfo
 
@@ -51,7 +51,7 @@ class TensorBoardRun:
             self._add_text("protocols", [{"score": name, **protocol} for name, protocol in protocols.items()])
         return f"tensorboard --logdir {self._place}"
 
-    def _add_text(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _add_text(self, name: str, rows: Sequence[Row]) -> None:
         from torch.utils.tensorboard import summary
 
         text: Any = summary.text  # without types
