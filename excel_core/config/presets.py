@@ -62,6 +62,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip": {"model": "excel-tiny"},
         "knowledge": {"attributes": 64},
         "cams": {"image_size": 128, "normalisation": "clip", "batch_size": 32},
+        # Chosen on training scenes. PAR's dilations, in pixels, are for pictures of 320 and more.
+        "refine": {"affinity": {"threshold": 0.55}, "par": {"dilations": (1, 2, 4, 8)}},
         "train": {
             "segmenter": {"width": 64},
             "iterations": 300,
