@@ -27,7 +27,7 @@ from excel_core.models.dino_names import DINO_SIZES, TINY_DINO, TINY_DINO_FILE
 from excel_core.models.dino_weights import dino_from_state
 from excel_core.world.captions import Captions, build_phrases
 from excel_core.world.scenes import CLASSES, TRAIN_SEEDS
-from excel_core.world.train_clip import phrase_loss
+from excel_core.world.tiny_clip import phrase_loss
 from excel_core.world.views import SceneBank, draw_views, fill_bank
 
 __all__ = ["FORMAT", "DinoTrainSpec", "fresh_state", "train"]

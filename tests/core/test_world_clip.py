@@ -16,19 +16,16 @@ from excel_core.evaluation.metrics import mean_average_precision
 from excel_core.models.clip_weights import expand_token_rows, prune_token_rows
 from excel_core.world.captions import TEMPLATE, build_phrases
 from excel_core.world.scenes import CLASSES, HELD_OUT_SEEDS, render_scene
-from excel_core.world.train_clip import (
-    FORMAT,
+from excel_core.world.tiny_clip import (
     WEIGHTS_PATH,
-    Stage,
-    TrainSpec,
     build_model,
     encode_phrases,
     encode_views,
     fit_bias,
     normalise_views,
     phrase_loss,
-    train,
 )
+from excel_core.world.train_clip import FORMAT, Stage, TrainSpec, train
 
 VOCABULARY = 49408
 
