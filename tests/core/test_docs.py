@@ -164,7 +164,8 @@ def test_measurements_are_told_as_they_were_written():
 
 def test_lines_are_short():
     """Of pages that people write; tables, commands and what a run has printed are as long as they are."""
-    for page in set(TEXTS) - {"CHANGELOG.md", "docs/demo_benchmark.md", "docs/demo_results.md", "docs/voc_benchmark.md"}:
+    written = {f"docs/{name}.md" for name in ("demo_benchmark", "demo_results", "demo_seeds", "voc_benchmark")}
+    for page in set(TEXTS) - {"CHANGELOG.md"} - written:
         outside = re.sub(r"^```.*?^```$", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
         long = [line for line in outside.splitlines() if len(line) > MAX_LINE and not line.startswith("|")]
         assert not long, f"{page}: {long[0]}"
