@@ -82,7 +82,13 @@ def _slide(chromium: Any, control: str, value: float) -> None:
 
 
 def _open(chromium: Any, name: str) -> None:
-    chromium.find_element("css selector", f"[aria-label='Open {name}']").click()
+    from selenium.common.exceptions import ElementClickInterceptedException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    button = chromium.find_element("css selector", f"[aria-label='Open {name}']")
+    # Pictures that load move the page, also between finding the button's place and the click.
+    moved = WebDriverWait(chromium, 20, ignored_exceptions=[ElementClickInterceptedException])
+    moved.until(lambda _: button.click() is None)
     _wait(chromium, "return document.querySelectorAll('dialog[open] canvas').length > 1")
 
 

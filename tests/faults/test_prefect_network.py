@@ -55,7 +55,8 @@ def test_a_server_that_is_none_is_one_line(fault, soak, tmp_path):
         process = _start(tmp_path / "store", nowhere.url)
         said, _ = process.communicate(timeout=4 * PATIENCE_SECONDS)
     assert process.returncode == 2 and said.count("\n") == 1, said
-    assert "no longer answers as it should" in said
+    # A reset may come while the connection is made.
+    assert "no longer answers as it should" in said or (fault == "reset" and "does not answer" in said)
 
 
 @pytest.mark.usefixtures("prefect_server")

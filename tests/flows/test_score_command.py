@@ -19,9 +19,12 @@ from tests.flows.server import task_states
 from tests.voc_folder import TRAIN, write_voc
 
 PAGE = ROOT / "docs" / "prompt_edit.md"
-# What makes the demo small, of the stages that these commands run.
+# What makes the demo small, of the stages that these commands run; with enough scenes that an edit changes a label map.
 SETS = [
-    part for setting in SMALL_DEMO if setting.split(".")[0] in ("dataset", "refine", "shards") for part in ("--set", setting)
+    part
+    for setting in (*SMALL_DEMO, "dataset.train_scenes=60")
+    if setting.split(".")[0] in ("dataset", "refine", "shards")
+    for part in ("--set", setting)
 ]
 
 
