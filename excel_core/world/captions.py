@@ -93,7 +93,7 @@ class Captions:
         return tuple(sorted({fact for phrase in self.phrases for fact in phrase.facts}))
 
     @cached_property
-    def class_names(self) -> NDArray[np.int64]:
+    def class_phrases(self) -> NDArray[np.int64]:
         """Numbers of the phrases that name a class and nothing else."""
         return np.array([i for i, phrase in enumerate(self.phrases) if phrase.facts[0] in CLASSES])
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from excel_core.models.clip_names import BUILT_IN_FOLDER
 
 __all__ = [
-    "CONFIG_PATH", "WEIGHTS_PATH", "build_model", "encode_phrases", "encode_views", "fit_bias", "normalise_views",
-    "phrase_loss",
+    "WEIGHTS_PATH", "build_model", "encode_phrases", "encode_views", "fit_bias", "normalise_views", "phrase_loss",
 ]  # fmt: skip
 
 CONFIG_PATH, WEIGHTS_PATH = BUILT_IN_FOLDER / "tiny_clip.json", BUILT_IN_FOLDER / "tiny_clip.safetensors"

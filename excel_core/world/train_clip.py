@@ -39,10 +39,10 @@ from excel_core.world.tiny_clip import (
     fit_bias,
     normalise_views,
     phrase_loss,
-)  # fmt: skip
+)
 from excel_core.world.views import SceneBank, draw_views, fill_bank
 
-__all__ = ["FORMAT", "Stage", "TrainSpec", "save_model", "train"]
+__all__ = ["FORMAT", "Stage", "TrainSpec", "train"]
 
 FORMAT = "excel-tiny-clip/1"
 
@@ -131,14 +131,14 @@ class _Steps(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         stage = self._stage(step)
         keep = float(np.exp(rng.uniform(*np.log(stage.keep))))
         views = draw_views(self.bank, rng, stage.batch, stage.size, self.patch, keep, stage.zoom)
-        chosen = rng.permutation(len(self.captions.phrases))
+        sampled = rng.permutation(len(self.captions.phrases))
         if stage.names:
-            names = self.captions.class_names
-            chosen = np.concatenate([names, chosen[~np.isin(chosen, names)]])
-        chosen = chosen[: self.phrases]
-        least = stage.patch_share / views.patches.shape[1]
-        truth = torch.from_numpy(self.captions.truth(views.shares, least)[:, chosen])
-        return normalise_views(views.images), torch.from_numpy(views.patches), torch.from_numpy(chosen), truth
+            class_phrases = self.captions.class_phrases
+            sampled = np.concatenate([class_phrases, sampled[~np.isin(sampled, class_phrases)]])
+        sampled = sampled[: self.phrases]
+        least_share = stage.patch_share / views.patches.shape[1]
+        truth = torch.from_numpy(self.captions.truth(views.shares, least_share)[:, sampled])
+        return normalise_views(views.images), torch.from_numpy(views.patches), torch.from_numpy(sampled), truth
 
     def _stage(self, step: int) -> Stage:
         for stage in self.stages:
@@ -168,15 +168,15 @@ class _Course:
         groups = _parameter_groups(self.model, (self.scale, self.bias), self.spec.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
         total, started = len(steps), time.monotonic()
-        shown = DataLoader(steps, batch_size=None, num_workers=self.workers, pin_memory=self.device != "cpu")
-        for step, (images, patches, chosen, truth) in enumerate(shown, start=1):
+        loader = DataLoader(steps, batch_size=None, num_workers=self.workers, pin_memory=self.device != "cpu")
+        for step, (images, patches, sampled, truth) in enumerate(loader, start=1):
             for group in optimiser.param_groups:
                 group["lr"] = _rate_at(step - 1, total, rate, self.spec.warmup)
-            logits = self.logits(images, patches, chosen)
+            logits = self.logits(images, patches, sampled)
             truth = truth.to(self.device)
             if step == 1 and self.done:
                 self.bias.data.fill_(fit_bias(logits.detach() - self.bias.detach(), truth))
-                logits = self.logits(images, patches, chosen)
+                logits = self.logits(images, patches, sampled)
             loss = phrase_loss(logits, truth)
             optimiser.zero_grad()
             loss.backward()
@@ -190,14 +190,22 @@ class _Course:
             if self.checkpoints is not None and step % self.every == 0:
                 self.save(self.checkpoints / f"step_{self.done:05d}.safetensors")
 
-    def logits(self, images: Tensor, patches: Tensor, chosen: Tensor) -> Tensor:
-        """One step's logits (B, P), on the model's device."""
-        seen = encode_views(self.model, images.to(self.device), patches.to(self.device))
-        said = encode_phrases(self.model, self.tokens[chosen].to(self.device))
-        return self.scale.exp() * seen @ said.T + self.bias
+    def logits(self, images: Tensor, patches: Tensor, sampled: Tensor) -> Tensor:
+        """Logits (B, P) of one step's views and phrases, `_Steps` has the shapes; on the model's device."""
+        view_embeddings = encode_views(self.model, images.to(self.device), patches.to(self.device))
+        phrase_embeddings = encode_phrases(self.model, self.tokens[sampled].to(self.device))
+        return self.scale.exp() * view_embeddings @ phrase_embeddings.T + self.bias
 
     def save(self, path: Path) -> None:
-        save_model(self.model, self.scale, self.tokens, self.spec, self.done, path)
+        """Write float16 weights under open_clip's names, with the token rows that were trained."""
+        state = {name: value.detach().cpu() for name, value in self.model.state_dict().items() if name != "attn_mask"}
+        state["logit_scale"] = self.scale.detach().cpu()
+        state = prune_token_rows(state, self.tokens.unique())
+        state = {k: v.contiguous() if v.dtype == torch.int32 else v.half().contiguous() for k, v in state.items()}
+        training = json.dumps(asdict(self.spec))
+        metadata = {"format": FORMAT, "model": "excel-tiny", "steps": str(self.done), "training": training}
+        with written_then_renamed(path) as temporary:
+            save_file(state, temporary, metadata=metadata)
 
 
 def train(
@@ -226,26 +234,15 @@ def train(
     model = model.train().to(device)
     scale, bias = (torch.nn.Parameter(value.to(device)) for value in (scale, bias))
     bank = fill_bank(TRAIN_SEEDS[: spec.scenes], spec.scene_size, captions)
-    seen = (spec.phrases, bank, captions, model.visual.patch_size[0])
+    sources = (spec.phrases, bank, captions, model.visual.patch_size[0])
     course = _Course(model, scale, bias, tokens, spec, device, workers, checkpoints, every)
-    first = _Steps(spec.stages, (spec.seed,), *seen)
+    first = _Steps(spec.stages, (spec.seed,), *sources)
     if start is None:
         course.run(first, spec.rate)
     else:
         course.done = len(first)
-    course.run(_Steps((spec.last_stage,), (spec.seed, 1), *seen), spec.last_rate)
+    course.run(_Steps((spec.last_stage,), (spec.seed, 1), *sources), spec.last_rate)
     course.save(out)
-
-
-def save_model(model: Any, scale: Tensor, tokens: Tensor, spec: TrainSpec, step: int, path: Path) -> None:
-    """Write float16 weights under open_clip's names, with the token rows that were trained."""
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items() if name != "attn_mask"}
-    state["logit_scale"] = scale.detach().cpu()
-    state = prune_token_rows(state, tokens.unique())
-    state = {k: v.contiguous() if v.dtype == torch.int32 else v.half().contiguous() for k, v in state.items()}
-    metadata = {"format": FORMAT, "model": "excel-tiny", "steps": str(step), "training": json.dumps(asdict(spec))}
-    with written_then_renamed(path) as temporary:
-        save_file(state, temporary, metadata=metadata)
 
 
 def main() -> None:
@@ -256,8 +253,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw views (default: none beside this one)")
     arguments = parser.parse_args()
-    where = {"device": arguments.device, "workers": arguments.workers}
-    train(TrainSpec(), arguments.out, arguments.start, arguments.checkpoints, **where)
+    train(
+        TrainSpec(), arguments.out, arguments.start, arguments.checkpoints, device=arguments.device, workers=arguments.workers
+    )
 
 
 if __name__ == "__main__":

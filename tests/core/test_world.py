@@ -127,12 +127,12 @@ def test_views_count_only_the_patches_that_are_shown(captions: Captions) -> None
 
 def test_what_fills_too_little_of_a_patch_is_hard_to_tell(captions: Captions) -> None:
     fish = captions.facts.index("fish")
-    names = [i for i in captions.class_names if captions.phrases[i].facts == ("fish",)]
+    names = [i for i in captions.class_phrases if captions.phrases[i].facts == ("fish",)]
     shares = np.zeros((3, len(captions.facts)))
     shares[:, fish] = 0.0, 0.02, 0.2
     assert captions.truth(shares)[:, names].T.tolist() == [[0, 1, 1]] * len(names)
     assert captions.truth(shares, least=0.1)[:, names].T.tolist() == [[0, -1, 1]] * len(names)
-    assert {captions.phrases[i].facts for i in captions.class_names} == {(name,) for name in CLASSES}
+    assert {captions.phrases[i].facts for i in captions.class_phrases} == {(name,) for name in CLASSES}
 
 
 def test_descriptions_and_prompts_are_those_of_the_world(captions: Captions) -> None:

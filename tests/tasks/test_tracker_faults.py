@@ -78,16 +78,17 @@ def _assert_trained(record):
     assert record.state == "complete" and (record.output("train") / "segmenter.safetensors").exists()
 
 
+def _train_while_the_folder_is_removed(small_run, environment, folder):
+    target = LogTarget("tensorboard", str(folder))
+    record, said = train(with_settings(small_run, LEARNT), environment, target, at={3: lambda: shutil.rmtree(folder)})
+    _assert_trained(record)
+    return record, said
+
+
 def test_a_folder_that_goes_away_and_comes_back_has_all_steps(small_run, environment, tmp_path, monkeypatch, thread_faults):
     monkeypatch.setitem(live.LIVE_TRACKERS, "tensorboard", Lines)
     folder = tmp_path / "logs"
-    record, said = train(
-        with_settings(small_run, LEARNT),
-        environment,
-        LogTarget("tensorboard", str(folder)),
-        at={3: lambda: shutil.rmtree(folder)},
-    )
-    _assert_trained(record)
+    _, said = _train_while_the_folder_is_removed(small_run, environment, folder)
     assert said[0].startswith(f"warning: --log tensorboard:{folder}: [Errno 2] ") and said[1:] == ["logged: complete"]
     assert said[0].endswith("; the run goes on without it") and _lines(folder / "steps.txt") == [1, 2, 3, 4, 5, 6]
 
@@ -95,13 +96,7 @@ def test_a_folder_that_goes_away_and_comes_back_has_all_steps(small_run, environ
 def test_tensorboard_whose_folder_is_removed_gets_all_in_the_end(small_run, environment, tmp_path, thread_faults):
     pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = tmp_path / "logs"
-    record, said = train(
-        with_settings(small_run, LEARNT),
-        environment,
-        LogTarget("tensorboard", str(folder)),
-        at={3: lambda: shutil.rmtree(folder)},
-    )
-    _assert_trained(record)
+    record, said = _train_while_the_folder_is_removed(small_run, environment, folder)
     assert len(said) == 2 and "No such file" in said[0] and said[1] == f"logged: tensorboard --logdir {folder}"
     assert _tensorboard_steps(folder / record.id) == [1, 2, 3, 4, 5, 6] and not thread_faults
 
