@@ -116,7 +116,7 @@ def test_what_passes_is_tried_again(deed):
 
 def test_a_server_that_hangs_is_given_up_and_asked_again():
     with chat_server({"dog": [hang]}) as server:
-        assert len(_ask(server, timeout=1).texts) == 4
+        assert len(_ask(server, timeout=3).texts) == 4
     assert len(server.requests) == 2
 
 
@@ -126,11 +126,11 @@ def test_a_server_that_hangs_is_given_up_and_asked_again():
         (status(429), "status 429: no, with up to 1 retries"),
         (status(500), "status 500: no, with up to 1 retries"),
         (reset, "no connection, with up to 1 retries: "),
-        (hang, "no answer in 1 s, with up to 1 retries; see describe.timeout"),
+        (hang, "no answer in 3 s, with up to 1 retries; see describe.timeout"),
     ],
 )
 def test_what_does_not_pass_is_an_error_after_the_last_try(deed, says_so):
-    assert says_so in _error(deed, deed, requests=2, timeout=1)
+    assert says_so in _error(deed, deed, requests=2, timeout=3)
 
 
 @pytest.mark.parametrize(
