@@ -5,13 +5,15 @@ Label maps are (H, W) uint8 of the image's size: 0 background, c+1 class c of `c
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from excel_core.evaluation.examples import ImageScore
+if TYPE_CHECKING:  # whoever draws a photo's masks needs none of it
+    import pandas as pd
+
+    from excel_core.evaluation.examples import ImageScore
 
 __all__ = [
     "AttributeRow", "Benchmark", "Cam", "ComparedItem", "Comparison", "Counts", "Curve", "DoubtRow", "ExploredArrays",
@@ -73,7 +75,7 @@ class ExploredImage:
     id: str
     split: str
     classes: tuple[int, ...]  # image-level, 0-based
-    scores: dict[str, ImageScore | None]
+    scores: "dict[str, ImageScore | None]"
     load: Callable[[], ExploredArrays]
 
 
@@ -175,7 +177,7 @@ class ReportView:
     stages: tuple[StageRow, ...]
     gallery: tuple[GalleryItem, ...]
     segmented: tuple[SegmentedItem, ...]
-    losses: pd.DataFrame | None  # see charts.losses_png; without a row where nothing was trained
+    losses: "pd.DataFrame | None"  # see charts.losses_png; without a row where nothing was trained
     attributes: tuple[AttributeRow, ...]
     spec: dict[str, Any]
     class_names: tuple[str, ...]  # (C), without background

@@ -43,7 +43,7 @@ def load_clip(name: str, device: str = "cpu") -> FrozenClip:
         state, from_openai = _read_state(source.file)
         quick_gelu = from_openai or bool(config.get("quick_gelu", False))
     state = expand_token_rows(state, config["text_cfg"].get("vocab_size", VOCABULARY_SIZE))
-    model = _build(config, quick_gelu)
+    model = _build_empty(config, quick_gelu)
     _fill(model, state, name)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     vision_config = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": quick_gelu}
@@ -130,6 +130,16 @@ def _build(config: dict[str, Any], quick_gelu: bool) -> Any:
 
     fields = ("embed_dim", "vision_cfg", "text_cfg")
     return CLIP(**{field: config[field] for field in fields}, quick_gelu=quick_gelu)
+
+
+def _build_empty(config: dict[str, Any], quick_gelu: bool) -> Any:
+    """The model on the CPU with whatever its memory holds, for `_fill`: drawing random weights takes a second (ViT-B/16)."""
+    with torch.device("meta"):
+        model = _build(config, quick_gelu)
+    model.to_empty(device="cpu")
+    if model.attn_mask is not None:  # the one tensor that no file holds: no token looks ahead
+        model.attn_mask = torch.full(model.attn_mask.shape, float("-inf")).triu_(1)
+    return model
 
 
 def _fill(model: Any, state: State, name: str) -> None:

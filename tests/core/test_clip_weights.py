@@ -72,6 +72,20 @@ def test_state_dicts_and_safetensors(known, tmp_path):
         torch.testing.assert_close(_image_features(load_clip(f"small:{tmp_path / name}")), expected)
 
 
+def test_everything_that_was_not_in_the_file_is_there(known, tmp_path):
+    """The model is made without values, and the file brings its weights alone."""
+    model = small_clip_model(seed=3, quick_gelu=False).eval()
+    torch.save(model.state_dict(), tmp_path / "small.pt")
+    loaded = load_clip(f"small:{tmp_path / 'small.pt'}").model
+    for tensors in ("named_parameters", "named_buffers"):
+        expected, found = dict(getattr(model, tensors)()), dict(getattr(loaded, tensors)())
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tokens = open_clip.tokenize(["a dog", "two green bottles on a table"])
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.encode_text(tokens), model.encode_text(tokens))
+
+
 def test_weights_of_another_architecture(known, tmp_path):
     state = small_clip_model().state_dict()
     state["visual.proj"] = state["visual.proj"][:, :8]
