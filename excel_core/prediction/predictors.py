@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from excel_core.prediction.training_free import TrainingFreeModel
 from excel_core.text.attributes_file import used_attributes_file
 from excel_core.text.class_sets import BUNDLED_CLASS_SETS, class_set, known_descriptions, named_classes, user_descriptions
 from excel_core.text.embeddings import TextEmbeddings
+from excel_core.text.kept_attributes import kept_attributes
 from excel_core.text.knowledge import build_knowledge_base
 from excel_core.text.prompts import PromptSet, class_indices
 
@@ -96,7 +98,7 @@ def training_free_predictor(names: tuple[str, ...], run: RunSpec, clip: FrozenCl
         raise SettingError(
             f"knowledge.mode={spec.mode} needs descriptions of every class; none of {', '.join(missing)} are there"
         )
-    base = build_knowledge_base(prompts, texts, spec, clip, embeddings)
+    base = build_knowledge_base(prompts, texts, spec, clip, embeddings, partial(kept_attributes, embeddings.folder))
     # A mask of a single photo labels every pixel.
     model = TrainingFreeModel(clip, base, with_edits(run, {"refine": {"crf": {"confidence": None}}}))
 

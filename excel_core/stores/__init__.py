@@ -26,6 +26,7 @@
                                                (models/checkpoints.py); checkpoint.previous.pt is the one before it
       kept/N.kept        excel-kept/1          the bytes of kept/N.safetensors
     texts/ENCODER/TEXT.embedding  excel-embedding/1  (D,) float32 (text/embeddings.py)
+    texts/ENCODER/KEY.attributes  excel-attributes/1  (A, D) float32, for single photos (text/kept_attributes.py)
     metrics.json         excel-metrics/1       scores by protocol key (tasks/stages/evaluate.py)
     ablation.json        excel-ablation/1      a row's score, interval and threshold (tasks/stages/ablation.py)
     curve.json           excel-curve/1         scores by iteration of the segmenters that were kept (tasks/stages/curve.py)

@@ -21,7 +21,7 @@ from excel_core.checked_files import read_checked, write_checked
 from excel_core.errors import StoreError
 from excel_core.models.clip import FrozenClip
 
-__all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding"]
+__all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding", "write_if_writable"]
 
 EMBEDDING_FORMAT = "excel-embedding/1"
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -52,14 +52,15 @@ class TextEmbeddings:
         self.encoded += 1
         row: NDArray[np.float32] = clip.encode_texts([text])[0].cpu().numpy()
         if path is not None:
-            _write(path, row)
+            write_if_writable(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path))
         return row
 
 
-def _write(path: Path, row: NDArray[np.float32]) -> None:
-    """Not synced: after a power cut the digest shows what is missing, and one forward pass makes it again."""
+def write_if_writable(path: Path, format: str, payload: bytes, of: str) -> None:
+    """`write_checked`, but where files can only be read. Not synced: after a power cut the digest shows what is missing, and it
+    can be made again in a moment."""
     try:
-        write_checked(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path), sync=False)
+        write_checked(path, format, payload, of, sync=False)
     except OSError as error:
         if error.errno not in READ_ONLY:  # a store that can only be read is good for single photos
             raise

@@ -1,6 +1,6 @@
 """The knowledge base: descriptions → attributes → enriched class texts T_c, text semantic enrichment (ExCEL eqs. 2-4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_ATTRIBUTES = 112  # where their number is left open
+Cluster = Callable[[Tensor, KnowledgeSpec], Tensor]  # descriptions (n*C, D) → attributes (A, D)
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,22 @@ class KnowledgeBase:
 
 
 def build_knowledge_base(
-    prompts: PromptSet, texts: Sequence[str], spec: KnowledgeSpec, clip: FrozenClip, embeddings: TextEmbeddings
+    prompts: PromptSet,
+    texts: Sequence[str],
+    spec: KnowledgeSpec,
+    clip: FrozenClip,
+    embeddings: TextEmbeddings,
+    cluster: Cluster | None = None,
 ) -> KnowledgeBase:
     """The knowledge base of a class set. `texts` are its descriptions, class by class, as many of each class where the mode
-    takes means of a class; perhaps none. SettingError where `spec` does not fit them, or names a file that cannot be used."""
+    takes means of a class; perhaps none. `cluster` stands in for `cluster_attributes`. SettingError where `spec` does not fit
+    them, or names a file that cannot be used."""
     templates = embeddings.encode(clip, prompts.templates())
     background = embeddings.encode(clip, prompts.background_templates())
     descriptions = embeddings.encode(clip, texts) if texts else templates[:0]
     attributes = ready_attributes(spec, templates.shape[1])
+    if attributes is None and spec.mode == "attributes" and cluster is not None:
+        attributes = cluster(descriptions, spec)
     knowledge = build_knowledge(templates, background, descriptions, spec, attributes)
     return KnowledgeBase(knowledge, prompts.class_names, prompts.background, tuple(texts))
 

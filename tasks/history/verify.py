@@ -1,19 +1,21 @@
 """Every byte below the store against its digest: what checks before reuse, by size and time of change, cannot see.
 
-Outputs and parts, what trainings go on from, text embeddings, records, the paper's tables, comparisons of scores. Not
-`prefect/`, which is Prefect's, nor `runs/`, which is made from the records.
+Outputs and parts, what trainings go on from, text embeddings and attributes, records, the paper's tables, comparisons of
+scores. Not `prefect/`, which is Prefect's, nor `runs/`, which is made from the records.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
 from excel_core.text.embeddings import read_embedding
+from excel_core.text.kept_attributes import read_attributes
 from tasks.engine.lock import READ_ONLY, try_lock
 from tasks.engine.object_store import REMOTE, remote_of
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
@@ -31,6 +33,11 @@ LOCK = re.compile(r"\..*(lock|alive)")
 LEFT_SUFFIXES = (".tmp", ".npy")  # .npy: text embeddings of an earlier version
 TABLES = {"paper": read_checked_json, "score": read_change}  # stages in whose folder tables of runs lie, and their readers
 Digests = dict[tuple[int, int], str]
+Reader = Callable[[Path], object]  # raises OSError or StoreError
+SINGLE: dict[str, dict[str, Reader]] = {  # files that stand alone: folder → pattern of names → reader
+    "texts": {"*/*.embedding": read_embedding, "*/*.attributes": read_attributes},
+    "records": {"*.json": partial(read_checked_json, unchecked=["excel-run/1"])},
+}
 
 
 @dataclass
@@ -57,20 +64,16 @@ def verify_store(store: Path) -> StoreCheck:
     run builds them; a damaged record stays. Of the storage behind a store, sizes are compared."""
     receive_records(store)
     check, digests = StoreCheck(), Digests()
-    single: dict[str, tuple[str, Callable[[Path], object], bool]] = {
-        "texts": ("*/*.embedding", read_embedding, True),
-        "records": ("*.json", lambda path: read_checked_json(path, unchecked=["excel-run/1"]), False),
-    }
     for entry in sorted(store.iterdir()):
         if entry.name in KINDS and entry.is_dir():
             tables = set(entry.glob("*.json")) if entry.name in TABLES else set()
             pictures = {path.with_suffix(".png") for path in tables}  # a table's reader looks at its picture
-            _check_files(check, sorted(tables), tables, TABLES.get(entry.name, read_checked_json), True)
+            _check_files(check, sorted(tables), dict.fromkeys(tables, TABLES.get(entry.name, read_checked_json)), again=True)
             for path in sorted(set(entry.iterdir()) - tables - pictures):
                 _check_folder(check, path, digests)
-        elif entry.name in single and entry.is_dir():
-            pattern, read, again = single[entry.name]
-            _check_files(check, _files(entry), set(entry.glob(pattern)), read, again)
+        elif entry.name in SINGLE and entry.is_dir():
+            readers = {path: read for pattern, read in SINGLE[entry.name].items() for path in entry.glob(pattern)}
+            _check_files(check, _files(entry), readers, again=entry.name != "records")
         elif entry.name not in ("prefect", NAMED, REMOTE) and not LOCK.fullmatch(entry.name):
             check.unknown.append(entry)
     if (remote := remote_of(store)) is not None:
@@ -85,7 +88,8 @@ def _check_folder(check: StoreCheck, folder: Path, digests: Digests) -> None:
             check.unknown.append(folder)
     elif folder.suffix == RESUME:
         files = _files(folder)
-        _check_files(check, files, {path for path in files if path.suffix in (".pt", ".kept")}, check_resume_file, True)
+        readers = dict.fromkeys((path for path in files if path.suffix in (".pt", ".kept")), check_resume_file)
+        _check_files(check, files, readers, again=True)
     elif folder.suffix == PARTIAL or not (folder / MARKER).exists() or is_earlier(folder):
         check.left.append(folder)
     else:
@@ -118,16 +122,16 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
-def _check_files(check: StoreCheck, paths: list[Path], files: set[Path], read: Callable[[Path], object], again: bool) -> None:
-    """Read those of `paths` that are `files` of a kind that stands alone; `again`: they can be made again."""
+def _check_files(check: StoreCheck, paths: list[Path], readers: Mapping[Path, Reader], again: bool) -> None:
+    """Read those of `paths` that have a reader, files that stand alone; `again`: they can be made again."""
     for path in paths:
-        if path not in files:
+        if path not in readers:
             if not LOCK.fullmatch(path.name):
                 (check.left if path.suffix in LEFT_SUFFIXES else check.unknown).append(path)
             continue
         check.checked += 1
         try:
-            read(path)
+            readers[path](path)
         except FileNotFoundError:
             check.checked -= 1  # a run removed it
         except (OSError, StoreError):
