@@ -110,7 +110,8 @@ def affinity(cam: Tensor, attention: Tensor, threshold: float) -> Tensor:
     matrix = affinity_matrix(attention)
     inside = boxes(cam, threshold).to(matrix)
     refined = ((matrix * inside.reshape(1, -1)) @ cam.reshape(-1, 1)).reshape(cam.shape)
-    return (refined - refined.min()) / (refined.max() - refined.min())
+    shifted = refined - refined.min()
+    return shifted / (1e-7 + shifted.max())
 
 
 def affinity_matrix(attention: Tensor) -> Tensor:

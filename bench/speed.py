@@ -30,10 +30,10 @@ from bench.peers import peer_cases
 from bench.scene import CLASSES, PHOTOS, Scene
 from bench.tables import speed_row
 from bench.weclip import weclip_cases
-from excel_core.cams.affinity import affinity_cams
+from excel_core.cams.affinity import affinity_cams, rescaled
 from excel_core.cams.crf import dense_crf
 from excel_core.cams.par import pixel_adaptive_refinement
-from excel_core.cams.patch_text import minmax, patch_text_cams
+from excel_core.cams.patch_text import patch_text_cams
 from excel_core.cams.pseudo_labels import refine_maps
 from excel_core.cams.seeds import patch_attention, static_cams
 from excel_core.config import SegmenterSpec
@@ -82,7 +82,7 @@ def _refinement(scene: Scene, rounds: int) -> Iterator[Case]:
     attention = torch.rand(400, 400, generator=torch.Generator().manual_seed(4)).softmax(-1)
     yield Case(
         "affinity of three classes",
-        lambda number: minmax(affinity_cams(grids, attention, spec.affinity).flatten(1), dim=1).reshape(grids.shape),
+        lambda number: rescaled(affinity_cams(grids, attention, spec.affinity), spec.affinity.epsilon),
         lambda number: torch.stack([published.affinity(cam, attention, spec.affinity.threshold) for cam in grids]),
         _largest_difference,
         rounds=4 * rounds,

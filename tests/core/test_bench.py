@@ -13,11 +13,11 @@ from bench import precision, published
 from bench.peers import published_gradcam, with_logit_scale
 from bench.plain_vit import random_clip
 from bench.weclip import PublishedStep
-from excel_core.cams.affinity import affinity_cams, mean_attention, scale_attention
+from excel_core.cams.affinity import affinity_cams, mean_attention, rescaled, scale_attention
 from excel_core.cams.cam_model import CamModel
 from excel_core.cams.gradcam import gradcam_seeds
 from excel_core.cams.par import pixel_adaptive_refinement
-from excel_core.cams.patch_text import minmax, patch_text_cams
+from excel_core.cams.patch_text import patch_text_cams
 from excel_core.config.presets import preset, with_settings
 from excel_core.models.calibration import Relation, calibrated_features, encoder_activations, layer_features
 from excel_core.models.dino_weights import dino_from_state
@@ -75,10 +75,12 @@ def test_the_published_refinement_gives_the_same():
     torch.testing.assert_close(pixel_adaptive_refinement(image, maps, RUN.refine.par), published.par(image, maps))
     features, text = torch.randn(2, 10, 8), F.normalize(torch.randn(30, 8), dim=-1)
     torch.testing.assert_close(patch_text_cams(features, text, 5, RUN.cams), published.surgery(features, text, 5))
-    cams, attention = _rand(2, 5, 5), _rand(25, 25, seed=2)
-    ours = minmax(affinity_cams(cams, attention, RUN.refine.affinity).flatten(1), dim=1).reshape(cams.shape)
-    theirs = torch.stack([published.affinity(cam, attention, RUN.refine.affinity.threshold) for cam in cams])
-    torch.testing.assert_close(ours, theirs)
+    cams, attention, spec = _rand(2, 5, 5).double(), _rand(25, 25, seed=2).double(), RUN.refine.affinity
+    for sharp in (attention, 1 + 1e-5 * attention):  # the second gives CAMs that are nearly flat
+        ours = rescaled(affinity_cams(cams, sharp, spec), spec.epsilon)
+        theirs = torch.stack([published.affinity(cam, sharp, spec.threshold) for cam in cams])
+        torch.testing.assert_close(ours, theirs)
+    assert theirs.amax() < 0.999, "flat enough for the least of a range to be seen"
 
 
 def test_the_published_crf_is_pydensecrf_over_all_labels():
