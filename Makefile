@@ -35,6 +35,7 @@ bench: install
 	$(BIN)/python -m bench.device --batches 4 --steps 2 --json docs/bench/device.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.overhead --json docs/bench/overhead.json
 	$(BIN)/python -m bench.tables docs/bench > docs/speed.md
+	$(BIN)/python -m bench.scale_page docs/bench > docs/scale.md
 
 bench-far: install # ten million photos by simulation: an hour, 12 GB of disk
 	$(BIN)/python -m bench.scale_far --json docs/bench/scale_far.json
