@@ -4,9 +4,12 @@ import os
 import shutil
 
 import pytest
+import torch
 
 from excel_core.checked_files import write_checked_json
+from excel_core.config import KnowledgeSpec
 from excel_core.config.presets import with_settings
+from excel_core.text.kept_attributes import kept_attributes
 from tasks.engine.stage import RunEnvironment
 from tasks.history.garbage import find_garbage
 from tasks.history.plan import plan_run
@@ -66,6 +69,18 @@ def test_a_flipped_bit_anywhere_is_named_and_built_again(environment, small_run)
         name: output.content for name, output in outputs.items() if name != "report"
     }
     assert verify_store(store).damaged == {hurt[5]: []}
+
+
+def test_attributes_of_single_photos_are_read_too(environment):
+    folder = next(environment.store.glob("texts/*"))
+    descriptions = torch.eye(8)
+    kept_attributes(folder, descriptions, KnowledgeSpec(attributes=4))
+    (path,) = folder.glob("*.attributes")
+    check = verify_store(environment.store)
+    assert check.damaged == {} and check.unknown == []
+    _flip(path)
+    assert verify_store(environment.store).damaged == {path: []} and not path.exists()
+    assert len(kept_attributes(folder, descriptions, KnowledgeSpec(attributes=4))) == 4 and path.exists()
 
 
 def test_what_a_stage_reads_next_is_checked_before(environment, small_run):
