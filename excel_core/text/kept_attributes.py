@@ -9,6 +9,7 @@ scikit-learn's version.
 import hashlib
 import inspect
 import json
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,10 +35,9 @@ def kept_attributes(folder: Path | None, descriptions: Tensor, spec: KnowledgeSp
     if folder is None:
         return cluster_attributes(descriptions, spec)
     path = folder / f"{_key(descriptions, spec)}{SUFFIX}"
-    try:
+    with suppress(OSError, StoreError):
         return torch.from_numpy(read_attributes(path).reshape(-1, descriptions.shape[1]).copy())
-    except (OSError, StoreError, ValueError):
-        attributes = cluster_attributes(descriptions, spec)
+    attributes = cluster_attributes(descriptions, spec)
     write_if_writable(path, ATTRIBUTES_FORMAT, attributes.numpy().tobytes(), of=path.stem)
     return attributes
 
