@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # whoever draws a photo's masks needs none of it
+if TYPE_CHECKING:  # they take time to import, and drawing a photo's masks needs neither
     import pandas as pd
 
     from excel_core.evaluation.examples import ImageScore

@@ -1,5 +1,6 @@
 """Read and write single files safely: atomic replacement, JSON, and torch files of which only tensors are unpickled."""
 
+import errno
 import io
 import json
 import os
@@ -14,7 +15,11 @@ from typing import Any
 from excel_core.errors import StoreError
 from excel_core.sync import make_folder, sync_file, sync_folder
 
-__all__ = ["first_sentence", "is_dense_tensor", "load_tensors", "read_json", "write_json", "written_then_renamed"]
+__all__ = [
+    "READ_ONLY", "first_sentence", "is_dense_tensor", "load_tensors", "read_json", "write_json", "written_then_renamed",
+]  # fmt: skip
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)  # of an OSError: nothing can be written there
 
 
 def load_tensors(source: Path | io.BytesIO) -> Any:

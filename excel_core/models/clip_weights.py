@@ -133,7 +133,8 @@ def _build(config: dict[str, Any], quick_gelu: bool) -> Any:
 
 
 def _build_empty(config: dict[str, Any], quick_gelu: bool) -> Any:
-    """The model on the CPU with whatever its memory holds, for `_fill`: drawing random weights takes a second (ViT-B/16)."""
+    """The model on the CPU without values, which `_fill` brings: drawing random weights first would take longer than reading a
+    file's."""
     with torch.device("meta"):
         model = _build(config, quick_gelu)
     model.to_empty(device="cpu")

@@ -6,7 +6,6 @@ One folder belongs to one CLIP on one device. Every text is encoded by itself: i
 other texts, and so on which texts happened to be new.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.checked_files import read_checked, write_checked
 from excel_core.errors import StoreError
 from excel_core.models.clip import FrozenClip
+from excel_core.text.float_files import read_floats, write_floats
 
-__all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding", "write_if_writable"]
+__all__ = ["EMBEDDING_FORMAT", "TextEmbeddings", "read_embedding"]
 
 EMBEDDING_FORMAT = "excel-embedding/1"
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SUFFIX = ".embedding"
 
 
@@ -52,26 +50,13 @@ class TextEmbeddings:
         self.encoded += 1
         row: NDArray[np.float32] = clip.encode_texts([text])[0].cpu().numpy()
         if path is not None:
-            write_if_writable(path, EMBEDDING_FORMAT, row.tobytes(), of=_name_of(path))
+            write_floats(path, EMBEDDING_FORMAT, row, of=_name_of(path))
         return row
-
-
-def write_if_writable(path: Path, format: str, payload: bytes, of: str) -> None:
-    """`write_checked`, but where files can only be read. Not synced: after a power cut the digest shows what is missing, and it
-    can be made again in a moment."""
-    try:
-        write_checked(path, format, payload, of, sync=False)
-    except OSError as error:
-        if error.errno not in READ_ONLY:  # a store that can only be read is good for single photos
-            raise
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
     """The embedding (D,) in a file of such a folder; StoreError where it is damaged, or of another text or folder."""
-    payload = read_checked(path, EMBEDDING_FORMAT, of=_name_of(path))
-    if len(payload) % np.dtype(np.float32).itemsize:
-        raise StoreError(f"{path}: must hold float32, got {len(payload)} bytes")
-    return np.frombuffer(payload, dtype=np.float32)
+    return read_floats(path, EMBEDDING_FORMAT, of=_name_of(path))
 
 
 def _read_or_none(path: Path) -> NDArray[np.float32] | None:

@@ -1,4 +1,4 @@
-"""Attributes that k-means made, kept in a file: for single photos, where importing scikit-learn takes a second of a few.
+"""Attributes that k-means made, kept in a file, so that another command about the same classes need not import scikit-learn.
 
     FOLDER/<key>.attributes     excel-attributes/1: a line with the digest of what follows, then (A, D) float32
 
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from excel_core.checked_files import read_checked
 from excel_core.config import KnowledgeSpec
 from excel_core.errors import StoreError
-from excel_core.text.embeddings import write_if_writable
+from excel_core.text.float_files import read_floats, write_floats
 from excel_core.text.knowledge import cluster_attributes
 
 __all__ = ["ATTRIBUTES_FORMAT", "kept_attributes", "read_attributes"]
@@ -38,17 +38,17 @@ def kept_attributes(folder: Path | None, descriptions: Tensor, spec: KnowledgeSp
     with suppress(OSError, StoreError):
         return torch.from_numpy(read_attributes(path).reshape(-1, descriptions.shape[1]).copy())
     attributes = cluster_attributes(descriptions, spec)
-    write_if_writable(path, ATTRIBUTES_FORMAT, attributes.numpy().tobytes(), of=path.stem)
+    write_floats(path, ATTRIBUTES_FORMAT, attributes.numpy(), of=path.stem)
     return attributes
 
 
-def read_attributes(path: Path) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def read_attributes(path: Path) -> NDArray[np.float32]:
     """The values (A*D,) of such a file; OSError where there is none, StoreError where it is damaged or of another key."""
-    return np.frombuffer(read_checked(path, ATTRIBUTES_FORMAT, of=path.stem), dtype=np.float32)
+    return read_floats(path, ATTRIBUTES_FORMAT, of=path.stem)
 
 
 def _key(descriptions: Tensor, spec: KnowledgeSpec) -> str:
-    told = [list(descriptions.shape), spec.attributes, spec.seed, spec.n_init, version("scikit-learn")]
-    digest = hashlib.sha256(json.dumps([*told, inspect.getsource(cluster_attributes)]).encode())
+    settings, code = [spec.attributes, spec.seed, spec.n_init], inspect.getsource(cluster_attributes)
+    digest = hashlib.sha256(json.dumps([list(descriptions.shape), settings, code, version("scikit-learn")]).encode())
     digest.update(descriptions.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

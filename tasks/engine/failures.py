@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from excel_core.errors import ExcelError, OutOfMemoryError, StoreError
+from excel_core.files import READ_ONLY
 
 __all__ = ["in_one_line", "plain_failures"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 # How torch says it: the CPU's allocator, CUDA, cuBLAS and MPS raise a RuntimeError each.
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 ADVICE = {

@@ -18,14 +18,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from excel_core.errors import StoreError
+from excel_core.files import READ_ONLY
 from tasks.engine.progress import say
 
-__all__ = ["READ_ONLY", "STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
+__all__ = ["STORE_LOCK", "last_lock", "locked", "store_alone", "store_in_use", "try_lock"]
 
 STORE_LOCK = ".store.lock"
 WAIT_SECONDS = 0.05  # between two tries: a thread that waits in the system itself could not be stopped
 HELD = (errno.EAGAIN, errno.EACCES)
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 Notify = Callable[[str], None]
 

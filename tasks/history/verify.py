@@ -14,9 +14,10 @@ from pathlib import Path
 
 from excel_core.checked_files import read_checked_json
 from excel_core.errors import StoreError
+from excel_core.files import READ_ONLY
 from excel_core.text.embeddings import read_embedding
 from excel_core.text.kept_attributes import read_attributes
-from tasks.engine.lock import READ_ONLY, try_lock
+from tasks.engine.lock import try_lock
 from tasks.engine.object_store import REMOTE, remote_of
 from tasks.engine.output import MARKER, PARTIAL, RESUME, damaged_files, is_earlier, key_of, read_marker
 from tasks.history.garbage import KINDS

@@ -12,6 +12,7 @@ from excel_core.errors import StoreError
 from excel_core.text import kept_attributes as module
 from excel_core.text.kept_attributes import kept_attributes, read_attributes
 from excel_core.text.knowledge import cluster_attributes
+from tests.conftest import ROOT
 
 SPEC = KnowledgeSpec(attributes=5)
 
@@ -36,8 +37,8 @@ def clusterings(monkeypatch):
 def test_they_are_those_of_kmeans_and_made_once(tmp_path, clusterings):
     expected = cluster_attributes(_descriptions(), SPEC)
     for _ in range(3):
-        found = kept_attributes(tmp_path, _descriptions(), SPEC)
-        assert torch.equal(found, expected) and found.dtype == torch.float32
+        attributes = kept_attributes(tmp_path, _descriptions(), SPEC)
+        assert torch.equal(attributes, expected) and attributes.dtype == torch.float32
     assert len(clusterings) == 1 and len(list(tmp_path.iterdir())) == 1
     assert torch.equal(kept_attributes(None, _descriptions(), SPEC), expected)
 
@@ -51,6 +52,8 @@ def test_whatever_they_depend_on_makes_them_anew(tmp_path, clusterings, monkeypa
     monkeypatch.setattr(module, "version", lambda package: "another")
     kept_attributes(tmp_path, _descriptions(), SPEC)
     assert len(clusterings) == 6 and len(list(tmp_path.iterdir())) == 6
+    monkeypatch.setattr(module, "cluster_attributes", lambda descriptions, spec: descriptions[:2])  # other code
+    assert torch.equal(kept_attributes(tmp_path, _descriptions(), SPEC), _descriptions()[:2])
 
 
 @pytest.mark.parametrize("damage", ["a bit", "cut", "nothing", "another's"])
@@ -79,5 +82,5 @@ def test_another_process_needs_no_scikit_learn(tmp_path):
         kept_attributes(Path({str(tmp_path)!r}), _descriptions(), SPEC)
         print("sklearn" in sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
